@@ -1,0 +1,1 @@
+//! Protobuf services and their conversions to and from `mesh-types`.

@@ -1,0 +1,31 @@
+//! The vocabulary that every part of meshd shares: ids, validated newtypes and the cluster's objects.
+//!
+//! Nothing here does I/O. A value that exists is valid: constructors refuse what could not be used.
+//! The words are Docker Swarm's and Linux's; `docs/ARCHITECTURE.md` has the one list of them.
+
+mod cluster;
+mod endpoint;
+mod id;
+mod name;
+mod net;
+mod network;
+mod node;
+mod port;
+mod service;
+
+pub use cluster::{ClusterView, Lookup, LookupError};
+pub use endpoint::{Endpoint, EndpointState, Generation};
+pub use id::{ClusterId, IdError, LocalEndpointId, NetworkId, NodeId, ServiceId, TaskId};
+pub use name::{Name, NameError};
+pub use net::{Mac, MacError, Vni, VniError};
+pub use network::{DEFAULT_POOL, INGRESS_NETWORK, Network, Subnet, SubnetError};
+pub use node::{Availability, Node, Role};
+pub use port::{PortConfig, PortError, Protocol, PublishMode};
+pub use service::{EndpointMode, Service, ServiceNetwork};
+
+/// UDP port of VXLAN (RFC 7348) between nodes.
+pub const VXLAN_PORT: u16 = 4789;
+/// UDP and TCP port of gossip.
+pub const GOSSIP_PORT: u16 = 7946;
+/// TCP port of the managers' API.
+pub const MANAGER_PORT: u16 = 2377;
