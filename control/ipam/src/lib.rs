@@ -1,1 +1,1 @@
-
+//! Pure pools.

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 /// A name people give: a DNS-safe text of 1 to 63 characters `[A-Za-z0-9_.-]`, first and last a letter or digit.
 ///
-/// Names compare without regard to case in DNS (RFC 4343); the store keeps them as written and unique as written.
+/// Names compare without regard to case in DNS (RFC 4343); the store keeps them as written and refuses two that differ
+/// only in case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);

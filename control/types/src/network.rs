@@ -21,7 +21,7 @@ pub struct Subnet {
 }
 
 /// Why a subnet cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum SubnetError {
     /// Bits are set below the prefix.
     #[error("subnet {given} has host bits set; did you mean {meant}?")]
