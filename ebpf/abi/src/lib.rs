@@ -1,1 +1,44 @@
+//! What the eBPF programs and user space share: map keys and values, drop reasons, constants.
+//!
+//! Every struct is `repr(C)` without padding, so its bytes can be a map key. Wire quantities (addresses, ports, VNIs,
+//! Ethernet addresses) are byte arrays in network order; kernel quantities (interface indexes, ids) are native
+//! integers. A change of any layout here must raise [`LAYOUT_VERSION`]: pinned maps are adopted only at the same one.
+#![no_std]
 
+mod address;
+mod config;
+mod counter;
+mod endpoint;
+mod flow;
+mod mac;
+mod service;
+#[cfg(feature = "user")]
+mod user;
+
+pub use address::{ANY_ADDRESS, Address, v4_mapped, v4_of};
+pub use config::{HostAddressKey, NodeConfig, PeerKey, PeerValue, node_flags};
+pub use counter::{Counter, DropReason};
+pub use endpoint::{EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, network_flags};
+pub use flow::{ChoiceValue, FlowKey, ReturnPath, ReverseValue};
+pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
+pub use service::{BackendValue, ServiceKey, ServiceValue, backend_flags};
+
+/// Version of the maps' layout; part of the path under which they are pinned.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Bytes that VXLAN over IPv4 adds: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
+pub const VXLAN_OVERHEAD_V4: u32 = 50;
+
+/// VNI of packets to published ports and VIPs on their way to the chosen task's node, the original packet untouched.
+pub const INGRESS_VNI: [u8; 4] = [0, 0, 0, 1];
+/// VNI of replies from published ports on their way back to the node that the client spoke to.
+pub const RETURN_VNI: [u8; 4] = [0, 0, 0, 2];
+
+/// `FlowKey::scope` and `ServiceKey::vni` of published ports, which belong to no network.
+pub const PUBLISHED: [u8; 4] = [0; 4];
+
+/// Address that the cgroup programs give to `localhost:PORT` and own-address:PORT connections of the node; routed over
+/// the host link, where they are balanced like packets from outside.
+pub const HOST_SERVICE_ADDRESS: [u8; 4] = [169, 254, 63, 1];
+/// First address and prefix length of the node-local addresses that stand for sandboxes on their way out.
+pub const EGRESS_POOL: ([u8; 4], u8) = ([169, 254, 64, 0], 18);

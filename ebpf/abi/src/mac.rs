@@ -1,0 +1,65 @@
+//! Ethernet addresses that carry meaning.
+
+/// Address of every network's gateway, VIPs included.
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x6d, 0x65, 0x73, 0x68, 0x01];
+
+/// What the client spoke to, and so how the reply must go back.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SteeringKind {
+    /// A published port, from outside.
+    Published = 0,
+    /// A VIP, from a task of the same network.
+    Vip = 1,
+    /// A published port, from a socket of the sending node.
+    Host = 2,
+}
+
+/// The choice of the sending node, carried in the inner Ethernet addresses of the ingress and return VNIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// The endpoint's id on the receiving node.
+    pub endpoint: u32,
+    /// Which use of that id.
+    pub generation: u16,
+    /// What the client spoke to.
+    pub kind: SteeringKind,
+}
+
+/// First two bytes of both addresses: locally administered, and ours.
+const PREFIX: [u8; 2] = [0x02, 0x6d];
+
+impl Steering {
+    /// Destination and source address, in the order of an Ethernet header.
+    #[inline(always)]
+    pub fn encode(self) -> [u8; 12] {
+        let [a, b, c, d] = self.endpoint.to_be_bytes();
+        let [g, h] = self.generation.to_be_bytes();
+        let [p, q] = PREFIX;
+        [p, q, a, b, c, d, p, q, g, h, self.kind as u8, 0]
+    }
+
+    /// Reads both addresses; `None` when they are not of this form.
+    #[inline(always)]
+    pub fn decode(macs: &[u8; 12]) -> Option<Self> {
+        if macs[0] != PREFIX[0]
+            || macs[1] != PREFIX[1]
+            || macs[6] != PREFIX[0]
+            || macs[7] != PREFIX[1]
+            || macs[11] != 0
+        {
+            return None;
+        }
+        let kind = match macs[10] {
+            0 => SteeringKind::Published,
+            1 => SteeringKind::Vip,
+            2 => SteeringKind::Host,
+            _ => return None,
+        };
+        Some(Self {
+            endpoint: u32::from_be_bytes([macs[2], macs[3], macs[4], macs[5]]),
+            generation: u16::from_be_bytes([macs[8], macs[9]]),
+            kind,
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! Virtual addresses, published ports, and the endpoints behind them.
+
+use crate::Address;
+
+/// Key of `SERVICES`: a VIP on a network (`port` and `protocol` 0: every port), or a published port (`vni`
+/// [`crate::PUBLISHED`], `address` [`crate::ANY_ADDRESS`] for every address of the node).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The network of a VIP, or zero.
+    pub vni: [u8; 4],
+    /// The VIP, or zero.
+    pub address: Address,
+    /// The published port, network order, or zero.
+    pub port: [u8; 2],
+    /// IP protocol number, or zero.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Value of `SERVICES`: a region of the `MAGLEV` array, whose elements are backend ids.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceValue {
+    /// Index of the region's first element in `MAGLEV`.
+    pub table_base: u32,
+    /// Length of the region, a prime; 0 when the service has no endpoint.
+    pub table_len: u32,
+    /// Port that the tasks listen on, network order; zero leaves the port as it is.
+    pub target_port: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Bits of [`BackendValue::flags`].
+pub mod backend_flags {
+    /// Keeps established flows; in no Maglev table any more.
+    pub const DRAINING: u32 = 1;
+}
+
+/// Value of `BACKENDS` (key: backend id, `u32`, given by user space and never reused while a flow may name it).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendValue {
+    /// VTEP address of the endpoint's node; the node's own for local endpoints.
+    pub vtep: Address,
+    /// The endpoint's address.
+    pub address: Address,
+    /// The endpoint's network.
+    pub vni: [u8; 4],
+    /// The endpoint's id on its node.
+    pub endpoint: u32,
+    /// Host-side interface when the endpoint is local; 0 otherwise.
+    pub ifindex: u32,
+    /// Bits of [`backend_flags`].
+    pub flags: u32,
+    /// Which use of `endpoint` this is.
+    pub generation: u16,
+    /// Zero.
+    pub reserved: [u8; 2],
+}

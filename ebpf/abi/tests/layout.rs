@@ -1,0 +1,42 @@
+//! Sizes, and the absence of padding: the size of each struct is the sum of its fields'.
+
+use mesh_abi::*;
+
+#[test]
+fn no_struct_has_padding() {
+    assert_eq!(size_of::<NodeConfig>(), 8 + 5 * 4 + 2 + 2 + 16 + 6 + 2);
+    assert_eq!(size_of::<PeerKey>(), 16);
+    assert_eq!(size_of::<PeerValue>(), 4);
+    assert_eq!(size_of::<HostAddressKey>(), 16);
+    assert_eq!(size_of::<NetworkKey>(), 4);
+    assert_eq!(size_of::<NetworkValue>(), 16 + 16 + 1 + 1 + 2);
+    assert_eq!(size_of::<EndpointKey>(), 4 + 16);
+    assert_eq!(size_of::<EndpointValue>(), 16 + 4 + 6 + 2);
+    assert_eq!(size_of::<LocalEndpoint>(), 16 + 4 + 4 + 4 + 4 + 6 + 2);
+    assert_eq!(size_of::<ServiceKey>(), 4 + 16 + 2 + 1 + 1);
+    assert_eq!(size_of::<ServiceValue>(), 4 + 4 + 2 + 2);
+    assert_eq!(size_of::<BackendValue>(), 16 + 16 + 4 + 4 + 4 + 4 + 2 + 2);
+    assert_eq!(size_of::<FlowKey>(), 16 + 16 + 4 + 2 + 2 + 1 + 3);
+    assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4);
+    assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 1 + 3);
+}
+
+#[test]
+fn steering_round_trips() {
+    for kind in [SteeringKind::Published, SteeringKind::Vip, SteeringKind::Host] {
+        let steering = Steering { endpoint: 0xdead_beef, generation: 0x1234, kind };
+        assert_eq!(Steering::decode(&steering.encode()), Some(steering));
+        assert_eq!(steering.encode()[0] & 0x03, 0x02, "locally administered unicast");
+    }
+    assert_eq!(Steering::decode(&[0; 12]), None);
+    assert_eq!(Steering::decode(&[0xff; 12]), None);
+}
+
+#[test]
+fn every_reason_has_its_own_name_and_index() {
+    let names: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|r| r.as_str()).collect();
+    assert_eq!(names.len(), DropReason::COUNT as usize);
+    for (index, reason) in DropReason::ALL.iter().enumerate() {
+        assert_eq!(*reason as usize, index);
+    }
+}
