@@ -1,1 +1,14 @@
-//! Protobuf services and their conversions to and from `mesh-types`.
+//! The protobuf services between `meshctl`, agents and managers, and their conversions to and from `mesh-types`.
+//!
+//! What arrives is checked in the conversion: a message that converts holds only valid values.
+
+mod convert;
+pub mod transport;
+
+/// Messages, clients and servers generated from `proto/mesh/v1`.
+#[expect(missing_docs, clippy::all, reason = "generated; the proto files hold the docs")]
+pub mod v1 {
+    tonic::include_proto!("mesh.v1");
+}
+
+pub use convert::{Invalid, parse_id};

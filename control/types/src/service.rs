@@ -13,14 +13,14 @@ pub enum EndpointMode {
     #[default]
     Vip,
     /// DNS answers with the tasks' own addresses.
-    DnsRr,
+    Dnsrr,
 }
 
 impl fmt::Display for EndpointMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             EndpointMode::Vip => "vip",
-            EndpointMode::DnsRr => "dnsrr",
+            EndpointMode::Dnsrr => "dnsrr",
         })
     }
 }

@@ -1,0 +1,319 @@
+//! Conversions between wire messages and types.
+
+use std::{fmt::Display, net::IpAddr, str::FromStr};
+
+use mesh_types::{
+    Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, LocalEndpointId, Mac, Name,
+    Network, Node, PortConfig, Protocol, PublishMode, Role, Service, ServiceNetwork, Subnet, Vni,
+};
+use thiserror::Error;
+
+use crate::v1;
+
+/// A field of a message that holds no valid value.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// The field's name.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Invalid {
+    fn new(field: &'static str, reason: impl Display) -> Self {
+        Self { field, reason: reason.to_string() }
+    }
+}
+
+impl From<Invalid> for tonic::Status {
+    fn from(invalid: Invalid) -> Self {
+        tonic::Status::invalid_argument(invalid.to_string())
+    }
+}
+
+/// Reads an id from a message's field.
+pub fn parse_id<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Result<T, Invalid> {
+    text.parse().map_err(|e| Invalid::new(field, format!("{text:?}: {e}")))
+}
+
+fn address(field: &'static str, text: &str) -> Result<IpAddr, Invalid> {
+    text.parse().map_err(|_| Invalid::new(field, format!("{text:?} is not an IP address")))
+}
+
+fn addresses(field: &'static str, texts: &[String]) -> Result<Vec<IpAddr>, Invalid> {
+    texts.iter().map(|t| address(field, t)).collect()
+}
+
+fn names(field: &'static str, texts: Vec<String>) -> Result<Vec<Name>, Invalid> {
+    texts.into_iter().map(|t| name(field, t)).collect()
+}
+
+fn name(field: &'static str, text: String) -> Result<Name, Invalid> {
+    Name::new(text).map_err(|e| Invalid::new(field, e))
+}
+
+fn port_number(field: &'static str, value: u32) -> Result<u16, Invalid> {
+    u16::try_from(value)
+        .map_err(|_| Invalid::new(field, format!("{value} is not a port number of 1 to 65535")))
+}
+
+macro_rules! enums {
+    ($($wire:ident <=> $ty:ident, $field:literal { $($variant:ident),* })*) => {$(
+        impl From<$ty> for v1::$wire {
+            fn from(value: $ty) -> Self {
+                match value { $($ty::$variant => Self::$variant,)* }
+            }
+        }
+
+        impl TryFrom<v1::$wire> for $ty {
+            type Error = Invalid;
+            fn try_from(value: v1::$wire) -> Result<Self, Invalid> {
+                match value {
+                    v1::$wire::Unspecified => Err(Invalid::new($field, "not given")),
+                    $(v1::$wire::$variant => Ok(Self::$variant),)*
+                }
+            }
+        }
+    )*};
+}
+
+enums! {
+    Role <=> Role, "role" { Worker, Manager }
+    Availability <=> Availability, "availability" { Active, Pause, Drain }
+    Protocol <=> Protocol, "protocol" { Tcp, Udp }
+    EndpointMode <=> EndpointMode, "endpoint_mode" { Vip, Dnsrr }
+    EndpointState <=> EndpointState, "state" { Ready, Draining }
+}
+
+impl From<&Node> for v1::Node {
+    fn from(node: &Node) -> Self {
+        Self {
+            id: node.id.to_string(),
+            name: node.name.to_string(),
+            role: v1::Role::from(node.role).into(),
+            advertise_addr: node.advertise_addr.to_string(),
+            data_path_addr: node.data_path_addr.to_string(),
+            availability: v1::Availability::from(node.availability).into(),
+            labels: node.labels.clone(),
+            joined_at: node.joined_at,
+        }
+    }
+}
+
+impl TryFrom<v1::Node> for Node {
+    type Error = Invalid;
+    fn try_from(node: v1::Node) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: parse_id("node.id", &node.id)?,
+            role: node.role().try_into()?,
+            advertise_addr: address("node.advertise_addr", &node.advertise_addr)?,
+            data_path_addr: address("node.data_path_addr", &node.data_path_addr)?,
+            availability: node.availability().try_into()?,
+            name: name("node.name", node.name)?,
+            labels: node.labels,
+            joined_at: node.joined_at,
+        })
+    }
+}
+
+impl From<&Subnet> for v1::Subnet {
+    fn from(subnet: &Subnet) -> Self {
+        Self { net: subnet.net().to_string(), gateway: subnet.gateway().to_string() }
+    }
+}
+
+impl TryFrom<v1::Subnet> for Subnet {
+    type Error = Invalid;
+    fn try_from(subnet: v1::Subnet) -> Result<Self, Invalid> {
+        let net = subnet.net.parse().map_err(|_| {
+            Invalid::new("subnet", format!("{:?} is not a subnet such as 10.10.3.0/24", subnet.net))
+        })?;
+        let gateway = match subnet.gateway.as_str() {
+            "" => None,
+            text => Some(address("gateway", text)?),
+        };
+        Subnet::new(net, gateway).map_err(|e| Invalid::new("subnet", e))
+    }
+}
+
+impl From<&Network> for v1::Network {
+    fn from(network: &Network) -> Self {
+        Self {
+            id: network.id.to_string(),
+            name: network.name.to_string(),
+            vni: network.vni.get(),
+            subnets: network.subnets.iter().map(Into::into).collect(),
+            attachable: network.attachable,
+            internal: network.internal,
+            ingress: network.ingress,
+            mtu: network.mtu.unwrap_or_default().into(),
+            labels: network.labels.clone(),
+            created_at: network.created_at,
+        }
+    }
+}
+
+impl TryFrom<v1::Network> for Network {
+    type Error = Invalid;
+    fn try_from(network: v1::Network) -> Result<Self, Invalid> {
+        let mtu = u16::try_from(network.mtu).map_err(|e| Invalid::new("network.mtu", e))?;
+        Ok(Self {
+            id: parse_id("network.id", &network.id)?,
+            name: name("network.name", network.name)?,
+            vni: Vni::new(network.vni).map_err(|e| Invalid::new("network.vni", e))?,
+            subnets: network.subnets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            attachable: network.attachable,
+            internal: network.internal,
+            ingress: network.ingress,
+            mtu: (mtu != 0).then_some(mtu),
+            labels: network.labels,
+            created_at: network.created_at,
+        })
+    }
+}
+
+impl From<PortConfig> for v1::Port {
+    fn from(port: PortConfig) -> Self {
+        Self {
+            published: port.published.into(),
+            target: port.target.into(),
+            protocol: v1::Protocol::from(port.protocol).into(),
+        }
+    }
+}
+
+impl TryFrom<v1::Port> for PortConfig {
+    type Error = Invalid;
+    fn try_from(port: v1::Port) -> Result<Self, Invalid> {
+        let target = port_number("port.target", port.target)?;
+        if target == 0 {
+            return Err(Invalid::new("port.target", "0 is not a port number of 1 to 65535"));
+        }
+        Ok(Self {
+            published: port_number("port.published", port.published)?,
+            target,
+            protocol: port.protocol().try_into()?,
+            mode: PublishMode::Ingress,
+        })
+    }
+}
+
+impl From<&Service> for v1::Service {
+    fn from(service: &Service) -> Self {
+        let networks = service.networks.iter().map(|n| v1::ServiceNetwork {
+            network_id: n.network.to_string(),
+            vips: n.vips.iter().map(ToString::to_string).collect(),
+            aliases: n.aliases.iter().map(ToString::to_string).collect(),
+        });
+        Self {
+            id: service.id.to_string(),
+            name: service.name.to_string(),
+            networks: networks.collect(),
+            endpoint_mode: v1::EndpointMode::from(service.endpoint_mode).into(),
+            ports: service.ports.iter().map(|&p| p.into()).collect(),
+            labels: service.labels.clone(),
+            created_at: service.created_at,
+        }
+    }
+}
+
+impl TryFrom<v1::Service> for Service {
+    type Error = Invalid;
+    fn try_from(service: v1::Service) -> Result<Self, Invalid> {
+        let endpoint_mode = service.endpoint_mode().try_into()?;
+        let network = |n: v1::ServiceNetwork| {
+            Ok(ServiceNetwork {
+                network: parse_id("service.network_id", &n.network_id)?,
+                vips: addresses("service.vips", &n.vips)?,
+                aliases: names("service.aliases", n.aliases)?,
+            })
+        };
+        Ok(Self {
+            id: parse_id("service.id", &service.id)?,
+            name: name("service.name", service.name)?,
+            networks: service.networks.into_iter().map(network).collect::<Result<_, Invalid>>()?,
+            endpoint_mode,
+            ports: service.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            labels: service.labels,
+            created_at: service.created_at,
+        })
+    }
+}
+
+impl From<&ClusterView> for v1::ClusterView {
+    fn from(view: &ClusterView) -> Self {
+        Self {
+            cluster_id: view.cluster.to_string(),
+            version: view.version,
+            nodes: view.nodes.values().map(Into::into).collect(),
+            networks: view.networks.values().map(Into::into).collect(),
+            services: view.services.values().map(Into::into).collect(),
+            gossip_keys: view.gossip_keys.iter().map(|k| k.to_vec()).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ClusterView> for ClusterView {
+    type Error = Invalid;
+    fn try_from(view: v1::ClusterView) -> Result<Self, Invalid> {
+        let key = |k: Vec<u8>| k.try_into().map_err(|_| Invalid::new("gossip_keys", "a key has 32 bytes"));
+        let nodes = view.nodes.into_iter().map(Node::try_from);
+        let networks = view.networks.into_iter().map(Network::try_from);
+        let services = view.services.into_iter().map(Service::try_from);
+        Ok(Self {
+            cluster: parse_id("cluster_id", &view.cluster_id)?,
+            version: view.version,
+            nodes: nodes.map(|n| n.map(|n| (n.id, n))).collect::<Result<_, _>>()?,
+            networks: networks.map(|n| n.map(|n| (n.id, n))).collect::<Result<_, _>>()?,
+            services: services.map(|s| s.map(|s| (s.id, s))).collect::<Result<_, _>>()?,
+            gossip_keys: view.gossip_keys.into_iter().map(key).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Endpoint> for v1::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            network_id: endpoint.network.to_string(),
+            node_id: endpoint.node.to_string(),
+            task_id: endpoint.task.to_string(),
+            name: endpoint.name.to_string(),
+            service_id: endpoint.service.map(|s| s.to_string()).unwrap_or_default(),
+            addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+            mac: endpoint.mac.to_string(),
+            local_id: endpoint.local_id.0,
+            generation: endpoint.generation.0.into(),
+            aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
+            state: v1::EndpointState::from(endpoint.state).into(),
+        }
+    }
+}
+
+impl TryFrom<v1::Endpoint> for Endpoint {
+    type Error = Invalid;
+    fn try_from(endpoint: v1::Endpoint) -> Result<Self, Invalid> {
+        let state = endpoint.state().try_into()?;
+        let generation = u16::try_from(endpoint.generation).map_err(|e| Invalid::new("generation", e))?;
+        let service = match endpoint.service_id.as_str() {
+            "" => None,
+            text => Some(parse_id("service_id", text)?),
+        };
+        Ok(Self {
+            network: parse_id("network_id", &endpoint.network_id)?,
+            node: parse_id("node_id", &endpoint.node_id)?,
+            task: parse_id("task_id", &endpoint.task_id)?,
+            name: name("name", endpoint.name)?,
+            service,
+            addresses: addresses("addresses", &endpoint.addresses)?,
+            mac: endpoint.mac.parse::<Mac>().map_err(|e| Invalid::new("mac", e))?,
+            local_id: LocalEndpointId(endpoint.local_id),
+            generation: Generation(generation),
+            aliases: names("aliases", endpoint.aliases)?,
+            state,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

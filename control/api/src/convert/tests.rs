@@ -1,0 +1,95 @@
+use std::collections::BTreeMap;
+
+use mesh_types::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+
+use super::*;
+
+fn view() -> ClusterView {
+    let node = Node {
+        id: NodeId::from_u128(1),
+        name: Name::new("n1").unwrap(),
+        role: Role::Manager,
+        advertise_addr: "192.168.7.1".parse().unwrap(),
+        data_path_addr: "fd00::1".parse().unwrap(),
+        availability: Availability::Pause,
+        labels: BTreeMap::from([("zone".into(), "a".into())]),
+        joined_at: 7,
+    };
+    let network = Network {
+        id: NetworkId::from_u128(2),
+        name: Name::new("prod").unwrap(),
+        vni: Vni::FIRST,
+        subnets: vec![Subnet::new("10.10.3.0/24".parse().unwrap(), None).unwrap()],
+        attachable: true,
+        internal: false,
+        ingress: false,
+        mtu: Some(1400),
+        labels: BTreeMap::new(),
+        created_at: 8,
+    };
+    let service = Service {
+        id: ServiceId::from_u128(3),
+        name: Name::new("web").unwrap(),
+        networks: vec![ServiceNetwork {
+            network: network.id,
+            vips: vec!["10.10.3.2".parse().unwrap()],
+            aliases: vec![Name::new("www").unwrap()],
+        }],
+        endpoint_mode: EndpointMode::Vip,
+        ports: vec!["80:8080/udp".parse().unwrap()],
+        labels: BTreeMap::new(),
+        created_at: 9,
+    };
+    ClusterView {
+        cluster: ClusterId::from_u128(4),
+        version: 10,
+        nodes: BTreeMap::from([(node.id, node)]),
+        networks: BTreeMap::from([(network.id, network)]),
+        services: BTreeMap::from([(service.id, service)]),
+        gossip_keys: vec![[5; 32]],
+    }
+}
+
+#[test]
+fn a_view_round_trips() {
+    let view = view();
+    assert_eq!(ClusterView::try_from(v1::ClusterView::from(&view)), Ok(view));
+}
+
+#[test]
+fn an_endpoint_round_trips() {
+    let endpoint = Endpoint {
+        network: NetworkId::from_u128(2),
+        node: NodeId::from_u128(1),
+        task: TaskId::from_u128(6),
+        name: Name::new("web.1").unwrap(),
+        service: Some(ServiceId::from_u128(3)),
+        addresses: vec!["10.10.3.5".parse().unwrap()],
+        mac: Mac([2, 66, 10, 10, 3, 5]),
+        local_id: LocalEndpointId(9),
+        generation: Generation(3),
+        aliases: vec![],
+        state: EndpointState::Draining,
+    };
+    assert_eq!(Endpoint::try_from(v1::Endpoint::from(&endpoint)), Ok(endpoint.clone()));
+    let free = Endpoint { service: None, ..endpoint };
+    assert_eq!(Endpoint::try_from(v1::Endpoint::from(&free)), Ok(free));
+}
+
+#[test]
+fn what_is_invalid_is_named() {
+    let mut wire = v1::ClusterView::from(&view());
+    wire.networks[0].vni = 0;
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "network.vni");
+    let mut wire = v1::ClusterView::from(&view());
+    wire.nodes[0].role = 99;
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "role");
+    let mut wire = v1::ClusterView::from(&view());
+    wire.services[0].ports[0].target = 65536;
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "port.target");
+    let mut wire = v1::ClusterView::from(&view());
+    wire.gossip_keys[0].pop();
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "gossip_keys");
+    let subnet = v1::Subnet { net: "10.10.3.0".into(), gateway: String::new() };
+    assert!(Subnet::try_from(subnet).unwrap_err().reason.contains("10.10.3.0"));
+}

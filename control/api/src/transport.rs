@@ -1,0 +1,1 @@
+//! How the services travel: mutual TLS between nodes, a unix socket on the node.
