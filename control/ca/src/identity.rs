@@ -1,0 +1,236 @@
+//! A node's own key and certificate, and the file that keeps them.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rustls_pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer,
+    pem::{PemObject, SectionKind},
+};
+use thiserror::Error;
+
+use crate::{CaDigest, PeerError, PeerIdentity, peer};
+
+/// One file for key and certificates, so that one rename replaces them together.
+const FILE: &str = "identity.pem";
+
+/// A node's private key (ECDSA P-256, PKCS #8).
+pub struct NodeKey(PrivatePkcs8KeyDer<'static>);
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeKey(***)")
+    }
+}
+
+/// Why an identity cannot be made, kept or read.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The key could not be made.
+    #[error("making a key failed")]
+    Generate(#[from] rcgen::Error),
+    /// The chain is not the node's certificate followed by its issuers up to the root. Nothing was changed.
+    #[error("the certificate chain cannot be used: {reason}")]
+    Chain {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The certificate names no node. Nothing was changed.
+    #[error("the node's certificate cannot be used")]
+    Peer(#[from] PeerError),
+    /// The key is not the one that the certificate is for. Nothing was changed.
+    #[error("the private key does not belong to the certificate")]
+    Key,
+    /// A file could not be read or written; the identity kept before is still there.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// `read`, `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is there but holds no identity: damaged or cut short.
+    #[error("{} is damaged: {reason}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The TLS library refused the key or the root.
+    #[error("the identity cannot be used for TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A node's key, its certificate chain (leaf first, root last) and who that makes it.
+pub struct Identity {
+    key: PrivatePkcs8KeyDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    root: CertificateDer<'static>,
+    own: PeerIdentity,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("own", &self.own).field("not_after", &self.not_after).finish()
+    }
+}
+
+impl Identity {
+    /// A new key, and the request (PKCS #10 in DER form) that a manager answers with a chain.
+    pub fn request() -> Result<(NodeKey, Vec<u8>), IdentityError> {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?;
+        Ok((NodeKey(key.into()), csr.der().to_vec()))
+    }
+
+    /// The identity from a key and the chain issued for it. Each certificate must be signed by the next, the last by
+    /// itself. Times are not checked: an expired identity still says who the node is.
+    pub fn new(key: NodeKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let own = PeerIdentity::from_certs(&chain)?;
+        let parsed = chain.iter().map(peer::parse).collect::<Result<Vec<_>, _>>()?;
+        let [leaf, .., root] = parsed.as_slice() else {
+            return Err(IdentityError::Chain { reason: "the root certificate is missing" });
+        };
+        for (cert, issuer) in parsed.iter().zip(parsed.iter().skip(1).chain([root])) {
+            let signed = cert.issuer() == issuer.subject()
+                && issuer.is_ca()
+                && cert.verify_signature(Some(issuer.public_key())).is_ok();
+            if !signed {
+                return Err(IdentityError::Chain { reason: "a certificate is not signed by the next one" });
+            }
+        }
+        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&key.0, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(|_| IdentityError::Key)?;
+        if pair.subject_public_key_info() != leaf.public_key().raw {
+            return Err(IdentityError::Key);
+        }
+        let not_before = instant(leaf.validity().not_before.timestamp());
+        let not_after = instant(leaf.validity().not_after.timestamp());
+        let root = chain.last().cloned().ok_or(PeerError::None)?;
+        Ok(Self { key: key.0, chain, root, own, not_before, not_after })
+    }
+
+    /// Who this node is.
+    pub fn own(&self) -> PeerIdentity {
+        self.own
+    }
+
+    /// The certificates, leaf first, root last.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The cluster's root certificate.
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// The digest of the cluster's root certificate. After joining it must equal the token's.
+    pub fn digest(&self) -> CaDigest {
+        CaDigest::of(&self.root)
+    }
+
+    pub(crate) fn key(&self) -> &PrivatePkcs8KeyDer<'static> {
+        &self.key
+    }
+
+    /// When the certificate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// When to renew: after half of the certificate's life, so that managers may be away for the other half.
+    pub fn renew_at(&self) -> SystemTime {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.not_before + life / 2
+    }
+
+    /// Whether a node of this state folder has an identity.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// Keeps the identity in `dir` (which must exist), readable by its owner only. After a crash at any moment the
+    /// file holds either the old or the new identity.
+    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        let path = dir.join(FILE);
+        let fresh = dir.join(format!("{FILE}.new"));
+        let mut text = pem("PRIVATE KEY", self.key.secret_pkcs8_der());
+        for cert in &self.chain {
+            text.push_str(&pem("CERTIFICATE", cert));
+        }
+        let write = || -> io::Result<()> {
+            match fs::remove_file(&fresh) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            File::open(dir)?.sync_all()
+        };
+        write().map_err(|source| IdentityError::Io { action: "write", path, source })
+    }
+
+    /// The identity kept in `dir`. Every error names the file.
+    pub fn load(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(IdentityError::Io { action: "read", path, source }),
+        };
+        parse(&text).map_err(|reason| IdentityError::Damaged { path, reason })
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Identity, String> {
+    let mut key = None;
+    let mut chain = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
+        match section.map_err(|e| e.to_string())? {
+            (SectionKind::PrivateKey, der) if key.is_none() => key = Some(NodeKey(der.into())),
+            (SectionKind::Certificate, der) => chain.push(der.into()),
+            (kind, _) => return Err(format!("it holds an unexpected section {kind:?}")),
+        }
+    }
+    let key = key.ok_or("it holds no private key")?;
+    Identity::new(key, chain).map_err(|e| match e {
+        IdentityError::Peer(inner) => inner.to_string(),
+        other => other.to_string(),
+    })
+}
+
+/// RFC 7468 text of `der`.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let body = BASE64_STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for (i, c) in body.chars().enumerate() {
+        if i > 0 && i % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(c);
+    }
+    text.push_str(&format!("\n-----END {label}-----\n"));
+    text
+}
+
+fn instant(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

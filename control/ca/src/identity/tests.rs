@@ -1,0 +1,92 @@
+use std::os::unix::fs::PermissionsExt;
+
+use mesh_types::{ClusterId, NodeId, Role};
+
+use super::*;
+use crate::{DEFAULT_VALIDITY, RootCa};
+
+fn issued() -> (NodeKey, Vec<CertificateDer<'static>>) {
+    let now = SystemTime::now();
+    let ca = RootCa::generate(ClusterId::from_u128(5), now).unwrap();
+    let (key, csr) = Identity::request().unwrap();
+    let chain = ca.issue(&csr, NodeId::from_u128(7), Role::Manager, now, DEFAULT_VALIDITY).unwrap();
+    (key, chain)
+}
+
+fn identity() -> Identity {
+    let (key, chain) = issued();
+    Identity::new(key, chain).unwrap()
+}
+
+#[test]
+fn survives_a_save() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!Identity::exists(dir.path()));
+    identity().save(dir.path()).unwrap();
+    let second = identity();
+    second.save(dir.path()).unwrap();
+    let loaded = Identity::load(dir.path()).unwrap();
+    assert_eq!((loaded.own(), loaded.chain()), (second.own(), second.chain()));
+    assert_eq!(loaded.key(), second.key());
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap()).collect();
+    assert_eq!(files.len(), 1, "no temporary file stays");
+    assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_left_over_temporary_file_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let stale = dir.path().join("identity.pem.new");
+    fs::write(&stale, "half").unwrap();
+    fs::set_permissions(&stale, fs::Permissions::from_mode(0o666)).unwrap();
+    identity().save(dir.path()).unwrap();
+    let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn errors_name_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Identity::load(dir.path()).unwrap_err();
+    assert!(missing.to_string().contains("identity.pem"), "{missing}");
+    let nowhere = identity().save(&dir.path().join("nowhere")).unwrap_err();
+    assert!(nowhere.to_string().contains("nowhere/identity.pem"), "{nowhere}");
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    identity().save(dir.path()).unwrap();
+    let path = dir.path().join(FILE);
+    let whole = fs::read(&path).unwrap();
+    // Without its last line break the file still says everything.
+    for len in (0..whole.len() - 1).step_by(7) {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = Identity::load(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }), "{len}: {error}");
+    }
+    fs::write(&path, [0xff; 300]).unwrap();
+    assert!(Identity::load(dir.path()).is_err());
+}
+
+#[test]
+fn refuses_what_does_not_belong_together() {
+    let (key, chain) = issued();
+    let (other_key, other_chain) = issued();
+    let made = |key, chain: &[CertificateDer<'static>]| Identity::new(key, chain.to_vec());
+    assert!(matches!(made(other_key, &chain), Err(IdentityError::Key)));
+    let crossed = [chain[0].clone(), other_chain[1].clone()];
+    assert!(matches!(made(key, &crossed), Err(IdentityError::Chain { .. })));
+    let (key, chain) = issued();
+    assert!(matches!(made(key, &chain[..1]), Err(IdentityError::Chain { .. })));
+    let (key, _) = issued();
+    assert!(matches!(made(key, &[]), Err(IdentityError::Peer(PeerError::None))));
+}
+
+#[test]
+fn renews_in_the_middle_of_its_life() {
+    let identity = identity();
+    let until_renewal = identity.renew_at().duration_since(SystemTime::now()).unwrap();
+    assert!(until_renewal > DEFAULT_VALIDITY / 3 && until_renewal < DEFAULT_VALIDITY / 2);
+    assert!(!format!("{identity:?}").contains("PRIVATE"));
+}
