@@ -1,0 +1,157 @@
+//! What the data path of a node should hold: plain facts, without ids, regions or bytes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, Subnet, TaskId, Vni};
+
+/// Everything a node's data path should hold at one time. [`crate::DataPath::apply`] makes the maps agree with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The node itself.
+    pub config: NodeSettings,
+    /// VTEP addresses of the other nodes; packets from any other sender are dropped.
+    pub peers: BTreeSet<IpAddr>,
+    /// Addresses of this node on which published ports are open.
+    pub host_addresses: BTreeSet<IpAddr>,
+    /// Networks with an endpoint on this node.
+    pub networks: BTreeMap<Vni, NetworkEntry>,
+    /// Endpoints of these networks on any node, this one included.
+    pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
+    /// Endpoints of this node.
+    pub local: BTreeMap<LocalEndpointId, LocalEntry>,
+    /// Virtual addresses and published ports.
+    pub services: BTreeMap<Frontend, ServiceEntry>,
+}
+
+impl Desired {
+    /// A data path that knows its node and nothing else.
+    pub fn new(config: NodeSettings) -> Self {
+        Self {
+            config,
+            peers: BTreeSet::new(),
+            host_addresses: BTreeSet::new(),
+            networks: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            local: BTreeMap::new(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+/// What every program must know of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Where the node's VXLAN packets come from and go to.
+    pub vtep: Ipv4Addr,
+    /// Interface that holds the VTEP address.
+    pub uplink_ifindex: u32,
+    /// The flow-based VXLAN device (the general path); 0 when there is none.
+    pub vxlan_ifindex: u32,
+    /// The host link's host side; 0 when there is none.
+    pub host_ifindex: u32,
+    /// Ethernet address of the host link's host side.
+    pub host_mac: Mac,
+    /// Largest inner IP packet in bytes: the uplink's MTU less the VXLAN overhead.
+    pub inner_mtu: u32,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Cookie of the node's network namespace, see [`crate::netns_cookie`].
+    pub netns_cookie: u64,
+    /// Whether the programs write and strip outer headers themselves.
+    pub fast_path: bool,
+}
+
+/// A network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkEntry {
+    /// Its IPv4 subnet and gateway.
+    pub subnet: Subnet,
+    /// No way out.
+    pub internal: bool,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointEntry {
+    /// VTEP address of its node; the node's own for local endpoints.
+    pub vtep: IpAddr,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Host-side interface of a local endpoint.
+    pub ifindex: Option<u32>,
+}
+
+/// An endpoint of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalEntry {
+    /// Its network.
+    pub vni: Vni,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its host-side interface.
+    pub ifindex: u32,
+    /// Which use of its id this is.
+    pub generation: Generation,
+    /// The node-local address that stands for it outside; none when it has no way out.
+    pub egress: Option<Ipv4Addr>,
+}
+
+/// What clients speak to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Frontend {
+    /// A virtual address of a network, every port and protocol.
+    Vip {
+        /// The network.
+        vni: Vni,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A port on every address of the node.
+    Published {
+        /// The port.
+        port: u16,
+        /// The transport.
+        protocol: Protocol,
+    },
+}
+
+/// A service behind a [`Frontend`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Port that the tasks listen on; none leaves the port as it is (VIPs).
+    pub target_port: Option<u16>,
+    /// The tasks, in any order, each key once. May be empty: clients are refused then.
+    pub backends: Vec<Backend>,
+}
+
+/// Names a backend alike on every node: one task's attachment to one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendKey(pub TaskId, pub NetworkId);
+
+/// An endpoint behind a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name, from which its place in the Maglev table follows.
+    pub key: BackendKey,
+    /// Its network.
+    pub vni: Vni,
+    /// Its address there.
+    pub address: IpAddr,
+    /// VTEP address of its node; the node's own for local endpoints.
+    pub vtep: IpAddr,
+    /// Host-side interface of a local endpoint.
+    pub ifindex: Option<u32>,
+    /// Its id on its node.
+    pub endpoint: LocalEndpointId,
+    /// Which use of that id.
+    pub generation: Generation,
+    /// Keeps its flows, takes no new ones.
+    pub draining: bool,
+    /// Its share of new flows relative to the other backends'; 0 counts as 1, more than 100 as 100.
+    pub weight: u16,
+}
