@@ -1,1 +1,33 @@
+//! Links, addresses, routes, neighbours, namespaces and the masquerade rule of a node.
+//!
+//! The only crate that names rtnetlink and drives `nft`. Everything here observes first, changes only what differs and
+//! touches only what it is told by name: foreign links, routes and tables stay as they are.
+//!
+//! A [`Netlink`] works in the namespace of the thread that connected it, as do [`enable_forwarding`] and the
+//! masquerade: a daemon lives in its node's namespace. Task namespaces are reached by descriptor ([`NetNs`]).
 
+mod addresses;
+mod error;
+mod host_link;
+mod links;
+mod masquerade;
+mod netlink;
+mod netns;
+mod sysctl;
+mod task_link;
+mod vxlan;
+mod watch;
+
+pub use addresses::Uplink;
+pub use error::Error;
+pub use host_link::HostLink;
+pub use links::LinkInfo;
+pub use masquerade::{ensure_masquerade, remove_masquerade};
+pub use netlink::Netlink;
+pub use netns::{NetNs, NsId};
+pub use sysctl::enable_forwarding;
+pub use task_link::{TaskLink, TaskLinkInfo};
+pub use watch::{AddressEvents, LinkEvent, LinkEvents};
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

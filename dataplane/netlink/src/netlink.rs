@@ -1,0 +1,47 @@
+//! The connection to the kernel.
+
+use std::{io, sync::Arc};
+
+use rtnetlink::Handle;
+use tokio::task::JoinHandle;
+
+use crate::{Error, NetNs, Result};
+
+/// A route netlink connection of one network namespace. Cheap to clone; closed with the last clone.
+#[derive(Clone)]
+pub struct Netlink {
+    pub(crate) handle: Handle,
+    _connection: Arc<Connection>,
+}
+
+/// The task that moves messages, ended with its owner so that the socket does not keep a namespace alive.
+pub(crate) struct Connection(pub(crate) JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Netlink {
+    /// Connects in the namespace of the calling thread; must be called inside a tokio runtime.
+    pub fn connect() -> Result<Self> {
+        Self::open(&runtime()?).map_err(Error::Connect)
+    }
+
+    /// Connects inside `ns`; the messages are moved by the current runtime.
+    pub fn connect_in(ns: &NetNs) -> Result<Self> {
+        let runtime = runtime()?;
+        ns.run(|| Self::open(&runtime))?.map_err(Error::Connect)
+    }
+
+    fn open(runtime: &tokio::runtime::Handle) -> io::Result<Self> {
+        let _guard = runtime.enter();
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, _connection: Arc::new(Connection(runtime.spawn(connection))) })
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Handle> {
+    tokio::runtime::Handle::try_current().map_err(|e| Error::Connect(io::Error::other(e)))
+}

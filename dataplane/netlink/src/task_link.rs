@@ -1,0 +1,199 @@
+//! The veth between a task's namespace and its node.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd},
+};
+
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use mesh_types::Mac;
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo as Info, LinkMessage},
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType},
+};
+use rtnetlink::RouteMessageBuilder;
+
+use crate::{
+    Error, NetNs, Netlink, Result,
+    error::{is_errno, to_io},
+    links::{check_name, info_of},
+};
+
+/// What [`Netlink::add_task_link`] makes.
+#[derive(Debug)]
+pub struct TaskLink<'a> {
+    /// Name of the node's end.
+    pub host_name: &'a str,
+    /// Name of the task's end: `eth0`, `eth1`, ...
+    pub task_name: &'a str,
+    /// The task's namespace.
+    pub ns: &'a NetNs,
+    /// Ethernet address of the task's end.
+    pub mac: Mac,
+    /// Addresses of the task's end, each with the prefix length of its subnet.
+    pub addresses: Vec<IpNet>,
+    /// Where the default route leads; left out where the namespace has a default route of that family already.
+    pub default_gateway: Option<IpAddr>,
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+    /// The node-local address that stands for the task outside the overlay: routed to the veth on the node's side.
+    pub egress: Option<Ipv4Addr>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskLinkInfo {
+    /// Number of the node's end.
+    pub ifindex: u32,
+    /// Ethernet address of the node's end.
+    pub host_mac: Mac,
+    /// Number of the task's end, in the task's namespace.
+    pub task_ifindex: u32,
+}
+
+impl Netlink {
+    /// Makes the veth, with its far end directly in the task's namespace, and sets up both ends.
+    ///
+    /// All or nothing: when a step fails, what was made is removed again before the error returns.
+    pub async fn add_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
+        check_name(link.host_name)?;
+        check_name(link.task_name)?;
+        let task = Self::connect_in(link.ns)?;
+        self.create_task_link(&task, link).await?;
+        match self.set_up_task_link(&task, link).await {
+            Ok(info) => Ok(info),
+            Err(error) => {
+                // Addresses, routes and neighbours of both ends go with the link.
+                if let Err(left) = self.remove_link(link.host_name).await {
+                    tracing::warn!(link = link.host_name, error = %left, "roll back of task link failed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn create_task_link(&self, task: &Netlink, link: &TaskLink<'_>) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(link.task_name.to_owned()),
+            LinkAttribute::Address(link.mac.0.to_vec()),
+            LinkAttribute::Mtu(link.mtu),
+            LinkAttribute::NetNsFd(link.ns.as_fd().as_raw_fd()),
+        ];
+        let mut host = LinkMessage::default();
+        host.attributes = vec![
+            LinkAttribute::IfName(link.host_name.to_owned()),
+            LinkAttribute::Mtu(link.mtu),
+            LinkAttribute::LinkInfo(vec![
+                Info::Kind(InfoKind::Veth),
+                Info::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        let Err(error) = self.handle.link().add(host).execute().await else { return Ok(()) };
+        if is_errno(&error, libc::EEXIST) {
+            let taken = |name: &str, namespace: String| Error::NameTaken { name: name.to_owned(), namespace };
+            if self.find_link(link.host_name).await?.is_some() {
+                return Err(taken(link.host_name, "this node's namespace".to_owned()));
+            }
+            if task.find_link(link.task_name).await?.is_some() {
+                return Err(taken(link.task_name, link.ns.to_string()));
+            }
+        }
+        Err(Error::Request {
+            operation: "create veth",
+            target: format!("{} with {} in {}", link.host_name, link.task_name, link.ns),
+            source: to_io(error),
+        })
+    }
+
+    async fn set_up_task_link(&self, task: &Netlink, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
+        let gone = |name: &str| Error::NoSuchLink(name.to_owned());
+        let host = self.find_link(link.host_name).await?.ok_or_else(|| gone(link.host_name))?;
+        let host = info_of(&host);
+        let inner = task.find_link(link.task_name).await?.ok_or_else(|| gone(link.task_name))?;
+        let inner = info_of(&inner);
+
+        self.up_without_ipv6_autoconf(host.ifindex, link.host_name).await?;
+        task.up_without_ipv6_autoconf(inner.ifindex, link.task_name).await?;
+        for address in &link.addresses {
+            task.add_address(inner.ifindex, *address).await?;
+        }
+        if let Some(gateway) = link.default_gateway
+            && !task.has_default_route(gateway.is_ipv6()).await?
+        {
+            task.add_default_route(inner.ifindex, gateway).await?;
+        }
+        if let Some(egress) = link.egress {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(egress, 32)
+                .output_interface(host.ifindex)
+                .scope(RouteScope::Link)
+                .build();
+            let routed = self.handle.route().add(route).execute().await;
+            routed.map_err(|e| Error::request("route", format!("{egress} by {}", link.host_name), e))?;
+            self.set_neighbour(host.ifindex, egress.into(), &link.mac.0).await?;
+        }
+        // Last, since it is the one step that removing the link would not undo.
+        if let Some(loopback) = task.find_link("lo").await? {
+            let up = task.up(loopback.header.index).await;
+            up.map_err(|e| Error::request("set up link", format!("lo in {}", link.ns), e))?;
+        }
+        Ok(TaskLinkInfo {
+            ifindex: host.ifindex,
+            host_mac: host.mac.ok_or_else(|| gone(link.host_name))?,
+            task_ifindex: inner.ifindex,
+        })
+    }
+
+    async fn add_address(&self, ifindex: u32, address: IpNet) -> Result<()> {
+        let mut request = self.handle.address().add(ifindex, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            // The managers gave the address to this task alone; waiting a second for DAD would only delay it.
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.map_err(|e| Error::request("add address", address.to_string(), e))
+    }
+
+    async fn has_default_route(&self, ipv6: bool) -> Result<bool> {
+        let query = if ipv6 {
+            RouteMessageBuilder::<Ipv6Addr>::new().build()
+        } else {
+            RouteMessageBuilder::<Ipv4Addr>::new().build()
+        };
+        let routes: std::result::Result<Vec<RouteMessage>, _> =
+            self.handle.route().get(query).execute().try_collect().await;
+        let routes = routes.map_err(|e| Error::request("list", "routes", e))?;
+        let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        Ok(routes.iter().any(|route| {
+            let header = &route.header;
+            header.address_family == family
+                && header.destination_prefix_length == 0
+                && header.table == RouteHeader::RT_TABLE_MAIN
+                && header.kind == RouteType::Unicast
+                && !route.attributes.iter().any(|a| matches!(a, RouteAttribute::Destination(_)))
+        }))
+    }
+
+    async fn add_default_route(&self, ifindex: u32, gateway: IpAddr) -> Result<()> {
+        // On-link: the gateway is answered by our program, whether or not the subnet holds it.
+        let route = match gateway {
+            IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+                .gateway(v4)
+                .output_interface(ifindex)
+                .onlink()
+                .build(),
+            IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+                .gateway(v6)
+                .output_interface(ifindex)
+                .onlink()
+                .build(),
+        };
+        let added = self.handle.route().add(route).execute().await;
+        added.map_err(|e| Error::request("add the default route by", gateway.to_string(), e))
+    }
+}
