@@ -1,1 +1,34 @@
+//! Clusters on one machine: nodes are network namespaces, joined by a bridge in a namespace of its own.
+//!
+//! [`TestNet`] is the wire: namespaces, links, an outside client. [`Cluster`] runs a meshd on each node and drives it
+//! with meshctl, as a user would. Everything is removed on drop, and what a killed process could not remove is
+//! removed by the next one. Nothing here looks inside meshd: what these tests know, an operator can see.
+//!
+//! All of it needs root, and fails without.
 
+mod binaries;
+mod cluster;
+mod echo;
+mod http;
+pub mod interrupt;
+mod leftovers;
+mod netns;
+mod node;
+mod process;
+mod stub_dns;
+mod task;
+mod testnet;
+mod wait;
+
+pub use binaries::Binaries;
+pub use cluster::{Cluster, run};
+pub use echo::UdpEcho;
+pub use http::{Tally, curl, get};
+pub use leftovers::{Prefix, remove_all};
+pub use netns::NetNs;
+pub use node::{Node, Refusal};
+pub use process::{Lifetime, Process, lines_of, output, succeed};
+pub use stub_dns::StubDns;
+pub use task::{Nginx, Task, TaskSpec};
+pub use testnet::{GATEWAY, OUTSIDE, TestNet};
+pub use wait::wait;

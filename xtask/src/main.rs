@@ -1,1 +1,55 @@
-fn main() {}
+//! The project's chores, run as `cargo xtask CHORE`.
+
+mod bench;
+mod check;
+mod command;
+mod compile;
+mod demo;
+mod licences;
+mod progress;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what building and testing need: Debian packages and the eBPF toolchain.
+    ///
+    /// As root it does so; otherwise it prints the exact commands. Does nothing when all is there.
+    Setup,
+    /// Build meshd and meshctl.
+    Build {
+        /// With optimizations.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Three nodes, an overlay and a published service on this machine, shown with nginx, curl, dig and iperf3.
+    Demo(demo::Options),
+    /// Run every test, the clusters of network namespaces included (as root).
+    Test(test::Options),
+    /// Formatting, lints, documentation and licences; changes nothing.
+    Check,
+    /// Measure; medians and ratios are printed.
+    Bench(bench::Options),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Build { release } => compile::binaries(release),
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Test(options) => test::run(&options),
+        Chore::Check => check::run(),
+        Chore::Bench(options) => bench::run(&options),
+    }
+}

@@ -1,0 +1,284 @@
+//! One node: its namespace, its folders, its meshd, and meshctl on it.
+
+use std::{
+    cell::RefCell,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    binaries::Binaries,
+    interrupt,
+    leftovers::{Prefix, names, remove_folder},
+    netns::NetNs,
+    process::{Lifetime, Process, line, lines_of, succeed},
+    testnet::{TestNet, role},
+    wait::wait,
+};
+
+/// How long a daemon may take until it answers.
+const START: Duration = Duration::from_secs(15);
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct Node {
+    index: usize,
+    prefix: Prefix,
+    address: Ipv4Addr,
+    namespace: PathBuf,
+    binaries: Binaries,
+    lifetime: Lifetime,
+    daemon: RefCell<Option<Process>>,
+    keep: bool,
+}
+
+/// What meshctl said when it refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard error.
+    pub message: String,
+}
+
+impl Node {
+    pub(crate) fn new(net: &TestNet, index: usize, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
+        let prefix = net.prefix().clone();
+        let namespace = net.nodes().get(index).context("no such node")?.path();
+        let address = net.address(index);
+        let node = Self {
+            index,
+            prefix,
+            address,
+            namespace,
+            binaries,
+            lifetime,
+            daemon: RefCell::new(None),
+            keep: false,
+        };
+        for folder in [node.state_folder(), node.run_folder()] {
+            std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        Ok(node)
+    }
+
+    /// Its place in the cluster, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// `n1`, `n2`, ...
+    pub fn name(&self) -> String {
+        role(self.index)
+    }
+
+    /// Its underlay address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Where meshd keeps its state.
+    pub fn state_folder(&self) -> PathBuf {
+        self.folder().join("state")
+    }
+
+    /// Where meshd's socket is.
+    pub fn run_folder(&self) -> PathBuf {
+        self.folder().join("run")
+    }
+
+    /// Where meshd pins maps and links.
+    pub fn bpf_folder(&self) -> PathBuf {
+        self.prefix.bpf(&self.name())
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run_folder().join("meshd.sock")
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> PathBuf {
+        self.folder().join("meshd.log")
+    }
+
+    /// The last lines of the daemon's log.
+    pub fn log_tail(&self) -> String {
+        lines_of(&self.log(), 40)
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.prefix.folder().join(self.name())
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.prefix.folder().join("pids")
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// A command that runs `program` in the node's namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        NetNs::command_at(&self.namespace, program)
+    }
+
+    /// The daemon's command line.
+    pub fn meshd(&self) -> Result<Command> {
+        let mut command = self.command(&self.binaries.meshd)?;
+        command.arg("--state-dir").arg(self.state_folder());
+        command.arg("--run-dir").arg(self.run_folder());
+        command.arg("--bpf-dir").arg(self.bpf_folder());
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        Ok(command)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&self) -> Result<()> {
+        let process = Process::start(self.meshd()?, self.lifetime, &self.log(), &self.records())?;
+        let previous = self.daemon.replace(Some(process));
+        ensure!(previous.is_none(), "{} already runs a daemon", self.name());
+        let answers = || {
+            Ok(match self.with_daemon(Process::ended)? {
+                None => Ok(self.ctl(&["status"]).map(drop)?),
+                Some(status) => Err(anyhow!("meshd ended: {status}")),
+            })
+        };
+        let answered = wait("meshd to answer", START, answers).flatten();
+        answered.with_context(|| format!("log of {}:\n{}", self.name(), self.log_tail()))
+    }
+
+    /// The daemon's pid.
+    pub fn pid(&self) -> Result<u32> {
+        self.with_daemon(|daemon| Ok(daemon.pid()))
+    }
+
+    /// Ends the daemon in order.
+    pub fn stop(&self) -> Result<()> {
+        let mut daemon = self.daemon.take().with_context(|| format!("{} runs no daemon", self.name()))?;
+        let status = daemon.stop()?;
+        ensure!(status.success(), "meshd on {} did not end well: {status}\n{}", self.name(), self.log_tail());
+        Ok(())
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill(&self) -> Result<()> {
+        let mut daemon = self.daemon.take().with_context(|| format!("{} runs no daemon", self.name()))?;
+        daemon.kill().map(drop)
+    }
+
+    /// Runs meshctl; what it prints. An error holds what it said.
+    pub fn ctl(&self, words: &[&str]) -> Result<String> {
+        let (command, output) = self.run_ctl(words)?;
+        if !output.status.success() {
+            bail!("{}: `{command}`: {}", self.name(), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs meshctl with `--format json`.
+    pub fn ctl_json(&self, words: &[&str]) -> Result<Value> {
+        let text = self.ctl(&[&["--format", "json"], words].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("`meshctl {}` prints: {text}", words.join(" ")))
+    }
+
+    /// Runs meshctl, which has to refuse.
+    pub fn refused(&self, words: &[&str]) -> Result<Refusal> {
+        let (command, output) = self.run_ctl(words)?;
+        ensure!(!output.status.success(), "{}: `{command}` was not refused", self.name());
+        let code =
+            output.status.code().with_context(|| format!("`{command}` was killed: {}", output.status))?;
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        ensure!(!message.contains("panicked"), "`{command}` panicked: {message}");
+        Ok(Refusal { code, message })
+    }
+
+    /// The command line of meshctl on this node.
+    pub fn meshctl(&self) -> Result<Command> {
+        let mut command = self.command(&self.binaries.meshctl)?;
+        command.arg("--socket").arg(self.socket());
+        Ok(command)
+    }
+
+    fn run_ctl(&self, words: &[&str]) -> Result<(String, Output)> {
+        interrupt::check()?;
+        let mut command = self.meshctl()?;
+        command.args(words);
+        let output = command.output().with_context(|| format!("cannot run {}", line(&command)))?;
+        Ok((format!("meshctl {}", words.join(" ")), output))
+    }
+
+    fn with_daemon<T>(&self, use_it: impl FnOnce(&mut Process) -> Result<T>) -> Result<T> {
+        let mut daemon = self.daemon.borrow_mut();
+        use_it(daemon.as_mut().with_context(|| format!("{} runs no daemon", self.name()))?)
+    }
+
+    /// The links in the node's namespace, by name.
+    pub fn links(&self) -> Result<Vec<String>> {
+        let text = crate::process::output(self.command("ip")?.args(["-json", "link"]))?;
+        let links: Value = serde_json::from_str(&text).context("what ip prints")?;
+        let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The pins of the node, as paths below its bpf folder.
+    pub fn pins(&self) -> Vec<String> {
+        fn collect(folder: &std::path::Path, below: &str, into: &mut Vec<String>) {
+            for name in names(folder) {
+                let path = folder.join(&name);
+                if path.is_dir() {
+                    collect(&path, &format!("{below}{name}/"), into)
+                } else {
+                    into.push(format!("{below}{name}"))
+                }
+            }
+        }
+        let mut pins = Vec::new();
+        collect(&self.bpf_folder(), "", &mut pins);
+        pins
+    }
+
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+        if let Some(daemon) = self.daemon.get_mut() {
+            daemon.keep();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // The daemon before its pins, or it would put them back.
+        drop(self.daemon.take());
+        if let Err(error) = remove_folder(&self.bpf_folder()) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+impl Node {
+    /// Sends the kernel's view of the uplink to a file, for the reports of failed runs.
+    pub fn describe(&self) -> String {
+        let show = |words: &[&str]| -> String {
+            let run = || crate::process::output(self.command("ip")?.args(words));
+            run().unwrap_or_else(|error| format!("{error:#}\n"))
+        };
+        format!("{}{}", show(&["-br", "addr"]), show(&["route"]))
+    }
+
+    /// Checks that the namespace is usable; `ping`s `address` once.
+    pub fn ping(&self, address: Ipv4Addr) -> Result<()> {
+        succeed(self.command("ping")?.args(["-c1", "-W1", "-n", "-q", &address.to_string()]))
+    }
+}
