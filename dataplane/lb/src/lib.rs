@@ -4,6 +4,7 @@
 //! writes it in an order in which no packet meets half an update. The only crate that names aya.
 
 mod desired;
+pub mod maglev;
 
 pub use desired::{
     Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings,
