@@ -33,9 +33,12 @@ pub enum DecodeError {
 
 impl State {
     /// The state as bytes, the same ones for equal states.
+    #[expect(
+        clippy::expect_used,
+        reason = "fails only for sequences of unknown length, of which there are none"
+    )]
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory fails only for sequences of unknown length, of which there are none.
-        let body = postcard::to_stdvec(self).unwrap_or_default();
+        let body = postcard::to_stdvec(self).expect("writing to memory");
         let mut bytes = Vec::with_capacity(1 + CHECKSUM + body.len());
         bytes.push(FORMAT);
         bytes.extend_from_slice(&checksum(&body));

@@ -4,12 +4,14 @@
 //! nothing. No clock, no randomness, no I/O: the same commands give the same bytes ([`State::encode`]) on every
 //! manager.
 
+mod apply;
 mod codec;
 mod command;
 mod rejection;
 mod state;
 
+pub use apply::{MAX_LEASE, MTU_RANGE};
 pub use codec::DecodeError;
 pub use command::{Command, NewNetwork, NewService, NodeChange, Response, Secrets, Sensitive};
 pub use rejection::{Holder, Kind, Rejection};
-pub use state::{MAX_LEASE, MTU_RANGE, State};
+pub use state::State;

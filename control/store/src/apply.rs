@@ -1,0 +1,114 @@
+//! The transition: one command on one state.
+
+mod init;
+mod lease;
+mod network;
+mod node;
+mod service;
+
+pub use lease::MAX_LEASE;
+pub use network::MTU_RANGE;
+
+use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
+
+use crate::{
+    Command, Rejection, Response, State,
+    rejection::Kind,
+    state::{Cluster, NetworkEntry},
+};
+
+/// What a command changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Nothing: it was so already.
+    Nothing,
+    /// What [`State::view`] does not show: leases, secrets.
+    Hidden,
+    /// What [`State::view`] shows.
+    View,
+}
+
+type Outcome = Result<(Response, Change), Rejection>;
+
+impl State {
+    /// Carries `command` out, or refuses it and changes nothing.
+    pub fn apply(&mut self, command: Command) -> Result<Response, Rejection> {
+        let (response, change) = match (&mut self.cluster, command) {
+            (Some(cluster), command) => cluster.apply(command)?,
+            (
+                None,
+                Command::Init { cluster, node, secrets, gossip_key, pool, ingress, ingress_subnet, now },
+            ) => {
+                let response = Response::Node(node.clone());
+                let subnets = init::pool(pool)?;
+                let mut made = Cluster::new(cluster, node, *secrets, gossip_key.0, subnets);
+                made.create_ingress(ingress, ingress_subnet, now)?;
+                self.cluster = Some(Box::new(made));
+                (response, Change::View)
+            }
+            (None, _) => return Err(Rejection::NotInitialized),
+        };
+        if change != Change::Nothing {
+            self.version += 1;
+        }
+        if change == Change::View {
+            self.view_version = self.version;
+        }
+        Ok(response)
+    }
+}
+
+// Every function below and in the modules checks and chooses first and changes last, behind its last `?`.
+impl Cluster {
+    fn apply(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::Init { .. } => Err(Rejection::AlreadyInitialized),
+            Command::AddNode(node) => self.add_node(node),
+            Command::RemoveNode(node) => self.remove_node(node),
+            Command::UpdateNode { node, change } => self.update_node(node, change),
+            Command::CreateNetwork(new) => self.create_network(new),
+            Command::RemoveNetwork(network) => self.remove_network(network),
+            Command::CreateService(new) => self.create_service(new),
+            Command::RemoveService(service) => self.remove_service(service),
+            Command::Publish { service, port } => self.publish(service, port),
+            Command::Unpublish { service, published, protocol } => {
+                self.unpublish(service, published, protocol)
+            }
+            Command::Lease { node, network, count } => self.lease(node, network, count),
+            Command::LeaseAddress { node, network, address } => self.lease_address(node, network, address),
+            Command::ReturnLease { node, network, addresses } => {
+                Ok(self.return_lease(node, network, &addresses))
+            }
+            Command::RotateJoinToken { role, secret } => Ok(self.rotate_join_token(role, secret.0)),
+        }
+    }
+
+    fn known_node(&self, id: NodeId) -> Result<&Node, Rejection> {
+        self.nodes.get(&id).ok_or(Rejection::UnknownNode(id))
+    }
+
+    fn known_network(&self, id: NetworkId) -> Result<&NetworkEntry, Rejection> {
+        self.networks.get(&id).ok_or(Rejection::UnknownNetwork(id))
+    }
+
+    fn known_service(&self, id: ServiceId) -> Result<&Service, Rejection> {
+        self.services.get(&id).ok_or(Rejection::UnknownService(id))
+    }
+}
+
+/// Names are one in DNS when they differ only in case (RFC 4343).
+fn same_name(a: &Name, b: &Name) -> bool {
+    a.as_str().eq_ignore_ascii_case(b.as_str())
+}
+
+/// Refuses a name that one of `taken` has.
+fn free_name<'a>(
+    kind: Kind,
+    name: &Name,
+    taken: impl IntoIterator<Item = &'a Name>,
+) -> Result<(), Rejection> {
+    match taken.into_iter().find(|other| same_name(other, name)) {
+        Some(other) => Err(Rejection::NameTaken { kind, name: other.clone() }),
+        None => Ok(()),
+    }
+}

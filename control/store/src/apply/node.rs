@@ -1,0 +1,66 @@
+//! Members.
+
+use mesh_types::{Name, Node, NodeId, Role};
+
+use super::{Change, Outcome, same_name};
+use crate::{
+    Kind, NodeChange, Rejection, Response,
+    state::{AddressUse, Cluster},
+};
+
+impl Cluster {
+    pub(super) fn add_node(&mut self, node: Node) -> Outcome {
+        if self.nodes.contains_key(&node.id) {
+            return Err(Rejection::IdTaken { kind: Kind::Node, id: node.id.to_string() });
+        }
+        self.free_node_name(node.id, &node.name)?;
+        self.nodes.insert(node.id, node.clone());
+        Ok((Response::Node(node), Change::View))
+    }
+
+    pub(super) fn remove_node(&mut self, id: NodeId) -> Outcome {
+        self.keep_a_manager(self.known_node(id)?)?;
+        self.nodes.remove(&id);
+        for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
+            pool.release_all(&AddressUse::Lease(id));
+        }
+        Ok((Response::Done, Change::View))
+    }
+
+    pub(super) fn update_node(&mut self, id: NodeId, change: NodeChange) -> Outcome {
+        let node = self.known_node(id)?;
+        if let Some(name) = &change.name {
+            self.free_node_name(id, name)?;
+        }
+        if change.role == Some(Role::Worker) {
+            self.keep_a_manager(node)?;
+        }
+        let mut node = node.clone();
+        node.name = change.name.unwrap_or(node.name);
+        node.role = change.role.unwrap_or(node.role);
+        node.advertise_addr = change.advertise_addr.unwrap_or(node.advertise_addr);
+        node.data_path_addr = change.data_path_addr.unwrap_or(node.data_path_addr);
+        node.availability = change.availability.unwrap_or(node.availability);
+        node.labels.retain(|key, _| !change.remove_labels.contains(key));
+        node.labels.extend(change.set_labels);
+        let before = self.nodes.insert(id, node.clone());
+        let changed = if before.as_ref() == Some(&node) { Change::Nothing } else { Change::View };
+        Ok((Response::Node(node), changed))
+    }
+
+    fn free_node_name(&self, id: NodeId, name: &Name) -> Result<(), Rejection> {
+        match self.nodes.values().find(|other| other.id != id && same_name(&other.name, name)) {
+            Some(other) => Err(Rejection::NodeNameTaken { name: other.name.clone(), holder: other.id }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses when `leaving` is the only manager.
+    fn keep_a_manager(&self, leaving: &Node) -> Result<(), Rejection> {
+        let another = self.nodes.values().any(|n| n.role == Role::Manager && n.id != leaving.id);
+        if leaving.role == Role::Manager && !another {
+            return Err(Rejection::LastManager(leaving.name.clone()));
+        }
+        Ok(())
+    }
+}
