@@ -12,6 +12,7 @@ mod endpoint;
 mod flow;
 mod mac;
 mod service;
+mod socket;
 #[cfg(feature = "user")]
 mod user;
 
@@ -22,6 +23,7 @@ pub use endpoint::{EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, Networ
 pub use flow::{ChoiceValue, FlowKey, ReturnPath, ReverseValue};
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
 pub use service::{BackendValue, ServiceKey, ServiceValue, backend_flags};
+pub use socket::{SocketKey, SocketValue};
 
 /// Version of the maps' layout; part of the path under which they are pinned.
 pub const LAYOUT_VERSION: u32 = 1;

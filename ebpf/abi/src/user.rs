@@ -25,4 +25,6 @@ plain_old_data!(
     FlowKey,
     ChoiceValue,
     ReverseValue,
+    SocketKey,
+    SocketValue,
 );

@@ -19,6 +19,8 @@ fn no_struct_has_padding() {
     assert_eq!(size_of::<FlowKey>(), 16 + 16 + 4 + 2 + 2 + 1 + 3);
     assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4);
     assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 1 + 3);
+    assert_eq!(size_of::<SocketKey>(), 8 + 2 + 6);
+    assert_eq!(size_of::<SocketValue>(), 16);
 }
 
 #[test]

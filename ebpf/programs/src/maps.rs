@@ -1,0 +1,73 @@
+//! Every map of the data path. Sizes are defaults; the loader sets its own through `max_entries`.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use mesh_abi::{
+    BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, HostAddressKey,
+    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
+    ServiceValue, SocketKey, SocketValue,
+};
+
+/// `CONFIG[0]`: the node itself.
+#[map]
+pub static CONFIG: Array<NodeConfig> = Array::with_max_entries(1, 0);
+
+/// Nodes whose VXLAN packets are taken.
+#[map]
+pub static PEERS: HashMap<PeerKey, PeerValue> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// The node's own addresses, on which published ports are open.
+#[map]
+pub static HOST_ADDRESSES: HashMap<HostAddressKey, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+
+/// Networks with an endpoint on this node.
+#[map]
+pub static NETWORKS: HashMap<NetworkKey, NetworkValue> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Endpoints of those networks, wherever they are.
+#[map]
+pub static ENDPOINTS: HashMap<EndpointKey, EndpointValue> =
+    HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// This node's endpoints by host-side interface.
+#[map]
+pub static LOCAL_BY_IFINDEX: HashMap<u32, LocalEndpoint> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// This node's endpoints by the id that steered packets carry.
+#[map]
+pub static LOCAL_BY_ID: HashMap<u32, LocalEndpoint> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// VIPs and published ports.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, ServiceValue> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
+/// The services' Maglev tables, one region each; elements are keys into `BACKENDS`.
+#[map]
+pub static MAGLEV: Array<u32> = Array::with_max_entries(1_048_576, 0);
+
+/// Endpoints behind services.
+#[map]
+pub static BACKENDS: HashMap<u32, BackendValue> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// The backend each flow was given, on the node that its packets entered.
+#[map]
+pub static CHOICES: LruHashMap<FlowKey, ChoiceValue> = LruHashMap::with_max_entries(131_072, 0);
+
+/// How replies are translated back, on the task's node.
+#[map]
+pub static REVERSE: LruHashMap<FlowKey, ReverseValue> = LruHashMap::with_max_entries(131_072, 0);
+
+/// Dropped packets by reason.
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::COUNT, 0);
+
+/// Other packets by the way they went.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// Where host sockets believe that they send to.
+#[map]
+pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(65536, 0);
