@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkMessage};
 use rtnetlink::{MulticastGroup, sys::SocketAddr};
 
 use crate::{Error, LinkInfo, Netlink, Result, links::info_of, netlink::Connection};
@@ -86,18 +86,13 @@ impl LinkEvents {
                 }
                 continue;
             }
+            // Bridges tell of their ports by the same messages in their own family.
             match self.messages.next().await?.0.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                    // Bridges tell of their ports by the same message in their own family.
-                    if message.header.interface_family == netlink_packet_route::AddressFamily::Unspec {
-                        let link = info_of(&message);
-                        self.pending.extend(seen(&mut self.known, link));
-                    }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) if of_link(&message) => {
+                    self.pending.extend(seen(&mut self.known, info_of(&message)));
                 }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
-                    if message.header.interface_family == netlink_packet_route::AddressFamily::Unspec {
-                        self.pending.extend(self.known.remove(&message.header.index).map(LinkEvent::Removed));
-                    }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) if of_link(&message) => {
+                    self.pending.extend(self.known.remove(&message.header.index).map(LinkEvent::Removed));
                 }
                 NetlinkPayload::Overrun(_) => self.stale = true,
                 _ => {}
@@ -133,6 +128,10 @@ fn subscribe(groups: &[MulticastGroup]) -> Result<(Connection, UnboundedReceiver
         tokio::runtime::Handle::try_current().map_err(|e| Error::Connect(std::io::Error::other(e)))?;
     let (connection, _, messages) = rtnetlink::new_multicast_connection(groups).map_err(Error::Connect)?;
     Ok((Connection(runtime.spawn(connection)), messages))
+}
+
+fn of_link(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
 }
 
 fn seen(known: &mut BTreeMap<u32, LinkInfo>, link: LinkInfo) -> Option<LinkEvent> {
