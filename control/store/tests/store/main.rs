@@ -1,0 +1,7 @@
+//! Tests of the state machine as others see it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic; its helpers as well")]
+
+mod behaviour;
+mod common;
+mod properties;

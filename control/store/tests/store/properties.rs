@@ -1,0 +1,143 @@
+//! What holds after any sequence of commands.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::common::*;
+use mesh_store::{Command, NodeChange, Sensitive, State};
+use mesh_types::{EndpointMode, NetworkId, NodeId, Protocol, Role, ServiceId};
+use proptest::prelude::*;
+
+fn node_id() -> impl Strategy<Value = NodeId> {
+    (1u128..5).prop_map(NodeId::from_u128)
+}
+
+/// Three small networks, so that they fill up, and the ingress network.
+fn network_id() -> impl Strategy<Value = NetworkId> {
+    prop_oneof![(1u128..4).prop_map(NetworkId::from_u128), Just(INGRESS)]
+}
+
+fn service_id() -> impl Strategy<Value = ServiceId> {
+    (1u128..5).prop_map(ServiceId::from_u128)
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    (0u8..10).prop_map(|low| IpAddr::from([10, 9, 0, low]))
+}
+
+fn port() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["80:80", "80:80/udp", "81:1", "8080", "53/udp", "2377:1"])
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let names = || prop::sample::select(vec!["a", "b", "c", "A"]);
+    let subnet =
+        prop::sample::select(vec!["10.9.0.0/29", "10.9.0.0/28", "10.0.1.0/24", "fd00::/64", "10.9.0.1/29"]);
+    prop_oneof![
+        1 => Just(init(None, None)),
+        3 => (1u8..5).prop_map(|n| Command::AddNode(node(n))),
+        1 => node_id().prop_map(Command::RemoveNode),
+        1 => (node_id(), any::<bool>()).prop_map(|(node, manager)| {
+            let role = Some(if manager { Role::Manager } else { Role::Worker });
+            Command::UpdateNode { node, change: NodeChange { role, ..NodeChange::default() } }
+        }),
+        4 => (1u128..4, names(), prop::option::of(subnet)).prop_map(|(id, name, subnet)| {
+            Command::CreateNetwork(new_network(id, name, subnet.as_slice()))
+        }),
+        1 => network_id().prop_map(Command::RemoveNetwork),
+        4 => (
+            1u128..5,
+            names(),
+            prop::collection::vec(network_id(), 0..3),
+            prop::collection::vec(port(), 0..3),
+            any::<bool>(),
+        ).prop_map(|(id, name, networks, ports, vip)| {
+            let mut new = new_service(id, name, &networks, &ports);
+            new.endpoint_mode = if vip { EndpointMode::Vip } else { EndpointMode::Dnsrr };
+            Command::CreateService(new)
+        }),
+        1 => service_id().prop_map(Command::RemoveService),
+        2 => (service_id(), port()).prop_map(|(service, port)| {
+            Command::Publish { service, port: port.parse().unwrap() }
+        }),
+        1 => (service_id(), prop::sample::select(vec![80u16, 81, 30_000])).prop_map(|(service, published)| {
+            Command::Unpublish { service, published, protocol: Protocol::Tcp }
+        }),
+        6 => (node_id(), network_id(), 0u32..12).prop_map(|(node, network, count)| {
+            Command::Lease { node, network, count }
+        }),
+        3 => (node_id(), network_id(), address()).prop_map(|(node, network, address)| {
+            Command::LeaseAddress { node, network, address }
+        }),
+        3 => (node_id(), network_id(), prop::collection::vec(address(), 0..6)).prop_map(|(node, network, addresses)| {
+            Command::ReturnLease { node, network, addresses }
+        }),
+        1 => any::<[u8; 16]>().prop_map(|secret| {
+            Command::RotateJoinToken { role: Role::Worker, secret: Sensitive(secret) }
+        }),
+    ]
+}
+
+/// No address has two uses, each lies in its network, ports and names have one owner, references resolve.
+fn check(state: &State) {
+    let Some(view) = state.view() else { return };
+    let leases: Vec<_> = view.nodes.keys().map(|node| state.leases_of(*node)).collect();
+    for network in view.networks.values() {
+        let mut seen = BTreeSet::new();
+        for subnet in &network.subnets {
+            assert!(seen.insert(subnet.gateway()));
+        }
+        let vips = view.services.values().flat_map(|s| &s.networks).filter(|n| n.network == network.id);
+        let vips = vips.flat_map(|n| &n.vips);
+        let leased = leases.iter().filter_map(|leases| leases.get(&network.id)).flatten();
+        for address in vips.chain(leased) {
+            assert!(seen.insert(*address), "{address} twice on {}", network.name);
+            assert!(network.subnet_of(*address).is_some_and(|subnet| subnet.is_host(*address)));
+        }
+    }
+    for leases in &leases {
+        assert!(leases.keys().all(|network| view.networks.contains_key(network)));
+    }
+    let vnis: BTreeSet<_> = view.networks.values().map(|n| n.vni).collect();
+    assert_eq!(vnis.len(), view.networks.len());
+    let mut ports = BTreeSet::new();
+    for service in view.services.values() {
+        assert!(!service.networks.is_empty());
+        assert!(service.networks.iter().all(|n| view.networks.contains_key(&n.network)));
+        for port in &service.ports {
+            assert!(port.published != 0 && service.endpoint_mode == EndpointMode::Vip);
+            assert!(ports.insert((port.protocol, port.published)), "{port} twice");
+        }
+    }
+    assert!(view.nodes.values().any(|node| node.role == Role::Manager));
+    assert_eq!(view.networks.values().filter(|n| n.ingress).count(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_keeps_the_invariants(commands in prop::collection::vec(command(), 0..80)) {
+        let mut state = State::default();
+        let mut twin = State::default();
+        for command in std::iter::once(init(None, Some("10.9.0.0/28"))).chain(commands) {
+            let before = (state.encode(), state.view().map(|mut v| { v.version = 0; v }), state.view_version());
+            let outcome = state.apply(command.clone());
+            prop_assert_eq!(&twin.apply(command), &outcome);
+            let after = state.encode();
+            prop_assert_eq!(&twin.encode(), &after);
+            if outcome.is_err() {
+                prop_assert_eq!(&before.0, &after, "refused and changed");
+            }
+            let view = state.view().map(|mut v| { v.version = 0; v });
+            prop_assert_eq!(before.1 != view, before.2 != state.view_version(), "the view's version tells");
+            let decoded = State::decode(&after);
+            prop_assert_eq!(decoded.as_ref(), Ok(&state));
+            // A manager that starts from a snapshot goes on as the others do.
+            twin = decoded.unwrap();
+            check(&state);
+        }
+    }
+
+    #[test]
+    fn noise_is_no_state(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(State::decode(&bytes).is_err());
+    }
+}
