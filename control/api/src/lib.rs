@@ -6,7 +6,12 @@ mod convert;
 pub mod transport;
 
 /// Messages, clients and servers generated from `proto/mesh/v1`.
-#[expect(missing_docs, clippy::all, reason = "generated; the proto files hold the docs")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated; the proto files hold the docs"
+)]
 pub mod v1 {
     tonic::include_proto!("mesh.v1");
 }

@@ -1,1 +1,44 @@
 //! How the services travel: mutual TLS between nodes, a unix socket on the node.
+//!
+//! Channels are made at once and connect when they are first used, and again after a loss; `connect` and
+//! `unix_connect` connect before they return, for those who have somebody waiting for a clear error.
+
+mod tls;
+mod unix;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tonic::transport::Endpoint;
+
+pub use tls::{PeerInfo, TlsIo, channel, connect, peer_info, tls_incoming};
+pub use unix::{unix_channel, unix_connect, unix_incoming};
+
+/// Longest time for a connection, its TLS handshake included, on either side.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this silence a connection is probed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Without an answer for this long it is given up.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The other side cannot be reached.
+#[derive(Debug, Error)]
+#[error("cannot connect to {to}")]
+pub struct ConnectError {
+    /// The address or the socket's path.
+    pub to: String,
+    /// Why; a TLS refusal is somewhere behind it.
+    pub source: tonic::transport::Error,
+}
+
+/// The URI only fills the requests' authority: the connector knows where to go.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://meshd")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}
+
+#[cfg(test)]
+mod tests;
