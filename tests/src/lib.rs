@@ -8,6 +8,7 @@
 
 mod binaries;
 mod cluster;
+mod dns;
 mod echo;
 mod http;
 pub mod interrupt;
@@ -15,20 +16,21 @@ mod leftovers;
 mod netns;
 mod node;
 mod process;
-mod stub_dns;
+
 mod task;
 mod testnet;
 mod wait;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, run};
+pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
 pub use http::{Tally, curl, get};
 pub use leftovers::{Prefix, remove_all};
 pub use netns::NetNs;
 pub use node::{Node, Refusal};
 pub use process::{Lifetime, Process, lines_of, output, succeed};
-pub use stub_dns::StubDns;
+
 pub use task::{Nginx, Task, TaskSpec};
 pub use testnet::{GATEWAY, OUTSIDE, TestNet};
 pub use wait::wait;

@@ -36,8 +36,7 @@ impl TestNet {
         if !nix::unistd::geteuid().is_root() {
             bail!("network namespaces need root");
         }
-        mount_bpffs()?;
-        sweep()?;
+        prepare_machine()?;
         let records = prefix.folder().join("pids");
         std::fs::create_dir_all(&records).with_context(|| format!("cannot make {}", records.display()))?;
         let hub = NetNs::create(&prefix.namespace("hub"))?;
@@ -130,15 +129,14 @@ fn plug(hub: &NetNs, node: &NetNs, port: &str, address: Ipv4Addr) -> Result<()> 
     node.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}"))
 }
 
-/// Mounts bpffs where it is expected, once for all processes.
-fn mount_bpffs() -> Result<()> {
+/// Mounts bpffs where it is expected and removes what ended runs left; one process at a time.
+fn prepare_machine() -> Result<()> {
     let lock = File::create("/run/meshd-tests.lock").context("cannot make /run/meshd-tests.lock")?;
-    let _lock =
-        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("/run/meshd-tests.lock")?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("/run/meshd-tests.lock")?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
     let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"));
     if !mounted && Path::new("/sys/fs/bpf").exists() {
         succeed(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?;
     }
-    Ok(())
+    sweep()
 }
