@@ -1,0 +1,167 @@
+//! How soon the other nodes reach and resolve a new task, and how soon nobody sends to an ended one.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use comfy_table::{Table, presets};
+use mesh_tests::{Cluster, NetNs, Task, TaskSpec, UdpEcho, resolve};
+
+use crate::stats::{median, percentile};
+
+const NETWORK: &str = "bench";
+const SERVICE: &str = "web";
+const PORT: u16 = 80;
+const DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+const AT_MOST: Duration = Duration::from_secs(10);
+
+/// How much to measure.
+#[derive(Args)]
+pub struct Options {
+    /// How many tasks to attach, to end in order and to kill.
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+}
+
+/// Measures and prints.
+pub fn run(options: &Options) -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let measured = measure(&cluster, options).map_err(|error| cluster.explain(error))?;
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(["from, to", "median ms", "p90 ms", "max ms"]);
+    for (what, times) in measured {
+        let row =
+            [median(&times), percentile(&times, 0.9), percentile(&times, 1.0)].map(|ms| format!("{ms:.1}"));
+        table.add_row([vec![what.to_owned()], row.to_vec()].concat());
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, Vec<f64>)>> {
+    let create =
+        ["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "--attachable", NETWORK];
+    cluster[0].ctl(&create)?;
+    let mut observers = Vec::new();
+    for index in [1, 2] {
+        let name = format!("observer{index}");
+        let spec = TaskSpec { name: &name, network: NETWORK, ..TaskSpec::default() };
+        observers.push(cluster[index].run_idle(&spec)?);
+    }
+    let mut attached = Vec::new();
+    for round in 0..options.rounds {
+        attached.push(attach(cluster, &observers, round).with_context(|| format!("attach {round}"))?);
+    }
+    cluster[0].ctl(&["service", "create", "--network", NETWORK, SERVICE])?;
+    cluster[0].ctl(&["publish", "80:80", SERVICE])?;
+    let lasting = cluster[1].run_nginx(&service_task("lasting"))?;
+    let (mut stopped, mut killed) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
+        stopped.push(end(cluster, round, Task::stop).with_context(|| format!("stop {round}"))?);
+        killed.push(end(cluster, round, Task::kill).with_context(|| format!("kill {round}"))?);
+    }
+    drop(lasting);
+    Ok(vec![
+        ("attach, both other nodes resolve and reach it", attached),
+        ("task ended in order, last failed connection", stopped),
+        ("task's process killed, last failed connection", killed),
+    ])
+}
+
+fn service_task(name: &str) -> TaskSpec<'_> {
+    TaskSpec { name, network: NETWORK, service: Some(SERVICE), ..TaskSpec::default() }
+}
+
+/// Milliseconds from the start of `meshctl attach` until each observer has resolved the new name and has had an answer.
+fn attach(cluster: &Cluster, observers: &[Task], round: usize) -> Result<f64> {
+    let name = format!("new{round}");
+    let namespace = NetNs::create(&cluster.net().prefix().namespace("new"))?;
+    let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)))?.context("port 9")?;
+    let _echo = UdpEcho::serve(socket, &name)?;
+    let path = namespace.path();
+    let path = path.to_str().context("the namespace's path")?;
+    let places: Vec<PathBuf> = observers.iter().map(Task::namespace).collect();
+    let start = Instant::now();
+    let seen = thread::scope(|scope| -> Result<f64> {
+        let watchers: Vec<_> = places
+            .iter()
+            .map(|place| {
+                let name = &name;
+                scope.spawn(move || NetNs::run_at(place, || reached(name, start))?)
+            })
+            .collect();
+        cluster[0].ctl(&["attach", "--network", NETWORK, "--name", &name, path])?;
+        let mut last: f64 = 0.0;
+        for watcher in watchers {
+            last = last.max(watcher.join().map_err(|_| anyhow!("an observer panicked"))??);
+        }
+        Ok(last)
+    })?;
+    cluster[0].ctl(&["detach", &name])?;
+    Ok(seen)
+}
+
+/// Asks for `name` until it is known, then asks it until it answers; milliseconds since `start`.
+fn reached(name: &str, start: Instant) -> Result<f64> {
+    let pause = Duration::from_millis(1);
+    while start.elapsed() < AT_MOST {
+        let known = resolve(DNS, name, Duration::from_millis(100)).unwrap_or_default();
+        let Some(&address) = known.first() else {
+            thread::sleep(pause);
+            continue;
+        };
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("a socket")?;
+        if UdpEcho::ask(&socket, (address, 9).into(), "there").is_ok() {
+            return Ok(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    bail!("{name} is not reached within {AT_MOST:?}")
+}
+
+/// Milliseconds from the moment before a task is ended until the last start of a connection that failed.
+///
+/// Clients connect through all three nodes all the while, each for itself and without a pause but for failures.
+fn end(cluster: &Cluster, round: usize, end: impl FnOnce(&mut Task) -> Result<()>) -> Result<f64> {
+    let name = format!("ending{round}");
+    let mut nginx = cluster[0].run_nginx(&service_task(&name))?;
+    let servers: Vec<SocketAddr> = cluster.nodes().iter().map(|n| (n.address(), PORT).into()).collect();
+    let client = cluster.net().client();
+    let done = AtomicBool::new(false);
+    let failures = Mutex::new(Vec::new());
+    let ended = thread::scope(|scope| -> Result<Instant> {
+        for &server in &servers {
+            let (done, failures) = (&done, &failures);
+            scope.spawn(move || {
+                client.run(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let start = Instant::now();
+                        if TcpStream::connect_timeout(&server, Duration::from_millis(100)).is_err() {
+                            failures.lock().unwrap_or_else(PoisonError::into_inner).push(start);
+                        }
+                        thread::sleep(Duration::from_micros(500));
+                    }
+                })
+            });
+        }
+        // Both tasks are in use before one goes.
+        thread::sleep(Duration::from_millis(300));
+        failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let start = Instant::now();
+        let result = end(&mut nginx.task);
+        thread::sleep(Duration::from_millis(700));
+        done.store(true, Ordering::Relaxed);
+        result.map(|()| start)
+    })?;
+    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let last = failures.into_iter().map(|at| at.saturating_duration_since(ended)).max();
+    Ok(last.unwrap_or_default().as_secs_f64() * 1e3)
+}
