@@ -1,0 +1,98 @@
+//! What can go wrong.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// Why the data path could not be opened, attached or changed. Each variant says what state it leaves.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pins' folder is on no BPF file system and none could be mounted there. Nothing changed.
+    #[error(
+        "cannot mount a BPF file system on {path}, which keeps the data path while meshd restarts; mount one by \
+         `mount -t bpf bpf {path}` or choose a folder below /sys/fs/bpf"
+    )]
+    Mount {
+        /// The pins' folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file, folder or pin could not be used. What was done before stays.
+    #[error("cannot {action} {path}")]
+    File {
+        /// `create`, `read`, `remove`, ...
+        action: &'static str,
+        /// The file, folder or pin.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object with the programs could not be parsed or its maps not be made. Maps made before stay pinned, empty.
+    #[error("cannot load the eBPF object")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// The object lacks a program or map: it was not built from this source. Nothing is attached.
+    #[error("the eBPF object has no {kind} {name}")]
+    Missing {
+        /// `program` or `map`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map has another shape than this program's. Nothing is attached.
+    #[error("map {map} cannot be used")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: Box<aya::maps::MapError>,
+    },
+    /// The kernel refused a program. Nothing is attached by it; what ran before goes on.
+    #[error("the kernel refuses program {program}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Why, with the verifier's log.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// A program could not be attached. Another that ran there before goes on.
+    #[error("cannot attach {program} to {target}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface or cgroup.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No cgroup v2 hierarchy is mounted. Nothing changed.
+    #[error(
+        "no cgroup v2 hierarchy is mounted, so published ports cannot be opened on localhost; mount one by \
+         `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
+    NoCgroup,
+    /// More is desired than a map holds. Nothing was written.
+    #[error(
+        "{map} has room for {capacity} entries, {wanted} are wanted; raise its size in the configuration"
+    )]
+    Full {
+        /// The map.
+        map: &'static str,
+        /// How many it holds.
+        capacity: u32,
+        /// How many are wanted, for `MAGLEV` together with what no gap was large enough for.
+        wanted: usize,
+    },
+    /// A map could not be written. What was written before stays, and is in itself consistent; the next `apply` goes on
+    /// from there.
+    #[error("cannot {action} {map}")]
+    Write {
+        /// `write`, `delete from`, `read`.
+        action: &'static str,
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
