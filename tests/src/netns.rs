@@ -89,20 +89,20 @@ impl NetNs {
 
     /// Runs `work` on a thread inside; sockets that it makes stay inside.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        run_at(&self.path(), work)
+        Self::run_at(&self.path(), work)
     }
-}
 
-/// As [`NetNs::run`], in the network namespace that the file at `path` stands for.
-pub(crate) fn run_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let file = open(path)?;
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || -> Result<T> {
-            setns(&file, CloneFlags::CLONE_NEWNET).context("setns")?;
-            Ok(work())
-        });
-        thread.join().map_err(|_| anyhow!("the work inside {} panicked", path.display()))?
-    })
+    /// As [`NetNs::run`], in the network namespace that the file at `path` stands for.
+    pub fn run_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let file = open(path)?;
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || -> Result<T> {
+                setns(&file, CloneFlags::CLONE_NEWNET).context("setns")?;
+                Ok(work())
+            });
+            thread.join().map_err(|_| anyhow!("the work inside {} panicked", path.display()))?
+        })
+    }
 }
 
 pub(crate) fn open(path: &Path) -> Result<File> {

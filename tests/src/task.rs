@@ -19,7 +19,7 @@ use nix::{
 use crate::{
     echo::UdpEcho,
     leftovers::names,
-    netns::{enter, open, run_at},
+    netns::{NetNs, enter, open},
     node::Node,
     process::{Process, lines_of, output, pid, start_time},
     wait::wait,
@@ -155,7 +155,7 @@ impl Task {
 
     /// Runs `work` in the task's network namespace; sockets that it makes stay there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        run_at(&self.namespace(), work)
+        NetNs::run_at(&self.namespace(), work)
     }
 
     /// Serves UDP `port` inside the task.

@@ -132,7 +132,8 @@ fn plug(hub: &NetNs, node: &NetNs, port: &str, address: Ipv4Addr) -> Result<()> 
 /// Mounts bpffs where it is expected and removes what ended runs left; one process at a time.
 fn prepare_machine() -> Result<()> {
     let lock = File::create("/run/meshd-tests.lock").context("cannot make /run/meshd-tests.lock")?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("/run/meshd-tests.lock")?;
+    let _lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("/run/meshd-tests.lock")?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
     let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"));
     if !mounted && Path::new("/sys/fs/bpf").exists() {

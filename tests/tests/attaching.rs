@@ -1,0 +1,92 @@
+//! SWARM's acceptance 4: attaching to a network without `--attachable` is refused; so is an address that is taken;
+//! neither leaves anything behind. An attached namespace is reached from the other nodes, and no more when detached.
+
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, NetNs, TaskSpec, UdpEcho, output, run, wait};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn sandbox(cluster: &Cluster, name: &str) -> Result<(NetNs, String)> {
+    let namespace = NetNs::create(&cluster.net().prefix().namespace(name))?;
+    let path = namespace.path().to_str().context("the namespace's path")?.to_owned();
+    Ok((namespace, path))
+}
+
+fn links(namespace: &NetNs) -> Result<String> {
+    output(namespace.command("ip")?.args(["-br", "link"]))
+}
+
+#[test]
+fn attach_and_detach() -> Result<()> {
+    run(2, |cluster| {
+        let create = ["network", "create", "--driver", "overlay", "--subnet"];
+        cluster[0].ctl(&[&create[..], &["10.10.3.0/24", "closed"]].concat())?;
+        cluster[0].ctl(&[&create[..], &["10.10.4.0/24", "--attachable", "open"]].concat())?;
+        let spec = TaskSpec { name: "observer", network: "open", ..TaskSpec::default() };
+        let observer = cluster[0].run_idle(&spec)?;
+        let taken = observer.address()?.to_string();
+
+        let (namespace, path) = sandbox(cluster, "guest")?;
+        let (untouched, links_before) = (links(&namespace)?, cluster[1].links()?);
+        let refusal = cluster[1].refused(&["attach", "--network", "closed", "--name", "guest", &path])?;
+        ensure!(refusal.message.contains("closed") && refusal.message.contains("attachable"), "{refusal:?}");
+        let words = ["attach", "--network", "open", "--name", "guest", "--ip", &taken, &path];
+        let refusal = cluster[1].refused(&words)?;
+        ensure!(refusal.message.contains(&taken), "{refusal:?}");
+        let words = ["attach", "--network", "open", "--name", "observer", &path];
+        let refusal = cluster[1].refused(&words)?;
+        ensure!(refusal.message.contains("observer"), "{refusal:?}");
+        ensure!(links(&namespace)? == untouched, "a refused attach left a link in the namespace");
+        ensure!(cluster[1].links()? == links_before, "a refused attach left a link on the node");
+
+        let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)))?.context("port 9")?;
+        let _echo = UdpEcho::serve(socket, "guest")?;
+        let words = ["attach", "--network", "open", "--name", "guest", "--ip", "10.10.4.77", &path];
+        cluster[1].ctl(&words)?;
+        let address = wait("the guest's name", SOON, || {
+            let found = observer.dig(&["guest"])?;
+            found.first().context("no address")?.parse::<Ipv4Addr>().context("no address")
+        })?;
+        ensure!(address == Ipv4Addr::new(10, 10, 4, 77), "the guest has {address}");
+        let ask = || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("a socket")?;
+            UdpEcho::ask(&socket, (address, 9).into(), "hello")
+        };
+        let (who, _) = wait("the guest's answer", SOON, || observer.inside(ask)?)?;
+        ensure!(who == "guest", "{who} answers");
+
+        cluster[1].ctl(&["detach", "guest"])?;
+        ensure!(links(&namespace)? == untouched, "detach left a link in the namespace");
+        ensure!(cluster[1].links()? == links_before, "detach left a link on the node");
+        wait("the guest's name to be gone", SOON, || {
+            let found = observer.dig(&["guest"])?;
+            ensure!(found.is_empty(), "still {found:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_namespace_that_disappears_is_detached() -> Result<()> {
+    run(1, |cluster| {
+        let create =
+            ["network", "create", "--driver", "overlay", "--subnet", "10.10.4.0/24", "--attachable", "open"];
+        cluster[0].ctl(&create)?;
+        let before = cluster[0].links()?;
+        let (namespace, path) = sandbox(cluster, "guest")?;
+        cluster[0].ctl(&["attach", "--network", "open", "--name", "guest", &path])?;
+        ensure!(cluster[0].links()? != before, "there is no link");
+        drop(namespace);
+        wait("the guest to be forgotten", SOON, || {
+            ensure!(cluster[0].links()? == before, "its link stays");
+            let tasks = cluster[0].ctl_json(&["task", "ls"])?;
+            ensure!(tasks.as_array().is_some_and(Vec::is_empty), "still listed: {tasks}");
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,108 @@
+//! SWARM's acceptance 1 and 2: a published port is served by every node, on every address and on localhost, over TCP
+//! and UDP; connections spread evenly over the tasks, and each task sees the client's own address.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, NetNs, Tally, TaskSpec, UdpEcho, curl, get, run, wait};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn task(name: &str) -> TaskSpec<'_> {
+    TaskSpec { name, network: "prod", service: Some("web"), ..TaskSpec::default() }
+}
+
+fn publish(cluster: &Cluster) -> Result<()> {
+    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
+    cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
+    cluster[0].ctl(&["publish", "8080:80", "web"])?;
+    cluster[0].ctl(&["publish", "9000:9001/udp", "web"])?;
+    Ok(())
+}
+
+/// Asks from the network namespace at `from`, each time with a new socket.
+fn ask(from: &std::path::Path, server: SocketAddr) -> Result<(String, IpAddr)> {
+    let socket = NetNs::run_at(from, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?.context("a socket")?;
+    UdpEcho::ask(&socket, server, "hello")
+}
+
+#[test]
+fn every_node_serves_a_published_port() -> Result<()> {
+    run(3, |cluster| {
+        publish(cluster)?;
+        let web = cluster[1].run_nginx(&task("web1"))?;
+        let _udp = web.task.serve_udp(9001)?;
+        let client = cluster.net().client();
+        let client_address = IpAddr::V4(cluster.net().client_address());
+        for node in cluster.nodes() {
+            let (name, address) = (node.name(), node.address());
+            let url = format!("http://{address}:8080/");
+            let body = wait("the port on every node", SOON, || curl(client.command("curl")?, &url))?;
+            ensure!(body == format!("web1 {client_address}"), "{name} from outside: {body}");
+            let answer = wait("UDP from outside", SOON, || ask(&client.path(), (address, 9000).into()))?;
+            ensure!(answer == ("web1".to_owned(), client_address), "{name}, UDP from outside: {answer:?}");
+        }
+        for node in cluster.nodes() {
+            let name = node.name();
+            let inside = &cluster.net().nodes()[node.index()];
+            let own = node.address().to_string();
+            let other = cluster[(node.index() + 1) % 3].address().to_string();
+            for host in ["localhost", "127.0.0.1", &own, &other] {
+                let url = format!("http://{host}:8080/");
+                let body = curl(node.command("curl")?, &url).with_context(|| format!("{name}: {url}"))?;
+                ensure!(body.starts_with("web1 "), "{name}: {url}: {body}");
+            }
+            for host in [Ipv4Addr::LOCALHOST, node.address()] {
+                let answer = ask(&inside.path(), (host, 9000).into());
+                let (who, _) = answer.with_context(|| format!("{name}: UDP on {host}"))?;
+                ensure!(who == "web1", "{name}: UDP on {host}: {who}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_spread_evenly_and_show_the_client() -> Result<()> {
+    run(3, |cluster| {
+        publish(cluster)?;
+        let names = ["web1", "web2", "web3"];
+        let mut tasks = Vec::new();
+        for (node, name) in cluster.nodes().iter().zip(names) {
+            tasks.push(node.run_nginx(&task(name))?);
+        }
+        let servers: Vec<SocketAddr> = cluster.nodes().iter().map(|n| (n.address(), 8080).into()).collect();
+        let client = cluster.net().client();
+        let all_there = || {
+            for &server in &servers {
+                let mut tally = Tally::default();
+                for _ in 0..30 {
+                    tally.count(&client.run(|| get(server, SOON))??);
+                }
+                ensure!(tally.0.len() == names.len(), "{server} knows {tally:?}");
+            }
+            Ok(())
+        };
+        wait("every node to know all tasks", SOON, all_there)?;
+        let before: usize = tasks.iter().map(|task| task.clients().len()).sum();
+        let tally = client.run(|| -> Result<Tally> {
+            let mut tally = Tally::default();
+            for server in servers.iter().cycle().take(1000) {
+                tally.count(&get(*server, SOON)?);
+            }
+            Ok(tally)
+        })??;
+        tally.spread_evenly(names.len(), 0.2)?;
+        let address = cluster.net().client_address().to_string();
+        for answer in tally.0.keys() {
+            ensure!(answer.ends_with(&format!(" {address}")), "a task saw another client: {answer}");
+        }
+        let logged: Vec<String> = tasks.iter().flat_map(mesh_tests::Nginx::clients).collect();
+        ensure!(logged.len() == before + 1000, "{} requests in the logs, {before} before", logged.len());
+        ensure!(logged.iter().all(|client| *client == address), "a log names another client: {logged:?}");
+        Ok(())
+    })
+}
