@@ -84,7 +84,9 @@ pub enum Rejection {
         name: Name,
     },
     /// A member has this node name.
-    #[error("node name {name} is taken by node {holder}; choose another one with --name")]
+    #[error(
+        "node name {name} is taken by node {holder}; choose another one with --name, or remove that node first"
+    )]
     NodeNameTaken {
         /// The name.
         name: Name,
