@@ -1,0 +1,129 @@
+//! Three members on loopback ports.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_types::ClusterId;
+use tokio::{
+    net::UdpSocket,
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, Tables, Timing,
+    simulation::{net, node, own},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn config(n: u8, key: u8) -> GossipConfig {
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    GossipConfig {
+        node: node(n),
+        cluster: ClusterId::from_u128(1),
+        bind: local,
+        advertise: local,
+        keys: KeyRing::new(vec![[key; 32]]).unwrap(),
+        incarnation: 1,
+        timing: Timing::default(),
+    }
+}
+
+async fn until(watch: &mut watch::Receiver<Arc<Tables>>, reached: impl Fn(&Tables) -> bool) {
+    let reached = timeout(LIMIT, watch.wait_for(|tables| reached(tables)));
+    assert!(reached.await.is_ok(), "not reached: {:?}", watch.borrow());
+}
+
+fn tasks(tables: &Tables) -> BTreeSet<u128> {
+    let table = tables.endpoints.get(&net(1));
+    table.into_iter().flat_map(|t| t.keys()).map(|(task, _)| task.as_u128()).collect()
+}
+
+async fn cluster() -> Vec<Gossip> {
+    let mut members = Vec::new();
+    for n in 1..=3 {
+        members.push(Gossip::start(config(n, 1)).await.unwrap());
+    }
+    let peers: Vec<_> = members.iter().zip(1..).map(|(member, n)| (node(n), member.local_addr())).collect();
+    for member in &members {
+        member.set_interest(Interest::Networks([net(1)].into())).await;
+        member.set_peers(peers.clone()).await;
+    }
+    for member in &members {
+        until(&mut member.watch(), |t| {
+            t.members.len() == 3 && t.members.values().all(|m| m.state == MemberState::Alive)
+        })
+        .await;
+    }
+    members
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_tell_each_other_what_runs() {
+    let members = cluster().await;
+    let begin = Instant::now();
+    members[0].announce(own(1, 1, [7])).await;
+    for member in &members {
+        until(&mut member.watch(), |t| tasks(t) == [7].into()).await;
+    }
+    println!("told after {:?}", begin.elapsed());
+    // More than datagrams carry: the rest comes by TCP.
+    members[1].announce(own(2, 1, 1000..3000)).await;
+    for member in &members {
+        until(&mut member.watch(), |t| tasks(t).len() == 2001).await;
+    }
+    // A dead member's entries go, a leaving one's too.
+    let begin = Instant::now();
+    members[0].shutdown().await;
+    until(&mut members[2].watch(), |t| !tasks(t).contains(&7)).await;
+    println!("found dead after {:?}", begin.elapsed());
+    members[1].leave().await;
+    until(&mut members[2].watch(), |t| tasks(t).is_empty() && t.members[&node(2)].state == MemberState::Left)
+        .await;
+    assert!(members[2].stats().streams_in > 0);
+    for member in &members {
+        member.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_counted_and_keys_rotate() {
+    let members = cluster().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(b"noise", members[0].local_addr()).await.unwrap();
+    socket.send_to(&[1; 100], members[0].local_addr()).await.unwrap();
+    timeout(LIMIT, async {
+        loop {
+            let stats = members[0].stats();
+            if stats.dropped_malformed == 1 && stats.dropped_unknown_key == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    for keys in [vec![[1; 32], [2; 32]], vec![[2; 32], [1; 32]], vec![[2; 32]]] {
+        for member in &members {
+            member.set_keys(KeyRing::new(keys.clone()).unwrap()).await;
+        }
+    }
+    members[0].announce(own(1, 1, [9])).await;
+    for member in &members {
+        until(&mut member.watch(), |t| tasks(t) == [9].into()).await;
+        member.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let first = Gossip::start(config(1, 1)).await.unwrap();
+    let taken = GossipConfig { bind: first.local_addr(), ..config(2, 1) };
+    let error = Gossip::start(taken).await.err().unwrap();
+    assert!(error.to_string().contains(&first.local_addr().to_string()), "{error}");
+    let unspecified = GossipConfig { advertise: SocketAddr::from(([0, 0, 0, 0], 7946)), ..config(2, 1) };
+    assert!(matches!(Gossip::start(unspecified).await, Err(GossipError::Advertise(_))));
+    first.shutdown().await;
+    let again = Gossip::start(GossipConfig { bind: first.local_addr(), ..config(1, 1) }).await;
+    again.unwrap().shutdown().await;
+}

@@ -1,0 +1,219 @@
+//! The tables: entries by table, owner and slot, each with its owner's version.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
+
+use crate::{
+    Interest, Item, Key, Table, Version,
+    wire::{Group, OwnerDigest},
+};
+
+type Slot = Option<(TaskId, NetworkId)>;
+
+/// What became of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It is newer than what was known.
+    New,
+    /// It was known.
+    Same,
+    /// Something newer is known.
+    Stale,
+    /// Told by another than its owner, and as old as entries already deleted and forgotten: only the owner knows.
+    Doubtful,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    item: Item,
+    gone_since: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Owned {
+    entries: BTreeMap<Slot, Entry>,
+    /// Entries up to this counter that are not here are known to be deleted.
+    floor: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    /// The newest known incarnation of each owner; entries of older ones are never kept.
+    epochs: BTreeMap<NodeId, u64>,
+    tables: BTreeMap<Table, BTreeMap<NodeId, Owned>>,
+}
+
+impl Records {
+    pub(crate) fn epoch(&self, owner: NodeId) -> u64 {
+        self.epochs.get(&owner).copied().unwrap_or(0)
+    }
+
+    /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go. Tells whether.
+    pub(crate) fn raise_epoch(&mut self, owner: NodeId, epoch: u64) -> bool {
+        let known = self.epochs.entry(owner).or_insert(epoch);
+        if epoch <= *known {
+            return false;
+        }
+        *known = epoch;
+        self.drop_entries(owner)
+    }
+
+    pub(crate) fn forget(&mut self, owner: NodeId) -> bool {
+        self.epochs.remove(&owner);
+        self.drop_entries(owner)
+    }
+
+    fn drop_entries(&mut self, owner: NodeId) -> bool {
+        let mut dropped = false;
+        self.tables.retain(|_, owners| {
+            dropped |= owners.remove(&owner).is_some();
+            !owners.is_empty()
+        });
+        dropped
+    }
+
+    /// Takes in an item; `authoritative` if its owner told it.
+    pub(crate) fn apply(&mut self, item: Item, now: Duration, authoritative: bool) -> Applied {
+        let (Key { table, owner, slot }, version) = (item.key(), item.version());
+        self.raise_epoch(owner, version.epoch);
+        if version.epoch < self.epoch(owner) {
+            return Applied::Stale;
+        }
+        let owned = self.tables.entry(table).or_default().entry(owner).or_default();
+        match owned.entries.get(&slot).map(|known| known.item.version().counter) {
+            Some(known) if known > version.counter => return Applied::Stale,
+            Some(known) if known == version.counter => return Applied::Same,
+            None if version.counter <= owned.floor && !authoritative => return Applied::Doubtful,
+            _ => {}
+        }
+        let gone_since = item.is_gone().then_some(now);
+        owned.entries.insert(slot, Entry { item, gone_since });
+        Applied::New
+    }
+
+    /// After an owner told all of its entries in `table` as of `version`: whatever else is as old is deleted.
+    pub(crate) fn complete(&mut self, table: Table, owner: NodeId, version: Version, told: &[Item]) -> bool {
+        if version.epoch != self.epoch(owner) {
+            return false;
+        }
+        let owned = self.tables.entry(table).or_default().entry(owner).or_default();
+        let told: BTreeSet<Slot> = told.iter().map(|item| item.key().slot).collect();
+        let before = owned.entries.len();
+        owned
+            .entries
+            .retain(|slot, entry| told.contains(slot) || entry.item.version().counter > version.counter);
+        owned.floor = owned.floor.max(version.counter);
+        owned.entries.len() != before
+    }
+
+    /// Forgets tombstones older than `ttl`.
+    pub(crate) fn reap(&mut self, now: Duration, ttl: Duration) {
+        for owned in self.tables.values_mut().flat_map(BTreeMap::values_mut) {
+            let floor = &mut owned.floor;
+            owned.entries.retain(|_, entry| {
+                let old = entry.gone_since.is_some_and(|since| now.saturating_sub(since) >= ttl);
+                if old {
+                    *floor = (*floor).max(entry.item.version().counter);
+                }
+                !old
+            });
+        }
+    }
+
+    /// Drops the tables that `keep` does not name.
+    pub(crate) fn retain_tables(&mut self, keep: impl Fn(Table) -> bool) {
+        self.tables.retain(|table, _| keep(*table));
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Item> {
+        Some(&self.tables.get(&key.table)?.get(&key.owner)?.entries.get(&key.slot)?.item)
+    }
+
+    pub(crate) fn interest(&self, owner: NodeId) -> Option<&Interest> {
+        match self.get(&Key { table: Table::Interests, owner, slot: None })? {
+            Item::Interest { interest, .. } => Some(interest),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = Table> {
+        self.tables.keys().copied()
+    }
+
+    pub(crate) fn owners(&self) -> BTreeSet<NodeId> {
+        self.tables.values().flat_map(BTreeMap::keys).copied().chain(self.epochs.keys().copied()).collect()
+    }
+
+    /// All entries of `owner` in `table`, tombstones included.
+    pub(crate) fn of(&self, table: Table, owner: NodeId) -> Vec<Item> {
+        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
+        owned.into_iter().flat_map(|owned| owned.entries.values()).map(|entry| entry.item.clone()).collect()
+    }
+
+    /// All entries of `owner`, tombstones included.
+    pub(crate) fn all_of(&self, owner: NodeId) -> Vec<Item> {
+        self.tables().flat_map(|table| self.of(table, owner)).collect()
+    }
+
+    /// What a comparison tells of one owner.
+    pub(crate) fn group(&self, table: Table, owner: NodeId, complete: Option<Version>) -> Group {
+        Group { table, owner, complete, items: self.of(table, owner) }
+    }
+
+    /// A fingerprint of the entries in `table` of the owners that `counts` names.
+    pub(crate) fn digest(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> u64 {
+        self.digests(table, counts).iter().fold(0, |sum, owner| sum ^ owner.digest)
+    }
+
+    /// The same by owner; those without entries are left out.
+    pub(crate) fn digests(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> Vec<OwnerDigest> {
+        let owners = self.tables.get(&table).into_iter().flatten();
+        owners
+            .filter(|(owner, _)| counts(**owner))
+            .filter_map(|(owner, owned)| {
+                let live = owned.entries.values().filter(|entry| entry.gone_since.is_none());
+                let digest = live.map(|entry| fingerprint(&entry.item)).reduce(|a, b| a ^ b)?;
+                Some(OwnerDigest { owner: *owner, epoch: self.epoch(*owner), digest })
+            })
+            .collect()
+    }
+
+    /// Every endpoint with its table, owners in order.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (NetworkId, &Endpoint)> {
+        self.tables.values().flat_map(BTreeMap::values).flat_map(|owned| owned.entries.values()).filter_map(
+            |entry| match &entry.item {
+                Item::Endpoint { scope, endpoint, .. } => Some((*scope, &**endpoint)),
+                _ => None,
+            },
+        )
+    }
+}
+
+/// A version names its content, since only the owner makes one.
+fn fingerprint(item: &Item) -> u64 {
+    let key = item.key();
+    let (task, network) = key.slot.map_or((0, 0), |(task, network)| (task.as_u128(), network.as_u128()));
+    let version = item.version();
+    let mut sum = 0;
+    for wide in [key.owner.as_u128(), task, network] {
+        sum = mix(sum ^ wide as u64);
+        sum = mix(sum ^ (wide >> 64) as u64);
+    }
+    mix(mix(sum ^ version.epoch) ^ version.counter)
+}
+
+/// The finalizer of SplitMix64.
+const fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+#[path = "records/tests.rs"]
+mod tests;

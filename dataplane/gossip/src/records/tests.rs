@@ -1,0 +1,112 @@
+use mesh_types::TaskId;
+
+use super::*;
+use crate::simulation::{endpoint, net, node};
+
+const NONE: Duration = Duration::ZERO;
+const TABLE: fn() -> Table = || Table::Endpoints(net(1));
+
+fn live(task: u128, epoch: u64, counter: u64) -> Item {
+    let version = Version { epoch, counter };
+    Item::Endpoint { scope: net(1), version, endpoint: Box::new(endpoint(1, task, 1)) }
+}
+
+fn gone(task: u128, epoch: u64, counter: u64) -> Item {
+    let version = Version { epoch, counter };
+    Item::Gone { scope: net(1), version, owner: node(1), task: TaskId::from_u128(task), network: net(1) }
+}
+
+fn tasks(records: &Records) -> Vec<u128> {
+    records.endpoints().map(|(_, endpoint)| endpoint.task.as_u128()).collect()
+}
+
+#[test]
+fn the_newest_statement_wins_in_any_order() {
+    let mut r = Records::default();
+    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::New);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::Same);
+    assert_eq!(r.apply(gone(1, 1, 1), NONE, false), Applied::Stale);
+    assert_eq!(r.apply(gone(1, 1, 3), NONE, false), Applied::New);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, true), Applied::Stale);
+    assert!(tasks(&r).is_empty());
+}
+
+#[test]
+fn a_reaped_tombstone_still_holds_against_relays() {
+    let mut r = Records::default();
+    r.apply(gone(1, 1, 3), NONE, false);
+    r.reap(Duration::from_secs(60), Duration::from_secs(60));
+    assert!(r.of(TABLE(), node(1)).is_empty());
+    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::Doubtful);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, true), Applied::New);
+}
+
+#[test]
+fn a_newer_life_drops_the_older_one() {
+    let mut r = Records::default();
+    r.apply(live(1, 1, 9), NONE, false);
+    r.apply(live(2, 2, 1), NONE, false);
+    assert_eq!(tasks(&r), [2]);
+    assert_eq!(r.apply(live(3, 1, 99), NONE, true), Applied::Stale);
+}
+
+#[test]
+fn what_the_owner_does_not_list_is_deleted_up_to_its_version() {
+    let mut r = Records::default();
+    for item in [live(1, 1, 1), live(2, 1, 2), live(3, 1, 7)] {
+        r.apply(item, NONE, false);
+    }
+    assert!(r.complete(TABLE(), node(1), Version { epoch: 1, counter: 5 }, &[live(2, 1, 2)]));
+    assert_eq!(tasks(&r), [2, 3]);
+    assert!(!r.complete(TABLE(), node(1), Version { epoch: 0, counter: 9 }, &[]));
+}
+
+#[test]
+fn digests_tell_live_entries_apart() {
+    let (mut a, mut b) = (Records::default(), Records::default());
+    let digest = |r: &Records| r.digest(TABLE(), |_| true);
+    for item in [live(1, 1, 1), live(2, 1, 2)] {
+        a.apply(item, NONE, false);
+    }
+    for item in [live(2, 1, 2), gone(3, 1, 3), live(1, 1, 1)] {
+        b.apply(item, NONE, false);
+    }
+    assert_eq!(digest(&a), digest(&b), "neither order nor tombstones count");
+    b.apply(live(1, 1, 4), NONE, false);
+    assert_ne!(digest(&a), digest(&b));
+    assert_eq!(a.digest(TABLE(), |_| false), 0);
+}
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn history() -> impl Strategy<Value = Vec<Item>> {
+        proptest::collection::vec((0u128..4, 1u64..3, any::<bool>()), 1..20).prop_map(|changes| {
+            let numbered = changes.into_iter().enumerate();
+            numbered
+                .map(|(n, (task, epoch, dead))| {
+                    let counter = n as u64 + 1;
+                    if dead { gone(task, epoch, counter) } else { live(task, epoch, counter) }
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_do_not_matter(items in history(), seed: u64) {
+            use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+            let mut shuffled = [items.clone(), items.clone()].concat();
+            shuffled.shuffle(&mut StdRng::seed_from_u64(seed));
+            let (mut a, mut b) = (Records::default(), Records::default());
+            for item in items {
+                a.apply(item, NONE, false);
+            }
+            for item in shuffled {
+                b.apply(item, NONE, false);
+            }
+            prop_assert_eq!(a.all_of(node(1)), b.all_of(node(1)));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Clusters of cores in virtual time, over a network that loses, delays and parts. Seeded, so that each run is the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use mesh_types::{
+    Endpoint, EndpointState, Generation, LocalEndpointId, Mac, Name, NetworkId, NodeId, TaskId,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::{
+    Announcement, Core, CoreConfig, Input, Interest, MAX_DATAGRAM, MemberState, Output, Tables, Timing,
+    seal::OVERHEAD,
+};
+
+mod convergence;
+mod failure;
+mod scoping;
+
+pub(crate) fn net(n: u128) -> NetworkId {
+    NetworkId::from_u128(n)
+}
+
+pub(crate) fn node(n: u8) -> NodeId {
+    NodeId::from_u128(u128::from(n))
+}
+
+pub(crate) fn endpoint(owner: u8, task: u128, network: u128) -> Endpoint {
+    let ip = IpAddr::V4(Ipv4Addr::new(10, owner, (task >> 8) as u8, task as u8));
+    Endpoint {
+        network: net(network),
+        node: node(owner),
+        task: TaskId::from_u128(task),
+        name: Name::new(format!("task{task}")).unwrap(),
+        service: None,
+        addresses: vec![ip],
+        mac: Mac::of_address(ip),
+        local_id: LocalEndpointId(task as u32),
+        generation: Generation(1),
+        aliases: vec![],
+        state: EndpointState::Ready,
+    }
+}
+
+/// Tasks of `owner` in the table of network `scope`.
+pub(crate) fn own(owner: u8, scope: u128, tasks: impl IntoIterator<Item = u128>) -> Vec<Announcement> {
+    let one = |task| Announcement { scope: net(scope), endpoint: endpoint(owner, task, scope) };
+    tasks.into_iter().map(one).collect()
+}
+
+fn addr(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 7946))
+}
+
+struct Running {
+    core: Core,
+    born: Duration,
+    tables: Tables,
+}
+
+struct Sim {
+    now: Duration,
+    rng: StdRng,
+    cores: BTreeMap<u8, Running>,
+    /// Under way: to whom, by TCP or not, what.
+    packets: BTreeMap<(Duration, u64), (u8, bool, Vec<u8>)>,
+    sent: u64,
+    datagrams: u64,
+    streams: u64,
+    /// Share of datagrams lost.
+    loss: f64,
+    delay: (Duration, Duration),
+    /// Nodes cut off from those not in here.
+    island: BTreeSet<u8>,
+}
+
+impl Sim {
+    /// Nodes 1 to `count`, listed to each other, all interested in network 1.
+    fn new(seed: u64, count: u8) -> Self {
+        let mut sim = Self::empty(seed);
+        for n in 1..=count {
+            sim.boot(n, 1000, count, Interest::Networks([net(1)].into()));
+        }
+        sim
+    }
+
+    fn empty(seed: u64) -> Self {
+        Self {
+            now: Duration::ZERO,
+            rng: StdRng::seed_from_u64(seed),
+            cores: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            sent: 0,
+            datagrams: 0,
+            streams: 0,
+            loss: 0.0,
+            delay: (Duration::from_micros(200), Duration::from_millis(2)),
+            island: BTreeSet::new(),
+        }
+    }
+
+    fn boot(&mut self, n: u8, incarnation: u64, count: u8, interest: Interest) {
+        let config = CoreConfig {
+            node: node(n),
+            advertise: addr(n),
+            incarnation,
+            timing: Timing::default(),
+            seed: self.rng.random(),
+        };
+        let running = Running { core: Core::new(config), born: self.now, tables: Tables::default() };
+        self.cores.insert(n, running);
+        self.tell(n, Input::Interest(interest));
+        self.tell(n, Input::Peers((1..=count).map(|n| (node(n), addr(n))).collect()));
+    }
+
+    fn tell(&mut self, n: u8, input: Input) {
+        let mut out = Vec::new();
+        if let Some(running) = self.cores.get_mut(&n) {
+            running.core.handle(input, self.now - running.born, &mut out);
+            if let Some(tables) = running.core.take_tables() {
+                running.tables = tables;
+            }
+        }
+        for output in out {
+            self.send(n, output);
+        }
+    }
+
+    fn send(&mut self, from: u8, output: Output) {
+        let (to, stream, bytes) = match output {
+            Output::Datagram { to, bytes } => (to, false, bytes),
+            Output::Stream { to, bytes } => (to, true, bytes),
+        };
+        let IpAddr::V4(ip) = to.ip() else { unreachable!() };
+        let to = ip.octets()[3];
+        if stream {
+            self.streams += 1;
+        } else {
+            assert!(bytes.len() + OVERHEAD <= MAX_DATAGRAM, "{} bytes", bytes.len());
+            self.datagrams += 1;
+            if self.rng.random_bool(self.loss) {
+                return;
+            }
+        }
+        if self.island.contains(&from) != self.island.contains(&to) {
+            return;
+        }
+        let at = self.now + self.rng.random_range(self.delay.0..=self.delay.1);
+        self.sent += 1;
+        self.packets.insert((at, self.sent), (to, stream, bytes));
+    }
+
+    /// The next event, unless it is after `end`.
+    fn step(&mut self, end: Duration) -> bool {
+        let packet = self.packets.first_key_value().map(|((at, _), _)| *at);
+        let tick = self.cores.iter().map(|(n, r)| (r.born.saturating_add(r.core.deadline()), *n)).min();
+        match (packet, tick) {
+            (Some(at), tick) if at <= end && tick.is_none_or(|(t, _)| at <= t) => {
+                if let Some((_, (to, stream, bytes))) = self.packets.pop_first() {
+                    self.now = self.now.max(at);
+                    self.tell(to, if stream { Input::Stream(bytes) } else { Input::Datagram(bytes) });
+                }
+                true
+            }
+            (_, Some((at, n))) if at <= end => {
+                self.now = self.now.max(at);
+                self.tell(n, Input::Tick);
+                true
+            }
+            _ => {
+                self.now = end;
+                false
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+    }
+
+    /// Runs until `reached`, and tells how long it took; fails after `limit`.
+    #[track_caller]
+    fn until(&mut self, limit: Duration, reached: impl Fn(&Sim) -> bool) -> Duration {
+        let begin = self.now;
+        while !reached(self) {
+            assert!(self.step(begin + limit), "not reached within {limit:?}: {self:?}");
+        }
+        self.now - begin
+    }
+
+    fn tables(&self, n: u8) -> &Tables {
+        &self.cores[&n].tables
+    }
+
+    /// The tasks that `n` sees in the table of network `scope`.
+    fn sees(&self, n: u8, scope: u128) -> BTreeSet<u128> {
+        let table = self.tables(n).endpoints.get(&net(scope));
+        table.into_iter().flat_map(BTreeMap::keys).map(|(task, _)| task.as_u128()).collect()
+    }
+
+    fn state(&self, n: u8, of: u8) -> Option<MemberState> {
+        self.tables(n).members.get(&node(of)).map(|status| status.state)
+    }
+
+    fn all_alive(&self) -> bool {
+        let nodes: Vec<u8> = self.cores.keys().copied().collect();
+        nodes.iter().all(|n| nodes.iter().all(|of| self.state(*n, *of) == Some(MemberState::Alive)))
+    }
+
+    fn all_see(&self, scope: u128, tasks: &BTreeSet<u128>) -> bool {
+        self.cores.keys().all(|n| self.sees(*n, scope) == *tasks)
+    }
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, running) in &self.cores {
+            let states: Vec<_> = running.tables.members.values().map(|m| m.state).collect();
+            writeln!(f, "\n{n}: {states:?} {:?} {:?}", self.sees(*n, 1), running.core.stats())?;
+        }
+        Ok(())
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);

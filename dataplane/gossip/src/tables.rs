@@ -1,0 +1,108 @@
+//! What callers give and see.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
+use serde::{Deserialize, Serialize};
+
+use crate::CoreStats;
+
+/// An endpoint of this node, and the table it is told in. One endpoint may be announced in two tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// The network whose table holds it.
+    pub scope: NetworkId,
+    /// The endpoint; its `node` is set to the announcing node.
+    pub endpoint: Endpoint,
+}
+
+/// The tables that a node wants to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interest {
+    /// Those of these networks. A node is also interested in every table that it announces endpoints in.
+    Networks(BTreeSet<NetworkId>),
+    /// Every table.
+    All,
+}
+
+impl Default for Interest {
+    fn default() -> Self {
+        Interest::Networks(BTreeSet::new())
+    }
+}
+
+impl Interest {
+    /// Whether the table of `scope` is among them.
+    pub fn includes(&self, scope: NetworkId) -> bool {
+        match self {
+            Interest::Networks(networks) => networks.contains(&scope),
+            Interest::All => true,
+        }
+    }
+}
+
+/// Whether a member is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// It did not answer; it counts as there until the suspicion times out.
+    Suspect,
+    /// It is gone without a word.
+    Down,
+    /// It took its leave.
+    Left,
+}
+
+/// A member as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Where it gossips.
+    pub addr: SocketAddr,
+    /// Whether it is there.
+    pub state: MemberState,
+    /// When that began, counted from the start of this node's gossip.
+    pub since: Duration,
+}
+
+/// What this node knows. Endpoints are those of members that are alive or suspect, its own included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Every member seen and not forgotten, this node included.
+    pub members: BTreeMap<NodeId, MemberStatus>,
+    /// By table, then by task and the network that the task is attached to.
+    pub endpoints: BTreeMap<NetworkId, BTreeMap<(TaskId, NetworkId), Endpoint>>,
+}
+
+/// Counters since the start. What is dropped is counted by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams received, dropped ones included.
+    pub datagrams_in: u64,
+    /// Bytes of UDP payload sent.
+    pub bytes_out: u64,
+    /// Bytes of UDP payload received.
+    pub bytes_in: u64,
+    /// TCP messages sent.
+    pub streams_out: u64,
+    /// TCP messages received whole.
+    pub streams_in: u64,
+    /// Datagrams or TCP messages that the kernel or the peer did not take.
+    pub send_failed: u64,
+    /// Dropped: too short, too long, or of another wire version.
+    pub dropped_malformed: u64,
+    /// Dropped: sealed with a key that is not in the ring.
+    pub dropped_unknown_key: u64,
+    /// Dropped: the seal is broken, or made for another cluster.
+    pub dropped_forged: u64,
+    /// Dropped: more TCP connections than are served, or more outgoing messages than are queued.
+    pub dropped_overload: u64,
+    /// What the core counted.
+    pub core: CoreStats,
+}
