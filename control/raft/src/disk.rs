@@ -1,0 +1,173 @@
+//! The file: made whole or not at all, checked and read completely when it is opened.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+};
+
+use mesh_types::NodeId;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    OpenError,
+    codec::{self, DecodeError},
+    types::{Entry, LogId, SnapshotMeta, Vote},
+};
+
+/// Entries by index.
+pub(crate) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// Everything else by name.
+pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const NODE: &str = "node";
+pub(crate) const VOTE: &str = "vote";
+pub(crate) const COMMITTED: &str = "committed";
+pub(crate) const PURGED: &str = "purged";
+pub(crate) const SNAPSHOT: &str = "snapshot";
+
+const FILE: &str = "raft.redb";
+/// All reading is done when the file is opened, so that redb's cache has little to do.
+const CACHE: usize = 2 << 20;
+
+/// What the file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub log: BTreeMap<u64, Entry>,
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    pub purged: Option<LogId>,
+    pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+}
+
+/// The file in `dir`.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
+/// Opens the file in `dir` for `node`, or makes it if there is none.
+pub(crate) fn open(dir: &Path, node: NodeId) -> Result<(Database, Loaded), OpenError> {
+    let path = path(dir);
+    let there = path.try_exists().map_err(|source| OpenError::Io { path: path.clone(), source })?;
+    if !there {
+        create(dir, &path, node).map_err(|fault| fault.at(&path))?;
+    }
+    // redb promises errors for damaged files; should it panic over one all the same, that is one more kind of damage.
+    let opened = panic::catch_unwind(AssertUnwindSafe(|| load(&path, node)));
+    match opened {
+        Ok(result) => result.map_err(|fault| fault.at(&path)),
+        Err(payload) => Err(Fault::Damaged(message(&*payload)).at(&path)),
+    }
+}
+
+/// The error without the file's name.
+enum Fault {
+    Io(io::Error),
+    InUse,
+    Damaged(String),
+    Format(String),
+    WrongNode { found: NodeId, expected: NodeId },
+}
+
+impl Fault {
+    fn at(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Fault::Io(source) => OpenError::Io { path, source },
+            Fault::InUse => OpenError::InUse { path },
+            Fault::Damaged(reason) => OpenError::Damaged { path, reason },
+            Fault::Format(what) => OpenError::Format { path, what },
+            Fault::WrongNode { found, expected } => OpenError::WrongNode { path, found, expected },
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Fault::InUse,
+            // What redb calls an I/O error may be the file's own fault: those come without an OS error.
+            redb::Error::Io(e) if e.raw_os_error().is_some() => Fault::Io(e),
+            other => Fault::Damaged(other.to_string()),
+        }
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Makes the file under another name first, so that a crash leaves no half of one.
+fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), Fault> {
+    let fresh = dir.join(format!("{FILE}.new"));
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(e)),
+        _ => {}
+    }
+    let database = builder().create(&fresh)?;
+    let txn = database.begin_write()?;
+    txn.open_table(LOG)?;
+    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
+    txn.commit()?;
+    drop(database);
+    fs::rename(&fresh, path).and_then(|()| File::open(dir)?.sync_all()).map_err(Fault::Io)
+}
+
+fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
+    let mut database = builder().open(path)?;
+    // "Repaired" means rolled back to an earlier commit. A manager that forgets what it voted for or accepted can make
+    // the cluster decide twice, so this is damage too. (What a crash leaves behind has been put right by `open`.)
+    if !database.check_integrity()? {
+        return Err(Fault::Damaged("checksums do not match".to_owned()));
+    }
+    let txn = database.begin_read()?;
+    let meta = txn.open_table(META)?;
+    let found: NodeId = value(&meta, NODE)?.ok_or_else(|| Fault::Damaged("it names no node".to_owned()))?;
+    if found != node {
+        return Err(Fault::WrongNode { found, expected: node });
+    }
+    let mut loaded = Loaded {
+        log: BTreeMap::new(),
+        vote: value(&meta, VOTE)?,
+        committed: value(&meta, COMMITTED)?,
+        purged: value(&meta, PURGED)?,
+        snapshot: value(&meta, SNAPSHOT)?,
+    };
+    for row in txn.open_table(LOG)?.iter()? {
+        let (index, bytes) = row?;
+        let entry: Entry = decode(&format!("log entry {}", index.value()), bytes.value())?;
+        loaded.log.insert(index.value(), entry);
+    }
+    let first = loaded.purged.map_or(0, |id| id.index + 1);
+    for (expected, (index, entry)) in (first..).zip(&loaded.log) {
+        if *index != expected || entry.log_id.index != expected {
+            return Err(Fault::Damaged(format!("log entry {expected} is missing")));
+        }
+    }
+    drop((meta, txn));
+    Ok((database, loaded))
+}
+
+fn value<T: DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<Option<T>, Fault> {
+    meta.get(name)?.map(|bytes| decode(name, bytes.value())).transpose()
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
+    codec::decode(bytes).map_err(|error| match error {
+        DecodeError::Format(_) => Fault::Format(format!("{what}: {error}")),
+        DecodeError::Damaged => Fault::Damaged(format!("{what} cannot be read")),
+    })
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read").to_owned()
+}

@@ -1,0 +1,484 @@
+//! One manager's part in Raft.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_store::{Command, Rejection, Response, State};
+use mesh_types::NodeId;
+use openraft::{
+    ChangeMembers, Config, Raft, ReadPolicy, SnapshotPolicy,
+    async_runtime::WatchReceiver,
+    errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec, disk,
+    log::LogStore,
+    machine::Machine,
+    network::{Network, SNAPSHOT_TIMEOUT},
+    types::{Member, Proposal, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote},
+    writer::Writer,
+};
+
+/// How long [`RaftNode::propose`] and [`RaftNode::linearizable`] wait for a leader and a majority.
+pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before asking again while leaders change.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// A manager on its own leads before `open` returns; this only bounds a broken disk's time.
+const SOLE_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entries between snapshots.
+const SNAPSHOT_EVERY: u64 = 5_000;
+/// Entries kept behind a snapshot, for followers that are only a little late.
+const KEEP_ENTRIES: u64 = 1_000;
+
+/// How to open a [`RaftNode`].
+#[derive(Clone)]
+pub struct RaftOptions {
+    /// The folder of `raft.redb`; it must exist.
+    pub dir: PathBuf,
+    /// This node.
+    pub node: NodeId,
+    /// Where other managers reach this one.
+    pub advertise: SocketAddr,
+    /// How messages get to the others.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// A manager as Raft's membership has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manager {
+    /// The node.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    /// Whether it votes; the others only learn.
+    pub voter: bool,
+}
+
+/// One manager's part in Raft. Clones are handles on the same one.
+#[derive(Clone)]
+pub struct RaftNode {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft<TypeConfig, Machine>,
+    node: NodeId,
+    advertise: SocketAddr,
+    transport: Arc<dyn Transport>,
+    writer: Writer,
+    states: watch::Receiver<Arc<State>>,
+    leaders: watch::Receiver<Option<(NodeId, SocketAddr)>>,
+    follower: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// A leader's answer to a forwarded command.
+type Forwarded = Result<Result<Response, Rejection>, Refusal>;
+
+/// Why the one asked did not answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Refusal {
+    NotLeader,
+    LeaderChanged,
+    NoMajority,
+    Stopped(String),
+}
+
+impl RaftNode {
+    /// Whether `dir` holds the state of a manager.
+    pub fn exists(dir: &Path) -> bool {
+        disk::path(dir).exists()
+    }
+
+    /// Starts Raft from what `dir` holds; an empty folder gives a node that waits to be initialized or added.
+    ///
+    /// A manager that is the only voter leads, and has applied its whole log, when this returns.
+    pub async fn open(options: RaftOptions) -> Result<Self, OpenError> {
+        Self::open_with(options, config()).await
+    }
+
+    pub(crate) async fn open_with(options: RaftOptions, config: Config) -> Result<Self, OpenError> {
+        let RaftOptions { dir, node, advertise, transport } = options;
+        let path = disk::path(&dir);
+        let failed = |error: String| OpenError::Start(error);
+        let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node));
+        let (database, loaded) = opening.await.map_err(|e| failed(e.to_string()))??;
+        let writer = Writer::start(database, path.clone())
+            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        let log = LogStore::new(loaded.log, loaded.vote, loaded.committed, loaded.purged, writer.clone());
+        let (machine, states) = match Machine::new(loaded.snapshot, writer.clone()) {
+            Ok(machine) => machine,
+            Err(error) => {
+                writer.close().await;
+                return Err(snapshot_error(path, error));
+            }
+        };
+        let config = Arc::new(config.validate().map_err(|e| failed(e.to_string()))?);
+        let raft = Raft::new(RaftId(node), config, Network(transport.clone()), log, machine)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        let (leaders, follower) = follow_leader(&raft);
+        let inner = Inner {
+            raft,
+            node,
+            advertise,
+            transport,
+            writer,
+            states,
+            leaders,
+            follower: follower.abort_handle(),
+        };
+        let this = Self { inner: Arc::new(inner) };
+        this.lead_alone().await?;
+        Ok(this)
+    }
+
+    /// Makes a new cluster with this manager as its only voter, which leads it when this returns.
+    /// Refused if the node is part of a cluster.
+    pub async fn initialize(&self) -> Result<(), MembershipError> {
+        let inner = &self.inner;
+        let member = Member { addr: inner.advertise };
+        let begun = inner.raft.initialize(BTreeMap::from([(RaftId(inner.node), member)])).await;
+        begun.map_err(|error| match error {
+            RaftError::APIError(error) => MembershipError::Refused { reason: error.to_string() },
+            RaftError::Fatal(error) => MembershipError::Stopped { reason: error.to_string() },
+        })?;
+        self.lead_alone().await.map_err(|error| MembershipError::Refused { reason: error.to_string() })
+    }
+
+    /// Has `command` decided and carried out, on any manager: it is passed on to the leader. When this returns, the
+    /// effect is in the leader's state; on other managers it may follow a moment later.
+    pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        loop {
+            match self.propose_here(&command, deadline).await {
+                Ok(result) => return Ok(result?),
+                Err(Refusal::NotLeader) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+            let (leader, addr) = self.wait_for_leader(deadline).await?;
+            if leader != self.inner.node {
+                let message = codec::encode(&command).map_err(stopped)?;
+                let call = self.inner.transport.call(leader, addr, RpcKind::Propose, message);
+                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
+                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
+                match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
+                    Ok(result) => return Ok(result?),
+                    Err(Refusal::NotLeader) => {}
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+            sleep(LEADER_PAUSE).await;
+        }
+    }
+
+    /// Waits until this manager's state holds everything that was decided before the call, by anyone.
+    pub async fn linearizable(&self) -> Result<Arc<State>, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let index = loop {
+            match self.read_index(deadline).await {
+                Ok(index) => break index,
+                Err(Refusal::NotLeader) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+            let (leader, addr) = self.wait_for_leader(deadline).await?;
+            if leader != self.inner.node {
+                let call = self.inner.transport.call(leader, addr, RpcKind::ReadIndex, Vec::new());
+                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
+                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
+                match codec::decode::<Result<Option<u64>, Refusal>>(&answer).map_err(stopped)? {
+                    Ok(index) => break index,
+                    Err(Refusal::NotLeader) => {}
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+            sleep(LEADER_PAUSE).await;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let applied = self.inner.raft.wait(Some(left)).applied_index_at_least(index, "read barrier").await;
+        applied.map_err(|_| ProposeError::NoMajority)?;
+        Ok(self.state())
+    }
+
+    /// The state as this manager has applied it, now.
+    pub fn state(&self) -> Arc<State> {
+        self.inner.states.borrow().clone()
+    }
+
+    /// Follows the state. Changes in quick succession may be seen as one.
+    pub fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.inner.states.clone()
+    }
+
+    /// Who leads, as far as this manager knows.
+    pub fn leader(&self) -> Option<(NodeId, SocketAddr)> {
+        *self.inner.leaders.borrow()
+    }
+
+    /// Follows who leads.
+    pub fn watch_leader(&self) -> watch::Receiver<Option<(NodeId, SocketAddr)>> {
+        self.inner.leaders.clone()
+    }
+
+    /// Whether this manager leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leader().is_some_and(|(node, _)| node == self.inner.node)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// The managers, in the order of their ids.
+    pub fn managers(&self) -> Vec<Manager> {
+        let membership = self.inner.raft.server_metrics().borrow_watched().membership_config.clone();
+        let voters: BTreeSet<RaftId> = membership.voter_ids().collect();
+        let nodes = membership.nodes();
+        nodes
+            .map(|(id, member)| Manager { node: id.0, addr: member.addr, voter: voters.contains(id) })
+            .collect()
+    }
+
+    /// Answers a message that another manager sent by its [`Transport`]. Who sent it must have been checked before.
+    pub async fn handle(&self, kind: RpcKind, message: &[u8]) -> Result<Vec<u8>, HandleError> {
+        let raft = &self.inner.raft;
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        Ok(match kind {
+            RpcKind::Append => codec::encode(&raft.append_entries(codec::decode(message)?).await?)?,
+            RpcKind::Vote => codec::encode(&raft.vote(codec::decode(message)?).await?)?,
+            RpcKind::PreVote => codec::encode(&raft.pre_vote(codec::decode(message)?).await?)?,
+            RpcKind::Snapshot => {
+                let (vote, meta, snapshot): (Vote, SnapshotMeta, Vec<u8>) = codec::decode(message)?;
+                let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+                codec::encode(&installed.map_err(RaftError::Fatal)?)?
+            }
+            RpcKind::TransferLeader => {
+                let answer = raft.handle_transfer_leader(codec::decode(message)?).await;
+                codec::encode(&answer.map_err(RaftError::Fatal)?)?
+            }
+            RpcKind::Propose => {
+                let command = codec::decode(message)?;
+                codec::encode::<Forwarded>(&self.propose_here(&command, deadline).await)?
+            }
+            RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
+        })
+    }
+
+    /// Adds a manager that learns and does not vote yet, and waits until it has nearly caught up. Only the leader can.
+    pub async fn add_learner(&self, node: NodeId, addr: SocketAddr) -> Result<(), MembershipError> {
+        let adding = self.inner.raft.add_learner(RaftId(node), Member { addr }, true);
+        // Catching up may need a snapshot.
+        self.changed(timeout(SNAPSHOT_TIMEOUT, adding).await)
+    }
+
+    /// Lets a learner vote. Only the leader can.
+    pub async fn promote(&self, node: NodeId) -> Result<(), MembershipError> {
+        let voters = ChangeMembers::AddVoterIds(BTreeSet::from([RaftId(node)]));
+        self.changed(timeout(PROPOSE_TIMEOUT, self.inner.raft.change_membership(voters, true)).await)
+    }
+
+    /// Takes a manager out, voter or learner; no error if it was none. Only the leader can.
+    pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
+        let Some(manager) = self.managers().into_iter().find(|m| m.node == node) else { return Ok(()) };
+        let id = BTreeSet::from([RaftId(node)]);
+        let change =
+            if manager.voter { ChangeMembers::RemoveVoters(id) } else { ChangeMembers::RemoveNodes(id) };
+        // Not retained as learners: those who are no voters any more are forgotten.
+        self.changed(timeout(PROPOSE_TIMEOUT, self.inner.raft.change_membership(change, false)).await)
+    }
+
+    /// Hands leadership to another voter, or does nothing if this manager does not lead.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MembershipError> {
+        let asked = self.inner.raft.trigger().transfer_leader(RaftId(to)).await;
+        asked.map_err(|error| MembershipError::Stopped { reason: error.to_string() })
+    }
+
+    /// Stops Raft and closes the file; when this returns it can be opened again.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop in order");
+        }
+        self.inner.writer.close().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {
+        &self.inner.raft
+    }
+
+    /// If this is the only voter: leads at once instead of after the election timeout, and waits for it.
+    async fn lead_alone(&self) -> Result<(), OpenError> {
+        let inner = &self.inner;
+        let me = RaftId(inner.node);
+        if inner.raft.voter_ids().collect::<Vec<_>>() != [me] {
+            return Ok(());
+        }
+        let failed = |error: Fatal<TypeConfig>| OpenError::Start(error.to_string());
+        if !inner.raft.is_leader() {
+            inner.raft.trigger().elect(false).await.map_err(failed)?;
+        }
+        let waiting = inner.raft.wait(Some(SOLE_LEADER_TIMEOUT));
+        let leads = waiting.metrics(
+            |m| {
+                let applied = m.last_applied.map(|id| id.index);
+                m.current_leader == Some(me) && applied.is_some() && applied == m.last_log_index
+            },
+            "to lead alone",
+        );
+        leads.await.map_err(|error| OpenError::Start(error.to_string()))?;
+        inner
+            .leaders
+            .clone()
+            .wait_for(|leader| leader.is_some_and(|(node, _)| node == inner.node))
+            .await
+            .ok();
+        Ok(())
+    }
+
+    async fn wait_for_leader(&self, deadline: Instant) -> Result<(NodeId, SocketAddr), ProposeError> {
+        let mut leaders = self.inner.leaders.clone();
+        let found = timeout_at(deadline, leaders.wait_for(Option::is_some)).await;
+        match found {
+            Ok(Ok(leader)) => leader.ok_or(ProposeError::NoLeader),
+            Ok(Err(_)) => Err(ProposeError::Stopped { reason: "shut down".to_owned() }),
+            Err(_) => Err(ProposeError::NoLeader),
+        }
+    }
+
+    async fn propose_here(&self, command: &Command, deadline: Instant) -> Forwarded {
+        let write = self.inner.raft.client_write(Proposal(command.clone()));
+        match timeout_at(deadline, write).await {
+            Ok(Ok(written)) => written.data.ok_or_else(|| Refusal::Stopped("no answer".to_owned())),
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(Refusal::LeaderChanged)
+            }
+            Ok(Err(RaftError::APIError(_))) => Err(Refusal::NotLeader),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(Refusal::Stopped(fatal.to_string())),
+            Err(_) => Err(Refusal::NoMajority),
+        }
+    }
+
+    /// As the leader: how far the log must be applied to hold everything decided until now.
+    async fn read_index(&self, deadline: Instant) -> Result<Option<u64>, Refusal> {
+        let read = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        match timeout_at(deadline, read).await {
+            Ok(Ok(linearizer)) => Ok(Some(linearizer.read_log_id().index())),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
+                Err(Refusal::NotLeader)
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(Refusal::NoMajority)
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(Refusal::Stopped(fatal.to_string())),
+        }
+    }
+
+    fn changed<T>(
+        &self,
+        result: Result<
+            Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
+            tokio::time::error::Elapsed,
+        >,
+    ) -> Result<(), MembershipError> {
+        match result {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(MembershipError::NotLeader { leader: to.leader_id.map(|id| id.0) })
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) | Err(_) => {
+                Err(MembershipError::NoMajority)
+            }
+            Ok(Err(RaftError::APIError(error))) => {
+                Err(MembershipError::Refused { reason: error.to_string() })
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped { reason: fatal.to_string() }),
+        }
+    }
+}
+
+/// The timing of production.
+pub(crate) fn config() -> Config {
+    Config {
+        cluster_name: "meshd".to_owned(),
+        heartbeat_interval: 250,
+        election_timeout_min: 1_000,
+        election_timeout_max: 2_000,
+        install_snapshot_timeout: u64::try_from(SNAPSHOT_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        // More than a snapshot's distance, or a snapshot would not help a late follower.
+        replication_lag_threshold: SNAPSHOT_EVERY + KEEP_ENTRIES,
+        purge_batch_size: 256,
+        enable_pre_vote: Some(true),
+        // The state machine is in memory: a restarted leader must be elected before it may answer.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}
+
+fn follow_leader(
+    raft: &Raft<TypeConfig, Machine>,
+) -> (watch::Receiver<Option<(NodeId, SocketAddr)>>, JoinHandle<()>) {
+    let mut metrics = raft.server_metrics();
+    let (leaders, watcher) = watch::channel(None);
+    let following = tokio::spawn(async move {
+        loop {
+            let leader = {
+                let metrics = metrics.borrow_watched();
+                let member = |id| metrics.membership_config.get_node(&id).map(|m| (id.0, m.addr));
+                metrics.current_leader.and_then(member)
+            };
+            leaders.send_if_modified(|known| std::mem::replace(known, leader) != leader);
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    (watcher, following)
+}
+
+fn snapshot_error(path: PathBuf, error: mesh_store::DecodeError) -> OpenError {
+    match error {
+        mesh_store::DecodeError::Newer { .. } => OpenError::Format { path, what: error.to_string() },
+        other => OpenError::Damaged { path, reason: other.to_string() },
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> ProposeError {
+    ProposeError::Stopped { reason: error.to_string() }
+}
+
+impl From<Refusal> for ProposeError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotLeader => Self::NoLeader,
+            Refusal::LeaderChanged => Self::LeaderChanged,
+            Refusal::NoMajority => Self::NoMajority,
+            Refusal::Stopped(reason) => Self::Stopped { reason },
+        }
+    }
+}
+
+impl From<RaftError<TypeConfig>> for HandleError {
+    fn from(error: RaftError<TypeConfig>) -> Self {
+        Self::Stopped { reason: error.to_string() }
+    }
+}
