@@ -57,10 +57,10 @@ pub enum Error {
         source: Box<aya::programs::ProgramError>,
     },
     /// A program could not be attached. Another that ran there before goes on.
-    #[error("cannot attach {program} to {target}")]
+    #[error("cannot attach {what} to {target}")]
     Attach {
-        /// The program.
-        program: &'static str,
+        /// The program's place in the data path.
+        what: String,
         /// The interface or cgroup.
         target: String,
         /// Why.
@@ -93,6 +93,6 @@ pub enum Error {
         /// The map.
         map: &'static str,
         /// Why.
-        source: io::Error,
+        source: Box<aya::maps::MapError>,
     },
 }

@@ -7,7 +7,10 @@ use mesh_abi::{
     NodeConfig, PeerKey, ServiceKey, ServiceValue,
 };
 
-use crate::regions::{Inputs, Known, Region, Regions};
+use crate::{
+    datapath::Applied,
+    regions::{Inputs, Known, Region, Regions},
+};
 
 /// One write to the maps. [`crate::plan::plan`] puts them into an order in which every prefix is safe to stop at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,25 @@ pub(crate) enum MapOp {
     DeleteNetwork(NetworkKey),
     DeleteHostAddress(HostAddressKey),
     DeletePeer(PeerKey),
+}
+
+impl MapOp {
+    /// Adds itself to the sums of what was written.
+    pub(crate) fn count(&self, applied: &mut Applied) {
+        match self {
+            Self::WriteRegion { .. } => applied.tables += 1,
+            Self::LearnRegion { .. } => {}
+            Self::DeleteService(_)
+            | Self::DeleteBackend(_)
+            | Self::DeleteEndpoint(_)
+            | Self::DeleteLocalByIfindex(_)
+            | Self::DeleteLocalById(_)
+            | Self::DeleteNetwork(_)
+            | Self::DeleteHostAddress(_)
+            | Self::DeletePeer(_) => applied.deleted += 1,
+            _ => applied.written += 1,
+        }
+    }
 }
 
 /// What the maps hold.

@@ -3,18 +3,33 @@
 //! An agent says what should be ([`Desired`]); [`DataPath`] finds the difference to what the kernel's maps hold and
 //! writes it in an order in which no packet meets half an update. The only crate that names aya.
 
+mod clsact;
+mod datapath;
 mod desired;
 mod encode;
 mod error;
+mod features;
 mod held;
+mod hooks;
 pub mod maglev;
+mod maps;
 mod object;
+mod pins;
 mod plan;
 mod regions;
+mod sizes;
+mod stats;
+mod sys;
 
+pub use datapath::{Applied, DataPath, Options};
 pub use desired::{
     Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings,
     ServiceEntry,
 };
 pub use error::Error;
+pub use features::{Feature, Features, netns_cookie};
+pub use hooks::HookKind;
+pub use mesh_abi::{Counter, DropReason};
 pub use object::OBJECT;
+pub use sizes::Sizes;
+pub use stats::{Flows, MapUse, Stats};

@@ -1,0 +1,144 @@
+//! How large the maps are, and whether those an earlier daemon left can be used.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use aya::maps::{MapError, MapInfo};
+use mesh_abi::{
+    BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, HostAddressKey,
+    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
+    ServiceValue, SocketKey, SocketValue,
+};
+use tracing::warn;
+
+use crate::{error::Error, maps::names::*, pins};
+
+/// Room in the maps, in entries. Only the flow tables take their memory at once: about 300 bytes for each of `flows`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Other nodes.
+    pub peers: u32,
+    /// Addresses of the node.
+    pub host_addresses: u32,
+    /// Networks with an endpoint on the node.
+    pub networks: u32,
+    /// Endpoints of those networks on all nodes.
+    pub endpoints: u32,
+    /// Endpoints of the node.
+    pub local_endpoints: u32,
+    /// VIPs and published ports.
+    pub services: u32,
+    /// Slots of all Maglev tables together: between 100 and 250 for each backend of each distinct set of backends.
+    pub table_slots: u32,
+    /// Endpoints behind services.
+    pub backends: u32,
+    /// Flows that were given a backend, and as many whose replies are translated. The longest unused make room.
+    pub flows: u32,
+    /// Sockets of the node that speak to published ports.
+    pub host_sockets: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            peers: 4096,
+            host_addresses: 1024,
+            networks: 4096,
+            endpoints: 65_536,
+            local_endpoints: 4096,
+            services: 16_384,
+            table_slots: 1 << 20,
+            backends: 65_536,
+            flows: 131_072,
+            host_sockets: 16_384,
+        }
+    }
+}
+
+/// A map as this program needs it.
+pub(crate) struct MapSpec {
+    pub(crate) name: &'static str,
+    key: usize,
+    value: usize,
+    pub(crate) entries: u32,
+    /// Its length follows from the program, not from the configuration.
+    fixed: bool,
+}
+
+/// Every map of the data path.
+pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
+    fn spec<K, V>(name: &'static str, entries: u32) -> MapSpec {
+        MapSpec { name, key: size_of::<K>(), value: size_of::<V>(), entries, fixed: false }
+    }
+    fn fixed<V>(name: &'static str, entries: u32) -> MapSpec {
+        MapSpec { name, key: size_of::<u32>(), value: size_of::<V>(), entries, fixed: true }
+    }
+    vec![
+        fixed::<NodeConfig>(CONFIG, 1),
+        spec::<PeerKey, PeerValue>(PEERS, sizes.peers),
+        spec::<HostAddressKey, u32>(HOST_ADDRESSES, sizes.host_addresses),
+        spec::<NetworkKey, NetworkValue>(NETWORKS, sizes.networks),
+        spec::<EndpointKey, EndpointValue>(ENDPOINTS, sizes.endpoints),
+        spec::<u32, LocalEndpoint>(LOCAL_BY_IFINDEX, sizes.local_endpoints),
+        spec::<u32, LocalEndpoint>(LOCAL_BY_ID, sizes.local_endpoints),
+        spec::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
+        spec::<u32, u32>(MAGLEV, sizes.table_slots),
+        spec::<u32, BackendValue>(BACKENDS, sizes.backends),
+        spec::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
+        spec::<FlowKey, ReverseValue>(REVERSE, sizes.flows),
+        spec::<SocketKey, SocketValue>(SOCKETS, sizes.host_sockets),
+        fixed::<u64>(DROPS, DropReason::COUNT),
+        fixed::<u64>(COUNTERS, Counter::COUNT),
+    ]
+}
+
+/// The sizes of the pinned maps, by name. A set with a map of another shape, which a change of layout without a new
+/// version or a foreign hand has left, is unpinned as a whole, and so is a lone map whose length no longer fits; new
+/// ones are made then. What is attached keeps using the old ones until it is replaced.
+pub(crate) fn adoptable(folder: &Path, wanted: &[MapSpec]) -> Result<BTreeMap<&'static str, u32>, Error> {
+    let mut pinned = BTreeMap::new();
+    for spec in wanted {
+        let pin = folder.join(spec.name);
+        if !fs::exists(&pin).map_err(pins::file("look at", &pin))? {
+            continue;
+        }
+        let info = MapInfo::from_pin(&pin).map_err(|e| unusable(spec.name, e))?;
+        let shape = (info.key_size() as usize, info.value_size() as usize);
+        if shape != (spec.key, spec.value) {
+            warn!(
+                map = spec.name,
+                key_size = shape.0,
+                value_size = shape.1,
+                wanted_key_size = spec.key,
+                wanted_value_size = spec.value,
+                "pinned maps have another layout; begins with empty ones"
+            );
+            wanted.iter().try_for_each(|spec| pins::remove_file(&folder.join(spec.name)))?;
+            return Ok(BTreeMap::new());
+        }
+        let size = info.max_entries();
+        if size == spec.entries {
+            pinned.insert(spec.name, size);
+        } else if spec.fixed {
+            warn!(
+                map = spec.name,
+                size,
+                wanted = spec.entries,
+                "pinned map is of another length; begins with an empty one"
+            );
+            pins::remove_file(&pin)?;
+        } else {
+            warn!(
+                map = spec.name,
+                size,
+                wanted = spec.entries,
+                "pinned map keeps its size until the node is restarted"
+            );
+            pinned.insert(spec.name, size);
+        }
+    }
+    Ok(pinned)
+}
+
+fn unusable(map: &'static str, source: MapError) -> Error {
+    Error::Map { map, source: Box::new(source) }
+}
