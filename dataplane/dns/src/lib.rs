@@ -1,1 +1,31 @@
+//! Name service for tasks: a DNS server at 127.0.0.11 in each task's namespace.
+//!
+//! [`resolve`] decides over a snapshot of the task's networks, without I/O; `respond` turns bytes into bytes around it;
+//! [`DnsServer`] holds the sockets and [`Forwarder`] asks the node's own name servers for what is not ours.
+//!
+//! Wire messages are read and written by hickory-proto. The sockets are ours rather than hickory-server's, so that
+//! forwarded messages pass through to the byte and that closing is exact: an open socket keeps a namespace alive.
 
+#![forbid(unsafe_code)]
+
+mod error;
+mod forwarder;
+mod resolv_conf;
+mod resolve;
+mod respond;
+mod server;
+mod stats;
+mod tcp;
+mod view;
+
+pub use error::Error;
+pub use forwarder::Forwarder;
+pub use resolve::{Answer, resolve};
+pub use server::{DNS_ADDRESS, DnsServer};
+pub use stats::DnsStats;
+pub use view::{NetworkNames, TaskView};
+
+/// How long an answer about our own names may be kept, in seconds.
+///
+/// Short, since a task is replaced in less; not 0, since some resolvers ask again for each of a burst of connections.
+pub const TTL: u32 = 5;

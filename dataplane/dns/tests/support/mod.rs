@@ -1,0 +1,74 @@
+//! A task's namespace with a name server in it, and `dig` beside.
+
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    process::Command,
+    sync::Arc,
+};
+
+use mesh_dns::{DnsServer, Forwarder, NetworkNames, TaskView};
+use mesh_netlink::NetNs;
+use tokio::sync::watch;
+
+/// A fresh namespace with `lo` up; gone with the value, however the test ends.
+pub fn namespace() -> NetNs {
+    let ns = NetNs::create().unwrap();
+    let up = Command::new("nsenter").args([&net(&ns), "ip", "link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    ns
+}
+
+fn net(ns: &NetNs) -> String {
+    format!("--net=/proc/{}/fd/{}", std::process::id(), ns.as_fd().as_raw_fd())
+}
+
+/// Runs an async test body on a thread of its own inside the namespace.
+pub fn inside<T: Send, F: Future<Output = T>>(ns: &NetNs, body: impl FnOnce() -> F + Send) -> T {
+    ns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(body())
+    })
+    .unwrap()
+}
+
+/// What `dig <arguments>` prints in the namespace, asking 127.0.0.11.
+pub async fn dig(ns: &NetNs, arguments: &str) -> String {
+    run(ns, "dig", &format!("@127.0.0.11 +tries=1 +time=8 {arguments}")).await
+}
+
+/// What a program prints in the namespace.
+pub async fn run(ns: &NetNs, program: &str, arguments: &str) -> String {
+    let mut command = tokio::process::Command::new("nsenter");
+    command.args([&net(ns), program]).args(arguments.split_whitespace());
+    let output = command.output().await.unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+/// The rcode and flags that dig prints.
+pub fn status(text: &str) -> (String, String) {
+    let after = |mark: &str| text.split(mark).nth(1).and_then(|rest| rest.split([',', ';']).next());
+    (after("status: ").unwrap_or(text).to_owned(), after("flags: ").unwrap_or("").to_owned())
+}
+
+/// Starts a server for a task of network `prod` in the current runtime.
+pub fn serve(
+    task: &NetNs,
+    view: TaskView,
+    forwarder: Forwarder,
+) -> (DnsServer, watch::Sender<Arc<TaskView>>) {
+    let (sender, receiver) = watch::channel(Arc::new(view));
+    (DnsServer::start(task.as_fd(), receiver, Arc::new(forwarder)).unwrap(), sender)
+}
+
+/// Network `prod` with these names.
+pub fn prod(names: &[(&str, &[&str])]) -> TaskView {
+    let mut prod = NetworkNames::new("prod".parse().unwrap());
+    for (name, addresses) in names {
+        let addresses: Vec<std::net::IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        for address in &addresses {
+            prod.reverse.insert(*address, format!("{name}.prod"));
+        }
+        prod.forward.insert((*name).to_owned(), addresses);
+    }
+    TaskView { networks: vec![Arc::new(prod)], forward: true }
+}
