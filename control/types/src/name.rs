@@ -5,6 +5,8 @@ use std::{borrow::Borrow, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::TaskId;
+
 /// A name people give: a DNS-safe text of 1 to 63 characters `[A-Za-z0-9_.-]`, first and last a letter or digit.
 ///
 /// Names compare without regard to case in DNS (RFC 4343); the store keeps them as written and refuses two that differ
@@ -70,6 +72,12 @@ impl TryFrom<String> for Name {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
         Self::new(text)
+    }
+}
+
+impl From<TaskId> for Name {
+    fn from(id: TaskId) -> Self {
+        Self(id.to_string())
     }
 }
 

@@ -1,1 +1,31 @@
+//! The agent: makes a node agree with what the managers decided and with what runs.
+//!
+//! The [`planner`] and [`names`] are pure: from the decided state, this node's tasks and gossip's tables follow the
+//! contents of the data path, the announcements and the names that tasks resolve. [`Agent`] drives them: it follows a
+//! manager, keeps its state on disk, attaches and detaches tasks, and applies each plan. Foreign links, routes and
+//! programs are never touched.
 
+#![forbid(unsafe_code)]
+
+mod agent;
+mod attach;
+mod ending;
+mod error;
+mod host;
+pub mod kept;
+mod leases;
+pub mod names;
+pub mod planner;
+mod reconcile;
+mod session;
+mod state;
+mod task;
+
+pub use agent::{Agent, AgentOptions, Status};
+pub use attach::AttachSpec;
+pub use error::{AgentError, AttachError, DetachError};
+pub use host::PathChoice;
+pub use leases::Leases;
+pub use mesh_gossip::MemberState;
+pub use session::{SessionError, SessionState};
+pub use task::{Attachment, LocalTask, NsIdentity, NsRef};

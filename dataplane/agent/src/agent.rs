@@ -1,0 +1,347 @@
+//! The agent's handle, its start and its end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_ca::IdentityCell;
+use mesh_dns::Forwarder;
+use mesh_gossip::{Gossip, GossipConfig, KeyRing, MemberState, Timing};
+use mesh_lb::{DataPath, Options};
+use mesh_netlink::Netlink;
+use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, NodeId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    AgentError, Leases, LocalTask, PathChoice, SessionState,
+    ending::Ending,
+    host::Host,
+    planner::Tables,
+    reconcile::{Dns, Reconciler},
+    session::{Session, Told},
+    state::{Files, State},
+};
+
+/// How long a new member waits for the cluster's state.
+const FIRST_STATE: Duration = Duration::from_secs(15);
+/// How long endpoints of before a restart are believed without news of them.
+const REMEMBER: Duration = Duration::from_secs(5);
+
+/// What an agent starts with.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Where its VXLAN packets come from and go to.
+    pub data_path_addr: IpAddr,
+    /// Where it gossips.
+    pub advertise_addr: IpAddr,
+    /// Its certificate.
+    pub identity: Arc<IdentityCell>,
+    /// Managers to try first.
+    pub managers: Vec<SocketAddr>,
+    /// Folder of its kept files.
+    pub state_dir: PathBuf,
+    /// Folder, on a bpffs or to be one, for pinned maps and links.
+    pub bpf_dir: PathBuf,
+    /// Which way packets between nodes go.
+    pub path: PathChoice,
+    /// Where the node's own resolvers are listed.
+    pub resolv_conf: PathBuf,
+}
+
+/// A running agent. Clones are handles on the same one.
+#[derive(Clone)]
+pub struct Agent {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub node: NodeId,
+    pub options: AgentOptions,
+    pub netlink: Netlink,
+    pub gossip: Gossip,
+    pub session: Session,
+    pub files: Files,
+    pub state: Mutex<State>,
+    pub reconciler: tokio::sync::Mutex<Reconciler>,
+    pub dns: tokio::sync::Mutex<BTreeMap<mesh_types::TaskId, Dns>>,
+    pub forwarder: Arc<Forwarder>,
+    pub stop: CancellationToken,
+    pub tickets: AtomicU64,
+    pub unhealthy: Mutex<Option<String>>,
+}
+
+/// How the node stands, for people.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The manager session.
+    pub session: SessionState,
+    /// Managers known.
+    pub managers: Vec<SocketAddr>,
+    /// Version of the decided state.
+    pub view_version: u64,
+    /// Members by gossip.
+    pub members: BTreeMap<NodeId, MemberState>,
+    /// Tasks of this node.
+    pub tasks: usize,
+    /// `fast`, or `general` and why.
+    pub path: String,
+    /// The uplink's name and MTU in bytes.
+    pub uplink: (String, u32),
+    /// Largest packet of a task in bytes.
+    pub task_mtu: u32,
+    /// Counters and hooks of the data path.
+    pub data_path: mesh_lb::Stats,
+    /// Kernel features that are missing, one line each.
+    pub missing: Vec<String>,
+    /// What needs an operator's eye.
+    pub warnings: Vec<String>,
+}
+
+impl Agent {
+    /// Starts the agent: adopts what a predecessor left in the kernel, and returns once the node works.
+    pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
+        let files = Files::new(&options.state_dir);
+        let (tasks, generation) = files.load_tasks()?;
+        let remembered = files.load_remote()?;
+        let kept = files.load_view()?;
+        let features = DataPath::probe();
+        for line in features.missing() {
+            warn!(feature = line, "kernel feature missing");
+        }
+        if !features.usable() {
+            return Err(AgentError::Features(features.missing().join("; ")));
+        }
+
+        let netlink = Netlink::connect()?;
+        let host = Host::ensure(&netlink, options.data_path_addr, options.path).await?;
+        Host::ensure_egress()?;
+        let (bpf_dir, settings) = (options.bpf_dir.clone(), host.settings);
+        let data_path = DataPath::open(Options { bpf_dir, ..Options::default() })?;
+
+        let stop = CancellationToken::new();
+        let (told_sender, mut told) = mpsc::channel(4);
+        let managers = match &kept {
+            Some((_, _, managers)) => managers.iter().chain(&options.managers).copied().collect::<Vec<_>>(),
+            None => options.managers.clone(),
+        };
+        let mut unique = BTreeSet::new();
+        let managers = managers.into_iter().filter(|m| unique.insert(*m)).collect();
+        let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
+        let guard = stop.clone().drop_guard();
+        let (view, held) = match kept {
+            Some((view, held, _)) => (view, held),
+            None => {
+                let first = first_state(&mut told, &session).await?;
+                files.save_view(&first.view, first.leases.clone(), first.managers)?;
+                (first.view, first.leases)
+            }
+        };
+
+        let gossip = Gossip::start(GossipConfig {
+            node: options.node,
+            cluster: options.cluster,
+            bind: SocketAddr::new(options.advertise_addr, GOSSIP_PORT),
+            advertise: SocketAddr::new(options.advertise_addr, GOSSIP_PORT),
+            keys: KeyRing::new(view.gossip_keys.clone())?,
+            incarnation: now_millis(),
+            timing: Timing::default(),
+        })
+        .await?;
+
+        let mut leases = Leases::default();
+        leases.replace(&held);
+        let state = State {
+            view: Arc::new(view),
+            tasks: Vec::new(),
+            leases,
+            reserved: BTreeMap::new(),
+            generation,
+            remembered: (!remembered.is_empty()).then(|| (remembered, Instant::now() + REMEMBER)),
+        };
+        let forwarder = Forwarder::from_file(&options.resolv_conf);
+        let inner = Inner {
+            node: options.node,
+            netlink,
+            gossip,
+            session,
+            files,
+            state: Mutex::new(state),
+            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, host, features.missing())),
+            dns: tokio::sync::Mutex::default(),
+            forwarder: Arc::new(forwarder),
+            stop,
+            tickets: AtomicU64::new(0),
+            unhealthy: Mutex::new(None),
+            options,
+        };
+        let agent = Self { inner: Arc::new(inner) };
+        agent.adopt(tasks).await;
+        agent.apply_view_to_gossip().await;
+        agent.reconcile().await?;
+        agent.save_tasks()?;
+        guard.disarm();
+        tokio::spawn(agent.clone().run(told));
+        info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
+        Ok(agent)
+    }
+
+    /// Takes over the tasks of before a restart that still are; forgets the others.
+    async fn adopt(&self, tasks: Vec<LocalTask>) {
+        for task in tasks {
+            let Some(ending) = Ending::adopt(&task) else {
+                info!(task = %task.name, "a kept task has ended meanwhile");
+                for attachment in &task.attachments {
+                    if let Err(error) = self.inner.netlink.remove_link(&attachment.link).await {
+                        warn!(link = attachment.link, %error, "remove a past task's link");
+                    }
+                }
+                continue;
+            };
+            {
+                let mut state = self.lock();
+                task.attachments.iter().for_each(|a| state.leases.adopt(a.network, a.address));
+                state.tasks.push(task.clone());
+            }
+            let dns = match task.namespace.open() {
+                Ok(ns) => self.start_dns(&ns, &task).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = dns {
+                warn!(task = %task.name, error, "names in an adopted task");
+            }
+            self.watch_end(task.id, ending);
+        }
+    }
+
+    /// The decided state as this node knows it.
+    pub fn view(&self) -> Arc<ClusterView> {
+        self.lock().view.clone()
+    }
+
+    /// The tasks of this node.
+    pub fn tasks(&self) -> Vec<LocalTask> {
+        self.lock().tasks.clone()
+    }
+
+    /// Every endpoint this node knows of, and the members.
+    pub fn endpoints(&self) -> (Vec<Endpoint>, BTreeMap<NodeId, MemberState>) {
+        let own = self.lock().tasks.iter().flat_map(|t| t.endpoints(self.inner.node)).collect::<Vec<_>>();
+        let tables = self.inner.gossip.watch().borrow().clone();
+        let mut all: BTreeMap<_, Endpoint> = BTreeMap::new();
+        for endpoint in
+            tables.endpoints.values().flat_map(|t| t.values()).filter(|e| e.node != self.inner.node)
+        {
+            all.insert((endpoint.task, endpoint.network), endpoint.clone());
+        }
+        all.extend(own.into_iter().map(|e| ((e.task, e.network), e)));
+        (all.into_values().collect(), tables.members.iter().map(|(&id, m)| (id, m.state)).collect())
+    }
+
+    /// How the node stands.
+    pub async fn status(&self) -> Status {
+        let reconciler = self.inner.reconciler.lock().await;
+        let (view_version, tasks, gone) = {
+            let state = self.lock();
+            (state.view.version, state.tasks.len(), !state.view.nodes.contains_key(&self.inner.node))
+        };
+        let mut warnings = Vec::new();
+        warnings.extend(lock(&self.inner.unhealthy).clone());
+        if gone {
+            warnings
+                .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
+        }
+        let host = reconciler.host();
+        Status {
+            session: self.inner.session.state(),
+            managers: self.inner.session.managers(),
+            view_version,
+            members: self.endpoints().1,
+            tasks,
+            path: match (host.settings.fast_path, self.inner.options.path) {
+                (true, _) => "fast".into(),
+                (false, PathChoice::General) => "general (by configuration)".into(),
+                (false, PathChoice::Auto) => "general".into(),
+            },
+            uplink: (host.uplink.name.clone(), host.uplink.mtu),
+            task_mtu: host.settings.inner_mtu,
+            data_path: reconciler.stats(),
+            missing: reconciler.missing().to_vec(),
+            warnings,
+        }
+    }
+
+    /// Stops the agent; the data path stays as it is, and a new agent adopts it.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        let remote = self.remote_now();
+        if let Err(error) = self.inner.files.save_remote(&remote) {
+            warn!(%error, "keep endpoints");
+        }
+        self.inner.gossip.shutdown().await;
+    }
+
+    /// Leaves: detaches every task, removes everything from the kernel and the kept files. Goes on past errors and
+    /// tells them. With `tell`, the managers and the other nodes are told first.
+    pub async fn leave(&self, tell: bool) -> Vec<String> {
+        let mut problems = Vec::new();
+        let ids: Vec<_> = self.lock().tasks.iter().map(|t| t.id).collect();
+        for id in ids {
+            problems.extend(self.detach_id(id).await.and_then(Result::err).map(|e| e.to_string()));
+        }
+        if tell {
+            problems.extend(self.inner.session.leave().await.err().map(|e| e.to_string()));
+        }
+        self.inner.gossip.leave().await;
+        self.inner.stop.cancel();
+        self.inner.gossip.shutdown().await;
+        problems.extend(self.inner.reconciler.lock().await.remove().err().map(|e| e.to_string()));
+        problems.extend(Host::remove(&self.inner.netlink).await.iter().map(ToString::to_string));
+        problems.extend(self.inner.files.remove().err().map(|e| e.to_string()));
+        problems
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.inner.state)
+    }
+
+    pub(crate) fn save_tasks(&self) -> Result<(), AgentError> {
+        let state = self.lock();
+        Ok(self.inner.files.save_tasks(&state.tasks, state.generation)?)
+    }
+
+    /// What the others run, by gossip.
+    pub(crate) fn remote_now(&self) -> Tables {
+        let tables = self.inner.gossip.watch().borrow().clone();
+        let others =
+            |t: &BTreeMap<_, Endpoint>| t.values().filter(|e| e.node != self.inner.node).cloned().collect();
+        tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
+    }
+}
+
+async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Result<Told, AgentError> {
+    match tokio::time::timeout(FIRST_STATE, told.recv()).await {
+        Ok(Some(first)) => Ok(first),
+        _ => {
+            Err(AgentError::NoState { seconds: FIRST_STATE.as_secs(), why: format!("{:?}", session.state()) })
+        }
+    }
+}
+
+/// Grows from start to start, unless the clock is set back.
+fn now_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_millis() as u64).unwrap_or(1)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,416 @@
+//! Attaching and detaching tasks.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use ipnet::IpNet;
+use mesh_netlink::{NetNs, TaskLink};
+use mesh_types::{
+    ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, Service, TaskId,
+};
+use tracing::{info, warn};
+
+use crate::{
+    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef,
+    ending::{Ending, open_process},
+    host::TASK_LINK_PREFIX,
+    planner::egress_address,
+    state::{MAX_ENDPOINTS, Reservation},
+};
+
+/// How many addresses are asked for when a network's lease is used up.
+const LEASE_BATCH: u32 = 8;
+
+/// What to attach, in the user's words.
+#[derive(Debug, Clone)]
+pub struct AttachSpec {
+    /// The namespace.
+    pub namespace: NsRef,
+    /// The task's name; made from the service's name or the id when there is none.
+    pub name: Option<Name>,
+    /// The service, by name, id or prefix.
+    pub service: Option<String>,
+    /// The networks; those of the service when there are none.
+    pub networks: Vec<String>,
+    /// A static address.
+    pub address: Option<IpAddr>,
+    /// Further names.
+    pub aliases: Vec<Name>,
+}
+
+/// An attach that is decided but not yet made.
+struct Plan {
+    id: TaskId,
+    name: Name,
+    service: Option<Service>,
+    networks: Vec<Network>,
+    ids: Vec<LocalEndpointId>,
+    generation: Generation,
+    ns: NetNs,
+    ns_id: NsIdentity,
+}
+
+impl Agent {
+    /// Attaches a namespace as a task; when it returns, the task's packets flow, and the others are being told.
+    pub async fn attach(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {
+        let ending = match spec.namespace {
+            NsRef::Pid(pid) => Some(open_process(pid).map_err(|_| AttachError::Ended(pid))?),
+            NsRef::Path(_) => None,
+        };
+        let ns = spec.namespace.open()?;
+        let ns_id = NsIdentity::from(ns.id()?);
+        if ns_id == NsIdentity::from(NetNs::current()?.id()?) {
+            return Err(AttachError::OwnNamespace(spec.namespace));
+        }
+        let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
+        let plan = self.decide(&spec, ns, ns_id, ticket)?;
+        let made = self.make(&spec, plan).await;
+        self.lock().reserved.remove(&ticket);
+        let task = made?;
+        let ending = match ending {
+            Some(process) => Ending::Process(process),
+            None => Ending::Namespace(task.clone()),
+        };
+        self.watch_end(task.id, ending);
+        info!(task = %task.name, id = %task.id, namespace = %task.namespace, "attached");
+        Ok(task)
+    }
+
+    /// Checks everything that can be checked before anything is made, and reserves names and ids.
+    fn decide(
+        &self,
+        spec: &AttachSpec,
+        ns: NetNs,
+        ns_id: NsIdentity,
+        ticket: u64,
+    ) -> Result<Plan, AttachError> {
+        let id = TaskId::random();
+        let mut state = self.lock();
+        let view = state.view.clone();
+        if let Some(task) = state.tasks.iter().find(|t| t.namespace_id == ns_id) {
+            let (namespace, task) = (spec.namespace.clone(), task.name.clone());
+            return Err(AttachError::AlreadyAttached { namespace, task });
+        }
+        if let Some(other) = state.reserved.values().find(|r| r.namespace == ns_id) {
+            let (namespace, task) = (spec.namespace.clone(), other.name.clone());
+            return Err(AttachError::AlreadyAttached { namespace, task });
+        }
+        let service = spec.service.as_deref().map(|s| view.service(s)).transpose()?.cloned();
+        let networks = networks(&view, spec, service.as_ref())?;
+        let name = match (&spec.name, &service) {
+            (Some(name), _) => name.clone(),
+            (None, service) => made_up_name(service.as_ref(), id),
+        };
+        let ids: Vec<_> = networks.iter().map(|n| n.id).collect();
+        let told = self.inner.gossip.watch();
+        for network in &networks {
+            let local = state.tasks.iter().filter(|t| t.attachments.iter().any(|a| a.network == network.id));
+            let reserved = state.reserved.values().filter(|r| r.networks.contains(&network.id));
+            let here = local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(|n| *n == name);
+            let tables = told.borrow();
+            let table = tables.endpoints.get(&network.id).into_iter().flatten().map(|(_, e)| e);
+            let there = table
+                .into_iter()
+                .find(|e| e.name == name && e.network == network.id && e.node != self.inner.node);
+            let node = match (here, there) {
+                (true, _) => "this one".to_owned(),
+                (false, Some(e)) => {
+                    view.nodes.get(&e.node).map_or(e.node.to_string(), |n| n.name.to_string())
+                }
+                (false, None) => continue,
+            };
+            return Err(AttachError::NameTaken { name, network: network.name.clone(), node });
+        }
+        let (local_ids, generation) =
+            state.free_ids(networks.len()).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
+        let reservation =
+            Reservation { namespace: ns_id, name: name.clone(), networks: ids, ids: local_ids.clone() };
+        state.reserved.insert(ticket, reservation);
+        Ok(Plan { id, name, service, networks, ids: local_ids, generation, ns, ns_id })
+    }
+
+    /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
+    async fn make(&self, spec: &AttachSpec, plan: Plan) -> Result<LocalTask, AttachError> {
+        let addresses = self.take_addresses(&plan.networks, spec.address).await?;
+        let mut task = LocalTask {
+            id: plan.id,
+            name: plan.name.clone(),
+            service: plan.service.as_ref().map(|s| s.id),
+            aliases: spec.aliases.clone(),
+            namespace: spec.namespace.clone(),
+            namespace_id: plan.ns_id,
+            attachments: Vec::new(),
+        };
+        let made = match self.make_links(&plan, &addresses, &mut task).await {
+            Ok(()) => self.bring_up(&plan.ns, &task).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            for problem in self.take_down(&task).await {
+                warn!(task = %task.name, problem, "roll back of attach");
+            }
+            let mut state = self.lock();
+            for (network, address) in plan.networks.iter().zip(&addresses) {
+                state.leases.put_back(network.id, *address);
+            }
+            return Err(error);
+        }
+        Ok(task)
+    }
+
+    async fn take_addresses(
+        &self,
+        networks: &[Network],
+        fixed: Option<IpAddr>,
+    ) -> Result<Vec<IpAddr>, AttachError> {
+        let mut taken: Vec<IpAddr> = Vec::new();
+        for network in networks {
+            match self.take_address(network, fixed).await {
+                Ok(address) => taken.push(address),
+                Err(error) => {
+                    let mut state = self.lock();
+                    networks.iter().zip(taken).for_each(|(n, a)| state.leases.put_back(n.id, a));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn take_address(&self, network: &Network, fixed: Option<IpAddr>) -> Result<IpAddr, AttachError> {
+        let lease_error = |source| AttachError::Lease { network: network.name.clone(), source };
+        let take = |address: Option<IpAddr>| {
+            let mut state = self.lock();
+            match address {
+                Some(a) => state.leases.take_address(network.id, a).then_some(a),
+                None => state.leases.take(network.id),
+            }
+        };
+        // Another attach may take what was leased for this one, hence a few turns.
+        for _ in 0..4 {
+            if let Some(address) = take(fixed) {
+                return Ok(address);
+            }
+            if let Some(address) = fixed {
+                self.check_static(network, address)?;
+            }
+            let leased =
+                self.inner.session.lease(network.id, LEASE_BATCH, fixed).await.map_err(lease_error)?;
+            self.lock().leases.add(network.id, &leased);
+        }
+        Err(lease_error(crate::SessionError::Failed(
+            "every leased address was taken at once by other tasks".into(),
+        )))
+    }
+
+    fn check_static(&self, network: &Network, address: IpAddr) -> Result<(), AttachError> {
+        if !network.subnet_of(address).is_some_and(|s| s.is_host(address)) {
+            let subnets: Vec<_> = network.subnets.iter().map(|s| s.net().to_string()).collect();
+            let (network, subnets) = (network.name.clone(), subnets.join(", "));
+            return Err(AttachError::AddressOutside { address, network, subnets });
+        }
+        let state = self.lock();
+        let on =
+            |t: &&LocalTask| t.attachments.iter().any(|a| a.network == network.id && a.address == address);
+        match state.tasks.iter().find(on) {
+            Some(task) => {
+                let (network, task) = (network.name.clone(), task.name.clone());
+                Err(AttachError::AddressTaken { address, network, task })
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn make_links(
+        &self,
+        plan: &Plan,
+        addresses: &[IpAddr],
+        task: &mut LocalTask,
+    ) -> Result<(), AttachError> {
+        let names = plan.ns.run(interface_names)?;
+        let mut free_names = (0..).map(|n| format!("eth{n}")).filter(|n| !names.contains(n));
+        // The default route leads where there is a way out; the data path drops what an internal network must not send.
+        let way_out = plan.networks.iter().position(|n| !n.internal).unwrap_or(0);
+        let node_mtu = self.inner_mtu().await;
+        for (place, (network, &address)) in plan.networks.iter().zip(addresses).enumerate() {
+            let Some(subnet) = network.subnet_of(address) else { continue };
+            let prefix = IpNet::new(address, subnet.net().prefix_len()).unwrap_or(IpNet::from(address));
+            let local_id = plan.ids[place];
+            let egress = (!network.internal).then(|| egress_address(local_id.0)).flatten();
+            let (mac, task_link) = (Mac::of_address(address), free_names.next().unwrap_or_default());
+            let link = format!("{TASK_LINK_PREFIX}{:08x}", link_number(plan.id, network.id));
+            let wanted = TaskLink {
+                host_name: &link,
+                task_name: &task_link,
+                ns: &plan.ns,
+                mac,
+                addresses: vec![prefix],
+                default_gateway: (place == way_out).then_some(subnet.gateway()),
+                mtu: network.mtu.map_or(node_mtu, |m| node_mtu.min(m.into())),
+                egress,
+            };
+            let ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
+            let network = network.id;
+            let generation = plan.generation;
+            task.attachments.push(Attachment {
+                network,
+                address,
+                mac,
+                local_id,
+                generation,
+                egress,
+                link,
+                task_link,
+                ifindex,
+            });
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&self, ns: &NetNs, task: &LocalTask) -> Result<(), AttachError> {
+        self.start_dns(ns, task).await?;
+        self.lock().tasks.push(task.clone());
+        self.reconcile().await?;
+        self.save_tasks()?;
+        Ok(())
+    }
+
+    /// Detaches the task that `reference` means: its name, id, id prefix, namespace path or pid.
+    pub async fn detach(&self, reference: &str) -> Result<LocalTask, DetachError> {
+        let id = {
+            let state = self.lock();
+            let by_namespace = |t: &&LocalTask| match &t.namespace {
+                NsRef::Path(path) => path.as_os_str() == reference,
+                NsRef::Pid(pid) => pid.to_string() == reference,
+            };
+            match state.tasks.iter().find(by_namespace) {
+                Some(task) => task.id,
+                None => match LocalTask::find(&state.tasks, reference) {
+                    Ok(task) => task.id,
+                    Err(mesh_types::LookupError::Unknown { .. }) => {
+                        return Err(DetachError::Unknown(reference.to_owned()));
+                    }
+                    Err(ambiguous) => return Err(ambiguous.into()),
+                },
+            }
+        };
+        self.detach_id(id).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
+    }
+
+    /// Detaches a task; `None` when it is not there (any more).
+    pub(crate) async fn detach_id(&self, id: TaskId) -> Option<Result<LocalTask, DetachError>> {
+        let task = {
+            let mut state = self.lock();
+            let place = state.tasks.iter().position(|t| t.id == id)?;
+            state.tasks.remove(place)
+        };
+        // The others first: nobody should send any more when the link goes.
+        self.announce().await;
+        let mut problems = self.take_down(&task).await;
+        problems.extend(self.save_tasks().err().map(|e| e.to_string()));
+        let mut state = self.lock();
+        task.attachments.iter().for_each(|a| state.leases.put_back(a.network, a.address));
+        drop(state);
+        info!(task = %task.name, id = %task.id, "detached");
+        Some(match problems.is_empty() {
+            true => Ok(task),
+            false => Err(DetachError::Leftovers { task: task.name, problems: problems.join("; ") }),
+        })
+    }
+
+    /// Removes everything of a task from this node; goes on past errors and tells them.
+    async fn take_down(&self, task: &LocalTask) -> Vec<String> {
+        self.lock().tasks.retain(|t| t.id != task.id);
+        let mut problems = Vec::new();
+        problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
+        self.stop_dns(task.id).await;
+        for attachment in &task.attachments {
+            problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
+            problems
+                .extend(self.inner.netlink.remove_link(&attachment.link).await.err().map(|e| e.to_string()));
+        }
+        problems
+    }
+
+    /// Detaches the task when it ends by itself.
+    pub(crate) fn watch_end(&self, id: TaskId, ending: Ending) {
+        let agent = self.clone();
+        let stop = self.inner.stop.clone();
+        tokio::spawn(async move {
+            if stop.run_until_cancelled(ending.wait()).await.is_none() {
+                return;
+            }
+            if let Some(Err(error)) = agent.detach_id(id).await {
+                warn!(task = %id, %error, "detach after a task's end");
+            }
+        });
+    }
+}
+
+impl Lookup for LocalTask {
+    const KIND: &'static str = "task";
+    fn id_text(&self) -> String {
+        self.id.to_string()
+    }
+    fn name_text(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+fn networks(
+    view: &Arc<ClusterView>,
+    spec: &AttachSpec,
+    service: Option<&Service>,
+) -> Result<Vec<Network>, AttachError> {
+    let mut networks: Vec<Network> = Vec::new();
+    for reference in &spec.networks {
+        let network = view.network(reference)?;
+        if networks.iter().any(|n| n.id == network.id) {
+            return Err(AttachError::NetworkTwice(network.name.clone()));
+        }
+        match service {
+            Some(service) if !service.networks.iter().any(|n| n.network == network.id) => {
+                let (service, network) = (service.name.clone(), network.name.clone());
+                return Err(AttachError::ServiceNotOn { service, network });
+            }
+            None if !network.attachable => return Err(AttachError::NotAttachable(network.name.clone())),
+            _ => networks.push(network.clone()),
+        }
+    }
+    if let (true, Some(service)) = (networks.is_empty(), service) {
+        networks.extend(service.networks.iter().filter_map(|n| view.networks.get(&n.network)).cloned());
+    }
+    match networks.len() {
+        0 => Err(AttachError::NoNetwork),
+        1 => Ok(networks),
+        _ if spec.address.is_some() => Err(AttachError::AddressNeedsOneNetwork),
+        _ => Ok(networks),
+    }
+}
+
+/// `web.1a2b3c4d`, or `task-1a2b3c4d`.
+fn made_up_name(service: Option<&Service>, id: TaskId) -> Name {
+    let tail: String = id.to_string().chars().rev().take(8).collect();
+    let made = match service {
+        Some(service) => {
+            let head: String = service.name.as_str().chars().take(54).collect();
+            Name::new(format!("{head}.{tail}"))
+        }
+        None => Name::new(format!("task-{tail}")),
+    };
+    made.unwrap_or_else(|_| Name::from(id))
+}
+
+/// A number for a link's name: random enough that two tasks of a node do not meet (an attach that does is refused).
+fn link_number(task: TaskId, network: NetworkId) -> u32 {
+    let mixed = task.as_u128() ^ network.as_u128().rotate_left(32);
+    (mixed ^ (mixed >> 32) ^ (mixed >> 64) ^ (mixed >> 96)) as u32
+}
+
+fn interface_names() -> Vec<String> {
+    let interfaces = nix::net::if_::if_nameindex();
+    let interfaces = interfaces.iter().flatten().map(|i| i.name().to_string_lossy().into_owned());
+    interfaces.collect()
+}

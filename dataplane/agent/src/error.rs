@@ -1,0 +1,157 @@
+//! What can go wrong, for people.
+
+use std::net::IpAddr;
+
+use mesh_types::{LookupError, Name};
+use thiserror::Error;
+
+use crate::{NsRef, SessionError, kept::KeptError};
+
+/// The agent cannot start or go on. What was set up before stays; nothing is half-made.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The kernel's network refused.
+    #[error(transparent)]
+    Netlink(#[from] mesh_netlink::Error),
+    /// The eBPF data path refused.
+    #[error("data path")]
+    DataPath(#[from] mesh_lb::Error),
+    /// Gossip cannot start.
+    #[error(transparent)]
+    Gossip(#[from] mesh_gossip::GossipError),
+    /// Its keys are unusable.
+    #[error("gossip keys")]
+    Keys(#[from] mesh_gossip::KeyRingError),
+    /// A kept file is unusable.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// No manager told the cluster's state.
+    #[error("no manager told the cluster's state within {seconds} s: {why}")]
+    NoState {
+        /// How long was waited.
+        seconds: u64,
+        /// How the session stood.
+        why: String,
+    },
+    /// IPv6 underlays have no data path in this version.
+    #[error(
+        "data path address {0}: this version carries traffic over IPv4 only; give an IPv4 address with --data-path-addr"
+    )]
+    NotIpv4(IpAddr),
+    /// The kernel lacks something the data path needs.
+    #[error("this kernel lacks what the data path needs: {0}")]
+    Features(String),
+}
+
+/// A task was not attached. Nothing of it is left.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// No such network or service, or an ambiguous prefix.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Neither a network nor a service was named.
+    #[error("name a network (--network) or a service (--service) to attach to")]
+    NoNetwork,
+    /// A free-standing task on a network that takes none.
+    #[error(
+        "network {0} is not attachable: only tasks of a service may join it; name one with --service, or create the network with --attachable"
+    )]
+    NotAttachable(Name),
+    /// The service's tasks have no place on that network.
+    #[error("service {service} is not on network {network}")]
+    ServiceNotOn {
+        /// The service.
+        service: Name,
+        /// The network.
+        network: Name,
+    },
+    /// The same network twice.
+    #[error("network {0} is named twice")]
+    NetworkTwice(Name),
+    /// A static address needs one network to belong to.
+    #[error("a static address needs exactly one network")]
+    AddressNeedsOneNetwork,
+    /// The address is not of the network.
+    #[error("address {address} is not in a subnet of network {network} ({subnets})")]
+    AddressOutside {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: Name,
+        /// Its subnets.
+        subnets: String,
+    },
+    /// A task of this node has the address.
+    #[error("address {address} on network {network} is taken by task {task}")]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: Name,
+        /// Who has it.
+        task: Name,
+    },
+    /// The name is taken.
+    #[error("name {name} is taken by a task on network {network}, node {node}")]
+    NameTaken {
+        /// The name.
+        name: Name,
+        /// The network.
+        network: Name,
+        /// The node that runs that task.
+        node: String,
+    },
+    /// The namespace is attached already.
+    #[error("{namespace} is attached already, as task {task}; detach it first")]
+    AlreadyAttached {
+        /// The namespace.
+        namespace: NsRef,
+        /// The task.
+        task: Name,
+    },
+    /// The node's own namespace.
+    #[error("{0} is the node's own network namespace; a task needs one of its own")]
+    OwnNamespace(NsRef),
+    /// No more endpoint ids.
+    #[error("this node has no room for more tasks: all {0} endpoint ids are in use")]
+    Full(u32),
+    /// No address was to be had.
+    #[error("no address on network {network}: {source}")]
+    Lease {
+        /// The network.
+        network: Name,
+        /// Why.
+        source: SessionError,
+    },
+    /// The process ended meanwhile.
+    #[error("the process {0} has ended")]
+    Ended(u32),
+    /// The kernel's network refused.
+    #[error(transparent)]
+    Netlink(#[from] mesh_netlink::Error),
+    /// The DNS server cannot listen in the namespace.
+    #[error(transparent)]
+    Dns(#[from] mesh_dns::Error),
+    /// The data path, or the disk.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// A task was not detached.
+#[derive(Debug, Error)]
+pub enum DetachError {
+    /// No such task on this node; nothing changed.
+    #[error("no such task on this node: {0}")]
+    Unknown(String),
+    /// More than one has that prefix; nothing changed.
+    #[error(transparent)]
+    Ambiguous(#[from] LookupError),
+    /// The task is gone from the cluster, but something of it could not be removed.
+    #[error("task {task} is detached, but not all of it could be removed: {problems}")]
+    Leftovers {
+        /// The task.
+        task: Name,
+        /// What remains and why.
+        problems: String,
+    },
+}

@@ -1,0 +1,137 @@
+//! Files that the agent keeps, so that a node comes back with no manager in sight.
+//!
+//! Each is one value: a magic word, a format version, a SHA-256 digest, and postcard bytes. A file is replaced whole
+//! or not at all (written beside, then renamed).
+
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+const MAGIC: &[u8; 7] = b"meshd/k";
+const VERSION: u8 = 1;
+const HEADER: usize = MAGIC.len() + 1 + 32;
+
+/// Why a kept file cannot be used. The file is left as it is.
+#[derive(Debug, Error)]
+pub enum KeptError {
+    /// The operating system refused.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `write`.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Cut short, or not ours.
+    #[error("{path}: the file is damaged ({problem}); restore it, or move it away to start without it")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        problem: &'static str,
+    },
+    /// Written by a later version.
+    #[error("{path}: format version {found} is newer than this meshd's ({VERSION}); upgrade meshd")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+    },
+}
+
+/// Whether a file must survive a loss of power, or only the end of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Waits for the disk.
+    Disk,
+    /// Faster; for what a reboot makes void anyway.
+    Process,
+}
+
+/// Replaces the file at `path` by `value`.
+pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), KeptError> {
+    let failed = |source| KeptError::Io { path: path.to_owned(), action: "write", source };
+    let payload = postcard::to_stdvec(value).map_err(|e| failed(io::Error::other(e)))?;
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&Sha256::digest(&payload));
+    bytes.extend_from_slice(&payload);
+    replace(path, &bytes, durability).map_err(failed)
+}
+
+fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(bytes)?;
+    if durability == Durability::Disk {
+        file.sync_all()?;
+    }
+    fs::rename(&beside, path)?;
+    match (durability, path.parent()) {
+        (Durability::Disk, Some(folder)) => fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the file at `path`; `None` when there is none.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, KeptError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(KeptError::Io { path: path.to_owned(), action: "read", source }),
+    };
+    let damaged = |problem| KeptError::Damaged { path: path.to_owned(), problem };
+    let (header, payload) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged("it is cut short"))?;
+    if !header.starts_with(MAGIC) {
+        return Err(damaged("it does not begin as a file of meshd does"));
+    }
+    let version = header[MAGIC.len()];
+    if version > VERSION {
+        return Err(KeptError::Newer { path: path.to_owned(), found: version });
+    }
+    if Sha256::digest(payload).as_slice() != &header[MAGIC.len() + 1..] {
+        return Err(damaged("its digest does not fit its contents"));
+    }
+    postcard::from_bytes(payload).map(Some).map_err(|_| damaged("its contents cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_and_tells_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tasks");
+        assert!(load::<Vec<u32>>(&path).unwrap().is_none());
+        save(&path, &vec![1u32, 2, 3], Durability::Disk).unwrap();
+        assert_eq!(load::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2, 3]));
+
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let error = load::<Vec<u32>>(&path).unwrap_err();
+            assert!(error.to_string().contains("tasks"), "{error}");
+        }
+        for flip in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[flip] ^= 0x40;
+            fs::write(&path, &bytes).unwrap();
+            assert!(load::<Vec<u32>>(&path).is_err(), "byte {flip}");
+        }
+        let mut newer = whole;
+        newer[MAGIC.len()] = VERSION + 1;
+        fs::write(&path, &newer).unwrap();
+        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: 2, .. })));
+    }
+}

@@ -1,0 +1,228 @@
+//! The pure planner: from what is decided and what runs to what the data path holds and gossip tells.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use mesh_gossip::{Announcement, Interest};
+use mesh_lb::{
+    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings,
+    ServiceEntry,
+};
+use mesh_types::{
+    ClusterView, Endpoint, EndpointMode, EndpointState, Network, NetworkId, NodeId, Role, Service, Vni,
+};
+
+use crate::LocalTask;
+
+/// Endpoints by table: the network itself, or the ingress network for those that published ports lead to.
+pub type Tables = BTreeMap<NetworkId, Vec<Endpoint>>;
+
+/// Everything that a plan follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// This node.
+    pub node: NodeId,
+    /// Its interfaces.
+    pub settings: NodeSettings,
+    /// Its addresses on which published ports are open.
+    pub host_addresses: &'a BTreeSet<IpAddr>,
+    /// What the managers decided.
+    pub view: &'a ClusterView,
+    /// The tasks of this node.
+    pub tasks: &'a [LocalTask],
+    /// The endpoints of all nodes, from [`tables`].
+    pub tables: &'a Tables,
+}
+
+/// The endpoints of the others, and this node's from its own tasks, which it knows best.
+pub fn tables(node: NodeId, view: &ClusterView, tasks: &[LocalTask], remote: &Tables) -> Tables {
+    let mut all = remote.clone();
+    all.values_mut().for_each(|endpoints| endpoints.retain(|e| e.node != node));
+    for Announcement { scope, endpoint } in announcements(node, view, tasks) {
+        all.entry(scope).or_default().push(endpoint);
+    }
+    all
+}
+
+/// What the data path should hold.
+pub fn plan(inputs: &Inputs<'_>) -> Desired {
+    let mut desired = Desired::new(inputs.settings);
+    desired.host_addresses = inputs.host_addresses.clone();
+    let others = inputs.view.nodes.values().filter(|n| n.id != inputs.node);
+    desired.peers = others.map(|n| n.data_path_addr).collect();
+    let local_networks: BTreeSet<_> = networks_of(inputs.tasks).collect();
+    for network in local_networks.iter().filter_map(|id| inputs.view.networks.get(id)) {
+        plan_network(inputs, network, &mut desired);
+    }
+    plan_local(inputs, &mut desired);
+    for service in inputs.view.services.values() {
+        plan_vips(inputs, service, &local_networks, &mut desired);
+        plan_ports(inputs, service, &mut desired);
+    }
+    desired
+}
+
+fn networks_of(tasks: &[LocalTask]) -> impl Iterator<Item = NetworkId> + '_ {
+    tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.network))
+}
+
+fn plan_network(inputs: &Inputs<'_>, network: &Network, desired: &mut Desired) {
+    // The data path of this version carries one IPv4 subnet per network; the store accepts no other.
+    let Some(&subnet) = network.subnets.iter().find(|s| s.net().addr().is_ipv4()) else { return };
+    desired.networks.insert(network.vni, NetworkEntry { subnet, internal: network.internal });
+    for endpoint in endpoints_on(inputs, network.id, network.id) {
+        let Some(place) = place_of(inputs, endpoint) else { continue };
+        for &address in &endpoint.addresses {
+            let entry = EndpointEntry { vtep: place.vtep, mac: endpoint.mac, ifindex: place.ifindex };
+            desired.endpoints.insert((network.vni, address), entry);
+        }
+    }
+}
+
+/// Where an endpoint is; none while its node is not known.
+struct Place {
+    vtep: IpAddr,
+    ifindex: Option<u32>,
+}
+
+fn place_of(inputs: &Inputs<'_>, endpoint: &Endpoint) -> Option<Place> {
+    let vtep = inputs.view.nodes.get(&endpoint.node)?.data_path_addr;
+    if endpoint.node != inputs.node {
+        return Some(Place { vtep, ifindex: None });
+    }
+    let attachments = inputs.tasks.iter().flat_map(|t| &t.attachments);
+    let ifindex = attachments.into_iter().find(|a| a.local_id == endpoint.local_id)?.ifindex;
+    Some(Place { vtep, ifindex: Some(ifindex) })
+}
+
+/// The endpoints in the table of `scope` that are on `network`.
+fn endpoints_on<'a>(
+    inputs: &Inputs<'a>,
+    scope: NetworkId,
+    network: NetworkId,
+) -> impl Iterator<Item = &'a Endpoint> {
+    inputs.tables.get(&scope).into_iter().flatten().filter(move |e| e.network == network)
+}
+
+fn plan_local(inputs: &Inputs<'_>, desired: &mut Desired) {
+    for attachment in inputs.tasks.iter().flat_map(|t| &t.attachments) {
+        let Some(network) = inputs.view.networks.get(&attachment.network) else { continue };
+        let entry = LocalEntry {
+            vni: network.vni,
+            address: attachment.address,
+            mac: attachment.mac,
+            ifindex: attachment.ifindex,
+            generation: attachment.generation,
+            egress: attachment.egress,
+        };
+        desired.local.insert(attachment.local_id, entry);
+    }
+}
+
+fn plan_vips(inputs: &Inputs<'_>, service: &Service, local: &BTreeSet<NetworkId>, desired: &mut Desired) {
+    if service.endpoint_mode != EndpointMode::Vip {
+        return;
+    }
+    for member in service.networks.iter().filter(|n| local.contains(&n.network)) {
+        let Some(network) = inputs.view.networks.get(&member.network) else { continue };
+        let endpoints = endpoints_on(inputs, network.id, network.id);
+        let backends = backends(inputs, service, network.vni, endpoints);
+        for &address in &member.vips {
+            let frontend = Frontend::Vip { vni: network.vni, address };
+            desired.services.insert(frontend, ServiceEntry { target_port: None, backends: backends.clone() });
+        }
+    }
+}
+
+fn plan_ports(inputs: &Inputs<'_>, service: &Service, desired: &mut Desired) {
+    if service.ports.is_empty() {
+        return;
+    }
+    let (Some(ingress), Some(network)) = (ingress_network(inputs.view), published_on(inputs.view, service))
+    else {
+        return;
+    };
+    let endpoints = endpoints_on(inputs, ingress, network.id);
+    let backends = backends(inputs, service, network.vni, endpoints);
+    for port in &service.ports {
+        let frontend = Frontend::Published { port: port.published, protocol: port.protocol };
+        let entry = ServiceEntry { target_port: Some(port.target), backends: backends.clone() };
+        desired.services.insert(frontend, entry);
+    }
+}
+
+fn backends<'a>(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    vni: Vni,
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+) -> Vec<Backend> {
+    let backend = |endpoint: &Endpoint| {
+        let place = place_of(inputs, endpoint)?;
+        Some(Backend {
+            key: BackendKey(endpoint.task, endpoint.network),
+            vni,
+            address: *endpoint.addresses.first()?,
+            vtep: place.vtep,
+            ifindex: place.ifindex,
+            endpoint: endpoint.local_id,
+            generation: endpoint.generation,
+            draining: endpoint.state == EndpointState::Draining,
+            weight: 1,
+        })
+    };
+    endpoints.filter(|e| e.service == Some(service.id)).filter_map(backend).collect()
+}
+
+/// The network whose table carries the endpoints of published ports to every node.
+pub fn ingress_network(view: &ClusterView) -> Option<NetworkId> {
+    view.networks.values().find(|n| n.ingress).map(|n| n.id)
+}
+
+/// The network over which the published ports of a service reach its tasks: the one that holds their default route.
+pub fn published_on<'a>(view: &'a ClusterView, service: &Service) -> Option<&'a Network> {
+    let networks = || service.networks.iter().filter_map(|n| view.networks.get(&n.network));
+    networks().find(|n| !n.internal).or_else(|| networks().next())
+}
+
+/// What this node tells the others: each endpoint in the table of its network, and those that published ports lead to
+/// also in the table of the ingress network, which every node has.
+pub fn announcements(node: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> Vec<Announcement> {
+    let mut all = Vec::new();
+    for task in tasks {
+        let service = task.service.and_then(|s| view.services.get(&s));
+        let published =
+            service.filter(|s| !s.ports.is_empty()).and_then(|s| published_on(view, s)).map(|n| n.id);
+        for endpoint in task.endpoints(node) {
+            if let Some(ingress) = ingress_network(view)
+                && published == Some(endpoint.network)
+                && ingress != endpoint.network
+            {
+                all.push(Announcement { scope: ingress, endpoint: endpoint.clone() });
+            }
+            all.push(Announcement { scope: endpoint.network, endpoint });
+        }
+    }
+    all
+}
+
+/// The tables this node wants: those of its tasks' networks and the ingress network's; a manager answers questions
+/// about every task, so it wants all.
+pub fn interest(node: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> Interest {
+    if view.nodes.get(&node).is_some_and(|n| n.role == Role::Manager) {
+        return Interest::All;
+    }
+    Interest::Networks(networks_of(tasks).chain(ingress_network(view)).collect())
+}
+
+/// The first address of the pool that stands for sandboxes outside, plus the endpoint's id.
+pub fn egress_address(id: u32) -> Option<Ipv4Addr> {
+    let (first, prefix) = mesh_lb::EGRESS_POOL;
+    let size = 1u32 << (32 - u32::from(prefix));
+    (id > 0 && id < size - 1).then(|| Ipv4Addr::from(u32::from_be_bytes(first) + id))
+}
+
+#[cfg(test)]
+mod tests;

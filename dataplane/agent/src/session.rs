@@ -1,0 +1,256 @@
+//! The stream from a manager: connects to any, follows it, and goes on to another when it ends.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mesh_api::{
+    parse_id, transport,
+    v1::{self, dispatcher_client::DispatcherClient},
+};
+use mesh_ca::IdentityCell;
+use mesh_types::{ClusterView, NetworkId};
+use rand::Rng;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+/// Longest pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a lease or a leave may take, a new leader's election included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a manager says to this node.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The decided state.
+    pub view: ClusterView,
+    /// The addresses leased to this node.
+    pub leases: BTreeMap<NetworkId, Vec<IpAddr>>,
+    /// Where managers are.
+    pub managers: Vec<SocketAddr>,
+}
+
+/// How the session stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionState {
+    /// Follows this manager.
+    Connected(SocketAddr),
+    /// Follows none, for this reason.
+    Disconnected(String),
+}
+
+/// Why a call to a manager failed.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// No manager is reachable; nothing changed.
+    #[error("no manager is reachable ({0}); tasks that run keep running, changes have to wait")]
+    NoManager(String),
+    /// The manager refused; nothing changed.
+    #[error("{0}")]
+    Refused(String),
+    /// It is not known whether the call had its effect.
+    #[error("the manager did not answer: {0}")]
+    Failed(String),
+}
+
+/// A handle on the session; the work runs in a task until the token is cancelled.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Arc<IdentityCell>,
+    managers: Mutex<Vec<SocketAddr>>,
+    channel: Mutex<Option<Channel>>,
+    state: watch::Sender<SessionState>,
+}
+
+impl Session {
+    /// Starts following the managers; what they say arrives at `told`, the newest last.
+    pub fn start(
+        identity: Arc<IdentityCell>,
+        managers: Vec<SocketAddr>,
+        told: mpsc::Sender<Told>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (state, _) = watch::channel(SessionState::Disconnected("not tried yet".into()));
+        let shared = Shared { identity, managers: Mutex::new(managers), channel: Mutex::new(None), state };
+        let session = Self { shared: Arc::new(shared) };
+        let run = session.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
+        session
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> SessionState {
+        self.shared.state.borrow().clone()
+    }
+
+    /// The managers it tries.
+    pub fn managers(&self) -> Vec<SocketAddr> {
+        lock(&self.shared.managers).clone()
+    }
+
+    /// Asks for `count` more addresses of a network, or for just `address`.
+    pub async fn lease(
+        &self,
+        network: NetworkId,
+        count: u32,
+        address: Option<IpAddr>,
+    ) -> Result<Vec<IpAddr>, SessionError> {
+        let request = v1::LeaseRequest {
+            network_id: network.to_string(),
+            count,
+            address: address.map(|a| a.to_string()).unwrap_or_default(),
+        };
+        let mut client = self.client()?;
+        let answer = call(client.lease(request)).await?.into_inner();
+        let parsed: Result<Vec<IpAddr>, _> = answer.addresses.iter().map(|a| a.parse()).collect();
+        parsed.map_err(|e| SessionError::Failed(format!("it leased no address: {e}")))
+    }
+
+    /// Gives addresses back.
+    pub async fn return_lease(&self, network: NetworkId, addresses: &[IpAddr]) -> Result<(), SessionError> {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let request = v1::ReturnLeaseRequest { network_id: network.to_string(), addresses };
+        let mut client = self.client()?;
+        call(client.return_lease(request)).await.map(drop)
+    }
+
+    /// Tells the managers that this node leaves the cluster.
+    pub async fn leave(&self) -> Result<(), SessionError> {
+        let mut client = self.client()?;
+        call(client.leave(v1::LeaveRequest {})).await.map(drop)
+    }
+
+    fn client(&self) -> Result<DispatcherClient<Channel>, SessionError> {
+        match (lock(&self.shared.channel).clone(), self.state()) {
+            (Some(channel), _) => Ok(DispatcherClient::new(channel)),
+            (None, SessionState::Disconnected(why)) => Err(SessionError::NoManager(why)),
+            (None, SessionState::Connected(_)) => Err(SessionError::NoManager("connecting".into())),
+        }
+    }
+
+    async fn follow_for_ever(self, told: mpsc::Sender<Told>) {
+        let mut backoff = MIN_BACKOFF;
+        for turn in 0usize.. {
+            let managers = self.managers();
+            let Some(&manager) = managers.get(turn.checked_rem(managers.len()).unwrap_or(0)) else {
+                self.disconnected("no manager's address is known".into());
+                tokio::time::sleep(MAX_BACKOFF).await;
+                continue;
+            };
+            let followed = self.follow(manager, &told).await;
+            let was_connected = matches!(self.state(), SessionState::Connected(_));
+            match followed {
+                Ok(()) => self.disconnected(format!("{manager} ended the session")),
+                Err(why) => self.disconnected(format!("{manager}: {why}")),
+            }
+            if told.is_closed() {
+                return;
+            }
+            backoff = if was_connected { MIN_BACKOFF } else { (backoff * 2).min(MAX_BACKOFF) };
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(backoff.mul_f64(jitter)).await;
+        }
+    }
+
+    fn disconnected(&self, why: String) {
+        *lock(&self.shared.channel) = None;
+        self.shared.state.send_if_modified(|state| {
+            let new = SessionState::Disconnected(why);
+            let changed = *state != new;
+            if changed {
+                info!(state = ?new, "manager session");
+                *state = new;
+            }
+            changed
+        });
+    }
+
+    async fn follow(&self, manager: SocketAddr, told: &mpsc::Sender<Told>) -> Result<(), String> {
+        let tls = mesh_ca::client_config(self.shared.identity.clone()).map_err(|e| e.to_string())?;
+        let connected =
+            transport::connect(manager, mesh_ca::server_name(mesh_types::Role::Manager), tls).await;
+        let channel = connected.map_err(|e| chain(&e))?;
+        let mut client = DispatcherClient::new(channel.clone());
+        let stream = client.session(v1::SessionRequest {}).await;
+        let mut stream = stream.map_err(|s| s.message().to_owned())?.into_inner();
+        while let Some(state) = stream.message().await.map_err(|s| s.message().to_owned())? {
+            let state = match convert(state) {
+                Ok(state) => state,
+                Err(error) => {
+                    warn!(%manager, %error, "unreadable state from manager");
+                    return Err(error);
+                }
+            };
+            debug!(%manager, version = state.view.version, "state from manager");
+            *lock(&self.shared.managers) = state.managers.clone();
+            *lock(&self.shared.channel) = Some(channel.clone());
+            if self.shared.state.send_replace(SessionState::Connected(manager))
+                != SessionState::Connected(manager)
+            {
+                info!(%manager, "manager session open");
+            }
+            if told.send(state).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn call<T>(
+    rpc: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<tonic::Response<T>, SessionError> {
+    match tokio::time::timeout(CALL_TIMEOUT, rpc).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(status)) => Err(match status.code() {
+            tonic::Code::Unavailable => SessionError::NoManager(status.message().to_owned()),
+            tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::DeadlineExceeded => {
+                SessionError::Failed(status.message().to_owned())
+            }
+            _ => SessionError::Refused(status.message().to_owned()),
+        }),
+        Err(_) => Err(SessionError::Failed(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+    }
+}
+
+fn convert(state: v1::NodeState) -> Result<Told, String> {
+    let view = state.view.ok_or("the state has no view")?;
+    let view = ClusterView::try_from(view).map_err(|e| e.to_string())?;
+    let mut leases = BTreeMap::new();
+    for lease in state.leases {
+        let network = parse_id("lease.network_id", &lease.network_id).map_err(|e| e.to_string())?;
+        let addresses: Result<Vec<IpAddr>, _> = lease.addresses.iter().map(|a| a.parse()).collect();
+        leases.insert(network, addresses.map_err(|e| format!("lease.addresses: {e}"))?);
+    }
+    let managers: Result<Vec<SocketAddr>, _> = state.managers.iter().map(|m| m.parse()).collect();
+    Ok(Told { view, leases, managers: managers.map_err(|e| format!("managers: {e}"))? })
+}
+
+/// An error with its sources on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! What the agent knows, behind one lock that is never held across an await.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Leases, LocalTask, NsIdentity,
+    kept::{self, Durability, KeptError},
+    planner::Tables,
+};
+
+/// Most endpoints of one node: as many as there are node-local egress addresses.
+pub const MAX_ENDPOINTS: u32 = (1 << 14) - 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    /// What the managers decided.
+    pub view: Arc<ClusterView>,
+    /// The tasks of this node.
+    pub tasks: Vec<LocalTask>,
+    /// The addresses leased to it.
+    pub leases: Leases,
+    /// Names and namespaces of attaches under way.
+    pub reserved: BTreeMap<u64, Reservation>,
+    /// The last generation given out.
+    pub generation: Generation,
+    /// What the others ran when the daemon last stopped; believed until gossip has had time to tell anew.
+    pub remembered: Option<(Tables, Instant)>,
+}
+
+/// What an attach under way holds, so that no other takes it.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// The namespace.
+    pub namespace: NsIdentity,
+    /// The task's name, on these networks.
+    pub name: mesh_types::Name,
+    /// The networks.
+    pub networks: Vec<NetworkId>,
+    /// Endpoint ids.
+    pub ids: Vec<LocalEndpointId>,
+}
+
+impl State {
+    /// The lowest endpoint ids that no task has, and a new generation for them.
+    pub fn free_ids(&mut self, count: usize) -> Option<(Vec<LocalEndpointId>, Generation)> {
+        let attached = self.tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.local_id));
+        let reserved = self.reserved.values().flat_map(|r| r.ids.iter().copied());
+        let used: BTreeSet<_> = attached.chain(reserved).collect();
+        let ids: Vec<_> =
+            (1..=MAX_ENDPOINTS).map(LocalEndpointId).filter(|id| !used.contains(id)).take(count).collect();
+        self.generation = Generation(self.generation.0.wrapping_add(1));
+        (ids.len() == count).then_some((ids, self.generation))
+    }
+}
+
+/// Paths of the kept files.
+#[derive(Debug, Clone)]
+pub struct Files {
+    dir: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptTasks {
+    tasks: Vec<LocalTask>,
+    generation: Generation,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptView {
+    view: ClusterView,
+    leases: BTreeMap<NetworkId, Vec<IpAddr>>,
+    managers: Vec<std::net::SocketAddr>,
+}
+
+impl Files {
+    /// Files below the daemon's state folder.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Keeps the decided state.
+    pub fn save_view(
+        &self,
+        view: &ClusterView,
+        leases: BTreeMap<NetworkId, Vec<IpAddr>>,
+        managers: Vec<std::net::SocketAddr>,
+    ) -> Result<(), KeptError> {
+        let kept = KeptView { view: view.clone(), leases, managers };
+        kept::save(&self.path("view"), &kept, Durability::Disk)
+    }
+
+    /// The decided state as it was kept.
+    #[expect(clippy::type_complexity, reason = "read in one place")]
+    pub fn load_view(
+        &self,
+    ) -> Result<Option<(ClusterView, BTreeMap<NetworkId, Vec<IpAddr>>, Vec<std::net::SocketAddr>)>, KeptError>
+    {
+        Ok(kept::load(&self.path("view"))?.map(|k: KeptView| (k.view, k.leases, k.managers)))
+    }
+
+    /// Keeps the tasks. A reboot ends them anyway, so this does not wait for the disk.
+    pub fn save_tasks(&self, tasks: &[LocalTask], generation: Generation) -> Result<(), KeptError> {
+        let kept = KeptTasks { tasks: tasks.to_vec(), generation };
+        kept::save(&self.path("tasks"), &kept, Durability::Process)
+    }
+
+    /// The tasks as they were kept.
+    pub fn load_tasks(&self) -> Result<(Vec<LocalTask>, Generation), KeptError> {
+        let kept: Option<KeptTasks> = kept::load(&self.path("tasks"))?;
+        Ok(kept.map(|k| (k.tasks, k.generation)).unwrap_or((Vec::new(), Generation(0))))
+    }
+
+    /// Keeps what the others run.
+    pub fn save_remote(&self, remote: &Tables) -> Result<(), KeptError> {
+        kept::save(&self.path("endpoints"), remote, Durability::Process)
+    }
+
+    /// What the others ran.
+    pub fn load_remote(&self) -> Result<Tables, KeptError> {
+        Ok(kept::load::<BTreeMap<NetworkId, Vec<Endpoint>>>(&self.path("endpoints"))?.unwrap_or_default())
+    }
+
+    /// Removes all of them; for a node that left its cluster.
+    pub fn remove(&self) -> std::io::Result<()> {
+        for name in ["view", "tasks", "endpoints"] {
+            match std::fs::remove_file(self.path(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! The Control service of the local socket: the manager's own, or a word about who is one.
+
+use std::sync::Arc;
+
+use mesh_api::v1::{self, control_server::Control};
+use tonic::{Request, Response, Status};
+
+use crate::daemon::{Daemon, managers_of};
+
+/// See the module.
+pub struct LocalControl {
+    daemon: Arc<Daemon>,
+}
+
+impl LocalControl {
+    /// For the daemon's socket.
+    pub fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon }
+    }
+
+    async fn manager(&self) -> Result<mesh_manager::Control, Status> {
+        let member = self.daemon.member().await?;
+        match &member.manager {
+            Some(manager) => Ok(manager.control()),
+            None => Err(Status::failed_precondition(format!(
+                "this node is a worker, and only managers change the cluster; run this on {}",
+                managers_of(&member.agent.view())
+            ))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for LocalControl {
+    async fn create_network(
+        &self,
+        request: Request<v1::CreateNetworkRequest>,
+    ) -> Result<Response<v1::Network>, Status> {
+        self.manager().await?.create_network(request).await
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.manager().await?.remove_network(request).await
+    }
+
+    async fn create_service(
+        &self,
+        request: Request<v1::CreateServiceRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.manager().await?.create_service(request).await
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.manager().await?.remove_service(request).await
+    }
+
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::Service>, Status> {
+        self.manager().await?.publish(request).await
+    }
+
+    async fn unpublish(
+        &self,
+        request: Request<v1::UnpublishRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.manager().await?.unpublish(request).await
+    }
+
+    async fn get_join_token(
+        &self,
+        request: Request<v1::JoinTokenRequest>,
+    ) -> Result<Response<v1::JoinTokenResponse>, Status> {
+        self.manager().await?.get_join_token(request).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.manager().await?.remove_node(request).await
+    }
+}

@@ -1,0 +1,355 @@
+//! The daemon: in no cluster, or a member with an agent and perhaps a manager.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use anyhow::{Context, Result};
+use mesh_agent::{Agent, AgentOptions, PathChoice};
+use mesh_ca::{Identity, IdentityCell};
+use mesh_manager::{EndpointView, Manager, ManagerOptions, NewCluster};
+use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, Role};
+use tokio::sync::RwLock;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::{
+    address,
+    config::{Config, PathMode},
+    join::{self, JoinSpec},
+    membership::Membership,
+};
+
+/// See the module.
+pub struct Daemon {
+    config: Config,
+    member: RwLock<Option<Member>>,
+}
+
+/// A node that is in a cluster.
+pub struct Member {
+    /// What it keeps of it.
+    pub membership: Membership,
+    /// Its agent.
+    pub agent: Agent,
+    /// Its manager, if its role says so.
+    pub manager: Option<Manager>,
+}
+
+/// What `init` made.
+#[derive(Debug)]
+pub struct NewMember {
+    /// The node's membership.
+    pub membership: Membership,
+    /// What workers join with.
+    pub worker_token: String,
+    /// Where they join.
+    pub managers: Vec<SocketAddr>,
+}
+
+/// What `init` was asked for.
+#[derive(Debug, Default)]
+pub struct InitSpec {
+    /// This node's name; the host's unless given.
+    pub name: String,
+    /// Address or interface.
+    pub advertise_addr: String,
+    /// Address or interface.
+    pub data_path_addr: String,
+    /// `HOST:PORT` of the managers' API.
+    pub listen_addr: String,
+    /// Where subnets come from.
+    pub default_addr_pool: String,
+}
+
+/// The manager's window on what runs; empty until the agent runs.
+struct AgentView(Arc<OnceLock<Agent>>);
+
+impl EndpointView for AgentView {
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.0.get().map(|agent| agent.endpoints().0).unwrap_or_default()
+    }
+}
+
+impl Daemon {
+    /// Opens the state folder; a node that is in a cluster comes back as its member.
+    pub async fn open(config: Config) -> Result<Self> {
+        let member = match Membership::load(&config.state_dir)? {
+            Some(membership) => Some(reopen(&config, membership).await?),
+            None => None,
+        };
+        Ok(Self { config, member: RwLock::new(member) })
+    }
+
+    /// The member, or what to do to become one.
+    pub async fn member(&self) -> Result<tokio::sync::RwLockReadGuard<'_, Member>, Status> {
+        let guard = self.member.read().await;
+        tokio::sync::RwLockReadGuard::try_map(guard, Option::as_ref).map_err(|_| {
+            Status::failed_precondition(
+                "this node is in no cluster; run `meshctl init` or `meshctl join` first",
+            )
+        })
+    }
+
+    /// Makes a cluster with this node as its manager. An error leaves the node as it was.
+    pub async fn init(&self, spec: InitSpec) -> Result<NewMember> {
+        let mut member = self.member.write().await;
+        refuse_member(member.as_ref())?;
+        let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
+        let data_path_addr = match spec.data_path_addr.as_str() {
+            "" => advertise_addr,
+            given => address::resolve("--data-path-addr", given)?,
+        };
+        let listen_addr = listen_address(&spec.listen_addr)?;
+        let new = NewCluster {
+            name: node_name(&spec.name)?,
+            data_path_addr,
+            pool: match spec.default_addr_pool.as_str() {
+                "" => None,
+                text => Some(text.parse().with_context(|| format!("--default-addr-pool {text}"))?),
+            },
+            ingress_subnet: None,
+        };
+        let made = self.make_cluster(new, advertise_addr, listen_addr).await;
+        let (made, new) = self.or_wipe(made)?;
+        *member = Some(made);
+        Ok(new)
+    }
+
+    async fn make_cluster(
+        &self,
+        new: NewCluster,
+        advertise: IpAddr,
+        listen: SocketAddr,
+    ) -> Result<(Member, NewMember)> {
+        let (name, data_path_addr) = (new.name.clone(), new.data_path_addr);
+        let cell = Arc::new(OnceLock::new());
+        let options = manager_options(&self.config, advertise, listen, &cell);
+        let manager = Manager::init(options, new).await?;
+        let own = manager.identity().current().own();
+        let membership = Membership {
+            cluster: own.cluster,
+            node: own.node,
+            name,
+            role: Role::Manager,
+            advertise_addr: advertise,
+            data_path_addr,
+            listen_addr: listen,
+            managers: manager.managers(),
+        };
+        let started = start_agent(&self.config, &membership, manager.identity().clone()).await;
+        let agent = match started.and_then(|agent| membership.save(&self.config.state_dir).map(|()| agent)) {
+            Ok(agent) => agent,
+            Err(error) => {
+                manager.shutdown().await;
+                return Err(error);
+            }
+        };
+        let _ = cell.set(agent.clone());
+        info!(cluster = %membership.cluster, node = %membership.node, "cluster made");
+        let new = NewMember {
+            membership: membership.clone(),
+            worker_token: manager.join_token(Role::Worker).unwrap_or_default(),
+            managers: manager.managers(),
+        };
+        Ok((Member { membership, agent, manager: Some(manager) }, new))
+    }
+
+    /// Joins a cluster. An error leaves the node as it was.
+    pub async fn join(&self, spec: JoinSpec) -> Result<Membership> {
+        let mut member = self.member.write().await;
+        refuse_member(member.as_ref())?;
+        let joined = self.join_cluster(spec).await;
+        let joined = self.or_wipe(joined)?;
+        let membership = joined.membership.clone();
+        *member = Some(joined);
+        Ok(membership)
+    }
+
+    async fn join_cluster(&self, spec: JoinSpec) -> Result<Member> {
+        let (membership, identity) = join::join(&spec).await?;
+        identity.save(&self.config.state_dir)?;
+        let cell = IdentityCell::new(identity)?;
+        let agent = start_agent(&self.config, &membership, cell).await?;
+        membership.save(&self.config.state_dir)?;
+        info!(cluster = %membership.cluster, node = %membership.node, role = %membership.role, "joined");
+        Ok(Member { membership, agent, manager: None })
+    }
+
+    /// Leaves the cluster, removing everything of it from this node.
+    pub async fn leave(&self, force: bool) -> Result<()> {
+        let mut guard = self.member.write().await;
+        let Some(member) = guard.as_ref() else { anyhow::bail!("this node is in no cluster") };
+        refuse_leave(member, force)?;
+        let Some(Member { agent, manager, membership }) = guard.take() else { return Ok(()) };
+        let others = agent.view().nodes.len() > 1;
+        let mut problems = agent.leave(membership.role == Role::Worker || others).await;
+        if let Some(manager) = manager {
+            manager.shutdown().await;
+        }
+        problems.extend(wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
+        problems.extend(mesh_lb::remove_pins(&self.config.bpf_dir).err().map(|e| e.to_string()));
+        info!(cluster = %membership.cluster, "left the cluster");
+        for problem in &problems {
+            warn!(problem, "while leaving");
+        }
+        if problems.is_empty() || force {
+            return Ok(());
+        }
+        anyhow::bail!("this node has left the cluster, but: {}", problems.join("; "))
+    }
+
+    /// Stops what runs; the data path stays.
+    pub async fn stop(&self) {
+        if let Some(Member { agent, manager, .. }) = self.member.write().await.take() {
+            agent.stop().await;
+            if let Some(manager) = manager {
+                manager.shutdown().await;
+            }
+        }
+    }
+
+    /// Removes what a failed `init` or `join` left.
+    fn or_wipe<T>(&self, made: Result<T>) -> Result<T> {
+        made.inspect_err(|_| {
+            for left in
+                [wipe(&self.config.state_dir), mesh_lb::remove_pins(&self.config.bpf_dir).map_err(Into::into)]
+            {
+                if let Err(error) = left {
+                    warn!(error = format!("{error:#}"), "roll back");
+                }
+            }
+        })
+    }
+}
+
+fn refuse_member(member: Option<&Member>) -> Result<()> {
+    match member {
+        Some(member) => anyhow::bail!(
+            "this node is already part of cluster {}; run `meshctl leave` first",
+            member.membership.cluster.short()
+        ),
+        None => Ok(()),
+    }
+}
+
+fn refuse_leave(member: &Member, force: bool) -> Result<()> {
+    if force {
+        return Ok(());
+    }
+    if member.manager.is_some() {
+        anyhow::bail!(
+            "this node is the only manager of the cluster: when it leaves, the cluster ends for all {} nodes; \
+             use --force if that is meant",
+            member.agent.view().nodes.len()
+        );
+    }
+    let names: Vec<_> = member.agent.tasks().iter().map(|t| t.name.to_string()).collect();
+    if !names.is_empty() {
+        anyhow::bail!("tasks run on this node: {}; detach them first, or use --force", names.join(", "));
+    }
+    Ok(())
+}
+
+async fn reopen(config: &Config, membership: Membership) -> Result<Member> {
+    let identity = Identity::load(&config.state_dir)?;
+    let cell = IdentityCell::new(identity)?;
+    let agent_cell = Arc::new(OnceLock::new());
+    let manager = async {
+        if membership.role != Role::Manager {
+            return Ok(None);
+        }
+        let options = manager_options(config, membership.advertise_addr, membership.listen_addr, &agent_cell);
+        Ok(Some(Manager::open(options, cell.clone()).await?))
+    };
+    let (manager, agent) = tokio::join!(manager, start_agent(config, &membership, cell.clone()));
+    let manager: Option<Manager> = manager.map_err(|e: mesh_manager::ManagerError| anyhow::Error::from(e))?;
+    let agent = agent?;
+    let _ = agent_cell.set(agent.clone());
+    Ok(Member { membership, agent, manager })
+}
+
+fn manager_options(
+    config: &Config,
+    advertise: IpAddr,
+    listen: SocketAddr,
+    agent: &Arc<OnceLock<Agent>>,
+) -> ManagerOptions {
+    ManagerOptions {
+        state_dir: config.state_dir.clone(),
+        listen,
+        advertise: SocketAddr::new(advertise, listen.port()),
+        endpoints: Arc::new(AgentView(agent.clone())),
+    }
+}
+
+async fn start_agent(config: &Config, membership: &Membership, identity: Arc<IdentityCell>) -> Result<Agent> {
+    let options = AgentOptions {
+        node: membership.node,
+        cluster: membership.cluster,
+        data_path_addr: membership.data_path_addr,
+        advertise_addr: membership.advertise_addr,
+        identity,
+        managers: membership.managers.clone(),
+        state_dir: config.state_dir.clone(),
+        bpf_dir: config.bpf_dir.clone(),
+        path: match config.path {
+            PathMode::Auto => PathChoice::Auto,
+            PathMode::General => PathChoice::General,
+        },
+        resolv_conf: config.resolv_conf.clone(),
+    };
+    Ok(Agent::start(options).await?)
+}
+
+/// Removes everything in the state folder but the lock.
+fn wipe(state_dir: &Path) -> Result<()> {
+    let failed = || format!("empty the state folder {}", state_dir.display());
+    for entry in std::fs::read_dir(state_dir).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        if entry.file_name() == "lock" {
+            continue;
+        }
+        let removed = match entry.file_type().with_context(failed)?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path()),
+            false => std::fs::remove_file(entry.path()),
+        };
+        removed.with_context(|| format!("remove {}", entry.path().display()))?;
+    }
+    Ok(())
+}
+
+/// What a flag says, or the only address there is.
+pub fn advertise(flag: &str, given: &str) -> Result<IpAddr> {
+    if given.is_empty() { address::only(flag) } else { address::resolve(flag, given) }
+}
+
+/// The name given, or the host's.
+pub fn node_name(given: &str) -> Result<Name> {
+    if !given.is_empty() {
+        return Ok(Name::new(given)?);
+    }
+    let host = nix::unistd::gethostname().context("the host's name")?;
+    let host = host.to_string_lossy();
+    Name::new(host.as_ref())
+        .with_context(|| format!("the host's name {host:?} does not do; give another with --name"))
+}
+
+fn listen_address(given: &str) -> Result<SocketAddr> {
+    if given.is_empty() {
+        return Ok((Ipv4Addr::UNSPECIFIED, MANAGER_PORT).into());
+    }
+    let parsed = given
+        .parse::<SocketAddr>()
+        .or_else(|e| given.parse::<IpAddr>().map(|a| (a, MANAGER_PORT).into()).map_err(|_| e));
+    parsed.with_context(|| format!("--listen-addr {given}: give ADDRESS:PORT"))
+}
+
+/// The managers of a view as people name them: `n1 (192.168.0.1)`.
+pub fn managers_of(view: &ClusterView) -> String {
+    let managers = view.nodes.values().filter(|n| n.role == Role::Manager);
+    let names: Vec<_> = managers.map(|n| format!("{} ({})", n.name, n.advertise_addr)).collect();
+    names.join(", ")
+}

@@ -1,0 +1,262 @@
+//! The Local service: what `meshctl` asks of this node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Error;
+use mesh_agent::{
+    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, SessionState,
+    Status as AgentStatus,
+};
+use mesh_api::v1::{self, attach_request::Namespace, local_server::Local};
+use mesh_types::{ClusterView, Name, NodeId, Role};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    daemon::{Daemon, InitSpec, Member},
+    join::JoinSpec,
+};
+
+/// Where a task's own name server listens.
+const NAMESERVER: &str = "127.0.0.11";
+
+/// See the module.
+pub struct LocalService {
+    daemon: Arc<Daemon>,
+}
+
+impl LocalService {
+    /// For the daemon's socket.
+    pub fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon }
+    }
+}
+
+#[tonic::async_trait]
+impl Local for LocalService {
+    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+        let request = request.into_inner();
+        let spec = InitSpec {
+            name: request.name,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            listen_addr: request.listen_addr,
+            default_addr_pool: request.default_addr_pool,
+        };
+        let new = self.daemon.init(spec).await.map_err(|e| failed(&e))?;
+        Ok(Response::new(v1::InitResponse {
+            cluster_id: new.membership.cluster.to_string(),
+            node_id: new.membership.node.to_string(),
+            worker_token: new.worker_token,
+            managers: new.managers.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        let request = request.into_inner();
+        let spec = JoinSpec {
+            token: request.token,
+            managers: request.managers,
+            name: request.name,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+        };
+        let membership = self.daemon.join(spec).await.map_err(|e| failed(&e))?;
+        Ok(Response::new(v1::JoinClusterResponse {
+            cluster_id: membership.cluster.to_string(),
+            node_id: membership.node.to_string(),
+            role: v1::Role::from(membership.role).into(),
+        }))
+    }
+
+    async fn leave_cluster(
+        &self,
+        request: Request<v1::LeaveClusterRequest>,
+    ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
+        self.daemon.leave(request.into_inner().force).await.map_err(|e| failed(&e))?;
+        Ok(Response::new(v1::LeaveClusterResponse {}))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let Ok(member) = self.daemon.member().await else {
+            let state = "inactive".to_owned();
+            return Ok(Response::new(v1::StatusResponse { version, state, ..Default::default() }));
+        };
+        Ok(Response::new(status(version, &member, member.agent.status().await)))
+    }
+
+    async fn get_view(
+        &self,
+        _: Request<v1::GetViewRequest>,
+    ) -> Result<Response<v1::GetViewResponse>, Status> {
+        let member = self.daemon.member().await?;
+        // A manager reads what it decided, so that a change is seen at once; others what they were last told.
+        let mut view = match &member.manager {
+            Some(manager) => manager.state().borrow().view(),
+            None => ClusterView::clone(&member.agent.view()),
+        };
+        view.gossip_keys.clear();
+        let this_node = member.membership.node.to_string();
+        Ok(Response::new(v1::GetViewResponse { view: Some((&view).into()), this_node }))
+    }
+
+    async fn list_tasks(
+        &self,
+        _: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let member = self.daemon.member().await?;
+        let (endpoints, members) = member.agent.endpoints();
+        let local = member.agent.tasks().into_iter().map(|task| v1::LocalTask {
+            task_id: task.id.to_string(),
+            namespace: task.namespace.to_string(),
+            pid: task.namespace.pid().unwrap_or_default(),
+        });
+        Ok(Response::new(v1::ListTasksResponse {
+            endpoints: endpoints.iter().map(Into::into).collect(),
+            members: members_of(&members),
+            local: local.collect(),
+        }))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<v1::AttachRequest>,
+    ) -> Result<Response<v1::AttachResponse>, Status> {
+        let member = self.daemon.member().await?;
+        let agent = member.agent.clone();
+        let spec = attach_spec(request.into_inner())?;
+        // In a task of its own: a caller that goes away leaves no half-made task.
+        let attached = tokio::spawn(async move { agent.attach(spec).await }).await;
+        let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| attach_status(&e))?;
+        Ok(Response::new(v1::AttachResponse {
+            task_id: task.id.to_string(),
+            name: task.name.to_string(),
+            endpoints: task.endpoints(member.membership.node).map(|e| (&e).into()).collect(),
+            nameserver: NAMESERVER.to_owned(),
+            search: Vec::new(),
+            resolv_conf: format!("nameserver {NAMESERVER}\noptions ndots:0\n").into_bytes(),
+        }))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<v1::DetachRequest>,
+    ) -> Result<Response<v1::DetachResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        let reference = request.into_inner().reference;
+        let detached = tokio::spawn(async move { agent.detach(&reference).await }).await;
+        let task = detached.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| match error {
+            DetachError::Unknown(_) => Status::not_found(error.to_string()),
+            DetachError::Ambiguous(_) => Status::invalid_argument(error.to_string()),
+            DetachError::Leftovers { .. } => Status::internal(error.to_string()),
+        })?;
+        Ok(Response::new(v1::DetachResponse { task_id: task.id.to_string(), name: task.name.to_string() }))
+    }
+}
+
+fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusResponse {
+    let membership = &member.membership;
+    let session = match &agent.session {
+        SessionState::Connected(manager) => format!("connected to {manager}"),
+        SessionState::Disconnected(why) => format!("not connected: {why}"),
+    };
+    let counters =
+        |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let hooks = agent.data_path.links.iter().map(|link| v1::Hook {
+        interface: link.interface.clone(),
+        program: link.program.clone(),
+        kind: link.kind.to_string(),
+    });
+    v1::StatusResponse {
+        version,
+        state: "active".to_owned(),
+        cluster_id: membership.cluster.to_string(),
+        node_id: membership.node.to_string(),
+        node_name: membership.name.to_string(),
+        role: v1::Role::from(membership.role).into(),
+        advertise_addr: membership.advertise_addr.to_string(),
+        data_path_addr: membership.data_path_addr.to_string(),
+        managers: agent.managers.iter().map(ToString::to_string).collect(),
+        manager_session: session,
+        view_version: agent.view_version,
+        members: members_of(&agent.members),
+        tasks: agent.tasks.try_into().unwrap_or(u32::MAX),
+        data_path: Some(v1::DataPathStatus {
+            path: agent.path,
+            uplink: agent.uplink.0,
+            uplink_mtu: agent.uplink.1,
+            task_mtu: agent.task_mtu,
+            hooks: hooks.collect(),
+            drops: counters(agent.data_path.drops.iter().map(|(r, &n)| (r.as_str(), n)).collect()),
+            packets: counters(agent.data_path.counters.iter().map(|(c, &n)| (c.as_str(), n)).collect()),
+            features: agent.missing,
+        }),
+        warnings: agent.warnings,
+    }
+}
+
+fn members_of(members: &BTreeMap<NodeId, mesh_agent::MemberState>) -> Vec<v1::Member> {
+    use mesh_agent::MemberState as S;
+    let state = |s: S| match s {
+        S::Alive => v1::MemberState::Alive,
+        S::Suspect => v1::MemberState::Suspect,
+        S::Down => v1::MemberState::Down,
+        S::Left => v1::MemberState::Left,
+    };
+    members.iter().map(|(id, &s)| v1::Member { node_id: id.to_string(), state: state(s).into() }).collect()
+}
+
+fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
+    let invalid = |e: &dyn std::fmt::Display| Status::invalid_argument(e.to_string());
+    let namespace = match request.namespace {
+        Some(Namespace::Path(path)) => NsRef::Path(path.into()),
+        Some(Namespace::Pid(pid)) => NsRef::Pid(pid),
+        None => return Err(Status::invalid_argument("no namespace is named")),
+    };
+    let optional = |text: String| (!text.is_empty()).then_some(text);
+    let name = optional(request.name).map(Name::new).transpose().map_err(|e| invalid(&e))?;
+    let address = optional(request.address)
+        .map(|a| a.parse().map_err(|_| Status::invalid_argument(format!("{a:?} is not an IP address"))));
+    let aliases: Result<Vec<Name>, _> = request.aliases.into_iter().map(Name::new).collect();
+    Ok(AttachSpec {
+        namespace,
+        name,
+        service: optional(request.service),
+        networks: request.networks,
+        address: address.transpose()?,
+        aliases: aliases.map_err(|e| invalid(&e))?,
+    })
+}
+
+/// An error with its causes on one line.
+fn failed(error: &Error) -> Status {
+    Status::failed_precondition(format!("{error:#}"))
+}
+
+fn attach_status(error: &AttachError) -> Status {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    match error {
+        AttachError::Lookup(_) => Status::not_found(text),
+        AttachError::NoNetwork
+        | AttachError::NetworkTwice(_)
+        | AttachError::AddressNeedsOneNetwork
+        | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
+        AttachError::AddressTaken { .. }
+        | AttachError::NameTaken { .. }
+        | AttachError::AlreadyAttached { .. } => Status::already_exists(text),
+        AttachError::Lease { source: SessionError::NoManager(_), .. } => Status::unavailable(text),
+        AttachError::Agent(AgentError::Features(_)) => Status::unimplemented(text),
+        _ => Status::failed_precondition(text),
+    }
+}

@@ -1,0 +1,73 @@
+//! The unix socket for `meshctl`, and the lock that keeps a second daemon off the state folder.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use mesh_api::{
+    transport,
+    v1::{control_server::ControlServer, local_server::LocalServer},
+};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::UnixListener;
+
+use crate::{control::LocalControl, daemon::Daemon, local::LocalService};
+
+/// Name of the socket in the run folder.
+const SOCKET: &str = "meshd.sock";
+
+/// Locks the state folder, made if need be, for as long as the result lives.
+pub fn lock_state(dir: &Path) -> Result<Flock<fs::File>> {
+    private_dir(dir)?;
+    let path = dir.join("lock");
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            bail!(
+                "another meshd runs on the state folder {}; stop it, or give this one another --state-dir",
+                dir.display()
+            )
+        }
+        Err((_, errno)) => Err(errno).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+fn private_dir(dir: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("make the folder {}", dir.display()))
+}
+
+/// Listens on the socket; a stale one is replaced. Only root, the owner, may use it.
+pub fn listen(run_dir: &Path) -> Result<UnixListener> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir);
+    made.with_context(|| format!("make the folder {}", run_dir.display()))?;
+    let path = run_dir.join(SOCKET);
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        bail!("another meshd answers on {}; give this one another --run-dir", path.display());
+    }
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("remove the stale socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
+    let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
+    private.with_context(|| format!("protect {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves the socket for as long as the process runs.
+pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> Result<()> {
+    tonic::transport::Server::builder()
+        .add_service(LocalServer::new(LocalService::new(daemon.clone())))
+        .add_service(ControlServer::new(LocalControl::new(daemon)))
+        .serve_with_incoming(transport::unix_incoming(listener))
+        .await
+        .context("the local socket")
+}
