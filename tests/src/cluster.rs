@@ -57,7 +57,9 @@ impl Cluster {
     /// `init` on the first node.
     pub fn init(&self) -> Result<()> {
         let first = &self[0];
-        first.ctl(&["init", "--advertise-addr", &first.address().to_string()]).map(drop)
+        first
+            .ctl(&["init", "--name", &first.name(), "--advertise-addr", &first.address().to_string()])
+            .map(drop)
     }
 
     /// `join` on a node, as a worker.

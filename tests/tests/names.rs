@@ -23,7 +23,7 @@ fn expect(task: &Task, words: &[&str], expected: &[String]) -> Result<()> {
 
 fn create(cluster: &Cluster) -> Result<()> {
     cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
-    cluster[0].ctl(&["service", "create", "--network", "prod,alias=www", "web"])?;
+    cluster[0].ctl(&["service", "create", "--network", "prod", "--alias", "www", "web"])?;
     Ok(())
 }
 
