@@ -171,12 +171,26 @@ impl Swim {
                 break;
             }
             let timer = entry.remove();
+            if self.is_refuted(&timer) {
+                continue;
+            }
             let one = self.run(now, |foca, wishes| foca.handle_timer(timer, wishes));
             outcome.sends.extend(one.sends);
             outcome.changed |= one.changed;
             outcome.renewed |= one.renewed;
         }
         outcome
+    }
+
+    /// Whether `timer` ends a suspicion that is over. foca 2.0 would leave the member alive, but send it word that it
+    /// is down all the same, and it would come back under a new identity for nothing.
+    fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        !self.foca.iter_membership_state().any(|member| {
+            member.id() == member_id
+                && member.incarnation() == *incarnation
+                && member.state() == State::Suspect
+        })
     }
 
     fn run(

@@ -29,15 +29,18 @@ fn a_dead_nodes_endpoints_leave_within_three_seconds() {
 }
 
 #[test]
-fn nobody_dies_of_a_lossy_network_or_a_short_standstill() {
-    let mut sim = settled(1, 5);
-    sim.loss = 0.05;
-    sim.delay = (Duration::from_millis(1), Duration::from_millis(60));
-    for round in 0..120 {
-        sim.run(SECOND / 2);
-        assert!(sim.all_see(1, &(1..=5).collect()), "round {round}: {sim:?}");
+fn nobody_dies_of_a_lossy_network() {
+    for seed in 0..4 {
+        let mut sim = settled(seed, 5);
+        sim.loss = 0.05;
+        sim.delay = (Duration::from_millis(1), Duration::from_millis(60));
+        let end = sim.now + SECOND * 60;
+        while sim.step(end) {
+            assert!(sim.all_see(1, &(1..=5).collect()), "seed {seed}: {sim:?}");
+        }
+        let renewals: u64 = sim.cores.values().map(|r| r.core.stats().renewals).sum();
+        assert_eq!(renewals, 0, "seed {seed}: {sim:?}");
     }
-    assert_eq!(sim.cores.values().map(|r| r.core.stats().renewals).sum::<u64>(), 0);
 }
 
 #[test]
