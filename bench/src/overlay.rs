@@ -3,14 +3,13 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{Table, presets};
-use mesh_tests::{Cluster, NetNs, TaskSpec, output, wait};
+use mesh_tests::{Cluster, NetNs, TaskSpec, iperf3};
 
 use crate::{
     ping_pong,
@@ -20,7 +19,6 @@ use crate::{
 };
 
 const NETWORK: &str = "bench";
-const IPERF_PORT: &str = "5201";
 
 /// How much to measure.
 #[derive(Args)]
@@ -53,7 +51,8 @@ impl Path {
     }
 
     fn round(&mut self, options: &Options, processors: Processors) -> Result<()> {
-        self.throughput.push(self.iperf(options.seconds, processors)?);
+        let pinned = Some((processors.client, processors.server));
+        self.throughput.push(iperf3(&self.from, &self.to, self.address, options.seconds, pinned)?);
         let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
         let server = NetNs::run_at(&self.to, bind)?.context("a socket for the server")?;
         let client = NetNs::run_at(&self.from, bind)?.context("a socket for the client")?;
@@ -67,47 +66,6 @@ impl Path {
         self.tcp.push(ping_pong::tcp(client, &server, options.round_trips, processors)?);
         Ok(())
     }
-
-    /// Gbit/s that the receiver saw on one TCP stream.
-    fn iperf(&self, seconds: u32, processors: Processors) -> Result<f64> {
-        let _server = IperfServer::start(&self.to, processors.server)?;
-        let address = self.address.to_string();
-        let seconds = seconds.to_string();
-        let run = || -> Result<String> {
-            let mut client = taskset(&self.from, processors.client)?;
-            client.args(["iperf3", "-J", "-p", IPERF_PORT, "-c", &address, "-t", &seconds, "-O", "0.5"]);
-            output(&mut client)
-        };
-        let report = wait("iperf3", Duration::from_secs(3), run)?;
-        let report: serde_json::Value = serde_json::from_str(&report).context("what iperf3 prints")?;
-        let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-        Ok(bits.context("iperf3 reports no throughput")? / 1e9)
-    }
-}
-
-/// An iperf3 that serves one client; killed on drop.
-struct IperfServer(Child);
-
-impl IperfServer {
-    fn start(namespace: &std::path::Path, processor: usize) -> Result<Self> {
-        let mut server = taskset(namespace, processor)?;
-        server.args(["iperf3", "-s", "-p", IPERF_PORT]).stdout(Stdio::null());
-        Ok(Self(server.spawn().context("cannot run iperf3")?))
-    }
-}
-
-impl Drop for IperfServer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn taskset(namespace: &std::path::Path, processor: usize) -> Result<Command> {
-    let mut command = NetNs::command_at(namespace, "taskset")?;
-    command.args(["-c", &processor.to_string()]);
-    Ok(command)
 }
 
 /// Measures and prints.

@@ -28,8 +28,3 @@ pub fn check() -> Result<()> {
     }
     Ok(())
 }
-
-/// Forgets a signal that came, so that cleaning up may run programs.
-pub fn forget() {
-    INTERRUPTED.store(false, Ordering::Relaxed);
-}

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
-use crate::process::succeed;
+use crate::process::{output_always, succeed};
 
 /// A network namespace under `/run/netns`, deleted on drop.
 ///
@@ -112,7 +112,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 impl Drop for NetNs {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(error) = succeed(Command::new("ip").args(["netns", "delete", &self.name]))
+            && let Err(error) = output_always(Command::new("ip").args(["netns", "delete", &self.name]))
         {
             eprintln!("{error:#}");
         }

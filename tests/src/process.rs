@@ -30,6 +30,11 @@ pub fn succeed(command: &mut Command) -> Result<()> {
 /// What `command` prints; what it says when it fails is part of the error.
 pub fn output(command: &mut Command) -> Result<String> {
     interrupt::check()?;
+    output_always(command)
+}
+
+/// As [`output`], after Ctrl-C too: for cleaning up.
+pub(crate) fn output_always(command: &mut Command) -> Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", line(command)))?;
     if !output.status.success() {
