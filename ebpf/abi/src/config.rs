@@ -37,7 +37,7 @@ pub struct NodeConfig {
 }
 
 /// Key of `PEERS`: the VTEP address of another node. Packets from unlisted senders are dropped.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerKey {
     /// The VTEP address.
@@ -53,7 +53,7 @@ pub struct PeerValue {
 }
 
 /// Key of `HOST_ADDRESSES`: an address of the node itself; a published port is open on each. Its value is a `u32` of 1.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostAddressKey {
     /// The address.

@@ -3,7 +3,7 @@
 use crate::Address;
 
 /// Key of `NETWORKS`.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkKey {
     /// The VNI, network order in the low three bytes.
@@ -17,7 +17,7 @@ pub mod network_flags {
 }
 
 /// Value of `NETWORKS`.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkValue {
     /// First address of the subnet.
@@ -33,7 +33,7 @@ pub struct NetworkValue {
 }
 
 /// Key of `ENDPOINTS`.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointKey {
     /// The network.

@@ -3,7 +3,7 @@
 use crate::Address;
 
 /// Key of `CHOICES` and `REVERSE`: a flow as its packets look where the map is asked.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Source address.

@@ -2,7 +2,8 @@
 //!
 //! Every struct is `repr(C)` without padding, so its bytes can be a map key. Wire quantities (addresses, ports, VNIs,
 //! Ethernet addresses) are byte arrays in network order; kernel quantities (interface indexes, ids) are native
-//! integers. A change of any layout here must raise [`LAYOUT_VERSION`]: pinned maps are adopted only at the same one.
+//! integers. Structs of bytes alone are aligned to four all the same, so that the programs copy and compare them by words.
+//! A change of any layout here must raise [`LAYOUT_VERSION`]: pinned maps are adopted only at the same one.
 #![no_std]
 
 mod address;

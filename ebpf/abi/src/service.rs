@@ -4,7 +4,7 @@ use crate::Address;
 
 /// Key of `SERVICES`: a VIP on a network (`port` and `protocol` 0: every port), or a published port (`vni`
 /// [`crate::PUBLISHED`], `address` [`crate::ANY_ADDRESS`] for every address of the node).
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// The network of a VIP, or zero.

@@ -16,7 +16,7 @@ pub struct SocketKey {
 
 /// Value of `SOCKETS` (LRU; the cgroup programs' own): the address that the socket asked for, in place of which it was
 /// given [`crate::HOST_SERVICE_ADDRESS`].
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketValue {
     /// The address.

@@ -2,84 +2,112 @@
 #![no_std]
 #![no_main]
 
+mod arp;
+mod choose;
+mod decap;
+mod deliver;
+mod echo;
+mod encap;
+mod hash;
+mod header;
+mod host;
+mod ingress;
+mod key;
 mod maps;
+mod parse;
+mod reverse;
+mod skb;
+mod task;
+mod translate;
+mod verdict;
 
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
 
+use crate::{
+    skb::Skb,
+    verdict::{at_egress, at_ingress},
+};
+
 /// tc ingress of each task's host-side veth: what tasks send.
 #[classifier]
-fn from_task(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+fn from_task(ctx: TcContext) -> i32 {
+    at_ingress(task::sent(Skb::of(&ctx)))
 }
 
 /// tc egress of each task's host-side veth: what the node's stack sends to tasks.
 #[classifier]
-fn to_task(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+fn to_task(ctx: TcContext) -> i32 {
+    at_egress(task::received(Skb::of(&ctx)))
 }
 
 /// tc ingress of the uplink: VXLAN packets of the fast path and clients of published ports.
 #[classifier]
-fn uplink(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+fn uplink(ctx: TcContext) -> i32 {
+    at_ingress(ingress::from_uplink(Skb::of(&ctx)))
 }
 
 /// tc ingress of the VXLAN device: VXLAN packets of the general path.
 #[classifier]
-fn vxlan(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+fn vxlan(ctx: TcContext) -> i32 {
+    at_ingress(decap::general(Skb::of(&ctx)))
 }
 
 /// tc egress of the host link: the node's own sockets talking to published ports.
 #[classifier]
-fn from_host(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+fn from_host(ctx: TcContext) -> i32 {
+    at_egress(ingress::from_host(Skb::of(&ctx)))
 }
 
 /// A host socket connects, IPv4.
 #[cgroup_sock_addr(connect4)]
-fn connect4(_ctx: SockAddrContext) -> i32 {
-    1
+fn connect4(ctx: SockAddrContext) -> i32 {
+    let _ = host::redirect4(&ctx);
+    host::ALLOW
 }
 
 /// A host socket connects, IPv6: `::1` and IPv4-mapped addresses.
 #[cgroup_sock_addr(connect6)]
-fn connect6(_ctx: SockAddrContext) -> i32 {
-    1
+fn connect6(ctx: SockAddrContext) -> i32 {
+    let _ = host::redirect6(&ctx);
+    host::ALLOW
 }
 
 /// An unconnected host socket sends, IPv4 (and IPv4-mapped, which the kernel hands on).
 #[cgroup_sock_addr(sendmsg4)]
-fn sendmsg4(_ctx: SockAddrContext) -> i32 {
-    1
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let _ = host::redirect4(&ctx);
+    host::ALLOW
 }
 
 /// A host socket asks where a datagram came from, IPv4.
 #[cgroup_sock_addr(recvmsg4)]
-fn recvmsg4(_ctx: SockAddrContext) -> i32 {
-    1
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    let _ = host::restore4(&ctx);
+    host::ALLOW
 }
 
 /// A host socket asks where a datagram came from, IPv6.
 #[cgroup_sock_addr(recvmsg6)]
-fn recvmsg6(_ctx: SockAddrContext) -> i32 {
-    1
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    let _ = host::restore6(&ctx);
+    host::ALLOW
 }
 
 /// A host socket asks for its peer's address, IPv4.
 #[cgroup_sock_addr(getpeername4)]
-fn getpeername4(_ctx: SockAddrContext) -> i32 {
-    1
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    let _ = host::restore4(&ctx);
+    host::ALLOW
 }
 
 /// A host socket asks for its peer's address, IPv6.
 #[cgroup_sock_addr(getpeername6)]
-fn getpeername6(_ctx: SockAddrContext) -> i32 {
-    1
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    let _ = host::restore6(&ctx);
+    host::ALLOW
 }
 
 #[panic_handler]

@@ -71,3 +71,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::C
 /// Where host sockets believe that they send to.
 #[map]
 pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(65536, 0);
+
+/// The node's configuration; nothing while user space has not written any.
+#[inline(always)]
+pub fn node() -> Option<&'static NodeConfig> {
+    let node = CONFIG.get(0)?;
+    if node.uplink_ifindex == 0 { None } else { Some(node) }
+}

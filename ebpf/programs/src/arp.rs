@@ -1,0 +1,62 @@
+//! ARP (RFC 826) answered from the tables: the packet is turned round in place.
+
+use mesh_abi::{Counter, DropReason, GATEWAY_MAC, LocalEndpoint, v4_of};
+
+use crate::{
+    deliver,
+    header::{Arp, Ethernet},
+    key,
+    maps::{ENDPOINTS, NETWORKS},
+    parse::ETHERTYPE_ARP,
+    skb::{ETHERNET, Skb},
+    verdict::{Outcome, Verdict, count},
+};
+
+/// Ethernet, IPv4, their address lengths.
+const TYPES: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+const REQUEST: [u8; 2] = [0, 1];
+const REPLY: [u8; 2] = [0, 2];
+
+/// Answers what a task asks.
+#[inline(always)]
+pub fn answer(skb: Skb, task: &LocalEndpoint) -> Outcome {
+    let arp: Arp = skb.load(ETHERNET)?;
+    if arp.types != TYPES {
+        return Err(DropReason::Malformed);
+    }
+    let own = v4_of(&task.address);
+    if arp.sender_mac != task.mac || (arp.sender != own && arp.sender != [0; 4]) {
+        return Err(DropReason::SpoofedSource);
+    }
+    // Probes and announcements (RFC 5227) need no answer: addresses are leased, not found out.
+    if arp.operation != REQUEST || arp.sender != own || arp.target == own {
+        return Ok(Verdict::Consume);
+    }
+    let mac = owner(task.vni, arp.target).ok_or(DropReason::NoEndpoint)?;
+    skb.store(0, &Ethernet { to: task.mac, from: mac, kind: ETHERTYPE_ARP })?;
+    let reply = Arp {
+        types: TYPES,
+        operation: REPLY,
+        sender_mac: mac,
+        sender: arp.target,
+        target_mac: task.mac,
+        target: own,
+    };
+    skb.store(ETHERNET, &reply)?;
+    skb.for_this_host()?;
+    count(Counter::ArpAnswered);
+    Ok(Verdict::Task(task.ifindex))
+}
+
+/// The Ethernet address that stands for an address of a network.
+#[inline(always)]
+fn owner(vni: [u8; 4], target: [u8; 4]) -> Option<[u8; 6]> {
+    // SAFETY: values of maps without preallocation stay as they were until the program ends.
+    let (endpoint, network) =
+        unsafe { (ENDPOINTS.get(key::endpoint(vni, target)), NETWORKS.get(key::network(vni))) };
+    if let Some(endpoint) = endpoint {
+        return Some(endpoint.mac);
+    }
+    let gateway = network.is_some_and(|n| v4_of(&n.gateway) == target);
+    if gateway || deliver::vip(vni, target).is_some() { Some(GATEWAY_MAC) } else { None }
+}

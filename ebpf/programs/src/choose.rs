@@ -1,0 +1,65 @@
+//! Which backend a flow is given: the one it has, else the one that every node would choose.
+
+use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns};
+use mesh_abi::{BackendValue, ChoiceValue, Counter, DropReason, FlowKey, ServiceValue, backend_flags};
+
+use crate::{
+    hash,
+    maps::{BACKENDS, CHOICES, MAGLEV},
+    verdict::count,
+};
+
+/// Flow entries note the time of their last packet no more often than this, so that packets seldom dirty them.
+pub const TOUCH_NS: u64 = 1_000_000_000;
+
+/// The backend of the flow `key`; `opens` tells the first packet of a TCP connection.
+#[inline(always)]
+pub fn choose(
+    key: &FlowKey,
+    service: &ServiceValue,
+    opens: bool,
+) -> Result<&'static BackendValue, DropReason> {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let kept = kept(key, now);
+    if let Some(backend) = kept
+        && !(opens && backend.flags & backend_flags::DRAINING != 0)
+    {
+        return Ok(backend);
+    }
+    match from_table(key, service) {
+        Some((id, backend)) => {
+            let choice = ChoiceValue { last_seen: now, backend: id, reserved: 0 };
+            // A choice that cannot be kept is made again, alike, for the next packet.
+            let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
+            count(Counter::NewFlow);
+            Ok(backend)
+        }
+        // Only draining tasks are left: better one of those than none.
+        None => kept.ok_or(DropReason::NoBackend),
+    }
+}
+
+#[inline(always)]
+fn kept(key: &FlowKey, now: u64) -> Option<&'static BackendValue> {
+    let choice = CHOICES.get_ptr_mut(key)?;
+    // SAFETY: a map value, valid until the program ends; racing writers write the same kind of time.
+    let id = unsafe {
+        if now.wrapping_sub((*choice).last_seen) > TOUCH_NS {
+            (*choice).last_seen = now;
+        }
+        (*choice).backend
+    };
+    // SAFETY: values of a map without preallocation stay as they were until the program ends.
+    unsafe { BACKENDS.get(id) }
+}
+
+#[inline(always)]
+fn from_table(key: &FlowKey, service: &ServiceValue) -> Option<(u32, &'static BackendValue)> {
+    if service.table_len == 0 {
+        return None;
+    }
+    let id = *MAGLEV.get(service.table_base + hash::flow(key) % service.table_len)?;
+    // SAFETY: see `kept`.
+    unsafe { BACKENDS.get(id) }.map(|backend| (id, backend))
+}

@@ -1,0 +1,117 @@
+//! Map keys, put together word by word.
+//!
+//! Runs of constant zeros become calls of `memset`, a byte loop that the verifier walks through again and again; zeros
+//! whose value the compiler cannot see become plain stores.
+
+use mesh_abi::{
+    Address, EndpointKey, FlowKey, HostAddressKey, LocalEndpoint, NetworkKey, PUBLISHED, PeerKey, ServiceKey,
+};
+
+use crate::parse::Packet;
+
+/// Zero, unknown to the compiler.
+#[inline(always)]
+pub fn zero() -> u32 {
+    let zero = 0;
+    // SAFETY: a local variable.
+    unsafe { core::ptr::read_volatile(&raw const zero) }
+}
+
+/// The mapped form of an IPv4 address, as [`mesh_abi::v4_mapped`] makes it.
+#[inline(always)]
+pub fn mapped(address: [u8; 4]) -> Address {
+    bytes([zero(), zero(), u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(address)])
+}
+
+/// An address from its words.
+#[inline(always)]
+pub fn bytes(words: [u32; 4]) -> Address {
+    // SAFETY: the same size, and every pattern of bits is an address.
+    unsafe { core::mem::transmute::<[u32; 4], Address>(words) }
+}
+
+/// The words of an address that is aligned to four: within a map's key or value, or made here.
+#[inline(always)]
+pub fn words(a: &Address) -> [u32; 4] {
+    [
+        u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
+        u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
+        u32::from_ne_bytes([a[8], a[9], a[10], a[11]]),
+        u32::from_ne_bytes([a[12], a[13], a[14], a[15]]),
+    ]
+}
+
+#[inline(always)]
+pub fn endpoint(vni: [u8; 4], address: [u8; 4]) -> EndpointKey {
+    EndpointKey { vni, address: mapped(address) }
+}
+
+#[inline(always)]
+pub fn network(vni: [u8; 4]) -> NetworkKey {
+    NetworkKey { vni }
+}
+
+#[inline(always)]
+pub fn peer(vtep: [u8; 4]) -> PeerKey {
+    PeerKey { vtep: mapped(vtep) }
+}
+
+#[inline(always)]
+pub fn host_address(address: [u8; 4]) -> HostAddressKey {
+    HostAddressKey { address: mapped(address) }
+}
+
+/// Every port of a VIP.
+#[inline(always)]
+pub fn vip(vni: [u8; 4], address: [u8; 4]) -> ServiceKey {
+    ServiceKey { vni, address: mapped(address), port: [0; 2], protocol: 0, reserved: 0 }
+}
+
+/// A published port, at any address.
+#[inline(always)]
+pub fn published(port: [u8; 2], protocol: u8) -> ServiceKey {
+    let z = zero();
+    ServiceKey { vni: z.to_ne_bytes(), address: bytes([z, z, z, z]), port, protocol, reserved: 0 }
+}
+
+/// The flow that a packet belongs to as it looks now.
+#[inline(always)]
+pub fn flow(packet: &Packet, scope: [u8; 4]) -> FlowKey {
+    FlowKey {
+        source: mapped(packet.tuple.source),
+        destination: mapped(packet.tuple.destination),
+        scope,
+        source_port: packet.tuple.source_port,
+        destination_port: packet.tuple.destination_port,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    }
+}
+
+/// The flow to a published port that a packet, translated already, answers.
+#[inline(always)]
+pub fn asked(packet: &Packet) -> FlowKey {
+    FlowKey {
+        source: mapped(packet.tuple.destination),
+        destination: mapped(packet.tuple.source),
+        scope: PUBLISHED,
+        source_port: packet.tuple.destination_port,
+        destination_port: packet.tuple.source_port,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    }
+}
+
+/// The flow of a task's replies to a client.
+#[inline(always)]
+pub fn reply(task: &LocalEndpoint, port: [u8; 2], client: ([u8; 4], [u8; 2]), protocol: u8) -> FlowKey {
+    FlowKey {
+        source: task.address,
+        destination: mapped(client.0),
+        scope: task.vni,
+        source_port: port,
+        destination_port: client.1,
+        protocol,
+        reserved: [0; 3],
+    }
+}

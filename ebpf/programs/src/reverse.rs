@@ -1,0 +1,111 @@
+//! How the replies of translated flows are translated back.
+//!
+//! The first packet of a flow towards a task writes the entry under which its replies will be looked up. Two clients'
+//! flows can look the same to the task (one client port, through two nodes, to the same task): then the second one is
+//! given another source port, found again by its packets among the same few candidates.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
+use mesh_abi::{DropReason, FlowKey, ReturnPath, ReverseValue};
+
+use crate::{choose::TOUCH_NS, hash, maps::REVERSE};
+
+/// Source ports tried for one flow, its own included.
+const CANDIDATES: u32 = 4;
+/// When all are taken, one whose flow was silent for so long is given away.
+const SILENT_NS: u64 = 120_000_000_000;
+/// Ports below are left to services.
+const FIRST_PORT: u32 = 1024;
+
+/// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task.
+///
+/// `reply` is the reply's key, its destination port the client's own; `value` is what replies become.
+#[inline(always)]
+pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue) -> Result<[u8; 2], DropReason> {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    value.last_seen = now;
+    let mut free = None;
+    let mut silent = None;
+    let mut oldest = now.saturating_sub(SILENT_NS);
+    let mut candidate = value.destination_port;
+    for _ in 0..CANDIDATES {
+        reply.destination_port = candidate;
+        match REVERSE.get_ptr_mut(&*reply) {
+            None => {
+                if free.is_none() {
+                    free = Some(candidate);
+                }
+            }
+            Some(entry) => {
+                // SAFETY: a map value, valid until the program ends.
+                let entry = unsafe { &mut *entry };
+                if same_flow(entry, value) {
+                    refresh(entry, value, now);
+                    return Ok(candidate);
+                }
+                if entry.last_seen < oldest {
+                    oldest = entry.last_seen;
+                    silent = Some(candidate);
+                }
+            }
+        }
+        candidate = next_candidate(candidate, value);
+    }
+    let (port, flags) = match (free, silent) {
+        (Some(port), _) => (port, BPF_NOEXIST),
+        (None, Some(port)) => (port, BPF_ANY),
+        (None, None) => return Err(DropReason::NoFreePort),
+    };
+    reply.destination_port = port;
+    // NOEXIST fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
+    REVERSE.insert(&*reply, &*value, u64::from(flags)).map_err(|_| DropReason::FlowTableFull)?;
+    Ok(port)
+}
+
+/// The entry for a reply as a task sent it.
+#[inline(always)]
+pub fn find(reply: &FlowKey) -> Option<&'static ReverseValue> {
+    let entry = REVERSE.get_ptr_mut(reply)?;
+    // SAFETY: a map value, valid until the program ends.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        if now.wrapping_sub((*entry).last_seen) > TOUCH_NS {
+            (*entry).last_seen = now;
+        }
+        Some(&*entry)
+    }
+}
+
+/// A flow is known by both its ends; the node it comes through may change.
+#[inline(always)]
+fn same_flow(a: &ReverseValue, b: &ReverseValue) -> bool {
+    a.source_port == b.source_port
+        && a.destination_port == b.destination_port
+        && a.destination == b.destination
+        && a.source == b.source
+        && (a.path == ReturnPath::Network as u8) == (b.path == ReturnPath::Network as u8)
+}
+
+#[inline(always)]
+fn refresh(entry: &mut ReverseValue, value: &ReverseValue, now: u64) {
+    if entry.path != value.path || entry.vtep != value.vtep {
+        entry.vtep = value.vtep;
+        entry.path = value.path;
+    }
+    if now.wrapping_sub(entry.last_seen) > TOUCH_NS {
+        entry.last_seen = now;
+    }
+}
+
+/// The candidate after `port`: depends on both ends of the flow, so that colliding flows part ways.
+#[inline(always)]
+fn next_candidate(port: [u8; 2], value: &ReverseValue) -> [u8; 2] {
+    let s = &value.source;
+    let front = u32::from_le_bytes([s[12], s[13], s[14], s[15]]);
+    let ports = u32::from_le_bytes([port[0], port[1], value.source_port[0], value.source_port[1]]);
+    let number = FIRST_PORT + hash::again(front ^ ports) % (65536 - FIRST_PORT);
+    (number as u16).to_be_bytes()
+}

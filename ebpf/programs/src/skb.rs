@@ -1,0 +1,143 @@
+//! The packet in the kernel's hands: checked reads and writes by offset.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::generated::{
+        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use mesh_abi::DropReason;
+
+use crate::header::Header;
+
+/// Length of an Ethernet header, and so the offset of the IP header.
+pub const ETHERNET: u32 = 14;
+/// `PACKET_HOST` of linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+
+/// A packet that a tc program was called for.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub fn of(context: &TcContext) -> Self {
+        Self(context.skb.skb)
+    }
+
+    /// The kernel's own pointer, for helpers.
+    #[inline(always)]
+    pub fn raw(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    /// Bytes from the Ethernet header to the end.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        // SAFETY: the context is valid for as long as the program runs, here and below.
+        unsafe { (*self.0).len }
+    }
+
+    /// The interface that the program is attached to.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Payload bytes of each segment of a packet that is still to be segmented; 0 for others.
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// Reads a header; a packet that ends before is malformed.
+    #[inline(always)]
+    pub fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
+        let mut header = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all bytes, or fails.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, header.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
+        if failed != 0 {
+            return Err(DropReason::Malformed);
+        }
+        // SAFETY: written just now; every pattern of bits is a header.
+        Ok(unsafe { header.assume_init() })
+    }
+
+    /// Overwrites bytes with a header.
+    #[inline(always)]
+    pub fn store<T: Header>(self, offset: u32, header: &T) -> Result<(), DropReason> {
+        let from = core::ptr::from_ref(header).cast();
+        // SAFETY: the helper reads as many bytes as the header has.
+        done(unsafe { bpf_skb_store_bytes(self.0, offset, from, size_of::<T>() as u32, 0) })
+    }
+
+    /// Marks the packet as meant for this machine, whatever its Ethernet address says.
+    #[inline(always)]
+    pub fn for_this_host(self) -> Result<(), DropReason> {
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_skb_change_type(self.0, PACKET_HOST) })
+    }
+
+    /// Inserts (or, when negative, removes) bytes behind the Ethernet header.
+    #[inline(always)]
+    pub fn adjust_room(self, by: i32, flags: u64) -> Result<(), DropReason> {
+        // SAFETY: plain helper call; no pointer into the packet is kept anywhere.
+        done(unsafe { bpf_skb_adjust_room(self.0, by, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Corrects an IPv4 header's checksum for four bytes that change.
+    #[inline(always)]
+    pub fn fix_ip_checksum(self, offset: u32, from: [u8; 4], to: [u8; 4]) -> Result<(), DropReason> {
+        let (from, to) = (u64::from(u32::from_ne_bytes(from)), u64::from(u32::from_ne_bytes(to)));
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_l3_csum_replace(self.0, offset, from, to, 4) })
+    }
+
+    /// Corrects a transport checksum for an address of the pseudo header that changes.
+    #[inline(always)]
+    pub fn fix_pseudo_checksum(
+        self,
+        offset: u32,
+        from: [u8; 4],
+        to: [u8; 4],
+        zero_is_none: bool,
+    ) -> Result<(), DropReason> {
+        let (from, to) = (u64::from(u32::from_ne_bytes(from)), u64::from(u32::from_ne_bytes(to)));
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | mangled(zero_is_none) | 4;
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_l4_csum_replace(self.0, offset, from, to, flags) })
+    }
+
+    /// Corrects a transport checksum for two bytes of its own that change.
+    #[inline(always)]
+    pub fn fix_checksum(
+        self,
+        offset: u32,
+        from: [u8; 2],
+        to: [u8; 2],
+        zero_is_none: bool,
+    ) -> Result<(), DropReason> {
+        let (from, to) = (u64::from(u16::from_ne_bytes(from)), u64::from(u16::from_ne_bytes(to)));
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_l4_csum_replace(self.0, offset, from, to, mangled(zero_is_none) | 2) })
+    }
+}
+
+/// UDP's checksum of zero means none (RFC 768) and must stay so.
+#[inline(always)]
+fn mangled(zero_is_none: bool) -> u64 {
+    if zero_is_none { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
+}
+
+#[inline(always)]
+fn done(code: i64) -> Result<(), DropReason> {
+    if code == 0 { Ok(()) } else { Err(DropReason::HelperFailed) }
+}

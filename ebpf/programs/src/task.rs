@@ -1,0 +1,175 @@
+//! What tasks send, and what the node's stack sends to tasks.
+
+use mesh_abi::{
+    Counter, DropReason, GATEWAY_MAC, LocalEndpoint, NodeConfig, RETURN_VNI, ReturnPath, ReverseValue,
+    ServiceValue, Steering, SteeringKind, network_flags, v4_of,
+};
+
+use crate::{
+    arp,
+    choose::choose,
+    deliver::{self, Origin},
+    echo,
+    encap::{self, Envelope},
+    header::{Ethernet, Macs},
+    key,
+    maps::{ENDPOINTS, LOCAL_BY_IFINDEX, NETWORKS, node},
+    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Packet, Tuple},
+    reverse,
+    skb::{ETHERNET, Skb},
+    translate::translate,
+    verdict::{Outcome, Verdict, count},
+};
+
+/// A packet that a task sent.
+#[inline(always)]
+pub fn sent(skb: Skb) -> Outcome {
+    let Some(node) = node() else { return Ok(Verdict::Pass) };
+    // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
+    let task = unsafe { LOCAL_BY_IFINDEX.get(skb.ifindex()) }.ok_or(DropReason::SpoofedSource)?;
+    let ethernet: Ethernet = skb.load(0)?;
+    if ethernet.from != task.mac {
+        return Err(DropReason::SpoofedSource);
+    }
+    match ethernet.kind {
+        ETHERTYPE_ARP => return arp::answer(skb, task),
+        ETHERTYPE_IPV4 => {}
+        _ => return Err(DropReason::Unsupported),
+    }
+    let mut packet = Packet::read(skb, ETHERNET)?;
+    if packet.tuple.source != v4_of(&task.address) {
+        return Err(DropReason::SpoofedSource);
+    }
+    if !packet.fragment
+        && let Some(back) = reverse::find(&key::flow(&packet, task.vni))
+    {
+        return reply(skb, node, task, &mut packet, back);
+    }
+    let to = packet.tuple.destination;
+    // SAFETY: see above.
+    if unsafe { ENDPOINTS.get(key::endpoint(task.vni, to)) }.is_some() {
+        return deliver::to_endpoint(skb, node, &packet, task.vni, &task.mac);
+    }
+    if let Some(service) = deliver::vip(task.vni, to) {
+        return to_vip(skb, node, task, &mut packet, service);
+    }
+    outwards(skb, task, &mut packet)
+}
+
+/// A reply whose flow was translated on its way in.
+#[inline(always)]
+fn reply(
+    skb: Skb,
+    node: &NodeConfig,
+    task: &LocalEndpoint,
+    packet: &mut Packet,
+    back: &ReverseValue,
+) -> Outcome {
+    let new = Tuple {
+        source: v4_of(&back.source),
+        destination: v4_of(&back.destination),
+        source_port: back.source_port,
+        destination_port: back.destination_port,
+    };
+    translate(skb, packet, &new)?;
+    count(Counter::Reply);
+    const NETWORK: u8 = ReturnPath::Network as u8;
+    const UPLINK: u8 = ReturnPath::Uplink as u8;
+    const HOST: u8 = ReturnPath::Host as u8;
+    let kind = match back.path {
+        NETWORK => return deliver::to_endpoint(skb, node, packet, task.vni, &GATEWAY_MAC),
+        UPLINK => return Ok(Verdict::Out(node.uplink_ifindex)),
+        HOST => return to_host_socket(skb, node),
+        path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
+        _ => SteeringKind::Published,
+    };
+    let steering = Steering { endpoint: task.id, generation: task.generation, kind };
+    let envelope = Envelope { vtep: back.vtep, vni: RETURN_VNI, macs: Macs::of(steering) };
+    encap::send(skb, node, packet, &envelope)
+}
+
+/// To a socket of this node, as if it had come in by the host link.
+#[inline(always)]
+pub fn to_host_socket(skb: Skb, node: &NodeConfig) -> Outcome {
+    skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
+    Ok(Verdict::Host(node.host_ifindex))
+}
+
+#[inline(always)]
+fn to_vip(
+    skb: Skb,
+    node: &NodeConfig,
+    task: &LocalEndpoint,
+    packet: &mut Packet,
+    service: &ServiceValue,
+) -> Outcome {
+    if packet.fragment {
+        return Err(DropReason::Fragment);
+    }
+    let backend = choose(&key::flow(packet, task.vni), service, packet.opens)?;
+    count(Counter::Vip);
+    let origin = Origin { path: ReturnPath::Network, vtep: node.vtep, target_port: service.target_port };
+    deliver::to_backend(skb, node, packet, backend, (SteeringKind::Vip, &origin))
+}
+
+/// To an address that is no endpoint and no VIP: the gateway, nobody, or the world outside.
+#[inline(always)]
+fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Outcome {
+    // SAFETY: see `sent`.
+    let network = unsafe { NETWORKS.get(key::network(task.vni)) }.ok_or(DropReason::UnknownVni)?;
+    let to = packet.tuple.destination;
+    if to == v4_of(&network.gateway) {
+        return echo::answer(skb, task, packet);
+    }
+    if in_subnet(to, v4_of(&network.subnet), network.prefix_len) {
+        return Err(DropReason::NoEndpoint);
+    }
+    // Multicast and the limited broadcast stay within a network, and this version does not carry them.
+    if to[0] >= 224 {
+        return Err(DropReason::Unsupported);
+    }
+    if network.flags & network_flags::INTERNAL != 0 || task.egress == [0; 4] {
+        return Err(DropReason::Internal);
+    }
+    let new = Tuple { source: task.egress, ..packet.tuple };
+    translate(skb, packet, &new)?;
+    skb.for_this_host()?;
+    count(Counter::Egress);
+    Ok(Verdict::Pass)
+}
+
+/// Whether an IPv4 address is in a subnet whose prefix length counts mapped bits.
+#[inline(always)]
+fn in_subnet(address: [u8; 4], subnet: [u8; 4], prefix_len: u8) -> bool {
+    let host_bits = 128 - u32::from(prefix_len);
+    if host_bits >= 32 {
+        return true;
+    }
+    (u32::from_be_bytes(address) ^ u32::from_be_bytes(subnet)) >> host_bits == 0
+}
+
+/// A packet that leaves the node's stack towards a task: an answer from outside, or one that `from_host` has
+/// translated already.
+#[inline(always)]
+pub fn received(skb: Skb) -> Outcome {
+    if node().is_none() {
+        return Ok(Verdict::Pass);
+    }
+    let ethernet: Ethernet = skb.load(0)?;
+    if ethernet.from == GATEWAY_MAC {
+        return Ok(Verdict::Pass);
+    }
+    // SAFETY: see `sent`.
+    let task = unsafe { LOCAL_BY_IFINDEX.get(skb.ifindex()) }.ok_or(DropReason::StaleEndpoint)?;
+    if ethernet.kind != ETHERTYPE_IPV4 {
+        return Ok(Verdict::Consume);
+    }
+    let mut packet = Packet::read(skb, ETHERNET)?;
+    if task.egress == [0; 4] || packet.tuple.destination != task.egress {
+        return Ok(Verdict::Consume);
+    }
+    let new = Tuple { destination: v4_of(&task.address), ..packet.tuple };
+    translate(skb, &mut packet, &new)?;
+    skb.store(0, &Macs { to: task.mac, from: GATEWAY_MAC })?;
+    Ok(Verdict::Pass)
+}
