@@ -1,1 +1,47 @@
-fn main() {}
+//! `meshctl`, the command line of meshd. It talks to the daemon of its own node, over a unix socket.
+//!
+//! Noun, then verb; one file per verb. Every verb prints a page or a table for people, and with `--format json` what
+//! the types of [`report`] say, for programs. Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 the daemon
+//! cannot be reached; `run` ends with the code of its command, 126 or 127 when that cannot be started.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod cli;
+mod completion;
+mod context;
+mod daemon;
+mod detach;
+mod failure;
+mod filter;
+mod init;
+mod join;
+mod join_token;
+mod label;
+mod leave;
+mod name;
+mod namespace;
+mod network;
+mod node;
+mod output;
+mod publish;
+mod removal;
+mod report;
+mod run;
+mod sandbox;
+mod service;
+mod status;
+mod task;
+mod task_options;
+mod unpublish;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::print(&error),
+    }
+}

@@ -1,0 +1,98 @@
+//! The whole command line.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    attach, completion,
+    context::{Context, Options},
+    detach, init, join, join_token, leave, network, node, publish, run, service, status, task, unpublish,
+};
+
+/// Networks, published ports and tasks of a meshd cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "meshctl",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  meshctl init --advertise-addr 192.168.1.10
+  meshctl network create --driver overlay --subnet 10.10.3.0/24 prod
+  meshctl service create --network prod --publish 80:80 web
+  meshctl run --network prod --service web -- nginx -g 'daemon off;'
+
+Names, ids and unambiguous beginnings of ids mean the same object.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 69 the daemon cannot be reached."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+    Join(join::Args),
+    Leave(leave::Args),
+    Status(status::Args),
+    JoinToken(join_token::Args),
+    /// Nodes of the cluster
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Networks that tasks share
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Services: names, virtual addresses and published ports for groups of tasks
+    #[command(subcommand)]
+    Service(service::Command),
+    Publish(publish::Args),
+    Unpublish(unpublish::Args),
+    Attach(attach::Args),
+    Detach(detach::Args),
+    Run(run::Args),
+    /// Tasks: namespaces attached to networks
+    #[command(subcommand)]
+    Task(task::Command),
+    Completion(completion::Args),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn execute(self) -> Result<()> {
+        let context = Context::new(self.options);
+        match self.command {
+            Command::Run(args) => run::run(&args, &context),
+            Command::Completion(args) => completion::run(&args, &context),
+            command => context.block_on(command.execute(&context))?,
+        }
+    }
+}
+
+impl Command {
+    async fn execute(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Init(args) => init::run(args, context).await,
+            Command::Join(args) => join::run(args, context).await,
+            Command::Leave(args) => leave::run(&args, context).await,
+            Command::Status(args) => status::run(&args, context).await,
+            Command::JoinToken(args) => join_token::run(&args, context).await,
+            Command::Node(command) => command.run(context).await,
+            Command::Network(command) => command.run(context).await,
+            Command::Service(command) => command.run(context).await,
+            Command::Publish(args) => publish::run(args, context).await,
+            Command::Unpublish(args) => unpublish::run(args, context).await,
+            Command::Attach(args) => attach::run(args, context).await,
+            Command::Detach(args) => detach::run(args, context).await,
+            Command::Task(command) => command.run(context).await,
+            Command::Run(args) => run::run(&args, context),
+            Command::Completion(args) => completion::run(&args, context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

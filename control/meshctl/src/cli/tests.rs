@@ -1,0 +1,99 @@
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use super::Cli;
+
+fn parse(words: &str) -> Result<Cli, ErrorKind> {
+    let words = std::iter::once("meshctl").chain(words.split_whitespace());
+    Cli::try_parse_from(words).map_err(|error| error.kind())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_verb_has_examples() {
+    fn check(command: &clap::Command, path: &str) {
+        let verbs: Vec<_> = command.get_subcommands().collect();
+        if verbs.is_empty() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:") && help.contains(path), "{path}: {help}");
+        }
+        for verb in verbs {
+            check(verb, &format!("{path} {}", verb.get_name()));
+        }
+    }
+    check(&Cli::command(), "meshctl");
+}
+
+#[test]
+fn accepts() {
+    for words in [
+        "init",
+        "init --advertise-addr eth0 --data-path-addr 10.0.0.1 --listen-addr 0.0.0.0:2377 --name n1",
+        "init --default-addr-pool 10.64.0.0/10",
+        "join --token T --advertise-addr 192.168.1.2 192.168.1.1:2377 192.168.1.3",
+        "leave --force",
+        "status",
+        "join-token",
+        "join-token --rotate --quiet manager",
+        "node ls",
+        "node inspect",
+        "node rm n1 n2",
+        "network create --driver overlay --subnet 10.10.3.0/24 prod",
+        "network create --subnet 10.10.3.0/24 --gateway 10.10.3.9 --attachable --internal --label a=b --opt mtu=1400 x",
+        "network ls -q --filter name=prod",
+        "network inspect prod",
+        "network rm a b",
+        "service create --network a --network b --alias w --publish 80:80 --publish 53:53/udp --endpoint-mode dnsrr web",
+        "service ps web",
+        "publish 8080:80/udp web",
+        "publish published=8080,target=80,protocol=udp web",
+        "unpublish 8080/udp",
+        "unpublish 8080 web",
+        "attach --network a --name t --ip 10.10.3.9 --alias x red",
+        "attach --service web 4711",
+        "detach t",
+        "run --network a --service s --name t -- curl -v http://web/",
+        "run --network a curl -v http://web/",
+        "task ls --network a --service b",
+        "completion zsh",
+        "--socket /x --format json node ls",
+        "node ls --format json --socket /x",
+    ] {
+        assert!(parse(words).is_ok(), "{words}: {:?}", parse(words).err());
+    }
+}
+
+#[test]
+fn refuses() {
+    use ErrorKind::{InvalidValue, MissingRequiredArgument, UnknownArgument, ValueValidation};
+    for (words, kind) in [
+        ("join 192.168.1.1", MissingRequiredArgument),
+        ("join --token T", MissingRequiredArgument),
+        ("network create", MissingRequiredArgument),
+        ("network create --driver bridge x", InvalidValue),
+        ("network create --subnet 10.10.3.1/24 x", ValueValidation),
+        ("network create --subnet 10.10.3.0 x", ValueValidation),
+        ("network create --opt vni=3 x", ValueValidation),
+        ("network create -prod", UnknownArgument),
+        ("network create prod/1", ValueValidation),
+        ("network ls --filter scope=swarm", ValueValidation),
+        ("publish 80:x web", ValueValidation),
+        ("publish 80:80/icmp web", ValueValidation),
+        ("publish 80:80", MissingRequiredArgument),
+        ("unpublish 80:80", ValueValidation),
+        ("attach red", MissingRequiredArgument),
+        ("attach --network a --ip 10.10.3 red", ValueValidation),
+        ("run -- true", MissingRequiredArgument),
+        ("run --network a", MissingRequiredArgument),
+        ("run --netwrok a -- true", UnknownArgument),
+        ("completion powershell", InvalidValue),
+        ("node ls --format yaml", InvalidValue),
+    ] {
+        assert_eq!(parse(words).err(), Some(kind), "{words}");
+    }
+    let empty = Cli::try_parse_from(["meshctl", "network", "rm", ""]).map_err(|error| error.kind());
+    assert_eq!(empty.err(), Some(ValueValidation));
+}

@@ -1,0 +1,74 @@
+//! The daemon of this node.
+
+use std::{error::Error as _, future::Future, io, path::Path, time::Duration};
+
+use mesh_api::{
+    transport::unix_connect,
+    v1::{control_client::ControlClient, local_client::LocalClient},
+};
+use tokio::time::timeout;
+use tonic::{Response, Status, transport::Channel};
+
+use crate::failure::{Failure, unreachable};
+
+/// Longest wait for an answer: joining asks other nodes, which have time-outs of their own below this.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A view of thousands of nodes and endpoints passes tonic's 4 MiB.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+/// A connection to it.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    channel: Channel,
+}
+
+impl Daemon {
+    /// Connects to the daemon that listens on `socket`.
+    pub async fn connect(socket: &Path) -> Result<Self, Failure> {
+        match unix_connect(socket).await {
+            Ok(channel) => Ok(Self { channel }),
+            Err(error) => Err(unreachable(socket, cause(&error))),
+        }
+    }
+
+    /// The daemon's own service.
+    pub fn local(&self) -> LocalClient<Channel> {
+        LocalClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    /// Changes of the cluster, by way of the daemon.
+    pub fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+}
+
+/// Waits for the answer to a call.
+pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
+    match timeout(ANSWER, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        // Only what the client itself met has a source; the daemon's refusals come as a code and words.
+        Ok(Err(status)) if status.source().is_some() => Err(Failure::Lost),
+        Ok(Err(status)) => Err(refused(&status)),
+        Err(_) => Err(Failure::Silent(ANSWER.as_secs())),
+    }
+}
+
+fn refused(status: &Status) -> Failure {
+    let message = match status.message() {
+        "" => format!("refused: {}", status.code().description()),
+        text => text.to_owned(),
+    };
+    Failure::Refused { code: status.code(), message }
+}
+
+/// The operating system's answer, wherever in the chain it is.
+fn cause(error: &(dyn std::error::Error + 'static)) -> io::ErrorKind {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.kind();
+        }
+        next = error.source();
+    }
+    io::ErrorKind::TimedOut
+}

@@ -1,0 +1,74 @@
+//! `meshctl init`.
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+use mesh_api::v1::{InitRequest, InitResponse};
+use mesh_types::Name;
+use serde::Serialize;
+
+use crate::{context::Context, daemon::answer, join_token};
+
+/// Make a cluster, with this node as its first manager
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshctl init
+  meshctl init --advertise-addr 192.168.1.10
+  meshctl init --advertise-addr eth1 --default-addr-pool 10.64.0.0/10
+
+Nodes must reach each other on 2377/tcp (managers), 7946/tcp and udp, and 4789/udp.")]
+pub struct Args {
+    /// Address or interface where other nodes reach this one [default: that of the only uplink]
+    #[arg(long, value_name = "ADDRESS|INTERFACE")]
+    advertise_addr: Option<String>,
+    /// Address or interface for the tasks' traffic [default: the advertised address]
+    #[arg(long, value_name = "ADDRESS|INTERFACE")]
+    data_path_addr: Option<String>,
+    /// Where managers listen [default: 0.0.0.0:2377]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    listen_addr: Option<String>,
+    /// Name of this node [default: its host name]
+    #[arg(long)]
+    name: Option<Name>,
+    /// Where subnets of networks come from when none is asked for [default: 10.0.0.0/8]
+    #[arg(long, value_name = "SUBNET")]
+    default_addr_pool: Option<IpNet>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    cluster_id: String,
+    node_id: String,
+    worker_token: String,
+    managers: Vec<String>,
+}
+
+/// Asks the daemon and prints the command for others to join.
+pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let request = InitRequest {
+        name: args.name.map(String::from).unwrap_or_default(),
+        advertise_addr: args.advertise_addr.unwrap_or_default(),
+        data_path_addr: args.data_path_addr.unwrap_or_default(),
+        listen_addr: args.listen_addr.map(with_port).unwrap_or_default(),
+        default_addr_pool: args.default_addr_pool.map(|pool| pool.to_string()).unwrap_or_default(),
+    };
+    let daemon = context.daemon().await?;
+    let response = answer(daemon.local().init(request)).await.context("cannot make a cluster")?;
+    let InitResponse { cluster_id, node_id, worker_token, managers } = response;
+    context.show(&Report { cluster_id, node_id, worker_token, managers }, |report| {
+        format!(
+            "Cluster initialized: this node ({}) is now a manager.\n\n{}\
+             To add a manager, run `meshctl join-token manager` here and follow the instructions.\n",
+            report.node_id,
+            join_token::instructions("worker", &report.worker_token, &report.managers),
+        )
+    })
+}
+
+/// An address alone gets the managers' port.
+fn with_port(address: String) -> String {
+    match address.parse::<std::net::IpAddr>() {
+        Ok(ip) => std::net::SocketAddr::new(ip, mesh_types::MANAGER_PORT).to_string(),
+        Err(_) => address,
+    }
+}

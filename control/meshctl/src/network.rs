@@ -1,0 +1,31 @@
+//! `meshctl network`.
+
+mod create;
+mod inspect;
+mod ls;
+mod rm;
+
+use anyhow::Result;
+
+use crate::context::Context;
+
+/// Its verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Create(create::Args),
+    Ls(ls::Args),
+    Inspect(inspect::Args),
+    Rm(rm::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Create(args) => create::run(args, context).await,
+            Command::Ls(args) => ls::run(&args, context).await,
+            Command::Inspect(args) => inspect::run(&args, context).await,
+            Command::Rm(args) => rm::run(args, context).await,
+        }
+    }
+}

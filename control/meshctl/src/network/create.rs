@@ -1,0 +1,132 @@
+//! `meshctl network create`.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use ipnet::IpNet;
+use mesh_api::v1::{self, CreateNetworkRequest};
+use mesh_types::{Name, Network, Subnet};
+
+use crate::{context::Context, daemon::answer, failure::Failure, label, report::NetworkReport};
+
+/// Make a network that tasks on all nodes can share
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshctl network create --driver overlay --subnet 10.10.3.0/24 prod
+  meshctl network create --subnet 10.10.4.0/24 --gateway 10.10.4.254 --attachable test
+  meshctl network create --internal --opt mtu=1400 db")]
+pub struct Args {
+    /// Driver
+    #[arg(long, short, value_enum, default_value_t)]
+    driver: Driver,
+    /// Subnet, such as 10.10.3.0/24; may be repeated, one per family [default: the next free one of the pool]
+    #[arg(long, value_parser = subnet)]
+    subnet: Vec<IpNet>,
+    /// Gateway of the subnet that it is in; may be repeated [default: the first address]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<IpAddr>,
+    /// Let tasks of no service join
+    #[arg(long)]
+    attachable: bool,
+    /// Without a way out
+    #[arg(long)]
+    internal: bool,
+    /// Label; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label::parse)]
+    label: Vec<(String, String)>,
+    /// Option of the driver: mtu=BYTES
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = opt)]
+    opt: Vec<u16>,
+    /// Name of the network
+    name: Name,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Driver {
+    #[default]
+    Overlay,
+}
+
+fn subnet(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text.parse().map_err(|_| format!("{text:?} is not a subnet such as 10.10.3.0/24"))?;
+    Subnet::new(net, None).map(|subnet| subnet.net()).map_err(|error| error.to_string())
+}
+
+fn opt(text: &str) -> Result<u16, String> {
+    let Some(bytes) = text.strip_prefix("mtu=") else {
+        return Err(format!("{text:?} is not an option of the driver; there is mtu=BYTES"));
+    };
+    bytes.parse().map_err(|_| format!("{bytes:?} is not a number of bytes up to 65535"))
+}
+
+/// Asks a manager, by way of the daemon, and prints the network's id.
+pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let Driver::Overlay = args.driver;
+    let subnets = subnets(&args.subnet, &args.gateway)?;
+    let request = CreateNetworkRequest {
+        name: args.name.to_string(),
+        subnets: subnets.iter().map(v1::Subnet::from).collect(),
+        attachable: args.attachable,
+        internal: args.internal,
+        mtu: args.opt.last().copied().unwrap_or_default().into(),
+        labels: args.label.into_iter().collect(),
+    };
+    let daemon = context.daemon().await?;
+    let network = answer(daemon.control().create_network(request))
+        .await
+        .with_context(|| format!("cannot create network {}", args.name))?;
+    let network = Network::try_from(network).context("the daemon's answer makes no sense")?;
+    context.show(&NetworkReport::new(&network), |network| network.id.clone())
+}
+
+/// Gives each gateway to the subnet that holds it.
+fn subnets(nets: &[IpNet], gateways: &[IpAddr]) -> Result<Vec<Subnet>, Failure> {
+    let usage = |text: String| Failure::Usage(text);
+    for gateway in gateways {
+        if !nets.iter().any(|net| net.contains(gateway)) {
+            return Err(usage(format!("gateway {gateway} is in none of the subnets given")));
+        }
+    }
+    let with_gateway = |net: &IpNet| {
+        let mut own = gateways.iter().filter(|gateway| net.contains(*gateway));
+        let gateway = own.next().copied();
+        if let Some(second) = own.next() {
+            return Err(usage(format!("subnet {net} has a gateway already, {second} is one too many")));
+        }
+        Subnet::new(*net, gateway).map_err(|error| usage(error.to_string()))
+    };
+    nets.iter().map(with_gateway).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_find_their_subnets() {
+        let nets = ["10.10.3.0/24", "fd00:3::/64"].map(|net| subnet(net).unwrap());
+        let made = subnets(&nets, &["fd00:3::9".parse().unwrap()]).unwrap();
+        assert_eq!(made[0].gateway(), "10.10.3.1".parse::<IpAddr>().unwrap());
+        assert_eq!(made[1].gateway(), "fd00:3::9".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn gateways_that_fit_nowhere_are_named() {
+        let nets = [subnet("10.10.3.0/24").unwrap()];
+        let refused = |gateways: &[&str]| {
+            let gateways: Vec<IpAddr> = gateways.iter().map(|g| g.parse().unwrap()).collect();
+            subnets(&nets, &gateways).unwrap_err().to_string()
+        };
+        assert!(refused(&["10.10.4.1"]).contains("10.10.4.1"));
+        assert!(refused(&["10.10.3.255"]).contains("10.10.3.255"));
+        assert!(refused(&["10.10.3.1", "10.10.3.2"]).contains("10.10.3.2"));
+    }
+
+    #[test]
+    fn malformed_subnets_say_what_was_meant() {
+        assert!(subnet("10.10.3.7/24").unwrap_err().contains("10.10.3.0/24"));
+        assert!(subnet("10.10.3/24").unwrap_err().contains("10.10.3/24"));
+    }
+}

@@ -1,0 +1,28 @@
+//! `meshctl node`.
+
+mod inspect;
+mod ls;
+mod rm;
+
+use anyhow::Result;
+
+use crate::context::Context;
+
+/// Its verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Ls(ls::Args),
+    Inspect(inspect::Args),
+    Rm(rm::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Ls(args) => ls::run(&args, context).await,
+            Command::Inspect(args) => inspect::run(&args, context).await,
+            Command::Rm(args) => rm::run(args, context).await,
+        }
+    }
+}

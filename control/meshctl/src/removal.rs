@@ -1,0 +1,38 @@
+//! Removing one or several things.
+
+use std::future::Future;
+
+use anyhow::{Context as _, Result};
+use mesh_api::v1::{RemoveRequest, RemoveResponse};
+
+use crate::{context::Context, failure::Failure, report::Removed};
+
+/// Removes each of `references` by `remove`, goes on after a refusal, and tells the names of those that went.
+pub async fn each<F>(
+    context: &Context,
+    kind: &str,
+    references: Vec<String>,
+    mut remove: impl FnMut(RemoveRequest) -> F,
+) -> Result<()>
+where
+    F: Future<Output = Result<RemoveResponse, Failure>>,
+{
+    let mut removed = Vec::new();
+    let mut errors = Vec::new();
+    for reference in references {
+        let what = format!("cannot remove {kind} {reference}");
+        match remove(RemoveRequest { reference }).await {
+            Ok(RemoveResponse { id, name }) => removed.push(Removed { id, name }),
+            Err(failure) => errors.push(anyhow::Error::from(failure).context(what)),
+        }
+    }
+    if context.is_json() || !removed.is_empty() {
+        let names = |removed: &Vec<Removed>| removed.iter().map(|one| format!("{}\n", one.name)).collect();
+        context.show(&removed, names).context("cannot tell what was removed")?;
+    }
+    match errors.len() {
+        0 => Ok(()),
+        1 => errors.pop().map_or(Ok(()), Err),
+        _ => Err(Failure::Several(errors).into()),
+    }
+}

@@ -1,0 +1,108 @@
+//! What `--format json` prints and the tables show: the decided state joined with what gossip knows.
+//!
+//! Fields are added, never renamed or removed. Ids are full, times are seconds since 1970-01-01 UTC, absent values are
+//! `null`, lists are arrays. `inspect` prints an array with an element for each argument.
+
+mod network;
+mod node;
+mod service;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use mesh_api::v1::{self, GetViewRequest, ListTasksRequest};
+use mesh_types::{ClusterView, Endpoint, NetworkId, NodeId, ServiceId, TaskId};
+
+use crate::daemon::{Daemon, answer};
+
+pub use network::{NetworkDetail, NetworkReport};
+pub use node::{NodeDetail, NodeReport};
+pub use service::{PortReport, ServiceDetail, ServiceReport};
+pub use task::{TaskNetwork, TaskReport, task_table};
+
+/// An object that something is about.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What the daemon knows of the cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What is decided.
+    pub view: ClusterView,
+    /// The daemon's node.
+    pub this_node: Option<NodeId>,
+    endpoints: Vec<Endpoint>,
+    members: BTreeMap<NodeId, v1::MemberState>,
+    local: BTreeMap<String, v1::LocalTask>,
+}
+
+impl Cluster {
+    /// Asks the daemon; managers are not needed.
+    pub async fn fetch(daemon: &Daemon) -> Result<Self> {
+        const SENSE: &str = "the daemon's answer makes no sense (is it of another version?)";
+        let view = answer(daemon.local().get_view(GetViewRequest {})).await?;
+        let tasks = answer(daemon.local().list_tasks(ListTasksRequest {})).await?;
+        let decided = view.view.unwrap_or_default();
+        let endpoints = tasks.endpoints.into_iter().map(Endpoint::try_from);
+        let members = tasks.members.into_iter();
+        Ok(Self {
+            view: decided.try_into().context(SENSE)?,
+            this_node: view.this_node.parse().ok(),
+            endpoints: endpoints.collect::<Result<_, _>>().context(SENSE)?,
+            members: members.filter_map(|m| Some((m.node_id.parse().ok()?, m.state()))).collect(),
+            local: tasks.local.into_iter().map(|task| (task.task_id.clone(), task)).collect(),
+        })
+    }
+
+    /// Every task, by name.
+    pub fn tasks(&self) -> Vec<TaskReport> {
+        let mut by_task: BTreeMap<TaskId, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in &self.endpoints {
+            let endpoints = by_task.entry(endpoint.task).or_default();
+            // Published services are announced on the ingress network too; the same thing twice is one endpoint.
+            if !endpoints.iter().any(|known| known.network == endpoint.network) {
+                endpoints.push(endpoint);
+            }
+        }
+        let mut tasks: Vec<_> = by_task.values().filter_map(|all| TaskReport::new(self, all)).collect();
+        tasks.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        tasks
+    }
+
+    fn node_name(&self, id: NodeId) -> String {
+        self.view.nodes.get(&id).map_or_else(|| id.short(), |node| node.name.to_string())
+    }
+
+    fn network_name(&self, id: NetworkId) -> String {
+        self.view.networks.get(&id).map_or_else(|| id.short(), |network| network.name.to_string())
+    }
+
+    fn service_name(&self, id: ServiceId) -> String {
+        self.view.services.get(&id).map_or_else(|| id.short(), |service| service.name.to_string())
+    }
+
+    /// How many tasks the service has.
+    fn tasks_of(&self, service: ServiceId) -> usize {
+        let tasks = self.endpoints.iter().filter(|e| e.service == Some(service)).map(|e| e.task);
+        tasks.collect::<BTreeSet<_>>().len()
+    }
+
+    /// `ready`, `down`, `left`, or `unknown` when gossip does not know or is not sure.
+    fn node_status(&self, node: NodeId) -> &'static str {
+        if self.this_node == Some(node) {
+            return "ready";
+        }
+        match self.members.get(&node) {
+            Some(v1::MemberState::Alive) => "ready",
+            Some(v1::MemberState::Down) => "down",
+            Some(v1::MemberState::Left) => "left",
+            Some(v1::MemberState::Suspect | v1::MemberState::Unspecified) | None => "unknown",
+        }
+    }
+}

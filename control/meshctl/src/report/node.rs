@@ -1,0 +1,92 @@
+//! Nodes.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use mesh_types::Node;
+use serde::Serialize;
+
+use super::{Cluster, TaskReport, task_table};
+use crate::{
+    label,
+    output::{Page, state, time, yes_no},
+};
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeReport {
+    /// Its id.
+    pub id: String,
+    /// Its host name.
+    pub name: String,
+    /// Whether meshctl speaks to this node's daemon.
+    pub this_node: bool,
+    /// `ready`, `down`, `left` or `unknown`, as gossip sees it.
+    pub status: &'static str,
+    /// `active`, `pause` or `drain`.
+    pub availability: String,
+    /// `worker` or `manager`.
+    pub role: &'static str,
+    /// Where other nodes reach its manager API and gossip.
+    pub advertise_addr: IpAddr,
+    /// Where its VXLAN packets come from and go to.
+    pub data_path_addr: IpAddr,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it joined.
+    pub joined_at: u64,
+}
+
+/// A node, for `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeDetail {
+    /// The node.
+    #[serde(flatten)]
+    pub node: NodeReport,
+    /// Its tasks.
+    pub tasks: Vec<TaskReport>,
+}
+
+impl NodeReport {
+    /// About `node`.
+    pub fn new(cluster: &Cluster, node: &Node) -> Self {
+        Self {
+            id: node.id.to_string(),
+            name: node.name.to_string(),
+            this_node: cluster.this_node == Some(node.id),
+            status: cluster.node_status(node.id),
+            availability: node.availability.to_string(),
+            role: node.role.as_str(),
+            advertise_addr: node.advertise_addr,
+            data_path_addr: node.data_path_addr,
+            labels: node.labels.clone(),
+            joined_at: node.joined_at,
+        }
+    }
+}
+
+impl NodeDetail {
+    /// About `node`.
+    pub fn new(cluster: &Cluster, node: &Node) -> Self {
+        let node = NodeReport::new(cluster, node);
+        let tasks = cluster.tasks().into_iter().filter(|task| task.node_id == node.id).collect();
+        Self { node, tasks }
+    }
+
+    /// For people.
+    pub fn page(&self) -> String {
+        let node = &self.node;
+        let mut page = Page::new();
+        page.field("ID", &node.id)
+            .field("Hostname", &node.name)
+            .field("This node", yes_no(node.this_node))
+            .field("Status", state(node.status))
+            .field("Availability", state(&node.availability))
+            .field("Role", node.role)
+            .field("Address", node.advertise_addr)
+            .field("Data path address", node.data_path_addr)
+            .field("Labels", label::list(&node.labels))
+            .field("Joined", time(node.joined_at))
+            .section("Tasks", task_table(&self.tasks));
+        page.render()
+    }
+}

@@ -1,0 +1,108 @@
+//! Tasks.
+
+use std::net::IpAddr;
+
+use mesh_types::{Endpoint, EndpointState, Name};
+use serde::Serialize;
+
+use super::Cluster;
+use crate::output::{Table, list, short, state};
+use comfy_table::Cell;
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskReport {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The name of its service.
+    pub service: Option<String>,
+    /// The id of its service.
+    pub service_id: Option<String>,
+    /// The name of its node.
+    pub node: String,
+    /// The id of its node.
+    pub node_id: String,
+    /// `ready`, or `draining` when it takes no new flows.
+    pub state: &'static str,
+    /// The networks that it is on.
+    pub networks: Vec<TaskNetwork>,
+    /// Its namespace's path, or `pid N`; known on its own node only.
+    pub namespace: Option<String>,
+    /// The process that it ends with; known on its own node only, `null` when it was attached by path.
+    pub pid: Option<u32>,
+}
+
+/// A task's place on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskNetwork {
+    /// The network's name.
+    pub network: String,
+    /// The network's id.
+    pub network_id: String,
+    /// Addresses, one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Ethernet address.
+    pub mac: String,
+    /// Further names there.
+    pub aliases: Vec<Name>,
+}
+
+impl TaskNetwork {
+    /// About `endpoint`.
+    pub fn new(cluster: &Cluster, endpoint: &Endpoint) -> Self {
+        Self {
+            network: cluster.network_name(endpoint.network),
+            network_id: endpoint.network.to_string(),
+            addresses: endpoint.addresses.clone(),
+            mac: endpoint.mac.to_string(),
+            aliases: endpoint.aliases.clone(),
+        }
+    }
+}
+
+impl TaskReport {
+    /// The task with these endpoints; none without any.
+    pub(super) fn new(cluster: &Cluster, endpoints: &[&Endpoint]) -> Option<Self> {
+        let first = endpoints.first()?;
+        let id = first.task.to_string();
+        let local = cluster.local.get(&id);
+        let draining = endpoints.iter().any(|endpoint| endpoint.state == EndpointState::Draining);
+        let networks = endpoints.iter().map(|endpoint| TaskNetwork::new(cluster, endpoint));
+        Some(Self {
+            name: first.name.to_string(),
+            service: first.service.map(|service| cluster.service_name(service)),
+            service_id: first.service.map(|service| service.to_string()),
+            node: cluster.node_name(first.node),
+            node_id: first.node.to_string(),
+            state: if draining { "draining" } else { "ready" },
+            networks: networks.collect(),
+            namespace: local.map(|task| task.namespace.clone()),
+            pid: local.map(|task| task.pid).filter(|&pid| pid != 0),
+            id,
+        })
+    }
+
+    /// All its addresses.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.networks.iter().flat_map(|network| network.addresses.iter().copied()).collect()
+    }
+}
+
+/// The table of tasks.
+pub fn task_table(tasks: &[TaskReport]) -> Table {
+    let mut table = Table::new(&["ID", "NAME", "SERVICE", "NODE", "NETWORKS", "ADDRESSES", "STATE"]);
+    for task in tasks {
+        table.row([
+            Cell::new(short(&task.id)),
+            Cell::new(&task.name),
+            Cell::new(task.service.as_deref().unwrap_or("-")),
+            Cell::new(&task.node),
+            Cell::new(list(task.networks.iter().map(|network| &network.network))),
+            Cell::new(list(task.addresses())),
+            state(task.state),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,73 @@
+//! `meshctl service create`.
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use mesh_api::v1::{self, CreateServiceRequest};
+use mesh_types::{Name, PortConfig};
+
+use crate::{
+    context::Context,
+    daemon::answer,
+    label,
+    name::reference,
+    report::{Cluster, ServiceReport},
+};
+
+/// Make a service: a name and an address for a group of tasks
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshctl service create --network prod web
+  meshctl service create --network prod --publish 80:80 --publish 443:443 web
+  meshctl service create --network prod --endpoint-mode dnsrr --alias database db
+
+Tasks of it are made with `meshctl run --service NAME` and `meshctl attach --service NAME`, on any node.")]
+pub struct Args {
+    /// Network that the tasks join; may be repeated [default: the ingress network]
+    #[arg(long, value_name = "NETWORK", value_parser = reference)]
+    network: Vec<String>,
+    /// Further name on each of the networks; may be repeated
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<Name>,
+    /// Port to open on every node, as with `meshctl publish`; may be repeated
+    #[arg(long, short, value_name = "PORT")]
+    publish: Vec<PortConfig>,
+    /// What the name is answered with: one balanced address, or those of the tasks
+    #[arg(long, value_enum, default_value_t)]
+    endpoint_mode: Mode,
+    /// Label; may be repeated
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = label::parse)]
+    label: Vec<(String, String)>,
+    /// Name of the service
+    name: Name,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Mode {
+    #[default]
+    Vip,
+    Dnsrr,
+}
+
+/// Asks a manager, by way of the daemon, and prints the service's id.
+pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let mode = match args.endpoint_mode {
+        Mode::Vip => v1::EndpointMode::Vip,
+        Mode::Dnsrr => v1::EndpointMode::Dnsrr,
+    };
+    let request = CreateServiceRequest {
+        name: args.name.to_string(),
+        networks: args.network,
+        aliases: args.alias.into_iter().map(String::from).collect(),
+        endpoint_mode: mode.into(),
+        ports: args.publish.into_iter().map(v1::Port::from).collect(),
+        labels: args.label.into_iter().collect(),
+    };
+    let daemon = context.daemon().await?;
+    let service = answer(daemon.control().create_service(request))
+        .await
+        .with_context(|| format!("cannot create service {}", args.name))?;
+    let names = Cluster::fetch(&daemon).await.ok();
+    let report = ServiceReport::of_answer(names.as_ref(), service)?;
+    context.show(&report, |service| service.id.clone())
+}

@@ -1,0 +1,29 @@
+//! `meshctl service rm`.
+
+use anyhow::Result;
+
+use crate::{context::Context, daemon::answer, name::reference, removal};
+
+/// Remove services; their ports close, their tasks go on without names of theirs
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "remove",
+    after_help = "\
+Examples:
+  meshctl service rm web
+  meshctl service rm web db"
+)]
+pub struct Args {
+    /// Services
+    #[arg(required = true, value_name = "SERVICE", value_parser = reference)]
+    services: Vec<String>,
+}
+
+/// Asks a manager, by way of the daemon.
+pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let daemon = &context.daemon().await?;
+    removal::each(context, "service", args.services, |request| async move {
+        answer(daemon.control().remove_service(request)).await
+    })
+    .await
+}

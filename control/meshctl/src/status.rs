@@ -1,0 +1,204 @@
+//! `meshctl status`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use mesh_api::v1::{self, StatusRequest, StatusResponse};
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    daemon::{Daemon, answer},
+    output::{Page, Table, list, short, state},
+};
+
+/// Show how this node is: cluster, members, data path, drops
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshctl status
+  meshctl --format json status")]
+pub struct Args {}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: String,
+    /// `inactive` outside any cluster, else `active`.
+    state: String,
+    cluster_id: String,
+    node_id: String,
+    node_name: String,
+    role: &'static str,
+    advertise_addr: String,
+    data_path_addr: String,
+    managers: Vec<String>,
+    manager_session: String,
+    view_version: u64,
+    members: Vec<Member>,
+    tasks: u32,
+    data_path: DataPath,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    node_id: String,
+    name: Option<String>,
+    state: &'static str,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct DataPath {
+    path: String,
+    uplink: String,
+    uplink_mtu: u32,
+    task_mtu: u32,
+    hooks: Vec<Hook>,
+    /// Packets by reason; reasons that never occurred may be left out or 0.
+    drops: BTreeMap<String, u64>,
+    /// Packets by path.
+    packets: BTreeMap<String, u64>,
+    missing_features: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hook {
+    interface: String,
+    program: String,
+    kind: String,
+}
+
+/// Asks the daemon.
+pub async fn run(_args: &Args, context: &Context) -> Result<()> {
+    let daemon = context.daemon().await?;
+    let status = answer(daemon.local().status(StatusRequest {})).await.context("cannot get the status")?;
+    let names = if status.state == "inactive" { BTreeMap::new() } else { node_names(&daemon).await };
+    context.show(&Report::new(status, &names), Report::page)
+}
+
+/// Names by id, as far as the daemon has a view.
+async fn node_names(daemon: &Daemon) -> BTreeMap<String, String> {
+    let answered = answer(daemon.local().get_view(v1::GetViewRequest {})).await;
+    let view = answered.ok().and_then(|response| response.view).unwrap_or_default();
+    view.nodes.into_iter().map(|node| (node.id, node.name)).collect()
+}
+
+impl Report {
+    fn new(status: StatusResponse, names: &BTreeMap<String, String>) -> Self {
+        let role = status.role().try_into().map_or("", mesh_types::Role::as_str);
+        let member = |member: &v1::Member| Member {
+            node_id: member.node_id.clone(),
+            name: names.get(&member.node_id).cloned(),
+            state: match member.state() {
+                v1::MemberState::Alive => "alive",
+                v1::MemberState::Suspect => "suspect",
+                v1::MemberState::Down => "down",
+                v1::MemberState::Left => "left",
+                v1::MemberState::Unspecified => "unknown",
+            },
+        };
+        let mut members: Vec<_> = status.members.iter().map(member).collect();
+        members.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
+        let hook =
+            |hook: v1::Hook| Hook { interface: hook.interface, program: hook.program, kind: hook.kind };
+        let data_path = status.data_path.map(|data_path| DataPath {
+            path: data_path.path,
+            uplink: data_path.uplink,
+            uplink_mtu: data_path.uplink_mtu,
+            task_mtu: data_path.task_mtu,
+            hooks: data_path.hooks.into_iter().map(hook).collect(),
+            drops: data_path.drops,
+            packets: data_path.packets,
+            missing_features: data_path.features,
+        });
+        Self {
+            version: status.version,
+            state: status.state,
+            cluster_id: status.cluster_id,
+            node_id: status.node_id,
+            node_name: status.node_name,
+            role,
+            advertise_addr: status.advertise_addr,
+            data_path_addr: status.data_path_addr,
+            managers: status.managers,
+            manager_session: status.manager_session,
+            view_version: status.view_version,
+            members,
+            tasks: status.tasks,
+            data_path: data_path.unwrap_or_default(),
+            warnings: status.warnings,
+        }
+    }
+
+    fn page(&self) -> String {
+        let mut page = Page::new();
+        page.field("Daemon", format!("meshd {}", self.version)).field("State", state(&self.state));
+        if self.state == "inactive" {
+            page.field("Cluster", "none; make one with `meshctl init`, or join one with `meshctl join`");
+        } else {
+            page.field("Cluster", &self.cluster_id)
+                .field("Node", format!("{} ({}), {}", self.node_name, self.node_id, self.role))
+                .field("Address", &self.advertise_addr)
+                .field("Data path address", &self.data_path_addr)
+                .field("Managers", list(&self.managers))
+                .field("Session", &self.manager_session)
+                .field("View", format!("version {}", self.view_version))
+                .field("Members", self.member_counts())
+                .field("Tasks", self.tasks);
+            self.data_path.fields(&mut page);
+            let mut members = Table::new(&["NODE ID", "NAME", "STATE"]);
+            for member in self.members.iter().filter(|member| member.state != "alive") {
+                let name = member.name.as_deref().unwrap_or("-");
+                members.row([short(&member.node_id).into(), name.into(), state(member.state)]);
+            }
+            page.section("Members that are not alive", members);
+            self.data_path.sections(&mut page);
+        }
+        page.lines("Warnings", &self.warnings.join("\n"));
+        page.render()
+    }
+
+    /// `3: 2 alive, 1 down`.
+    fn member_counts(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in &self.members {
+            *counts.entry(member.state).or_default() += 1;
+        }
+        let counts = list(counts.iter().map(|(state, count)| format!("{count} {state}")));
+        format!("{}: {counts}", self.members.len()).trim_end_matches(": ").to_owned()
+    }
+}
+
+impl DataPath {
+    fn fields(&self, page: &mut Page) {
+        page.field("Data path", if self.path.is_empty() { "not running" } else { &self.path });
+        if !self.uplink.is_empty() {
+            let mtu = format!("{}, MTU {}; tasks have {}", self.uplink, self.uplink_mtu, self.task_mtu);
+            page.field("Uplink", mtu);
+        }
+    }
+
+    fn sections(&self, page: &mut Page) {
+        let mut hooks = Table::new(&["INTERFACE", "PROGRAM", "KIND"]);
+        for hook in &self.hooks {
+            hooks.row([&hook.interface, &hook.program, &hook.kind]);
+        }
+        let packets = counters("PATH", &self.packets);
+        let drops = counters("REASON", &self.drops);
+        page.section("Hooks", hooks)
+            .section("Packets", packets)
+            .section("Drops", drops)
+            .lines("Missing kernel features", &self.missing_features.join("\n"));
+    }
+}
+
+/// Those that are not 0, the largest first.
+fn counters(heading: &str, counters: &BTreeMap<String, u64>) -> Table {
+    let mut counted: Vec<_> = counters.iter().filter(|&(_, &count)| count > 0).collect();
+    counted.sort_by_key(|&(name, &count)| (std::cmp::Reverse(count), name));
+    let mut table = Table::new(&[heading, "PACKETS"]);
+    for (name, count) in counted {
+        table.row([name.clone(), count.to_string()]);
+    }
+    table
+}
