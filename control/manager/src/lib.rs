@@ -1,1 +1,28 @@
+//! What makes a node a manager: the servers on TCP 2377 over the replicated state.
+//!
+//! [`Manager::init`] makes a cluster, [`Manager::open`] goes on with one. Four services answer on one listener: Join
+//! for nodes without a certificate, Dispatcher for every member, Control and Raft for managers. Who may call what
+//! stands in one table (`access`), and every call passes it. The daemon's own unix socket serves
+//! [`Manager::control`] too: whoever may open that socket is the local administrator.
+//!
+//! What runs is not the managers' to know; where a decision needs it, they ask [`EndpointView`].
 
+#![forbid(unsafe_code)]
+
+mod access;
+mod control;
+mod dispatcher;
+mod error;
+mod init;
+mod join;
+mod manager;
+mod peers;
+mod rate;
+mod shared;
+mod status;
+
+pub use control::Control;
+pub use error::ManagerError;
+pub use init::NewCluster;
+pub use manager::{Manager, ManagerOptions};
+pub use shared::EndpointView;

@@ -1,0 +1,138 @@
+//! What members ask of a manager: the decided state, and address leases.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
+use mesh_api::{
+    parse_id,
+    v1::{self, dispatcher_server},
+};
+use mesh_store::{Command, Response as Answer, State};
+use mesh_types::NodeId;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::debug;
+
+use crate::{
+    access::Caller,
+    shared::{Shared, unexpected},
+    status::invalid,
+};
+
+/// The service behind [`crate::Manager`]'s listener.
+pub(crate) struct Dispatcher {
+    pub shared: Arc<Shared>,
+    pub stop: CancellationToken,
+}
+
+type NodeStates = Pin<Box<dyn Stream<Item = Result<v1::NodeState, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl dispatcher_server::Dispatcher for Dispatcher {
+    type SessionStream = NodeStates;
+
+    async fn session(&self, request: Request<v1::SessionRequest>) -> Result<Response<NodeStates>, Status> {
+        let node = Caller::of(&request)?;
+        // One message at a time: a slow node gets the newest state next, not all that it missed.
+        let (states, stream) = mpsc::channel(1);
+        tokio::spawn(session(self.shared.clone(), node, states, self.stop.clone()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn lease(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseResponse>, Status> {
+        let node = Caller::of(&request)?;
+        let request = request.into_inner();
+        let network = parse_id("network_id", &request.network_id)?;
+        let command = match request.address.as_str() {
+            "" => Command::Lease { node, network, count: request.count },
+            text => Command::LeaseAddress { node, network, address: address(text)? },
+        };
+        match self.shared.propose(command).await? {
+            Answer::Leased(addresses) => {
+                Ok(Response::new(v1::LeaseResponse { addresses: texts(&addresses) }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn return_lease(
+        &self,
+        request: Request<v1::ReturnLeaseRequest>,
+    ) -> Result<Response<v1::ReturnLeaseResponse>, Status> {
+        let node = Caller::of(&request)?;
+        let request = request.into_inner();
+        let network = parse_id("network_id", &request.network_id)?;
+        let addresses = request.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+        self.shared.propose(Command::ReturnLease { node, network, addresses }).await?;
+        Ok(Response::new(v1::ReturnLeaseResponse {}))
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let node = Caller::of(&request)?;
+        self.shared.propose(Command::RemoveNode(node)).await?;
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+/// Sends the state now and after every change that concerns `node`, until either side is gone.
+async fn session(
+    shared: Arc<Shared>,
+    node: NodeId,
+    states: mpsc::Sender<Result<v1::NodeState, Status>>,
+    stop: CancellationToken,
+) {
+    let mut changes = shared.state.clone();
+    let mut sent = None;
+    debug!(%node, "session begins");
+    while let Ok(slot) = states.reserve().await {
+        // Whatever changed while the node was busy is in this one.
+        let state = changes.borrow_and_update().clone();
+        if state.node(node).is_none() {
+            slot.send(Err(Status::permission_denied(format!("node {node} was removed from the cluster"))));
+            break;
+        }
+        let leases = state.leases_of(node);
+        let seen = (state.view_version(), leases);
+        if sent.as_ref() != Some(&seen) {
+            slot.send(Ok(node_state(&shared, &state, &seen.1)));
+            sent = Some(seen);
+        } else {
+            drop(slot);
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { break },
+            () = states.closed() => break,
+            () = stop.cancelled() => {
+                let _ = states.send(Err(Status::unavailable("this manager stops"))).await;
+                break;
+            }
+        }
+    }
+    debug!(%node, "session ends");
+}
+
+fn node_state(
+    shared: &Shared,
+    state: &State,
+    leases: &std::collections::BTreeMap<mesh_types::NetworkId, Vec<std::net::IpAddr>>,
+) -> v1::NodeState {
+    let leases = leases.iter().map(|(network, addresses)| v1::NetworkLease {
+        network_id: network.to_string(),
+        addresses: texts(addresses),
+    });
+    v1::NodeState {
+        view: state.view().as_ref().map(Into::into),
+        leases: leases.collect(),
+        managers: shared.manager_list(state),
+    }
+}
+
+fn address(text: &str) -> Result<std::net::IpAddr, Status> {
+    text.parse().map_err(|_| invalid("address", format!("{text:?} is not an IP address")))
+}
+
+fn texts(addresses: &[std::net::IpAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,77 @@
+//! Why a manager cannot be made or started.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use mesh_ca::{CaError, IdentityError};
+use mesh_store::Rejection;
+use mesh_types::{ClusterId, NodeId};
+use thiserror::Error;
+
+/// Why a manager cannot be made or started. After a failed [`crate::Manager::init`] the state folder is as it was.
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    /// The state folder holds a cluster.
+    #[error("{} holds the state of a cluster already; leave it first with `meshctl leave`", .0.display())]
+    Exists(PathBuf),
+    /// A folder of the state cannot be made or removed.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// `make`, `remove`.
+        action: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address to listen on cannot be had.
+    #[error("cannot listen on {addr} for other nodes")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The replicated state cannot be opened; the error names the file.
+    #[error("cannot open the cluster's state")]
+    Open(#[source] mesh_raft::OpenError),
+    /// The first manager cannot become the only voter.
+    #[error("cannot make the cluster")]
+    Initialize(#[source] mesh_raft::MembershipError),
+    /// The first change was not decided.
+    #[error("cannot make the cluster")]
+    Propose(#[source] mesh_raft::ProposeError),
+    /// The first change was refused.
+    #[error("cannot make the cluster")]
+    Rejected(#[from] Rejection),
+    /// The CA cannot be made.
+    #[error("cannot make the cluster's CA")]
+    Ca(#[from] CaError),
+    /// The node's own certificate cannot be made, kept or used.
+    #[error("cannot use this node's certificate")]
+    Identity(#[from] IdentityError),
+    /// The folder holds no cluster, though this node has a manager's certificate.
+    #[error(
+        "{} holds no cluster state after {} s, though this node's certificate says it is a manager of one; \
+         restore the folder, or leave with `meshctl leave --force`",
+        .path.display(), .waited.as_secs()
+    )]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// State and certificate are of two clusters.
+    #[error("{} is the state of cluster {state}, but this node's certificate is of cluster {certificate}", .path.display())]
+    OtherCluster {
+        /// The folder.
+        path: PathBuf,
+        /// The cluster of the state.
+        state: ClusterId,
+        /// The cluster of the certificate.
+        certificate: ClusterId,
+    },
+    /// The cluster has removed this node.
+    #[error("node {0} was removed from the cluster; clean up with `meshctl leave --force`")]
+    Removed(NodeId),
+}

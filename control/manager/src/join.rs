@@ -1,0 +1,139 @@
+//! How a node becomes a member.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use mesh_api::{
+    transport::peer_info,
+    v1::{self, join_server},
+};
+use mesh_ca::{CaDigest, DEFAULT_VALIDITY, JoinToken, RootCa};
+use mesh_store::{Command, Response as Answer, Secrets, State};
+use mesh_types::{Availability, Name, Node, NodeId, Role};
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::{
+    rate::FailedJoins,
+    shared::{Shared, unexpected, unix_now},
+    status::invalid,
+};
+
+/// The service behind [`crate::Manager`]'s listener.
+pub(crate) struct Join {
+    pub shared: Arc<Shared>,
+    pub failed: Mutex<FailedJoins>,
+}
+
+#[tonic::async_trait]
+impl join_server::Join for Join {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let peer = peer_info(&request).map(|peer| peer.addr.ip());
+        let peer = peer.ok_or_else(|| Status::internal("the connection has no address"))?;
+        let request = request.into_inner();
+        let state = self.shared.state();
+        let secrets =
+            state.secrets().ok_or_else(|| Status::unavailable("this manager has no cluster yet"))?;
+        let ca = RootCa::from_pem(&secrets.ca_cert_pem, &secrets.ca_key_pem).map_err(internal)?;
+
+        let role = self.admit(peer, &request.token, &ca.digest(), secrets)?;
+        refuse_further_managers(role, &self.shared, &state)?;
+        let node = asked_node(&request, role)?;
+        // Made before the node is a member, and handed out only if it becomes one.
+        let chain = ca
+            .issue(&request.csr, node.id, role, SystemTime::now(), DEFAULT_VALIDITY)
+            .map_err(|e| invalid("csr", e))?;
+        let node = match self.shared.propose(Command::AddNode(node)).await? {
+            Answer::Node(node) => node,
+            other => return Err(unexpected(&other)),
+        };
+        info!(node = %node.id, name = %node.name, role = %node.role, %peer, "node joined");
+        Ok(Response::new(v1::JoinResponse {
+            cluster_id: ca.cluster().to_string(),
+            node: Some((&node).into()),
+            certificates: chain.iter().map(|cert| cert.to_vec()).collect(),
+            managers: self.shared.manager_list(&self.shared.state()),
+        }))
+    }
+}
+
+impl Join {
+    /// The role that the token gives.
+    fn admit(&self, peer: IpAddr, token: &str, ca: &CaDigest, secrets: &Secrets) -> Result<Role, Status> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = failed.wait(peer, Instant::now()) {
+            let seconds = wait.as_secs() + 1;
+            return Err(Status::resource_exhausted(format!(
+                "too many failed joins from {peer}; try again in {seconds} s"
+            )));
+        }
+        let role = role_of(token, ca, secrets);
+        if let Err(status) = &role {
+            warn!(%peer, reason = status.message(), "join refused");
+            failed.failed(peer, Instant::now());
+        }
+        role
+    }
+}
+
+fn role_of(token: &str, ca: &CaDigest, secrets: &Secrets) -> Result<Role, Status> {
+    let token: JoinToken = token.parse().map_err(|e| invalid("token", e))?;
+    if token.digest() != ca {
+        return Err(Status::permission_denied("the join token is of another cluster: its CA digest differs"));
+    }
+    // Both are compared always, so that the time tells nothing.
+    let worker = JoinToken::secrets_match(token.secret(), secrets.token(Role::Worker));
+    let manager = JoinToken::secrets_match(token.secret(), secrets.token(Role::Manager));
+    match (worker, manager) {
+        (true, _) => Ok(Role::Worker),
+        (_, true) => Ok(Role::Manager),
+        _ => Err(Status::permission_denied(
+            "the join token is not valid (any more); `meshctl join-token worker` on a manager prints the valid one",
+        )),
+    }
+}
+
+/// The one place that keeps a cluster at one manager, for as long as nothing adds voters.
+fn refuse_further_managers(role: Role, shared: &Shared, state: &State) -> Result<(), Status> {
+    if role != Role::Manager {
+        return Ok(());
+    }
+    let managers = shared.manager_list(state).join(", ");
+    Err(Status::unimplemented(format!(
+        "further managers are not there yet (the manager is {managers}); join with the worker token"
+    )))
+}
+
+fn asked_node(request: &v1::JoinRequest, role: Role) -> Result<Node, Status> {
+    let advertise_addr = address("advertise_addr", &request.advertise_addr)?;
+    let data_path_addr = match request.data_path_addr.as_str() {
+        "" => advertise_addr,
+        text => address("data_path_addr", text)?,
+    };
+    Ok(Node {
+        id: NodeId::random(),
+        name: Name::new(request.name.clone()).map_err(|e| invalid("name", e))?,
+        role,
+        advertise_addr,
+        data_path_addr,
+        availability: Availability::Active,
+        labels: Default::default(),
+        joined_at: unix_now(),
+    })
+}
+
+fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
+    let address: IpAddr =
+        text.parse().map_err(|_| invalid(field, format!("{text:?} is not an IP address")))?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(invalid(field, format!("other nodes cannot reach {address}")));
+    }
+    Ok(address)
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}

@@ -1,0 +1,64 @@
+//! What all services of a manager share.
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use mesh_raft::{ProposeError, RaftNode};
+use mesh_store::{Command, Response, State};
+use mesh_types::{Endpoint, MANAGER_PORT, NodeId, Role};
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::status::rejected;
+
+/// What runs, as gossip tells it.
+pub trait EndpointView: Send + Sync + 'static {
+    /// The endpoints of all networks, on all nodes.
+    fn endpoints(&self) -> Vec<Endpoint>;
+}
+
+/// The services' common ground.
+pub(crate) struct Shared {
+    pub raft: RaftNode,
+    pub state: watch::Receiver<Arc<State>>,
+    pub endpoints: Arc<dyn EndpointView>,
+    pub node: NodeId,
+    pub advertise: SocketAddr,
+}
+
+impl Shared {
+    /// The state as far as it is known here.
+    pub fn state(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+
+    /// Has `command` decided and carried out.
+    pub async fn propose(&self, command: Command) -> Result<Response, Status> {
+        match self.raft.propose(command).await {
+            Ok(response) => Ok(response),
+            Err(ProposeError::Rejected(rejection)) => Err(rejected(&rejection)),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    /// Where managers listen, this one first: whoever asks reaches it.
+    pub fn managers(&self, state: &State) -> Vec<SocketAddr> {
+        let others = state.nodes().filter(|node| node.role == Role::Manager && node.id != self.node);
+        let others = others.map(|node| SocketAddr::new(node.advertise_addr, MANAGER_PORT));
+        std::iter::once(self.advertise).chain(others).collect()
+    }
+
+    /// The same as texts.
+    pub fn manager_list(&self, state: &State) -> Vec<String> {
+        self.managers(state).iter().map(SocketAddr::to_string).collect()
+    }
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// An answer of another kind than the command gives.
+pub(crate) fn unexpected(response: &Response) -> Status {
+    Status::internal(format!("unexpected answer of the state machine: {response:?}"))
+}

@@ -1,0 +1,55 @@
+//! Refusals as gRPC clients see them.
+
+use mesh_store::Rejection;
+use mesh_types::LookupError;
+use tonic::{Code, Status};
+
+/// The status for a refused command: the code says what kind of thing went wrong, the message names it.
+pub(crate) fn rejected(rejection: &Rejection) -> Status {
+    use Rejection as R;
+    let code = match rejection {
+        R::UnknownNode(_) | R::UnknownNetwork(_) | R::UnknownService(_) | R::NotPublished { .. } => {
+            Code::NotFound
+        }
+        R::IdTaken { .. }
+        | R::NameTaken { .. }
+        | R::NodeNameTaken { .. }
+        | R::IngressExists(_)
+        | R::PortTaken { .. }
+        | R::AddressTaken { .. } => Code::AlreadyExists,
+        R::NotInitialized
+        | R::AlreadyInitialized
+        | R::LastManager(_)
+        | R::IngressNeeded(_)
+        | R::NetworkInUse { .. }
+        | R::DnsRrPorts(_) => Code::FailedPrecondition,
+        R::AddressesExhausted { .. } | R::SubnetsExhausted(_) | R::VnisExhausted | R::PortsExhausted(_) => {
+            Code::ResourceExhausted
+        }
+        R::Subnet(_)
+        | R::Ipv6Overlay(_)
+        | R::OwnSubnetsOverlap { .. }
+        | R::SubnetsOfOneFamily { .. }
+        | R::IpRange { .. }
+        | R::Mtu { .. }
+        | R::NetworkTwice { .. }
+        | R::PortTwice { .. }
+        | R::PortReserved { .. }
+        | R::TargetPort
+        | R::AddressOutside { .. } => Code::InvalidArgument,
+    };
+    Status::new(code, rejection.to_string())
+}
+
+/// The status for a reference that names no single object.
+pub(crate) fn unresolved(error: &LookupError) -> Status {
+    match error {
+        LookupError::Unknown { .. } => Status::not_found(error.to_string()),
+        LookupError::Ambiguous { .. } => Status::invalid_argument(error.to_string()),
+    }
+}
+
+/// The status for a field that holds no valid value.
+pub(crate) fn invalid(field: &str, reason: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("{field}: {reason}"))
+}
