@@ -18,7 +18,16 @@ pub struct Options {
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
     let cluster = Cluster::start(3)?;
-    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "idle"])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--driver",
+        "overlay",
+        "--subnet",
+        "10.10.3.0/24",
+        "--attachable",
+        "idle",
+    ])?;
     let mut tasks = Vec::new();
     for node in cluster.nodes() {
         let name = format!("task-{}", node.name());

@@ -75,7 +75,16 @@ pub fn run(options: &Options) -> Result<()> {
     let mut paths = Vec::new();
     let nodes = cluster.net().nodes();
     paths.push(Path::new("underlay", nodes[0].path(), nodes[1].path(), cluster.net().address(1)));
-    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", NETWORK])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--driver",
+        "overlay",
+        "--subnet",
+        "10.10.3.0/24",
+        "--attachable",
+        NETWORK,
+    ])?;
     let first = cluster[0].run_idle(&TaskSpec { name: "first", network: NETWORK, ..TaskSpec::default() })?;
     let second =
         cluster[1].run_idle(&TaskSpec { name: "second", network: NETWORK, ..TaskSpec::default() })?;

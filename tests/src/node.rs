@@ -17,7 +17,7 @@ use crate::{
     leftovers::{Prefix, names, remove_folder},
     netns::NetNs,
     process::{Lifetime, Process, line, lines_of, succeed},
-    testnet::{TestNet, role},
+    testnet::{GATEWAY, TestNet, role},
     wait::wait,
 };
 
@@ -64,7 +64,22 @@ impl Node {
         for folder in [node.state_folder(), node.run_folder()] {
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
+        node.configure()?;
         Ok(node)
+    }
+
+    /// Names outside the mesh are asked of the gateway, where [`crate::StubDns`] may listen.
+    fn configure(&self) -> Result<()> {
+        let write = |path: PathBuf, text: String| {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let resolvers = self.folder().join("resolv.conf");
+        let log = std::env::var("MESHD_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
+        write(
+            self.config(),
+            format!("log = {log:?}\nresolv_conf = {:?}\n", resolvers.display().to_string()),
+        )?;
+        write(resolvers, format!("nameserver {GATEWAY}\n"))
     }
 
     /// Its place in the cluster, from 0.
@@ -102,6 +117,11 @@ impl Node {
         self.run_folder().join("meshd.sock")
     }
 
+    /// The daemon's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("meshd.toml")
+    }
+
     /// The daemon's log.
     pub fn log(&self) -> PathBuf {
         self.folder().join("meshd.log")
@@ -135,9 +155,7 @@ impl Node {
         command.arg("--state-dir").arg(self.state_folder());
         command.arg("--run-dir").arg(self.run_folder());
         command.arg("--bpf-dir").arg(self.bpf_folder());
-        if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info");
-        }
+        command.arg("--config").arg(self.config());
         Ok(command)
     }
 

@@ -30,7 +30,7 @@ fn refuse(node: &Node, cases: &[Case<'_>]) -> Result<()> {
 fn requests_that_cannot_be() -> Result<()> {
     run(2, |cluster| {
         let [manager, worker] = cluster.nodes() else { bail!("two nodes were asked for") };
-        manager.ctl(&[&CREATE[..], &["--subnet", "10.10.3.0/24", "prod"]].concat())?;
+        manager.ctl(&[&CREATE[..], &["--subnet", "10.10.3.0/24", "--attachable", "prod"]].concat())?;
         manager.ctl(&["service", "create", "--network", "prod", "web"])?;
         manager.ctl(&["service", "create", "--network", "prod", "other"])?;
         manager.ctl(&["publish", "8080:80", "web"])?;
@@ -180,7 +180,7 @@ fn a_second_daemon_gives_up() -> Result<()> {
 fn a_state_cut_short_is_named_and_kept() -> Result<()> {
     run(1, |cluster| {
         let node = &cluster[0];
-        node.ctl(&[&CREATE[..], &["--subnet", "10.10.3.0/24", "prod"]].concat())?;
+        node.ctl(&[&CREATE[..], &["--subnet", "10.10.3.0/24", "--attachable", "prod"]].concat())?;
         node.stop()?;
         for file in files(&node.state_folder())? {
             let whole = std::fs::read(&file)?;

@@ -59,7 +59,16 @@ fn keep_going(flows: &mut [Flow], length: Duration) -> Result<()> {
 #[test]
 fn flows_survive_and_the_next_daemon_adopts() -> Result<()> {
     run(3, |cluster| {
-        cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
+        cluster[0].ctl(&[
+            "network",
+            "create",
+            "--driver",
+            "overlay",
+            "--subnet",
+            "10.10.3.0/24",
+            "--attachable",
+            "prod",
+        ])?;
         cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
         cluster[0].ctl(&["publish", "8080:80", "web"])?;
         let spec = |name| TaskSpec { name, network: "prod", service: Some("web"), ..TaskSpec::default() };

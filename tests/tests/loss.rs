@@ -14,7 +14,16 @@ const SOON: Duration = Duration::from_secs(5);
 const NODE: Duration = Duration::from_secs(3);
 
 fn create(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--driver",
+        "overlay",
+        "--subnet",
+        "10.10.3.0/24",
+        "--attachable",
+        "prod",
+    ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
     cluster[0].ctl(&["publish", "8080:80", "web"]).map(drop)
 }

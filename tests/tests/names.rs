@@ -2,12 +2,12 @@
 //! families, TCP, and forwarding of what is not ours. The VIP leads to every task.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Tally, Task, TaskSpec, get, run, wait};
+use mesh_tests::{Cluster, GATEWAY, OUTSIDE, StubDns, Tally, Task, TaskSpec, get, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -22,7 +22,16 @@ fn expect(task: &Task, words: &[&str], expected: &[String]) -> Result<()> {
 }
 
 fn create(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--driver",
+        "overlay",
+        "--subnet",
+        "10.10.3.0/24",
+        "--attachable",
+        "prod",
+    ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "--alias", "www", "web"])?;
     Ok(())
 }
@@ -82,6 +91,24 @@ fn services_tasks_and_aliases() -> Result<()> {
             Ok(tally)
         })??;
         ensure!(tally.0.len() == 2, "a task reaches through its own VIP only {tally:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn other_names_are_forwarded() -> Result<()> {
+    run(1, |cluster| {
+        create(cluster)?;
+        let spec = TaskSpec { name: "observer", network: "prod", ..TaskSpec::default() };
+        let observer = cluster[0].run_idle(&spec)?;
+        let status = observer.dig_status(&["outside.example"])?;
+        ensure!(status == "SERVFAIL", "with no resolver to ask, a foreign name is {status}");
+        let socket = cluster.net().hub().run(|| UdpSocket::bind((GATEWAY, 53)))?.context("port 53")?;
+        let _stub = StubDns::serve(socket, OUTSIDE)?;
+        expect(&observer, &["outside.example"], &[OUTSIDE.to_string()])?;
+        expect(&observer, &["observer"], &[observer.address()?.to_string()])?;
+        // What belongs to our networks is never asked elsewhere: the stub knows every name.
+        ensure!(observer.dig_status(&["nothing.prod"])? == "NXDOMAIN", "an internal name was asked outside");
         Ok(())
     })
 }

@@ -16,7 +16,16 @@ fn task(name: &str) -> TaskSpec<'_> {
 }
 
 fn publish(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "prod"])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--driver",
+        "overlay",
+        "--subnet",
+        "10.10.3.0/24",
+        "--attachable",
+        "prod",
+    ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
     cluster[0].ctl(&["publish", "8080:80", "web"])?;
     cluster[0].ctl(&["publish", "9000:9001/udp", "web"])?;

@@ -75,7 +75,7 @@ fn how_to_play(cluster: &Cluster, binaries: &Binaries) -> String {
   meshctl status
   meshctl service ps web
   nsenter --net=/run/netns/{client} curl http://{address}/
-  nsenter --net=/run/netns/{n1} meshctl run --network prod -- dig +short tasks.web
+  nsenter --net=/run/netns/{n1} meshctl run --service tools -- dig +short tasks.web
   kill -9 {pid}    # meshd of n2: traffic goes on
   cargo xtask demo --down",
         socket = first.socket().display(),

@@ -38,6 +38,7 @@ impl Stage {
         })?;
         step("meshctl service create --network prod web; meshctl publish 80:80 web", || {
             first.ctl(&["service", "create", "--network", "prod", "web"])?;
+            first.ctl(&["service", "create", "--network", "prod", "tools"])?;
             first.ctl(&["service", "create", "--network", "lab", "secret"])?;
             first.ctl(&["publish", "80:80", "web"]).map(drop)
         })?;
@@ -49,7 +50,9 @@ impl Stage {
             let start = |node: &Node, name| node.run_nginx(&spec(name, "lab", Some("secret")));
             Ok(vec![start(&cluster[0], "secret1")?, start(&cluster[1], "secret2")?])
         })?;
-        let shell = step("a task without a service on n1", || first.run_idle(&spec("shell", "prod", None)))?;
+        let shell = step("a task to ask from on n1: shell", || {
+            first.run_idle(&spec("shell", "prod", Some("tools")))
+        })?;
         Ok(Self { web, lab, shell })
     }
 
