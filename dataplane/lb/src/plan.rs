@@ -277,3 +277,6 @@ impl Tables<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
