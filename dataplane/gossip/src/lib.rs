@@ -1,6 +1,6 @@
 //! What runs where, and which nodes are alive, told from node to node without any manager.
 //!
-//! - Membership is SWIM (Das, Gupta, Motivala 2002) by `foca`, which only [`swim`] names.
+//! - Membership is SWIM (Das, Gupta, Motivala 2002) by `foca`, which only `swim` names.
 //! - Endpoint tables are ours: one table per network, kept only by the nodes interested in it. An entry has one
 //!   owner, the node that announced it, and a [`Version`] that only the owner raises.
 //! - A change goes out at once as sealed datagrams; those that get lost are sent again until acknowledged, and

@@ -18,6 +18,7 @@ use crate::{
 
 mod convergence;
 mod failure;
+mod noise;
 mod scoping;
 
 pub(crate) fn net(n: u128) -> NetworkId {

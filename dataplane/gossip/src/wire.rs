@@ -247,4 +247,4 @@ impl Packet {
 
 #[cfg(test)]
 #[path = "wire/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -70,7 +70,7 @@ fn group() -> impl Strategy<Value = Group> {
         .prop_map(|(table, owner, complete, items)| Group { table, owner, complete, items })
 }
 
-fn message() -> impl Strategy<Value = Message> {
+pub(crate) fn message() -> impl Strategy<Value = Message> {
     let owners = (node(), any::<(u64, u64)>()).prop_map(|(owner, (epoch, digest))| OwnerDigest {
         owner,
         epoch,

@@ -1,0 +1,151 @@
+//! Who is there: what foca observes, what the managers list, and taking leave.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use mesh_types::NodeId;
+
+use super::{Core, FAREWELL_PAUSE, FAREWELLS, Member, PUSHED, Peer, RETRY_MIN, wanted};
+use crate::{
+    MemberState, Message, Table,
+    swim::{Identity, SwimOutcome},
+};
+
+impl Core {
+    pub(super) fn take_swim(&mut self, outcome: SwimOutcome, look: bool) {
+        for (to, bytes) in outcome.sends {
+            self.send(to, Message::Swim(bytes), false);
+        }
+        self.stats.swim_refused += u64::from(outcome.refused);
+        if outcome.changed || look {
+            self.observe_members();
+        }
+        if outcome.renewed {
+            self.stats.renewals += 1;
+            for peer in self.peers.values_mut() {
+                (peer.retry_at, peer.pause) = (self.now, RETRY_MIN);
+            }
+        }
+    }
+
+    pub(super) fn observe_members(&mut self) {
+        let seen: Vec<(Identity, MemberState)> = self
+            .swim
+            .members()
+            .filter(|(identity, state)| match self.members.get(&identity.node) {
+                None => *state != MemberState::Down,
+                Some(known) if known.identity == *identity => {
+                    known.state != *state
+                        && !(known.state == MemberState::Left && *state == MemberState::Down)
+                }
+                Some(_) => true,
+            })
+            .collect();
+        for (identity, state) in seen {
+            if identity.node != self.node && !self.removed.contains(&identity.node) {
+                self.transition(identity, state);
+            }
+        }
+    }
+
+    pub(super) fn transition(&mut self, identity: Identity, state: MemberState) {
+        let node = identity.node;
+        let member = Member { identity, state, since: self.now };
+        let before = self.members.insert(node, member);
+        self.changed = true;
+        self.records.raise_epoch(node, identity.epoch);
+        let was_live = before.as_ref().is_some_and(Member::is_live);
+        if member.is_live() {
+            if !was_live || before.is_some_and(|before| before.identity != identity) {
+                self.welcome(node);
+            }
+        } else if was_live {
+            self.outbox.forget(node);
+            self.syncs.remove(&node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                (peer.retry_at, peer.pause) = (self.now + RETRY_MIN, RETRY_MIN);
+            }
+        }
+    }
+
+    /// A member came, or came back: it is told at once what this node owns, and then compared with in full.
+    pub(super) fn welcome(&mut self, node: NodeId) {
+        self.outbox.forget(node);
+        let mut items = self.records.of(Table::Interests, self.node);
+        if let Some(interest) = self.records.interest(node) {
+            let own = self.records.all_of(self.node).into_iter();
+            items.extend(own.filter(|item| wanted(interest, item.key().table) && item.key().slot.is_some()));
+            items.truncate(PUSHED);
+        }
+        self.send_direct(node, items);
+        // Both sides begin; the later one finds the tables equal already, most often.
+        let later = if self.node < node { 0 } else { 200 };
+        self.want_sync(node, Duration::from_millis(later));
+    }
+
+    pub(super) fn set_peers(&mut self, listed: Vec<(NodeId, SocketAddr)>) {
+        let listed: BTreeMap<NodeId, SocketAddr> =
+            listed.into_iter().filter(|(node, _)| *node != self.node).collect();
+        let unlisted: Vec<NodeId> =
+            self.peers.keys().filter(|node| !listed.contains_key(node)).copied().collect();
+        for node in unlisted {
+            self.peers.remove(&node);
+            self.removed.insert(node);
+            self.outbox.forget(node);
+            self.syncs.remove(&node);
+            self.windows.remove(&node);
+            self.records.forget(node);
+            self.changed = true;
+            if let Some(member) = self.members.remove(&node) {
+                let outcome = self.swim.declare_down(member.identity, self.now);
+                self.take_swim(outcome, false);
+            }
+        }
+        for (node, addr) in listed {
+            let known = self.peers.get(&node).is_some_and(|peer| peer.addr == addr);
+            self.removed.remove(&node);
+            if !known {
+                self.peers.insert(node, Peer { addr, retry_at: self.now, pause: RETRY_MIN });
+                if !self.is_live(node) {
+                    self.try_peer(node);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.announce(Vec::new());
+        self.farewells = Some((FAREWELLS, self.now));
+        self.say_farewell();
+        let outcome = self.swim.leave(self.now);
+        self.take_swim(outcome, false);
+        self.changed = true;
+    }
+
+    pub(super) fn say_farewell(&mut self) {
+        let Some((left, at)) = self.farewells else { return };
+        if at > self.now {
+            return;
+        }
+        if left == 0 {
+            self.farewells = Some((0, Duration::MAX));
+            return;
+        }
+        let to: Vec<SocketAddr> =
+            self.members.values().filter(|member| member.is_live()).map(|m| m.identity.addr).collect();
+        for to in to {
+            self.send(to, Message::Leave, false);
+        }
+        self.farewells = Some((left - 1, self.now + FAREWELL_PAUSE));
+    }
+
+    pub(super) fn member_left(&mut self, node: NodeId) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        let identity = member.identity;
+        (member.state, member.since) = (MemberState::Left, self.now);
+        self.changed = true;
+        self.outbox.forget(node);
+        self.syncs.remove(&node);
+        let outcome = self.swim.declare_down(identity, self.now);
+        self.take_swim(outcome, false);
+    }
+}
