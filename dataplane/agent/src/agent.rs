@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     AgentError, Leases, LocalTask, PathChoice, SessionState,
     ending::Ending,
-    host::Host,
+    host::{Host, TASK_LINK_PREFIX, is_task_link},
     planner::Tables,
     reconcile::{Dns, Reconciler},
     session::{Session, Told},
@@ -115,18 +115,19 @@ impl Agent {
         let remembered = files.load_remote()?;
         let kept = files.load_view()?;
         let features = DataPath::probe();
-        for line in features.missing() {
-            warn!(feature = line, "kernel feature missing");
+        let missing: Vec<_> = features.missing().map(ToString::to_string).collect();
+        for feature in &missing {
+            warn!(feature, "kernel feature missing");
         }
         if !features.usable() {
-            return Err(AgentError::Features(features.missing().join("; ")));
+            return Err(AgentError::Features(missing.join("; ")));
         }
 
         let netlink = Netlink::connect()?;
         let host = Host::ensure(&netlink, options.data_path_addr, options.path).await?;
         Host::ensure_egress()?;
-        let (bpf_dir, settings) = (options.bpf_dir.clone(), host.settings);
-        let data_path = DataPath::open(Options { bpf_dir, ..Options::default() })?;
+        let settings = host.settings;
+        let data_path = DataPath::open(Options::new(&options.bpf_dir))?;
 
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
@@ -176,7 +177,7 @@ impl Agent {
             session,
             files,
             state: Mutex::new(state),
-            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, host, features.missing())),
+            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, host, missing)),
             dns: tokio::sync::Mutex::default(),
             forwarder: Arc::new(forwarder),
             stop,
@@ -188,6 +189,7 @@ impl Agent {
         agent.adopt(tasks).await;
         agent.apply_view_to_gossip().await;
         agent.reconcile().await?;
+        agent.remove_past_links().await;
         agent.save_tasks()?;
         guard.disarm();
         tokio::spawn(agent.clone().run(told));
@@ -200,11 +202,6 @@ impl Agent {
         for task in tasks {
             let Some(ending) = Ending::adopt(&task) else {
                 info!(task = %task.name, "a kept task has ended meanwhile");
-                for attachment in &task.attachments {
-                    if let Err(error) = self.inner.netlink.remove_link(&attachment.link).await {
-                        warn!(link = attachment.link, %error, "remove a past task's link");
-                    }
-                }
                 continue;
             };
             {
@@ -220,6 +217,26 @@ impl Agent {
                 warn!(task = %task.name, error, "names in an adopted task");
             }
             self.watch_end(task.id, ending);
+        }
+    }
+
+    /// Removes the veths of tasks that ended, or were being attached, when the daemon was not there to do it.
+    async fn remove_past_links(&self) {
+        let current: BTreeSet<_> =
+            self.lock().tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.link.clone())).collect();
+        let links = match self.inner.netlink.links(TASK_LINK_PREFIX).await {
+            Ok(links) => links,
+            Err(error) => return warn!(%error, "list the links of past tasks"),
+        };
+        for link in
+            links.into_iter().map(|l| l.name).filter(|name| is_task_link(name) && !current.contains(name))
+        {
+            info!(link, "removing the link of a past task");
+            let detached = self.detach_programs(&link).await.map_err(|e| e.to_string());
+            let removed = self.inner.netlink.remove_link(&link).await.map_err(|e| e.to_string());
+            if let Err(error) = detached.and(removed) {
+                warn!(link, error, "remove the link of a past task");
+            }
         }
     }
 
@@ -248,7 +265,7 @@ impl Agent {
     }
 
     /// How the node stands.
-    pub async fn status(&self) -> Status {
+    pub async fn status(&self) -> Result<Status, AgentError> {
         let reconciler = self.inner.reconciler.lock().await;
         let (view_version, tasks, gone) = {
             let state = self.lock();
@@ -261,7 +278,7 @@ impl Agent {
                 .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
         }
         let host = reconciler.host();
-        Status {
+        Ok(Status {
             session: self.inner.session.state(),
             managers: self.inner.session.managers(),
             view_version,
@@ -274,10 +291,10 @@ impl Agent {
             },
             uplink: (host.uplink.name.clone(), host.uplink.mtu),
             task_mtu: host.settings.inner_mtu,
-            data_path: reconciler.stats(),
+            data_path: reconciler.stats()?,
             missing: reconciler.missing().to_vec(),
             warnings,
-        }
+        })
     }
 
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
@@ -304,7 +321,7 @@ impl Agent {
         self.inner.gossip.leave().await;
         self.inner.stop.cancel();
         self.inner.gossip.shutdown().await;
-        problems.extend(self.inner.reconciler.lock().await.remove().err().map(|e| e.to_string()));
+        problems.extend(DataPath::remove_pins(&self.inner.options.bpf_dir).err().map(|e| e.to_string()));
         problems.extend(Host::remove(&self.inner.netlink).await.iter().map(ToString::to_string));
         problems.extend(self.inner.files.remove().err().map(|e| e.to_string()));
         problems

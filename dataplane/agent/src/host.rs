@@ -8,7 +8,7 @@ use std::{
 use ipnet::Ipv4Net;
 use mesh_lb::{EGRESS_POOL, HOST_SERVICE_ADDRESS, NodeSettings, VXLAN_OVERHEAD_V4};
 use mesh_netlink::{HostLink, NetNs, Netlink, Uplink};
-use mesh_types::VXLAN_PORT;
+use mesh_types::{Mac, VXLAN_PORT};
 
 use crate::AgentError;
 
@@ -18,6 +18,13 @@ pub const VXLAN_LINK: &str = "mesh-vxlan";
 pub const HOST_LINK: (&str, &str) = ("mesh-host", "mesh-peer");
 /// What the veths of tasks begin with on the node's side.
 pub const TASK_LINK_PREFIX: &str = "msh";
+
+/// Whether this is the name of a task's veth: the prefix and eight hexadecimal digits.
+pub fn is_task_link(name: &str) -> bool {
+    let number = name.strip_prefix(TASK_LINK_PREFIX);
+    number.is_some_and(|n| n.len() == 8 && n.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The nftables table for egress.
 pub const NFT_TABLE: &str = "meshd";
 
@@ -68,7 +75,7 @@ impl Host {
             uplink_ifindex: uplink.ifindex,
             vxlan_ifindex,
             host_ifindex,
-            host_mac: host_info.and_then(|l| l.mac).unwrap_or(uplink.mac),
+            host_mac: host_info.and_then(|l| l.mac).unwrap_or(Mac([0; 6])),
             inner_mtu,
             vxlan_port: VXLAN_PORT,
             netns_cookie: NetNs::current()?.cookie()?,

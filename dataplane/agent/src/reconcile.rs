@@ -9,7 +9,7 @@ use std::{
 
 use mesh_dns::{DnsServer, NetworkNames, TaskView};
 use mesh_gossip::{KeyRing, MemberState};
-use mesh_lb::DataPath;
+use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::{NetNs, Netlink};
 use mesh_types::{GOSSIP_PORT, NetworkId, TaskId};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,7 @@ pub(crate) struct Reconciler {
     host: Host,
     missing: Vec<String>,
     attached: BTreeSet<String>,
+    sockets_hooked: bool,
 }
 
 /// A task's name server.
@@ -45,7 +46,7 @@ pub(crate) struct Dns {
 
 impl Reconciler {
     pub(crate) fn new(data_path: DataPath, host: Host, missing: Vec<String>) -> Self {
-        Self { data_path, host, missing, attached: BTreeSet::new() }
+        Self { data_path, host, missing, attached: BTreeSet::new(), sockets_hooked: false }
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -56,13 +57,8 @@ impl Reconciler {
         &self.missing
     }
 
-    pub(crate) fn stats(&self) -> mesh_lb::Stats {
+    pub(crate) fn stats(&self) -> Result<mesh_lb::Stats, mesh_lb::Error> {
         self.data_path.stats()
-    }
-
-    /// Detaches the programs and removes the pins.
-    pub(crate) fn remove(&mut self) -> Result<(), AgentError> {
-        Ok(self.data_path.remove()?)
     }
 
     /// Hooks the programs to the node's links and those of `tasks`; those already hooked stay.
@@ -71,7 +67,10 @@ impl Reconciler {
         self.hook(&uplink, DataPath::attach_uplink)?;
         self.hook(VXLAN_LINK, DataPath::attach_vxlan)?;
         self.hook(HOST_LINK.0, DataPath::attach_host_link)?;
-        self.hook("cgroup", |data_path, _| data_path.attach_cgroup())?;
+        if !self.sockets_hooked {
+            self.data_path.attach_cgroup()?;
+            self.sockets_hooked = true;
+        }
         for attachment in tasks.iter().flat_map(|t| &t.attachments) {
             self.hook(&attachment.link, DataPath::attach_task)?;
         }
@@ -81,10 +80,11 @@ impl Reconciler {
     fn hook(
         &mut self,
         link: &str,
-        attach: impl FnOnce(&mut DataPath, &str) -> Result<(), mesh_lb::Error>,
+        attach: impl FnOnce(&mut DataPath, &str) -> Result<HookKind, mesh_lb::Error>,
     ) -> Result<(), AgentError> {
         if !self.attached.contains(link) {
-            attach(&mut self.data_path, link)?;
+            let hook = attach(&mut self.data_path, link)?;
+            debug!(link, ?hook, "programs attached");
             self.attached.insert(link.to_owned());
         }
         Ok(())

@@ -117,14 +117,6 @@ impl Session {
         parsed.map_err(|e| SessionError::Failed(format!("it leased no address: {e}")))
     }
 
-    /// Gives addresses back.
-    pub async fn return_lease(&self, network: NetworkId, addresses: &[IpAddr]) -> Result<(), SessionError> {
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let request = v1::ReturnLeaseRequest { network_id: network.to_string(), addresses };
-        let mut client = self.client()?;
-        call(client.return_lease(request)).await.map(drop)
-    }
-
     /// Tells the managers that this node leaves the cluster.
     pub async fn leave(&self) -> Result<(), SessionError> {
         let mut client = self.client()?;

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use mesh_agent::{Agent, AgentOptions, PathChoice};
 use mesh_ca::{Identity, IdentityCell};
+use mesh_lb::DataPath;
 use mesh_manager::{EndpointView, Manager, ManagerOptions, NewCluster};
 use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, Role};
 use tokio::sync::RwLock;
@@ -190,7 +191,6 @@ impl Daemon {
             manager.shutdown().await;
         }
         problems.extend(wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
-        problems.extend(mesh_lb::remove_pins(&self.config.bpf_dir).err().map(|e| e.to_string()));
         info!(cluster = %membership.cluster, "left the cluster");
         for problem in &problems {
             warn!(problem, "while leaving");
@@ -214,9 +214,10 @@ impl Daemon {
     /// Removes what a failed `init` or `join` left.
     fn or_wipe<T>(&self, made: Result<T>) -> Result<T> {
         made.inspect_err(|_| {
-            for left in
-                [wipe(&self.config.state_dir), mesh_lb::remove_pins(&self.config.bpf_dir).map_err(Into::into)]
-            {
+            for left in [
+                wipe(&self.config.state_dir),
+                DataPath::remove_pins(&self.config.bpf_dir).map_err(Into::into),
+            ] {
                 if let Err(error) = left {
                     warn!(error = format!("{error:#}"), "roll back");
                 }

@@ -8,7 +8,7 @@ use mesh_agent::{
     Status as AgentStatus,
 };
 use mesh_api::v1::{self, attach_request::Namespace, local_server::Local};
-use mesh_types::{ClusterView, Name, NodeId, Role};
+use mesh_types::{ClusterView, Name, NodeId};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -85,7 +85,8 @@ impl Local for LocalService {
             let state = "inactive".to_owned();
             return Ok(Response::new(v1::StatusResponse { version, state, ..Default::default() }));
         };
-        Ok(Response::new(status(version, &member, member.agent.status().await)))
+        let agent = member.agent.status().await.map_err(|e| failed(&e.into()))?;
+        Ok(Response::new(status(version, &member, agent)))
     }
 
     async fn get_view(
@@ -94,10 +95,8 @@ impl Local for LocalService {
     ) -> Result<Response<v1::GetViewResponse>, Status> {
         let member = self.daemon.member().await?;
         // A manager reads what it decided, so that a change is seen at once; others what they were last told.
-        let mut view = match &member.manager {
-            Some(manager) => manager.state().borrow().view(),
-            None => ClusterView::clone(&member.agent.view()),
-        };
+        let decided = member.manager.as_ref().and_then(|manager| manager.state().borrow().view());
+        let mut view = decided.unwrap_or_else(|| ClusterView::clone(&member.agent.view()));
         view.gossip_keys.clear();
         let this_node = member.membership.node.to_string();
         Ok(Response::new(v1::GetViewResponse { view: Some((&view).into()), this_node }))
@@ -165,10 +164,10 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
     };
     let counters =
         |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let hooks = agent.data_path.links.iter().map(|link| v1::Hook {
-        interface: link.interface.clone(),
-        program: link.program.clone(),
-        kind: link.kind.to_string(),
+    let hooks = agent.data_path.links.iter().map(|(place, kind)| v1::Hook {
+        interface: place.clone(),
+        program: String::new(),
+        kind: kind.to_string(),
     });
     v1::StatusResponse {
         version,
