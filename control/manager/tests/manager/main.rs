@@ -1,0 +1,10 @@
+//! A manager over real TLS on loopback.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic; its helpers as well")]
+
+mod access;
+mod changes;
+mod joining;
+mod restart;
+mod sessions;
+mod support;

@@ -1,0 +1,116 @@
+//! What members see and lease.
+
+use mesh_api::v1::{
+    CreateNetworkRequest, LeaseRequest, LeaveRequest, RemoveRequest, ReturnLeaseRequest, Subnet,
+    control_server::Control,
+};
+use tonic::{Code, Request};
+
+use crate::support::*;
+
+fn network(name: &str) -> Request<CreateNetworkRequest> {
+    let subnets = vec![Subnet { net: "10.10.3.0/24".into(), gateway: String::new() }];
+    Request::new(CreateNetworkRequest { name: name.into(), subnets, ..Default::default() })
+}
+
+#[tokio::test]
+async fn a_session_sees_every_change() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let mut session = member.session().await;
+    let first = session.next().await.unwrap();
+    let seen = view(&first);
+    assert_eq!((seen.nodes.len(), seen.networks.len(), seen.gossip_keys.len()), (2, 1, 1));
+    assert_eq!(first.managers, [manager.listen_addr().to_string()]);
+    assert!(first.leases.is_empty());
+
+    let prod = manager.control().create_network(network("prod")).await.unwrap().into_inner();
+    let next = session.until(|view, _| view.network("prod").is_ok()).await;
+    assert!(view(&next).version > seen.version);
+
+    let lease = LeaseRequest { network_id: prod.id.clone(), count: 3, address: String::new() };
+    let leased = member.dispatcher().lease(lease).await.unwrap().into_inner().addresses;
+    assert_eq!(leased, ["10.10.3.2", "10.10.3.3", "10.10.3.4"]);
+    let next = session.until(|_, state| !state.leases.is_empty()).await;
+    assert_eq!((next.leases[0].network_id.as_str(), &next.leases[0].addresses), (prod.id.as_str(), &leased));
+    let back = ReturnLeaseRequest { network_id: prod.id, addresses: leased };
+    member.dispatcher().return_lease(back).await.unwrap();
+    session.until(|_, state| state.leases.is_empty()).await;
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_leases_of_others_are_not_sent() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let (second, third) = (Member::join(&manager, "second").await, Member::join(&manager, "third").await);
+    let prod = manager.control().create_network(network("prod")).await.unwrap().into_inner();
+    let mut session = second.session().await;
+    session.until(|view, _| view.network("prod").is_ok()).await;
+    let lease = LeaseRequest { network_id: prod.id, count: 1, address: "10.10.3.9".into() };
+    third.dispatcher().lease(lease.clone()).await.unwrap();
+    let status = second.dispatcher().lease(lease).await.unwrap_err();
+    assert_says(&status, Code::AlreadyExists, &["10.10.3.9", "prod", "node third"]);
+    // The next thing that the session hears of is a change of the view.
+    manager.control().create_network(network("more")).await.unwrap();
+    let next = session.next().await.unwrap();
+    assert!(view(&next).network("more").is_ok() && next.leases.is_empty());
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_slow_node_gets_the_newest_state() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let mut session = member.session().await;
+    for number in 0..200 {
+        manager.control().create_network(network(&format!("n{number}"))).await.unwrap();
+    }
+    let mut messages = 1;
+    while view(&session.next().await.unwrap()).network("n199").is_err() {
+        messages += 1;
+    }
+    assert!(messages <= 202, "{messages} messages for 200 changes");
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_removed_node_hears_no_more() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let mut session = member.session().await;
+    session.next().await.unwrap();
+    let reference = "second".to_owned();
+    manager.control().remove_node(Request::new(RemoveRequest { reference })).await.unwrap();
+    let status = session.next().await.unwrap_err();
+    assert_says(&status, Code::PermissionDenied, &["removed"]);
+    let status = member.dispatcher().lease(LeaseRequest::default()).await.unwrap_err();
+    assert_says(&status, Code::PermissionDenied, &["removed"]);
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_may_leave() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    member.dispatcher().leave(LeaveRequest {}).await.unwrap();
+    assert_eq!(manager.state().borrow().nodes().count(), 1);
+    Member::join(&manager, "second").await;
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn sessions_end_with_the_manager() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let mut session = member.session().await;
+    session.next().await.unwrap();
+    manager.shutdown().await;
+    let status = session.next().await.unwrap_err();
+    assert_says(&status, Code::Unavailable, &["stops"]);
+}
