@@ -34,7 +34,7 @@ const FILE: &str = "raft.redb";
 const CACHE: usize = 2 << 20;
 
 /// What the file holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Loaded {
     pub log: BTreeMap<u64, Entry>,
     pub vote: Option<Vote>,
@@ -171,3 +171,6 @@ fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read").to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,3 +24,6 @@ pub use error::{HandleError, MembershipError, OpenError, ProposeError};
 pub use grpc::GrpcTransport;
 pub use network::{RpcKind, Transport, TransportError, UnknownKind};
 pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions};
+
+#[cfg(test)]
+mod testing;

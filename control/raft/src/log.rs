@@ -136,3 +136,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.writer.write(Write::Purge { upto: id.index, id: bytes }).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use mesh_types::NodeId;
 use openraft::{
     ChangeMembers, Config, Raft, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
-    errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -328,22 +328,22 @@ impl RaftNode {
     async fn lead_alone(&self) -> Result<(), OpenError> {
         let inner = &self.inner;
         let me = RaftId(inner.node);
-        if inner.raft.voter_ids().collect::<Vec<_>>() != [me] {
+        let failed = |error: String| OpenError::Start(error);
+        // Not from the metrics: they are still empty when Raft has just started.
+        let voters = inner
+            .raft
+            .with_raft_state(|raft| raft.membership_state.effective().voter_ids().collect::<Vec<_>>());
+        if voters.await.map_err(|e| failed(e.to_string()))? != [me] {
             return Ok(());
         }
-        let failed = |error: Fatal<TypeConfig>| OpenError::Start(error.to_string());
-        if !inner.raft.is_leader() {
-            inner.raft.trigger().elect(false).await.map_err(failed)?;
-        }
+        inner.raft.trigger().elect(false).await.map_err(|e| failed(e.to_string()))?;
         let waiting = inner.raft.wait(Some(SOLE_LEADER_TIMEOUT));
-        let leads = waiting.metrics(
-            |m| {
-                let applied = m.last_applied.map(|id| id.index);
-                m.current_leader == Some(me) && applied.is_some() && applied == m.last_log_index
-            },
-            "to lead alone",
-        );
-        leads.await.map_err(|error| OpenError::Start(error.to_string()))?;
+        let leads = waiting.metrics(|m| m.state.is_leader() && m.current_leader == Some(me), "to lead alone");
+        leads.await.map_err(|e| failed(e.to_string()))?;
+        // The leader's first own entry stands behind everything from before.
+        let barrier =
+            timeout(SOLE_LEADER_TIMEOUT, inner.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
+        barrier.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
         inner
             .leaders
             .clone()
@@ -482,3 +482,6 @@ impl From<RaftError<TypeConfig>> for HandleError {
         Self::Stopped { reason: error.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;

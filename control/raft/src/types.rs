@@ -55,3 +55,20 @@ pub(crate) type Entry = alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, Vec<u8>>;
+
+#[cfg(test)]
+mod for_the_suite {
+    use super::*;
+
+    impl From<u64> for RaftId {
+        fn from(id: u64) -> Self {
+            Self(NodeId::from_u128(id.into()))
+        }
+    }
+
+    impl Default for Member {
+        fn default() -> Self {
+            Self { addr: SocketAddr::from(([127, 0, 0, 1], 2377)) }
+        }
+    }
+}
