@@ -119,7 +119,7 @@ fn jit() -> bool {
 
 /// Where the cgroup v2 hierarchy is mounted.
 pub(crate) fn cgroup2_root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").ok()?;
     let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     lines.find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).map(PathBuf::from))?)
 }

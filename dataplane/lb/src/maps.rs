@@ -1,10 +1,6 @@
 //! The typed maps: reads what they hold, and does one write after the other.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use aya::{
     Ebpf, Pod,
@@ -56,9 +52,9 @@ pub(crate) struct Maps {
     local_by_id: Hash<u32, LocalEndpoint>,
     services: Hash<ServiceKey, ServiceValue>,
     backends: Hash<u32, BackendValue>,
-    table: OwnedFd,
-    choices: OwnedFd,
-    reverse: OwnedFd,
+    table: MapData,
+    choices: MapData,
+    reverse: MapData,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     sizes: BTreeMap<&'static str, u32>,
@@ -78,9 +74,9 @@ impl Maps {
             local_by_id: taker.typed(LOCAL_BY_ID)?,
             services: taker.typed(SERVICES)?,
             backends: taker.typed(BACKENDS)?,
-            table: taker.descriptor::<u32, u32>(MAGLEV)?,
-            choices: taker.descriptor::<FlowKey, ChoiceValue>(CHOICES)?,
-            reverse: taker.descriptor::<FlowKey, ReverseValue>(REVERSE)?,
+            table: taker.untyped::<u32, u32>(MAGLEV)?,
+            choices: taker.untyped::<FlowKey, ChoiceValue>(CHOICES)?,
+            reverse: taker.untyped::<FlowKey, ReverseValue>(REVERSE)?,
             drops: taker.typed(DROPS)?,
             counters: taker.typed(COUNTERS)?,
             sizes: taker.sizes,
@@ -120,7 +116,7 @@ impl Maps {
         held.backends = entries(BACKENDS, &self.backends)?;
         let services = entries(SERVICES, &self.services)?;
         held.adopt_services(services, |base, len| {
-            sys::array_read(self.table.as_fd(), base, len).map_err(|e| refused("read", MAGLEV, e))
+            sys::array_read(self.table.fd().as_fd(), base, len).map_err(|e| refused("read", MAGLEV, e))
         })?;
         let last = held.backends.keys().next_back().copied().unwrap_or(0).max(self.last_chosen()?);
         held.next_backend = last.wrapping_add(1).max(1);
@@ -174,7 +170,8 @@ impl Maps {
             MapOp::PutEndpoint(key, value) => put(ENDPOINTS, &mut self.endpoints, *key, *value),
             MapOp::PutBackend(id, value) => put(BACKENDS, &mut self.backends, *id, *value),
             MapOp::WriteRegion { base, elements, .. } => {
-                sys::array_write(self.table.as_fd(), *base, elements).map_err(|e| refused("write", MAGLEV, e))
+                sys::array_write(self.table.fd().as_fd(), *base, elements)
+                    .map_err(|e| refused("write", MAGLEV, e))
             }
             MapOp::LearnRegion { .. } => Ok(()),
             MapOp::PutService(key, value) => put(SERVICES, &mut self.services, *key, *value),
@@ -207,10 +204,13 @@ impl Taker<'_> {
         T::try_from(map).map_err(|e| unusable(name, e))
     }
 
-    /// For maps that are used through raw calls: the descriptor, once the sizes of key and value have been checked.
-    fn descriptor<K, V>(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
+    /// For maps that are used through raw calls: the handle, once the sizes of key and value have been checked. The
+    /// programs are loaded with its descriptor, so it must stay open.
+    fn untyped<K, V>(&mut self, name: &'static str) -> Result<MapData, Error> {
         let map = self.ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
-        let data = data_of(&map).ok_or(Error::Missing { kind: "map", name })?;
+        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) = map else {
+            return Err(Error::Missing { kind: "array or hash map", name });
+        };
         let info = data.info().map_err(|e| unusable(name, e))?;
         let check = |expected: usize, found: u32| {
             let size = found as usize;
@@ -219,7 +219,7 @@ impl Taker<'_> {
         check(size_of::<K>(), info.key_size()).map_err(|e| unusable(name, e))?;
         check(size_of::<V>(), info.value_size()).map_err(|e| unusable(name, e))?;
         self.sizes.insert(name, info.max_entries());
-        data.fd().as_fd().try_clone_to_owned().map_err(|e| unusable(name, MapError::IoError(e)))
+        Ok(data)
     }
 }
 
@@ -260,6 +260,6 @@ fn delete<K: Pod, V: Pod>(name: &'static str, map: &mut Hash<K, V>, key: &K) -> 
     }
 }
 
-fn scan<V>(map: &OwnedFd, each: impl FnMut(&[u8])) -> io::Result<()> {
-    sys::hash_scan(map.as_fd(), size_of::<FlowKey>(), size_of::<V>(), each)
+fn scan<V>(map: &MapData, each: impl FnMut(&[u8])) -> io::Result<()> {
+    sys::hash_scan(map.fd().as_fd(), size_of::<FlowKey>(), size_of::<V>(), each)
 }

@@ -168,7 +168,7 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 /// Whether `root` is the root of a file system that [`Pins::prepare`] mounted.
 fn is_our_mount(root: &Path) -> Result<bool, Error> {
     let device = fs::metadata(root).map_err(file("look at", root))?.dev();
-    let mounts = Path::new("/proc/self/mountinfo");
+    let mounts = Path::new("/proc/thread-self/mountinfo");
     let text = fs::read_to_string(mounts).map_err(file("read", mounts))?;
     let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let root = fs::canonicalize(root).map_err(file("look at", root))?;
