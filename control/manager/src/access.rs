@@ -132,7 +132,7 @@ where
                 Either::Right(self.inner.call(request))
             }
             Err(status) => {
-                tracing::info!(
+                tracing::debug!(
                     method = request.uri().path(),
                     peer = peer.map(|p| p.addr.to_string()),
                     reason = status.message(),

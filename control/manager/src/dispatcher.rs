@@ -1,6 +1,6 @@
 //! What members ask of a manager: the decided state, and address leases.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use mesh_api::{
@@ -8,8 +8,8 @@ use mesh_api::{
     v1::{self, dispatcher_server},
 };
 use mesh_store::{Command, Response as Answer, State};
-use mesh_types::NodeId;
-use tokio::sync::mpsc;
+use mesh_types::{NetworkId, NodeId};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::{
     access::Caller,
-    shared::{Shared, unexpected},
+    shared::{Place, Shared, unexpected},
     status::invalid,
 };
 
@@ -37,7 +37,8 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let node = Caller::of(&request)?;
         // One message at a time: a slow node gets the newest state next, not all that it missed.
         let (states, stream) = mpsc::channel(1);
-        tokio::spawn(session(self.shared.clone(), node, states, self.stop.clone()));
+        let changes = self.shared.state.clone();
+        tokio::spawn(session(self.shared.place, changes, node, states, self.stop.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -78,12 +79,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
 
 /// Sends the state now and after every change that concerns `node`, until either side is gone.
 async fn session(
-    shared: Arc<Shared>,
+    place: Place,
+    mut changes: watch::Receiver<Arc<State>>,
     node: NodeId,
     states: mpsc::Sender<Result<v1::NodeState, Status>>,
     stop: CancellationToken,
 ) {
-    let mut changes = shared.state.clone();
     let mut sent = None;
     debug!(%node, "session begins");
     while let Ok(slot) = states.reserve().await {
@@ -96,7 +97,7 @@ async fn session(
         let leases = state.leases_of(node);
         let seen = (state.view_version(), leases);
         if sent.as_ref() != Some(&seen) {
-            slot.send(Ok(node_state(&shared, &state, &seen.1)));
+            slot.send(Ok(node_state(place, &state, &seen.1)));
             sent = Some(seen);
         } else {
             drop(slot);
@@ -113,11 +114,7 @@ async fn session(
     debug!(%node, "session ends");
 }
 
-fn node_state(
-    shared: &Shared,
-    state: &State,
-    leases: &std::collections::BTreeMap<mesh_types::NetworkId, Vec<std::net::IpAddr>>,
-) -> v1::NodeState {
+fn node_state(place: Place, state: &State, leases: &BTreeMap<NetworkId, Vec<IpAddr>>) -> v1::NodeState {
     let leases = leases.iter().map(|(network, addresses)| v1::NetworkLease {
         network_id: network.to_string(),
         addresses: texts(addresses),
@@ -125,14 +122,17 @@ fn node_state(
     v1::NodeState {
         view: state.view().as_ref().map(Into::into),
         leases: leases.collect(),
-        managers: shared.manager_list(state),
+        managers: place.manager_list(state),
     }
 }
 
-fn address(text: &str) -> Result<std::net::IpAddr, Status> {
+fn address(text: &str) -> Result<IpAddr, Status> {
     text.parse().map_err(|_| invalid("address", format!("{text:?} is not an IP address")))
 }
 
-fn texts(addresses: &[std::net::IpAddr]) -> Vec<String> {
+fn texts(addresses: &[IpAddr]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
 }
+
+#[cfg(test)]
+mod tests;

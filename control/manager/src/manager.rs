@@ -32,7 +32,7 @@ use crate::{
     join::Join,
     peers::{MAX_MESSAGE, Peers},
     rate::FailedJoins,
-    shared::Shared,
+    shared::{Place, Shared},
 };
 
 /// Longest wait at start for a state that is there.
@@ -120,7 +120,7 @@ impl Manager {
 
     /// Where managers listen, this one first.
     pub fn managers(&self) -> Vec<SocketAddr> {
-        self.shared.managers(&self.shared.state())
+        self.shared.place.managers(&self.shared.state())
     }
 
     /// Where this manager listens.
@@ -205,8 +205,7 @@ async fn serve(
         state: raft.watch(),
         raft,
         endpoints: options.endpoints,
-        node: identity.current().own().node,
-        advertise: bound.advertise,
+        place: Place { node: identity.current().own().node, advertise: bound.advertise },
     });
     let stop = CancellationToken::new();
     let join = Join { shared: shared.clone(), failed: Mutex::new(FailedJoins::default()) };
@@ -225,6 +224,6 @@ async fn serve(
             warn!(%error, "manager API ended");
         }
     });
-    info!(listen = %bound.listen, advertise = %shared.advertise, "manager serves");
+    info!(listen = %bound.listen, advertise = %bound.advertise, "manager serves");
     Ok(Manager { shared, identity, listen: bound.listen, server, stop: stop.drop_guard() })
 }

@@ -21,8 +21,7 @@ pub(crate) struct Shared {
     pub raft: RaftNode,
     pub state: watch::Receiver<Arc<State>>,
     pub endpoints: Arc<dyn EndpointView>,
-    pub node: NodeId,
-    pub advertise: SocketAddr,
+    pub place: Place,
 }
 
 impl Shared {
@@ -40,7 +39,21 @@ impl Shared {
         }
     }
 
-    /// Where managers listen, this one first: whoever asks reaches it.
+    /// Where managers listen, as texts, this one first: whoever asks reaches it.
+    pub fn manager_list(&self, state: &State) -> Vec<String> {
+        self.place.manager_list(state)
+    }
+}
+
+/// This manager among the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub node: NodeId,
+    pub advertise: SocketAddr,
+}
+
+impl Place {
+    /// Where managers listen, this one first.
     pub fn managers(&self, state: &State) -> Vec<SocketAddr> {
         let others = state.nodes().filter(|node| node.role == Role::Manager && node.id != self.node);
         let others = others.map(|node| SocketAddr::new(node.advertise_addr, MANAGER_PORT));

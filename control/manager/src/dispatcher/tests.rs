@@ -1,0 +1,129 @@
+use mesh_store::{NewNetwork, Secrets, Sensitive};
+use mesh_types::{Availability, ClusterId, Node, Role};
+
+use super::*;
+
+const NODE: NodeId = NodeId::from_u128(1);
+
+fn cluster() -> State {
+    let address = IpAddr::from([127, 0, 0, 1]);
+    let node = Node {
+        id: NODE,
+        name: "first".parse().unwrap(),
+        role: Role::Manager,
+        advertise_addr: address,
+        data_path_addr: address,
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
+        joined_at: 0,
+    };
+    let secrets = Secrets {
+        ca_cert_pem: String::new(),
+        ca_key_pem: String::new(),
+        worker_token: [0; 16],
+        manager_token: [0; 16],
+    };
+    let mut state = State::default();
+    let init = Command::Init {
+        cluster: ClusterId::from_u128(1),
+        node,
+        secrets: Box::new(secrets),
+        gossip_key: Sensitive([0; 32]),
+        pool: None,
+        ingress: NetworkId::from_u128(1),
+        ingress_subnet: None,
+        now: 0,
+    };
+    state.apply(init).unwrap();
+    state
+}
+
+fn network(number: u32) -> Command {
+    Command::CreateNetwork(NewNetwork {
+        id: NetworkId::from_u128(100 + u128::from(number)),
+        name: format!("n{number}").parse().unwrap(),
+        subnets: vec![],
+        ip_range: None,
+        attachable: false,
+        internal: false,
+        ingress: false,
+        mtu: None,
+        labels: BTreeMap::new(),
+        now: 0,
+    })
+}
+
+struct Running {
+    state: State,
+    changes: watch::Sender<Arc<State>>,
+    stream: mpsc::Receiver<Result<v1::NodeState, Status>>,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let state = cluster();
+        let (changes, watched) = watch::channel(Arc::new(state.clone()));
+        let (states, stream) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let place = Place { node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
+        let ended = tokio::spawn(session(place, watched, NODE, states, stop.clone()));
+        Self { state, changes, stream, stop, ended }
+    }
+
+    fn apply(&mut self, command: Command) {
+        self.state.apply(command).unwrap();
+        self.changes.send_replace(Arc::new(self.state.clone()));
+    }
+
+    async fn networks(&mut self) -> usize {
+        self.stream.recv().await.unwrap().unwrap().view.unwrap().networks.len()
+    }
+}
+
+#[tokio::test]
+async fn a_slow_node_gets_the_newest_state() {
+    let mut session = Running::start();
+    assert_eq!(session.networks().await, 1);
+    for number in 0..50 {
+        session.apply(network(number));
+        // Lets the session fill its only slot while nobody reads.
+        tokio::task::yield_now().await;
+    }
+    let first = session.networks().await;
+    assert!(first <= 51);
+    if first < 51 {
+        assert_eq!(session.networks().await, 51, "all but the one that waited in the slot are one message");
+    }
+    assert!(session.stream.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn leases_of_others_and_secrets_wake_nobody() {
+    let mut session = Running::start();
+    assert_eq!(session.networks().await, 1);
+    let secret = Sensitive([9; 16]);
+    session.apply(Command::RotateJoinToken { role: Role::Worker, secret });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(session.stream.try_recv().is_err());
+    session.apply(Command::Lease { node: NODE, network: NetworkId::from_u128(1), count: 2 });
+    let state = session.stream.recv().await.unwrap().unwrap();
+    assert_eq!(state.leases[0].addresses, ["10.0.0.2", "10.0.0.3"]);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_either_side_does() {
+    let mut session = Running::start();
+    session.stop.cancel();
+    assert!(session.stream.recv().await.unwrap().is_ok());
+    let status = session.stream.recv().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    session.ended.await.unwrap();
+
+    let session = Running::start();
+    drop(session.stream);
+    session.ended.await.unwrap();
+}
