@@ -67,7 +67,8 @@ impl Cluster {
         let token = self.worker_token()?;
         let node = &self[index];
         let manager = format!("{}:2377", self[0].address());
-        node.ctl(&["join", "--token", &token, "--advertise-addr", &node.address().to_string(), &manager])
+        let (name, address) = (node.name(), node.address().to_string());
+        node.ctl(&["join", "--token", &token, "--name", &name, "--advertise-addr", &address, &manager])
             .map(drop)
     }
 

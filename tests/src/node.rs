@@ -74,7 +74,8 @@ impl Node {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         let resolvers = self.folder().join("resolv.conf");
-        let log = std::env::var("MESHD_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
+        let log = std::env::var("MESHD_TEST_LOG")
+            .unwrap_or_else(|_| "info,openraft=warn,netlink_proto=error".to_owned());
         write(
             self.config(),
             format!("log = {log:?}\nresolv_conf = {:?}\n", resolvers.display().to_string()),
@@ -155,7 +156,7 @@ impl Node {
         command.arg("--state-dir").arg(self.state_folder());
         command.arg("--run-dir").arg(self.run_folder());
         command.arg("--bpf-dir").arg(self.bpf_folder());
-        command.arg("--config").arg(self.config());
+        command.arg("--config").arg(self.config()).env("NO_COLOR", "1");
         Ok(command)
     }
 
