@@ -18,12 +18,13 @@ const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
 
 /// Options of every verb.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Options {
     /// Socket of the daemon on this node
-    #[arg(long, global = true, env = "MESHCTL_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, display_order = 900, env = "MESHCTL_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// How to print: for people, or for programs (full ids, lists as arrays)
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(long, global = true, display_order = 900, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
 }
 

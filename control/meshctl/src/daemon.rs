@@ -1,6 +1,12 @@
 //! The daemon of this node.
 
-use std::{error::Error as _, future::Future, io, path::Path, time::Duration};
+use std::{
+    error::Error as _,
+    future::Future,
+    io::{self, ErrorKind},
+    path::Path,
+    time::Duration,
+};
 
 use mesh_api::{
     transport::unix_connect,
@@ -27,7 +33,10 @@ impl Daemon {
     pub async fn connect(socket: &Path) -> Result<Self, Failure> {
         match unix_connect(socket).await {
             Ok(channel) => Ok(Self { channel }),
-            Err(error) => Err(unreachable(socket, cause(&error))),
+            Err(error) => Err(match cause(&error) {
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Lost,
+                cause => unreachable(socket, cause),
+            }),
         }
     }
 
@@ -62,7 +71,7 @@ fn refused(status: &Status) -> Failure {
 }
 
 /// The operating system's answer, wherever in the chain it is.
-fn cause(error: &(dyn std::error::Error + 'static)) -> io::ErrorKind {
+fn cause(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
@@ -70,5 +79,5 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> io::ErrorKind {
         }
         next = error.source();
     }
-    io::ErrorKind::TimedOut
+    ErrorKind::TimedOut
 }

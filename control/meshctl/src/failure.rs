@@ -26,7 +26,7 @@ pub enum Failure {
         cause: io::ErrorKind,
     },
     /// The connection broke before the answer.
-    #[error("the daemon closed the connection before it answered")]
+    #[error("the connection to the daemon broke before it answered")]
     Lost,
     /// No answer in time.
     #[error("the daemon did not answer within {0} s")]

@@ -5,8 +5,11 @@ use std::io::{ErrorKind, Write};
 use anyhow::{Context, Result};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, presets};
 
-/// Writes `text` to stdout as a line or lines, without colours when that is no terminal.
+/// Writes `text`, if there is any, to stdout as a line or lines, without colours when that is no terminal.
 pub fn print(text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
     let mut out = anstream::stdout().lock();
     let written = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
     match written {
@@ -36,7 +39,8 @@ impl Table {
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
-            .enforce_styling();
+            .enforce_styling()
+            .style_text_only();
         Self { table }
     }
 

@@ -19,8 +19,9 @@ Examples:
   meshctl run --network prod --name probe -- curl http://web/
   sudo meshctl run --network test -- bash
 
-The command takes meshctl's place: it has its process, terminal and signals, and gives its exit code. The task ends with
-the process, however that ends. Only network and /etc/resolv.conf differ from outside. Needs root.")]
+The command takes meshctl's place: it has its process, terminal and signals, and gives its exit code.
+The task ends with the process, however that ends. Only network and /etc/resolv.conf differ from
+outside. Needs root.")]
 pub struct Args {
     #[command(flatten)]
     task: TaskOptions,

@@ -1,0 +1,129 @@
+//! Verbs that change something: what the daemon is asked, and what is printed.
+
+use super::fake::{
+    Fake, Script,
+    data::{PROD, WEB},
+};
+
+fn fake() -> Fake {
+    Fake::start(Script::default())
+}
+
+/// What the daemon was asked by `words`, and what was printed.
+fn asked(words: &str) -> (String, String) {
+    let fake = fake();
+    let printed = fake.print(words);
+    (fake.asked().join("\n"), printed)
+}
+
+#[test]
+fn init_prints_the_command_to_join() {
+    let (asked, printed) = asked("init --advertise-addr eth1 --listen-addr 192.168.1.1 --name n1");
+    assert!(asked.contains("advertise_addr: \"eth1\""), "{asked}");
+    assert!(asked.contains("listen_addr: \"192.168.1.1:2377\""), "{asked}");
+    assert!(printed.contains("\n    meshctl join --token MESHTKN-1-abc-def 192.168.1.1:2377\n"), "{printed}");
+    assert_eq!(fake().json("init")["worker_token"], "MESHTKN-1-abc-def");
+}
+
+#[test]
+fn join_and_leave() {
+    let (asked_for, printed) = asked("join --token T --advertise-addr 192.168.1.2 192.168.1.1 m:2378");
+    assert!(asked_for.contains("managers: [\"192.168.1.1\", \"m:2378\"]"), "{asked_for}");
+    assert!(printed.contains("as a worker"), "{printed}");
+    assert!(asked("leave --force").0.contains("force: true"));
+}
+
+#[test]
+fn join_token() {
+    let (asked_for, printed) = asked("join-token --rotate manager");
+    assert!(asked_for.contains("Manager") && asked_for.contains("rotate: true"), "{asked_for}");
+    assert!(
+        printed.contains("    meshctl join --token MESHTKN-1-abc-def 192.168.1.1:2377 192.168.1.4:2377\n"),
+        "{printed}"
+    );
+    assert_eq!(asked("join-token --quiet").1, "MESHTKN-1-abc-def\n");
+}
+
+#[test]
+fn network_create_prints_the_id() {
+    let (asked, printed) = asked(
+        "network create --driver overlay --subnet 10.10.3.0/24 --gateway 10.10.3.9 --subnet fd00:3::/64 \
+         --attachable --internal --label a=b --opt mtu=1400 prod",
+    );
+    assert_eq!(printed, format!("{PROD}\n"));
+    for part in [
+        "Subnet { net: \"10.10.3.0/24\", gateway: \"10.10.3.9\" }",
+        "Subnet { net: \"fd00:3::/64\", gateway: \"fd00:3::1\" }",
+        "attachable: true",
+        "internal: true",
+        "mtu: 1400",
+        "{\"a\": \"b\"}",
+    ] {
+        assert!(asked.contains(part), "{part} in {asked}");
+    }
+}
+
+#[test]
+fn service_create_prints_the_id() {
+    let (asked, printed) = asked(
+        "service create --network prod --network test --alias www --publish 80:80 --publish 53/udp \
+         --endpoint-mode dnsrr web",
+    );
+    assert_eq!(printed, format!("{WEB}\n"));
+    for part in ["[\"prod\", \"test\"]", "[\"www\"]", "Dnsrr", "published: 80", "target: 53, protocol: Udp"] {
+        assert!(asked.contains(part), "{part} in {asked}");
+    }
+}
+
+#[test]
+fn publish_prints_the_port() {
+    assert_eq!(asked("publish 8080:80 web").1, "8080:80/tcp\n");
+    assert_eq!(asked("publish 80 web").1, "30000:80/tcp\n");
+    let (asked_for, printed) = asked("publish published=8053,target=53,protocol=udp web");
+    assert_eq!(printed, "8053:53/udp\n");
+    assert!(asked_for.contains("protocol: Udp"), "{asked_for}");
+    assert!(asked("unpublish 8053/udp").0.contains("published: 8053, protocol: Udp"));
+}
+
+#[test]
+fn removal_goes_on_after_a_refusal() {
+    let fake = fake();
+    let outcome = fake.run("network rm a used b");
+    assert_eq!((outcome.code, outcome.text.as_str()), (Some(1), "a\nb\n"));
+    assert_eq!(outcome.errors, "meshctl: cannot remove network used: it is used by service web\n");
+    let outcome = fake.run("service rm used used");
+    assert_eq!((outcome.code, outcome.errors.lines().count()), (Some(1), 2));
+    assert_eq!(fake.print("node rm n3"), "n3\n");
+}
+
+#[test]
+fn attach_and_detach() {
+    let own = std::process::id();
+    let (asked_for, printed) = asked(&format!("attach --network prod --ip 10.10.3.3 --name web.1 {own}"));
+    assert!(asked_for.contains(&format!("Pid({own})")), "{asked_for}");
+    assert!(asked_for.contains("address: \"10.10.3.3\""), "{asked_for}");
+    assert_eq!(
+        printed,
+        "ID             NAME    NETWORK   ADDRESS\n1task0000000   web.1   prod      10.10.3.3\n"
+    );
+    let (asked_for, _) = asked(&format!("attach --service web /proc/{own}/ns/net"));
+    assert!(asked_for.contains(&format!("Path(\"/proc/{own}/ns/net\")")), "{asked_for}");
+
+    assert!(asked("detach web.1").0.contains("\"web.1\""));
+    assert!(asked("detach red").0.contains("netns/red\""));
+    let outcome = fake().run("detach nothing");
+    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.errors, "meshctl: cannot detach nothing: no such task: nothing\n");
+}
+
+#[test]
+fn completions_need_no_daemon() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_meshctl"))
+            .args(["--socket", "/no/such/socket", "completion", shell])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("unpublish"), "{shell}");
+    }
+}

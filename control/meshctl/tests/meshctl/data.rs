@@ -1,0 +1,167 @@
+//! A cluster of three nodes, two networks beside the ingress one, two services, four tasks.
+
+use mesh_api::v1;
+
+use super::no_labels;
+
+pub const CLUSTER: &str = "1cluster00000000000000000";
+pub const NODE_1: &str = "1node00000000000000000000";
+pub const NODE_2: &str = "2node00000000000000000000";
+pub const NODE_3: &str = "3node00000000000000000000";
+pub const INGRESS: &str = "1net000000000000000000000";
+pub const PROD: &str = "2net000000000000000000000";
+pub const TEST: &str = "3net000000000000000000000";
+pub const WEB: &str = "1svc000000000000000000000";
+pub const DB: &str = "2svc000000000000000000000";
+pub const TASK_WEB_1: &str = "1task00000000000000000000";
+pub const TASK_WEB_2: &str = "2task00000000000000000000";
+pub const TASK_DB: &str = "3task00000000000000000000";
+pub const TASK_PROBE: &str = "4task00000000000000000000";
+
+fn node(id: &str, name: &str, role: v1::Role, address: &str) -> v1::Node {
+    v1::Node {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        role: role.into(),
+        advertise_addr: address.to_owned(),
+        data_path_addr: address.to_owned(),
+        availability: v1::Availability::Active.into(),
+        labels: no_labels(),
+        joined_at: 1_700_000_000,
+    }
+}
+
+fn network(id: &str, name: &str, vni: u32, subnet: (&str, &str)) -> v1::Network {
+    v1::Network {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        vni,
+        subnets: vec![v1::Subnet { net: subnet.0.to_owned(), gateway: subnet.1.to_owned() }],
+        created_at: 1_700_000_000,
+        ..Default::default()
+    }
+}
+
+fn place(network: &str, vips: &[&str], aliases: &[&str]) -> v1::ServiceNetwork {
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+    v1::ServiceNetwork { network_id: network.to_owned(), vips: texts(vips), aliases: texts(aliases) }
+}
+
+fn port(published: u32, target: u32, protocol: v1::Protocol) -> v1::Port {
+    v1::Port { published, target, protocol: protocol.into() }
+}
+
+pub fn view() -> v1::ClusterView {
+    let ingress =
+        v1::Network { ingress: true, ..network(INGRESS, "ingress", 4096, ("10.0.0.0/24", "10.0.0.1")) };
+    let test = v1::Network {
+        attachable: true,
+        internal: true,
+        mtu: 1400,
+        labels: [("team".to_owned(), "web".to_owned())].into(),
+        ..network(TEST, "test", 4098, ("10.10.4.0/24", "10.10.4.254"))
+    };
+    let web = v1::Service {
+        id: WEB.to_owned(),
+        name: "web".to_owned(),
+        networks: vec![place(PROD, &["10.10.3.2"], &["www"])],
+        endpoint_mode: v1::EndpointMode::Vip.into(),
+        ports: vec![port(80, 80, v1::Protocol::Tcp), port(8053, 53, v1::Protocol::Udp)],
+        labels: no_labels(),
+        created_at: 1_700_000_000,
+    };
+    let db = v1::Service {
+        id: DB.to_owned(),
+        name: "db".to_owned(),
+        networks: vec![place(PROD, &[], &[]), place(TEST, &[], &[])],
+        endpoint_mode: v1::EndpointMode::Dnsrr.into(),
+        ..web.clone()
+    };
+    v1::ClusterView {
+        cluster_id: CLUSTER.to_owned(),
+        version: 17,
+        nodes: vec![
+            node(NODE_1, "n1", v1::Role::Manager, "192.168.1.1"),
+            node(NODE_2, "n2", v1::Role::Worker, "192.168.1.2"),
+            node(NODE_3, "n3", v1::Role::Worker, "192.168.1.3"),
+        ],
+        networks: vec![ingress, network(PROD, "prod", 4097, ("10.10.3.0/24", "10.10.3.1")), test],
+        services: vec![web, v1::Service { ports: Vec::new(), ..db }],
+        gossip_keys: Vec::new(),
+    }
+}
+
+fn endpoint(task: &str, name: &str, service: &str, node: &str, network: &str, address: &str) -> v1::Endpoint {
+    v1::Endpoint {
+        network_id: network.to_owned(),
+        node_id: node.to_owned(),
+        task_id: task.to_owned(),
+        name: name.to_owned(),
+        service_id: service.to_owned(),
+        addresses: vec![address.to_owned()],
+        mac: "02:42:0a:0a:03:03".to_owned(),
+        local_id: 1,
+        generation: 1,
+        aliases: Vec::new(),
+        state: v1::EndpointState::Ready.into(),
+    }
+}
+
+pub fn endpoints() -> Vec<v1::Endpoint> {
+    let web_1 = endpoint(TASK_WEB_1, "web.1", WEB, NODE_1, PROD, "10.10.3.3");
+    let web_2 = endpoint(TASK_WEB_2, "web.2", WEB, NODE_2, PROD, "10.10.3.4");
+    vec![
+        web_1.clone(),
+        // As announced on the ingress network.
+        web_1,
+        v1::Endpoint { state: v1::EndpointState::Draining.into(), ..web_2 },
+        endpoint(TASK_DB, "db.1", DB, NODE_2, PROD, "10.10.3.5"),
+        endpoint(TASK_DB, "db.1", DB, NODE_2, TEST, "10.10.4.1"),
+        endpoint(TASK_PROBE, "probe", "", NODE_1, TEST, "10.10.4.2"),
+    ]
+}
+
+pub fn status() -> v1::StatusResponse {
+    let member =
+        |id: &str, state: v1::MemberState| v1::Member { node_id: id.to_owned(), state: state.into() };
+    let hook = |interface: &str, program: &str| v1::Hook {
+        interface: interface.to_owned(),
+        program: program.to_owned(),
+        kind: "tcx".to_owned(),
+    };
+    v1::StatusResponse {
+        version: "0.1.0".to_owned(),
+        state: "active".to_owned(),
+        cluster_id: CLUSTER.to_owned(),
+        node_id: NODE_1.to_owned(),
+        node_name: "n1".to_owned(),
+        role: v1::Role::Manager.into(),
+        advertise_addr: "192.168.1.1".to_owned(),
+        data_path_addr: "192.168.1.1".to_owned(),
+        managers: vec!["192.168.1.1:2377".to_owned()],
+        manager_session: "connected to 192.168.1.1:2377".to_owned(),
+        view_version: 17,
+        members: vec![
+            member(NODE_1, v1::MemberState::Alive),
+            member(NODE_2, v1::MemberState::Alive),
+            member(NODE_3, v1::MemberState::Down),
+        ],
+        tasks: 2,
+        data_path: Some(v1::DataPathStatus {
+            path: "fast".to_owned(),
+            uplink: "eth0".to_owned(),
+            uplink_mtu: 1500,
+            task_mtu: 1450,
+            hooks: vec![hook("eth0", "uplink"), hook("msh00000001", "from_task")],
+            drops: [
+                ("spoofed_source".to_owned(), 3),
+                ("unknown_vni".to_owned(), 0),
+                ("no_backend".to_owned(), 12),
+            ]
+            .into(),
+            packets: [("fast".to_owned(), 1000), ("general".to_owned(), 0)].into(),
+            features: vec!["netkit: not in this kernel".to_owned()],
+        }),
+        warnings: vec!["the clock is off by 3 s".to_owned()],
+    }
+}

@@ -1,0 +1,364 @@
+//! The daemon: canned answers, and what it was asked.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use mesh_api::{
+    transport::unix_incoming,
+    v1::{
+        self,
+        control_server::{Control, ControlServer},
+        local_server::{Local, LocalServer},
+    },
+};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, sync::oneshot};
+use tonic::{Code, Request, Response, Status, transport::Server};
+
+use super::fake::data::{NODE_1, NODE_2, NODE_3, PROD, TASK_WEB_1, WEB};
+
+#[path = "data.rs"]
+pub mod data;
+
+/// What `meshctl run` looked like while it waited for the answer to its attach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub pid: u32,
+    pub network_namespace: PathBuf,
+    pub mount_namespace: PathBuf,
+}
+
+/// How the daemon behaves, and what it saw.
+#[derive(Debug, Default)]
+pub struct Script {
+    /// Answers every change and attach with this.
+    pub refusal: Option<(Code, String)>,
+    /// In no cluster.
+    pub inactive: bool,
+    /// Answers views with what is none.
+    pub nonsense: bool,
+    pub resolv_conf: String,
+    /// The debug texts of the changes asked for.
+    pub asked: Vec<String>,
+    pub callers: Vec<Caller>,
+}
+
+/// A running daemon, stopped on drop.
+pub struct Fake {
+    folder: TempDir,
+    script: Arc<Mutex<Script>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    pub fn start(script: Script) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("meshd.sock");
+        let script = Arc::new(Mutex::new(script));
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let service = Service(script.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = UnixListener::bind(path).unwrap();
+                ready.send(()).unwrap();
+                Server::builder()
+                    .add_service(LocalServer::new(service.clone()))
+                    .add_service(ControlServer::new(service))
+                    .serve_with_incoming_shutdown(unix_incoming(listener), async {
+                        let _ = stopped.await;
+                    })
+                    .await
+                    .unwrap();
+            });
+        });
+        is_ready.recv().unwrap();
+        Self { folder, script, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn refusing(code: Code, message: &str) -> Self {
+        Self::start(Script { refusal: Some((code, message.to_owned())), ..Script::default() })
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("meshd.sock")
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// A command line that goes to this daemon.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+        command.arg("--socket").arg(self.socket()).args(words).env_remove("MESHCTL_SOCKET");
+        command
+    }
+
+    pub fn run(&self, words: &str) -> Outcome {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        Outcome::from(self.command(&words).output().unwrap())
+    }
+
+    /// What a verb that works prints.
+    pub fn print(&self, words: &str) -> String {
+        let outcome = self.run(words);
+        assert_eq!((outcome.code, outcome.errors.as_str()), (Some(0), ""), "{words}");
+        outcome.text
+    }
+
+    pub fn json(&self, words: &str) -> serde_json::Value {
+        serde_json::from_str(&self.print(&format!("--format json {words}"))).unwrap()
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.script.lock().unwrap().asked.clone()
+    }
+
+    pub fn callers(&self) -> Vec<Caller> {
+        self.script.lock().unwrap().callers.clone()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the fake daemon panicked");
+        }
+    }
+}
+
+/// How meshctl ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub text: String,
+    pub errors: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            text: String::from_utf8(output.stdout).unwrap(),
+            errors: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Service(Arc<Mutex<Script>>);
+
+impl Service {
+    fn change<T: std::fmt::Debug, R>(&self, request: Request<T>, answer: R) -> Result<Response<R>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.asked.push(format!("{:?}", request.into_inner()));
+        match &script.refusal {
+            Some((code, message)) => Err(Status::new(*code, message.clone())),
+            None => Ok(Response::new(answer)),
+        }
+    }
+
+    fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
+        let name = request.get_ref().reference.clone();
+        if name == "used" {
+            return Err(Status::failed_precondition("it is used by service web"));
+        }
+        self.change(request, v1::RemoveResponse { id: PROD.to_owned(), name })
+    }
+
+    fn service(&self, name: &str) -> v1::Service {
+        data::view().services.into_iter().find(|service| service.name == name).unwrap()
+    }
+}
+
+#[tonic::async_trait]
+impl Local for Service {
+    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+        let answer = v1::InitResponse {
+            cluster_id: data::CLUSTER.to_owned(),
+            node_id: NODE_1.to_owned(),
+            worker_token: "MESHTKN-1-abc-def".to_owned(),
+            managers: vec!["192.168.1.1:2377".to_owned()],
+        };
+        self.change(request, answer)
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        let answer = v1::JoinClusterResponse {
+            cluster_id: data::CLUSTER.to_owned(),
+            node_id: NODE_2.to_owned(),
+            role: v1::Role::Worker.into(),
+        };
+        self.change(request, answer)
+    }
+
+    async fn leave_cluster(
+        &self,
+        request: Request<v1::LeaveClusterRequest>,
+    ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
+        self.change(request, v1::LeaveClusterResponse {})
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        if self.0.lock().unwrap().inactive {
+            return Ok(Response::new(v1::StatusResponse {
+                version: "0.1.0".to_owned(),
+                state: "inactive".to_owned(),
+                ..Default::default()
+            }));
+        }
+        Ok(Response::new(data::status()))
+    }
+
+    async fn get_view(
+        &self,
+        _: Request<v1::GetViewRequest>,
+    ) -> Result<Response<v1::GetViewResponse>, Status> {
+        let script = self.0.lock().unwrap();
+        if script.inactive {
+            return Err(Status::failed_precondition("this node is not in a cluster"));
+        }
+        let mut view = data::view();
+        if script.nonsense {
+            view.networks[0].vni = 0;
+        }
+        Ok(Response::new(v1::GetViewResponse { view: Some(view), this_node: NODE_1.to_owned() }))
+    }
+
+    async fn list_tasks(
+        &self,
+        _: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let member =
+            |id: &str, state: v1::MemberState| v1::Member { node_id: id.to_owned(), state: state.into() };
+        Ok(Response::new(v1::ListTasksResponse {
+            endpoints: data::endpoints(),
+            members: vec![member(NODE_2, v1::MemberState::Alive), member(NODE_3, v1::MemberState::Down)],
+            local: vec![v1::LocalTask {
+                task_id: TASK_WEB_1.to_owned(),
+                namespace: "pid 4711".to_owned(),
+                pid: 4711,
+            }],
+        }))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<v1::AttachRequest>,
+    ) -> Result<Response<v1::AttachResponse>, Status> {
+        let mut resolv_conf = Vec::new();
+        if let Some(v1::attach_request::Namespace::Pid(pid)) = request.get_ref().namespace {
+            let link = |kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+            let caller = Caller { pid, network_namespace: link("net"), mount_namespace: link("mnt") };
+            let mut script = self.0.lock().unwrap();
+            script.callers.push(caller);
+            resolv_conf = script.resolv_conf.clone().into_bytes();
+        }
+        let answer = v1::AttachResponse {
+            task_id: TASK_WEB_1.to_owned(),
+            name: "web.1".to_owned(),
+            endpoints: data::endpoints().into_iter().take(1).collect(),
+            nameserver: "127.0.0.11".to_owned(),
+            search: Vec::new(),
+            resolv_conf,
+        };
+        self.change(request, answer)
+    }
+
+    async fn detach(
+        &self,
+        request: Request<v1::DetachRequest>,
+    ) -> Result<Response<v1::DetachResponse>, Status> {
+        let reference = &request.get_ref().reference;
+        if reference == "red" || reference == "nothing" || reference.ends_with("netns/nothing") {
+            return Err(Status::not_found(format!("no such task: {reference}")));
+        }
+        self.change(request, v1::DetachResponse { task_id: TASK_WEB_1.to_owned(), name: "web.1".to_owned() })
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn create_network(
+        &self,
+        request: Request<v1::CreateNetworkRequest>,
+    ) -> Result<Response<v1::Network>, Status> {
+        let network = data::view().networks.into_iter().find(|network| network.id == PROD);
+        self.change(request, network.unwrap())
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.remove(request)
+    }
+
+    async fn create_service(
+        &self,
+        request: Request<v1::CreateServiceRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.change(request, self.service("web"))
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.remove(request)
+    }
+
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::Service>, Status> {
+        let mut service = self.service("web");
+        assert_eq!(service.id, WEB);
+        let mut port = request.get_ref().port.unwrap();
+        if port.published == 0 {
+            port.published = 30000;
+        }
+        service.ports.insert(0, port);
+        self.change(request, service)
+    }
+
+    async fn unpublish(
+        &self,
+        request: Request<v1::UnpublishRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.change(request, self.service("web"))
+    }
+
+    async fn get_join_token(
+        &self,
+        request: Request<v1::JoinTokenRequest>,
+    ) -> Result<Response<v1::JoinTokenResponse>, Status> {
+        let answer = v1::JoinTokenResponse {
+            token: "MESHTKN-1-abc-def".to_owned(),
+            managers: vec!["192.168.1.1:2377".to_owned(), "192.168.1.4:2377".to_owned()],
+        };
+        self.change(request, answer)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        self.remove(request)
+    }
+}
+
+/// Labels of nothing.
+pub fn no_labels() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}

@@ -1,0 +1,12 @@
+//! The built binary against a daemon that plays its part over a unix socket.
+
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod pages;
+#[cfg(test)]
+mod run;

@@ -1,0 +1,210 @@
+//! Lists, pages and JSON.
+
+use super::fake::{Fake, Script, data::TASK_WEB_1};
+
+fn fake() -> Fake {
+    Fake::start(Script::default())
+}
+
+#[test]
+fn node_ls() {
+    assert_eq!(
+        fake().print("node ls"),
+        "\
+ID             HOSTNAME   STATUS   AVAILABILITY   ROLE      ADDRESS
+1node0000000   n1 *       ready    active         manager   192.168.1.1
+2node0000000   n2         ready    active         worker    192.168.1.2
+3node0000000   n3         down     active         worker    192.168.1.3
+"
+    );
+}
+
+#[test]
+fn network_ls() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("network ls"),
+        "\
+NETWORK ID     NAME      DRIVER    VNI    SUBNETS        FLAGS
+1net00000000   ingress   overlay   4096   10.0.0.0/24    ingress
+2net00000000   prod      overlay   4097   10.10.3.0/24   -
+3net00000000   test      overlay   4098   10.10.4.0/24   attachable, internal
+"
+    );
+    assert_eq!(fake.print("network ls -q --filter name=pro"), "2net00000000\n");
+    assert_eq!(fake.print("network ls -q --filter label=team=web"), "3net00000000\n");
+    assert_eq!(fake.print("network ls -q --filter label=team=db"), "");
+}
+
+#[test]
+fn service_ls_and_ps() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("service ls"),
+        "\
+ID             NAME   MODE    NETWORKS     VIPS        TASKS   PORTS
+2svc00000000   db     dnsrr   prod, test               1
+1svc00000000   web    vip     prod         10.10.3.2   2       *:80->80/tcp, *:8053->53/udp
+"
+    );
+    assert_eq!(
+        fake.print("service ps web"),
+        "\
+ID             NAME    SERVICE   NODE   NETWORKS   ADDRESSES   STATE
+1task0000000   web.1   web       n1     prod       10.10.3.3   ready
+2task0000000   web.2   web       n2     prod       10.10.3.4   draining
+"
+    );
+}
+
+#[test]
+fn task_ls() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("task ls --network test"),
+        "\
+ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STATE
+3task0000000   db.1    db        n2     prod, test   10.10.3.5, 10.10.4.1   ready
+4task0000000   probe   -         n1     test         10.10.4.2              ready
+"
+    );
+    assert_eq!(fake.print("task ls -q --service 1svc").lines().count(), 2);
+}
+
+#[test]
+fn network_inspect() {
+    assert_eq!(
+        fake().print("network inspect prod"),
+        "\
+ID:           2net000000000000000000000
+Name:         prod
+Driver:       overlay
+VNI:          4097
+Subnet:       10.10.3.0/24, gateway 10.10.3.1
+Attachable:   no
+Internal:     no
+Ingress:      no
+MTU:          follows the uplink
+Labels:
+Created:      2023-11-14T22:13:20Z
+
+Nodes:
+  NAME   ADDRESS       TASKS
+  n1     192.168.1.1   1
+  n2     192.168.1.2   2
+
+Services:
+  NAME   VIP         TASKS   PORTS
+  db     -           1
+  web    10.10.3.2   2       *:80->80/tcp, *:8053->53/udp
+
+Tasks:
+  ID             NAME    SERVICE   NODE   ADDRESS     STATE
+  3task0000000   db.1    db        n2     10.10.3.5   ready
+  1task0000000   web.1   web       n1     10.10.3.3   ready
+  2task0000000   web.2   web       n2     10.10.3.4   draining
+"
+    );
+}
+
+#[test]
+fn service_and_node_inspect() {
+    let fake = fake();
+    let page = fake.print("service inspect web");
+    for line in ["Endpoint mode:   vip", "  prod   10.10.3.2   www", "2task0000000"] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let page = fake.print("node inspect");
+    for line in ["Hostname:            n1", "This node:           yes", "probe"] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    assert!(fake.print("node inspect n2 3node").contains("3node00000000000000000000"));
+}
+
+#[test]
+fn status() {
+    let page = fake().print("status");
+    assert_eq!(
+        page,
+        "\
+Daemon:              meshd 0.1.0
+State:               active
+Cluster:             1cluster00000000000000000
+Node:                n1 (1node00000000000000000000), manager
+Address:             192.168.1.1
+Data path address:   192.168.1.1
+Managers:            192.168.1.1:2377
+Session:             connected to 192.168.1.1:2377
+View:                version 17
+Members:             3: 2 alive, 1 down
+Tasks:               2
+Data path:           fast
+Uplink:              eth0, MTU 1500; tasks have 1450
+
+Members that are not alive:
+  NODE ID        NAME   STATE
+  3node0000000   n3     down
+
+Hooks:
+  INTERFACE     PROGRAM     KIND
+  eth0          uplink      tcx
+  msh00000001   from_task   tcx
+
+Packets:
+  PATH   PACKETS
+  fast   1000
+
+Drops:
+  REASON           PACKETS
+  no_backend       12
+  spoofed_source   3
+
+Missing kernel features:
+  netkit: not in this kernel
+
+Warnings:
+  the clock is off by 3 s
+"
+    );
+}
+
+#[test]
+fn status_outside_any_cluster() {
+    let fake = Fake::start(Script { inactive: true, ..Script::default() });
+    let page = fake.print("status");
+    assert!(page.contains("inactive") && page.contains("meshctl init"), "{page}");
+    assert_eq!(fake.json("status")["state"], "inactive");
+}
+
+#[test]
+fn json() {
+    let fake = fake();
+    let tasks = fake.json("task ls");
+    assert_eq!(tasks.as_array().unwrap().len(), 4);
+    let web = tasks.as_array().unwrap().iter().find(|task| task["name"] == "web.1").unwrap();
+    assert_eq!(web["id"], TASK_WEB_1);
+    assert_eq!(web["networks"].as_array().unwrap().len(), 1);
+    assert_eq!(web["networks"][0]["addresses"][0], "10.10.3.3");
+    assert_eq!((&web["service"], &web["node"], &web["pid"]), (&"web".into(), &"n1".into(), &4711.into()));
+    let probe = tasks.as_array().unwrap().iter().find(|task| task["name"] == "probe").unwrap();
+    assert!(probe["service"].is_null() && probe["namespace"].is_null());
+
+    assert_eq!(fake.json("node ls")[0]["status"], "ready");
+    assert_eq!(fake.json("node inspect n2")[0]["tasks"].as_array().unwrap().len(), 2);
+    let network = &fake.json("network inspect test")[0];
+    assert_eq!((&network["vni"], &network["mtu"]), (&4098.into(), &1400.into()));
+    assert_eq!(network["subnets"][0]["gateway"], "10.10.4.254");
+    assert!(fake.json("network ls --filter name=nothing").as_array().unwrap().is_empty());
+    let service = &fake.json("service inspect web")[0];
+    assert_eq!(service["networks"][0]["vips"][0], "10.10.3.2");
+    assert_eq!(service["ports"][1]["published"], 8053);
+    assert_eq!(fake.json("service ls")[0]["task_count"], 1);
+    assert_eq!(fake.json("status")["data_path"]["drops"]["no_backend"], 12);
+}
+
+#[test]
+fn what_is_no_terminal_gets_no_colours() {
+    for words in ["node ls", "status", "service ps web"] {
+        assert!(!fake().print(words).contains('\u{1b}'), "{words}");
+    }
+}
