@@ -1,7 +1,9 @@
 //! One manager's part in Raft.
 
+mod members;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +13,7 @@ use std::{
 use mesh_store::{Command, Rejection, Response, State};
 use mesh_types::NodeId;
 use openraft::{
-    ChangeMembers, Config, Raft, ReadPolicy, SnapshotPolicy,
+    Config, Raft, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
@@ -21,6 +23,8 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
     time::{Instant, sleep, timeout, timeout_at},
 };
+
+pub use members::Manager;
 
 use crate::{
     HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec, disk,
@@ -53,17 +57,6 @@ pub struct RaftOptions {
     pub advertise: SocketAddr,
     /// How messages get to the others.
     pub transport: Arc<dyn Transport>,
-}
-
-/// A manager as Raft's membership has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Manager {
-    /// The node.
-    pub node: NodeId,
-    /// Where it is reached.
-    pub addr: SocketAddr,
-    /// Whether it votes; the others only learn.
-    pub voter: bool,
 }
 
 /// One manager's part in Raft. Clones are handles on the same one.
@@ -247,16 +240,6 @@ impl RaftNode {
         self.inner.node
     }
 
-    /// The managers, in the order of their ids.
-    pub fn managers(&self) -> Vec<Manager> {
-        let membership = self.inner.raft.server_metrics().borrow_watched().membership_config.clone();
-        let voters: BTreeSet<RaftId> = membership.voter_ids().collect();
-        let nodes = membership.nodes();
-        nodes
-            .map(|(id, member)| Manager { node: id.0, addr: member.addr, voter: voters.contains(id) })
-            .collect()
-    }
-
     /// Answers a message that another manager sent by its [`Transport`]. Who sent it must have been checked before.
     pub async fn handle(&self, kind: RpcKind, message: &[u8]) -> Result<Vec<u8>, HandleError> {
         let raft = &self.inner.raft;
@@ -280,35 +263,6 @@ impl RaftNode {
             }
             RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
         })
-    }
-
-    /// Adds a manager that learns and does not vote yet, and waits until it has nearly caught up. Only the leader can.
-    pub async fn add_learner(&self, node: NodeId, addr: SocketAddr) -> Result<(), MembershipError> {
-        let adding = self.inner.raft.add_learner(RaftId(node), Member { addr }, true);
-        // Catching up may need a snapshot.
-        self.changed(timeout(SNAPSHOT_TIMEOUT, adding).await)
-    }
-
-    /// Lets a learner vote. Only the leader can.
-    pub async fn promote(&self, node: NodeId) -> Result<(), MembershipError> {
-        let voters = ChangeMembers::AddVoterIds(BTreeSet::from([RaftId(node)]));
-        self.changed(timeout(PROPOSE_TIMEOUT, self.inner.raft.change_membership(voters, true)).await)
-    }
-
-    /// Takes a manager out, voter or learner; no error if it was none. Only the leader can.
-    pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
-        let Some(manager) = self.managers().into_iter().find(|m| m.node == node) else { return Ok(()) };
-        let id = BTreeSet::from([RaftId(node)]);
-        let change =
-            if manager.voter { ChangeMembers::RemoveVoters(id) } else { ChangeMembers::RemoveNodes(id) };
-        // Not retained as learners: those who are no voters any more are forgotten.
-        self.changed(timeout(PROPOSE_TIMEOUT, self.inner.raft.change_membership(change, false)).await)
-    }
-
-    /// Hands leadership to another voter, or does nothing if this manager does not lead.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MembershipError> {
-        let asked = self.inner.raft.trigger().transfer_leader(RaftId(to)).await;
-        asked.map_err(|error| MembershipError::Stopped { reason: error.to_string() })
     }
 
     /// Stops Raft and closes the file; when this returns it can be opened again.
@@ -388,28 +342,6 @@ impl RaftNode {
                 Err(Refusal::NoMajority)
             }
             Ok(Err(RaftError::Fatal(fatal))) => Err(Refusal::Stopped(fatal.to_string())),
-        }
-    }
-
-    fn changed<T>(
-        &self,
-        result: Result<
-            Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
-            tokio::time::error::Elapsed,
-        >,
-    ) -> Result<(), MembershipError> {
-        match result {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Err(MembershipError::NotLeader { leader: to.leader_id.map(|id| id.0) })
-            }
-            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) | Err(_) => {
-                Err(MembershipError::NoMajority)
-            }
-            Ok(Err(RaftError::APIError(error))) => {
-                Err(MembershipError::Refused { reason: error.to_string() })
-            }
-            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped { reason: fatal.to_string() }),
         }
     }
 }
