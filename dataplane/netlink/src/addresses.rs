@@ -42,6 +42,7 @@ impl Netlink {
     }
 
     async fn dump_addresses(&self) -> Result<Vec<AddressMessage>> {
+        let _dump = self.dump().await;
         let addresses = self.handle.address().get().execute().try_collect().await;
         addresses.map_err(|e| Error::request("list", "addresses", e))
     }

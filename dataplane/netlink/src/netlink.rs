@@ -3,7 +3,10 @@
 use std::{io, sync::Arc};
 
 use rtnetlink::Handle;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::JoinHandle,
+};
 
 use crate::{Error, NetNs, Result};
 
@@ -11,6 +14,7 @@ use crate::{Error, NetNs, Result};
 #[derive(Clone)]
 pub struct Netlink {
     pub(crate) handle: Handle,
+    dumps: Arc<Mutex<()>>,
     _connection: Arc<Connection>,
 }
 
@@ -29,6 +33,12 @@ impl Netlink {
         Self::open(&runtime()?).map_err(Error::Connect)
     }
 
+    /// To be held while a list is read: the kernel refuses a second one on the same socket (EBUSY) until the first is
+    /// at its end.
+    pub(crate) async fn dump(&self) -> MutexGuard<'_, ()> {
+        self.dumps.lock().await
+    }
+
     /// Connects inside `ns`; the messages are moved by the current runtime.
     pub fn connect_in(ns: &NetNs) -> Result<Self> {
         let runtime = runtime()?;
@@ -38,7 +48,11 @@ impl Netlink {
     fn open(runtime: &tokio::runtime::Handle) -> io::Result<Self> {
         let _guard = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, _connection: Arc::new(Connection(runtime.spawn(connection))) })
+        Ok(Self {
+            handle,
+            dumps: Arc::default(),
+            _connection: Arc::new(Connection(runtime.spawn(connection))),
+        })
     }
 }
 

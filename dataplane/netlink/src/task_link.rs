@@ -163,6 +163,7 @@ impl Netlink {
         } else {
             RouteMessageBuilder::<Ipv4Addr>::new().build()
         };
+        let _dump = self.dump().await;
         let routes: std::result::Result<Vec<RouteMessage>, _> =
             self.handle.route().get(query).execute().try_collect().await;
         let routes = routes.map_err(|e| Error::request("list", "routes", e))?;

@@ -266,3 +266,19 @@ fn links_and_addresses_are_followed() {
         while addresses.next().await.unwrap().unwrap() != expected {}
     });
 }
+
+/// The kernel refuses a second list on a socket that is still reading one.
+#[test]
+fn lists_may_be_asked_for_at_once() {
+    let ns = NetNs::create().unwrap();
+    // Enough links that a list does not fit into one message.
+    sh(&ns, "for i in $(seq 60); do ip link add a$i type veth peer name b$i; done");
+    inside(&ns, || async {
+        let netlink = Netlink::connect().unwrap();
+        let lists = (0..32).map(|_| async { tokio::join!(netlink.links("a"), netlink.local_addresses()) });
+        for (links, addresses) in futures::future::join_all(lists).await {
+            assert_eq!(links.unwrap().len(), 60);
+            addresses.unwrap();
+        }
+    });
+}
