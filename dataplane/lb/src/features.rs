@@ -70,15 +70,20 @@ impl fmt::Display for Features {
 pub(crate) fn probe() -> Features {
     let kernel = uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let version = version(&kernel);
-    let helper = |program, helper| is_helper_supported(program, helper).unwrap_or(false);
-    let tc = |id| helper(ProgramType::SchedClassifier, id);
     let need = |name, present, without| Feature { name, needed: true, present, without };
     let wish = |name, present, without| Feature { name, needed: false, present, without };
     let nothing = "there is no data path";
+    let Ok(tc_programs) = is_program_supported(ProgramType::SchedClassifier) else {
+        // Nothing else can be found out then.
+        let all = vec![need("permission for bpf(2)", false, "nothing can be loaded; run as root")];
+        return Features { kernel, all };
+    };
+    let helper = |program, helper| is_helper_supported(program, helper).unwrap_or(false);
+    let tc = |id| helper(ProgramType::SchedClassifier, id);
     let sockets = "published ports do not answer on localhost";
     let all = vec![
         need("version 6.1", version >= MINIMUM, "the programs may be refused"),
-        need("tc programs", is_program_supported(ProgramType::SchedClassifier).unwrap_or(false), nothing),
+        need("tc programs", tc_programs, nothing),
         need("LRU hash maps", is_map_supported(MapType::LruHash).unwrap_or(false), nothing),
         need("per-CPU array maps", is_map_supported(MapType::PerCpuArray).unwrap_or(false), nothing),
         need("bpf_redirect_peer", tc(BpfHelper::BPF_FUNC_redirect_peer), nothing),

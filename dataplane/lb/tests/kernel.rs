@@ -147,6 +147,10 @@ fn desired(backends: &[u8]) -> Desired {
     desired
 }
 
+/// The agent moves it between threads.
+const fn is_send<T: Send>() {}
+const _: () = is_send::<DataPath>();
+
 #[test]
 fn this_kernel_will_do() {
     let features = DataPath::probe();
