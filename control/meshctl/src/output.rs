@@ -3,7 +3,10 @@
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Width, presets};
+
+/// Columns between cells.
+const PADDING: u16 = 3;
 
 /// Writes `text`, if there is any, to stdout as a line or lines, without colours when that is no terminal.
 pub fn print(text: &str) -> Result<()> {
@@ -54,11 +57,23 @@ impl Table {
         self.table.is_empty()
     }
 
-    /// As text, every line ended.
+    /// As text, every line ended. On a terminal that is too narrow, cells wrap between words, never inside one: an id
+    /// stays whole.
     pub fn render(mut self) -> String {
-        self.table.column_iter_mut().for_each(|column| {
-            column.set_padding((0, 3));
-        });
+        let mut words = vec![0; self.table.column_count()];
+        for row in self.table.header().into_iter().chain(self.table.row_iter()) {
+            for (longest, cell) in words.iter_mut().zip(row.cell_iter()) {
+                let cell = cell.content();
+                let lengths = cell.split_whitespace().map(|word| word.chars().count());
+                *longest = lengths.chain([*longest]).max().unwrap_or_default();
+            }
+        }
+        for (column, word) in self.table.column_iter_mut().zip(words) {
+            let width = u16::try_from(word).unwrap_or(u16::MAX).saturating_add(PADDING);
+            column
+                .set_padding((0, PADDING))
+                .set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+        }
         let mut text = self.table.trim_fmt();
         text.push('\n');
         text
@@ -138,4 +153,26 @@ pub fn time(seconds: u64) -> String {
 /// `yes` or `no`.
 pub fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_breaks_no_word() {
+        let mut table = Table::new(&["ID", "PORTS"]);
+        table.row(["2svc00000000", "*:80->80/tcp, *:8053->53/udp"]);
+        table.table.set_width(34);
+        assert_eq!(
+            table.render(),
+            "ID             PORTS\n2svc00000000   *:80->80/tcp,\n               *:8053->53/udp\n"
+        );
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(u64::MAX), u64::MAX.to_string());
+    }
 }

@@ -21,7 +21,7 @@ pub use node::{NodeDetail, NodeReport};
 pub use service::{PortReport, ServiceDetail, ServiceReport};
 pub use task::{TaskNetwork, TaskReport, task_table};
 
-/// An object that something is about.
+/// An object that is no more.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Removed {
     /// Its id.

@@ -1,8 +1,8 @@
 //! Verbs that change something: what the daemon is asked, and what is printed.
 
-use super::fake::{
-    Fake, Script,
+use crate::{
     data::{PROD, WEB},
+    fake::{Fake, Script},
 };
 
 fn fake() -> Fake {

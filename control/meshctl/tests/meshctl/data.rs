@@ -1,8 +1,8 @@
 //! A cluster of three nodes, two networks beside the ingress one, two services, four tasks.
 
-use mesh_api::v1;
+use std::collections::BTreeMap;
 
-use super::no_labels;
+use mesh_api::v1;
 
 pub const CLUSTER: &str = "1cluster00000000000000000";
 pub const NODE_1: &str = "1node00000000000000000000";
@@ -26,7 +26,7 @@ fn node(id: &str, name: &str, role: v1::Role, address: &str) -> v1::Node {
         advertise_addr: address.to_owned(),
         data_path_addr: address.to_owned(),
         availability: v1::Availability::Active.into(),
-        labels: no_labels(),
+        labels: BTreeMap::new(),
         joined_at: 1_700_000_000,
     }
 }
@@ -67,7 +67,7 @@ pub fn view() -> v1::ClusterView {
         networks: vec![place(PROD, &["10.10.3.2"], &["www"])],
         endpoint_mode: v1::EndpointMode::Vip.into(),
         ports: vec![port(80, 80, v1::Protocol::Tcp), port(8053, 53, v1::Protocol::Udp)],
-        labels: no_labels(),
+        labels: BTreeMap::new(),
         created_at: 1_700_000_000,
     };
     let db = v1::Service {

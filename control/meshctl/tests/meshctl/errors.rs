@@ -9,7 +9,7 @@ use std::{
 
 use tonic::Code;
 
-use super::fake::{Fake, Outcome, Script};
+use crate::fake::{Fake, Outcome, Script};
 
 fn outcome(command: &mut Command) -> Outcome {
     Outcome::from(command.output().unwrap())

@@ -1,7 +1,6 @@
 //! The daemon: canned answers, and what it was asked.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -20,10 +19,7 @@ use tempfile::TempDir;
 use tokio::{net::UnixListener, sync::oneshot};
 use tonic::{Code, Request, Response, Status, transport::Server};
 
-use super::fake::data::{NODE_1, NODE_2, NODE_3, PROD, TASK_WEB_1, WEB};
-
-#[path = "data.rs"]
-pub mod data;
+use crate::data::{self, NODE_1, NODE_2, NODE_3, PROD, TASK_WEB_1, WEB};
 
 /// What `meshctl run` looked like while it waited for the answer to its attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,9 +352,4 @@ impl Control for Service {
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         self.remove(request)
     }
-}
-
-/// Labels of nothing.
-pub fn no_labels() -> BTreeMap<String, String> {
-    BTreeMap::new()
 }

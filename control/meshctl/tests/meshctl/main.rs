@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod data;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod fake;

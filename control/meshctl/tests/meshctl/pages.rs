@@ -1,6 +1,9 @@
 //! Lists, pages and JSON.
 
-use super::fake::{Fake, Script, data::TASK_WEB_1};
+use crate::{
+    data::TASK_WEB_1,
+    fake::{Fake, Script},
+};
 
 fn fake() -> Fake {
     Fake::start(Script::default())
@@ -207,4 +210,13 @@ fn what_is_no_terminal_gets_no_colours() {
     for words in ["node ls", "status", "service ps web"] {
         assert!(!fake().print(words).contains('\u{1b}'), "{words}");
     }
+}
+
+#[test]
+fn colours_when_wanted() {
+    let fake = fake();
+    let output = fake.command(&["node", "ls"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\u{1b}["), "{text}");
+    assert!(!text.contains("   \n"), "{text:?}");
 }

@@ -13,7 +13,7 @@ use nix::{
 };
 use tonic::Code;
 
-use super::fake::{Caller, Fake, Outcome, Script};
+use crate::fake::{Caller, Fake, Outcome, Script};
 
 const RESOLV_CONF: &str = "nameserver 127.0.0.11\noptions ndots:0\n";
 
