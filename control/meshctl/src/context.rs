@@ -64,11 +64,13 @@ impl Context {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let failed_precondition = matches!(
-            error.downcast_ref::<Failure>(),
-            Some(Failure::Refused { code: tonic::Code::FailedPrecondition, .. })
-        );
-        if failed_precondition && self.outside_any_cluster().await {
+        let needs_telling = match error.downcast_ref() {
+            Some(Failure::Refused { code: tonic::Code::FailedPrecondition, message }) => {
+                !message.contains("meshctl init")
+            }
+            _ => false,
+        };
+        if needs_telling && self.outside_any_cluster().await {
             return Err(error.context(Failure::NoCluster));
         }
         Err(error)

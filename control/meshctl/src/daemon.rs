@@ -13,7 +13,7 @@ use mesh_api::{
     v1::{control_client::ControlClient, local_client::LocalClient},
 };
 use tokio::time::timeout;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use crate::failure::{Failure, unreachable};
 
@@ -64,6 +64,8 @@ pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) 
 
 fn refused(status: &Status) -> Failure {
     let message = match status.message() {
+        // tonic's own answer to a request that the server's proto files do not have.
+        "" if status.code() == Code::Unimplemented => return Failure::OtherVersion,
         "" => format!("refused: {}", status.code().description()),
         text => text.to_owned(),
     };

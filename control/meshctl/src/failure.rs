@@ -39,6 +39,9 @@ pub enum Failure {
         /// The daemon's words.
         message: String,
     },
+    /// The daemon has no such request.
+    #[error("the daemon does not know this request")]
+    OtherVersion,
     /// The node is in no cluster. Context of a refusal.
     #[error("this node is in no cluster")]
     NoCluster,
@@ -99,7 +102,7 @@ impl Failure {
             Failure::Lost | Failure::Silent(_) => {
                 "See `systemctl status meshd` and `journalctl -u meshd`.".to_owned()
             }
-            Failure::Refused { code: tonic::Code::Unimplemented, .. } => {
+            Failure::OtherVersion => {
                 "The daemon is of another version than meshctl: see `meshctl status` and `meshctl --version`."
                     .to_owned()
             }

@@ -117,6 +117,17 @@ fn a_node_in_no_cluster() {
 }
 
 #[test]
+fn a_daemon_of_another_version() {
+    let told = Fake::refusing(Code::Unimplemented, "").run("init");
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.errors.starts_with("meshctl: cannot make a cluster: the daemon does not know this request\n")
+    );
+    let told = Fake::refusing(Code::Unimplemented, "the kernel has no tcx").run("init");
+    assert_eq!(told.errors, "meshctl: cannot make a cluster: the kernel has no tcx\n");
+}
+
+#[test]
 fn unknown_and_ambiguous_references() {
     let fake = Fake::start(Script::default());
     let told = fake.run("network inspect prood");
