@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +11,7 @@ use std::{
 use mesh_ca::IdentityCell;
 use mesh_dns::Forwarder;
 use mesh_gossip::{Gossip, GossipConfig, KeyRing, MemberState, Timing};
-use mesh_lb::{DataPath, Options};
+use mesh_lb::{DataPath, HookKind, Options, describe_hook};
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, NodeId};
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     AgentError, Leases, LocalTask, PathChoice, SessionState,
     ending::Ending,
-    host::{Host, TASK_LINK_PREFIX, is_task_link},
+    host::{HOST_LINK, Host, TASK_LINK_PREFIX, VXLAN_LINK, is_task_link},
     planner::Tables,
     reconcile::{Dns, Reconciler},
     session::{Session, Told},
@@ -99,7 +99,9 @@ pub struct Status {
     pub uplink: (String, u32),
     /// Largest packet of a task in bytes.
     pub task_mtu: u32,
-    /// Counters and hooks of the data path.
+    /// What is attached: interface, program, and by what.
+    pub hooks: Vec<(String, String, HookKind)>,
+    /// Counters of the data path.
     pub data_path: mesh_lb::Stats,
     /// Kernel features that are missing, one line each.
     pub missing: Vec<String>,
@@ -228,9 +230,11 @@ impl Agent {
             Ok(links) => links,
             Err(error) => return warn!(%error, "list the links of past tasks"),
         };
-        for link in
-            links.into_iter().map(|l| l.name).filter(|name| is_task_link(name) && !current.contains(name))
-        {
+        // Links of the kernel, and programs that are pinned to links which are gone.
+        let attached = self.inner.reconciler.lock().await.attached_tasks();
+        let ours = links.into_iter().map(|l| l.name).filter(|name| is_task_link(name));
+        let past: BTreeSet<_> = ours.chain(attached).filter(|name| !current.contains(name)).collect();
+        for link in past {
             info!(link, "removing the link of a past task");
             let detached = self.detach_programs(&link).await.map_err(|e| e.to_string());
             let removed = self.inner.netlink.remove_link(&link).await.map_err(|e| e.to_string());
@@ -278,6 +282,7 @@ impl Agent {
                 .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
         }
         let host = reconciler.host();
+        let data_path = reconciler.stats()?;
         Ok(Status {
             session: self.inner.session.state(),
             managers: self.inner.session.managers(),
@@ -291,7 +296,8 @@ impl Agent {
             },
             uplink: (host.uplink.name.clone(), host.uplink.mtu),
             task_mtu: host.settings.inner_mtu,
-            data_path: reconciler.stats()?,
+            hooks: hooks(&data_path, &host.uplink.name),
+            data_path,
             missing: reconciler.missing().to_vec(),
             warnings,
         })
@@ -343,6 +349,33 @@ impl Agent {
             |t: &BTreeMap<_, Endpoint>| t.values().filter(|e| e.node != self.inner.node).cloned().collect();
         tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
     }
+}
+
+/// Names the interfaces of the node-wide hooks, which the data path knows by their program alone.
+fn hooks(data_path: &mesh_lb::Stats, uplink: &str) -> Vec<(String, String, HookKind)> {
+    let named = data_path.links.iter().map(|(hook, &kind)| {
+        let (interface, program) = describe_hook(hook);
+        let interface = interface.unwrap_or_else(|| match program.as_str() {
+            "uplink" => uplink.to_owned(),
+            "vxlan" => VXLAN_LINK.to_owned(),
+            _ => HOST_LINK.0.to_owned(),
+        });
+        (interface, program, kind)
+    });
+    let mut all: Vec<_> = named.collect();
+    all.sort();
+    all
+}
+
+/// Removes what an agent that failed to start made on this node; goes on past errors and tells them. Not while one runs.
+pub async fn remove_from_node(bpf_dir: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    problems.extend(DataPath::remove_pins(bpf_dir).err().map(|e| e.to_string()));
+    match Netlink::connect() {
+        Ok(netlink) => problems.extend(Host::remove(&netlink).await.iter().map(ToString::to_string)),
+        Err(error) => problems.push(error.to_string()),
+    }
+    problems
 }
 
 async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Result<Told, AgentError> {

@@ -21,7 +21,7 @@ mod session;
 mod state;
 mod task;
 
-pub use agent::{Agent, AgentOptions, Status};
+pub use agent::{Agent, AgentOptions, Status, remove_from_node};
 pub use attach::AttachSpec;
 pub use error::{AgentError, AttachError, DetachError};
 pub use host::PathChoice;

@@ -61,6 +61,14 @@ impl Reconciler {
         self.data_path.stats()
     }
 
+    /// The task links that programs are attached to, an earlier daemon's included.
+    pub(crate) fn attached_tasks(&self) -> BTreeSet<String> {
+        self.data_path.attached_tasks().unwrap_or_else(|error| {
+            warn!(%error, "list the attached programs");
+            BTreeSet::new()
+        })
+    }
+
     /// Hooks the programs to the node's links and those of `tasks`; those already hooked stay.
     fn attach(&mut self, tasks: &[LocalTask]) -> Result<(), AgentError> {
         let uplink = self.host.uplink.name.clone();
@@ -146,7 +154,6 @@ impl Agent {
             (state.view.clone(), state.tasks.clone())
         };
         let tables = tables(self.inner.node, &view, &tasks, &self.remote());
-        reconciler.attach(&tasks)?;
         let desired = plan(&Inputs {
             node: self.inner.node,
             settings: reconciler.host.settings,
@@ -157,6 +164,8 @@ impl Agent {
         });
         let applied = reconciler.data_path.apply(&desired)?;
         debug!(?applied, version = view.version, "data path applied");
+        // After the maps: what an earlier daemon attached goes on until then.
+        reconciler.attach(&tasks)?;
         self.inner.gossip.set_interest(interest(self.inner.node, &view, &tasks)).await;
         self.inner.gossip.announce(announcements(self.inner.node, &view, &tasks)).await;
         self.update_names(&tables).await;

@@ -168,6 +168,19 @@ pub(crate) fn task_hooks(interface: &str) -> [String; 2] {
     [format!("{TASK_PREFIX}{name}{TASK_IN}"), format!("{TASK_PREFIX}{name}{TASK_OUT}")]
 }
 
+/// Where a hook is and which program it holds, for people: `None` for the place of node-wide hooks, whose interfaces
+/// have no fixed name.
+pub fn describe_hook(hook: &str) -> (Option<String>, String) {
+    if let Some(program) = hook.strip_prefix(CGROUP_PREFIX) {
+        return (Some("cgroup".to_owned()), program.to_owned());
+    }
+    match task_interface(hook) {
+        Some(interface) if hook.ends_with(TASK_IN) => (Some(interface), "from_task".to_owned()),
+        Some(interface) => (Some(interface), "to_task".to_owned()),
+        None => (None, hook.to_owned()),
+    }
+}
+
 /// The interface of a task's hook.
 pub(crate) fn task_interface(hook: &str) -> Option<String> {
     let rest = hook.strip_prefix(TASK_PREFIX)?;

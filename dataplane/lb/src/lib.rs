@@ -28,7 +28,7 @@ pub use desired::{
 };
 pub use error::Error;
 pub use features::{Feature, Features, netns_cookie};
-pub use hooks::HookKind;
+pub use hooks::{HookKind, describe_hook};
 pub use mesh_abi::{Counter, DropReason, EGRESS_POOL, HOST_SERVICE_ADDRESS, VXLAN_OVERHEAD_V4};
 pub use object::OBJECT;
 pub use sizes::Sizes;

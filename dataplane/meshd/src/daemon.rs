@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Context, Result};
 use mesh_agent::{Agent, AgentOptions, PathChoice};
 use mesh_ca::{Identity, IdentityCell};
-use mesh_lb::DataPath;
 use mesh_manager::{EndpointView, Manager, ManagerOptions, NewCluster};
 use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, Role};
 use tokio::sync::RwLock;
@@ -98,6 +97,7 @@ impl Daemon {
     pub async fn init(&self, spec: InitSpec) -> Result<NewMember> {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
+        refuse_leftovers(&self.config.state_dir)?;
         let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
         let data_path_addr = match spec.data_path_addr.as_str() {
             "" => advertise_addr,
@@ -114,7 +114,7 @@ impl Daemon {
             ingress_subnet: None,
         };
         let made = self.make_cluster(new, advertise_addr, listen_addr).await;
-        let (made, new) = self.or_wipe(made)?;
+        let (made, new) = self.or_wipe(made).await?;
         *member = Some(made);
         Ok(new)
     }
@@ -162,8 +162,9 @@ impl Daemon {
     pub async fn join(&self, spec: JoinSpec) -> Result<Membership> {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
+        refuse_leftovers(&self.config.state_dir)?;
         let joined = self.join_cluster(spec).await;
-        let joined = self.or_wipe(joined)?;
+        let joined = self.or_wipe(joined).await?;
         let membership = joined.membership.clone();
         *member = Some(joined);
         Ok(membership)
@@ -171,12 +172,26 @@ impl Daemon {
 
     async fn join_cluster(&self, spec: JoinSpec) -> Result<Member> {
         let (membership, identity) = join::join(&spec).await?;
-        identity.save(&self.config.state_dir)?;
         let cell = IdentityCell::new(identity)?;
-        let agent = start_agent(&self.config, &membership, cell).await?;
-        membership.save(&self.config.state_dir)?;
+        let agent = match self.begin(&membership, &cell).await {
+            Ok(agent) => agent,
+            Err(error) => {
+                // The managers count the node as a member already; it must be able to try again under its name.
+                if let Err(left) = join::withdraw(&membership, cell).await {
+                    warn!(error = format!("{left:#}"), "take the membership back");
+                }
+                return Err(error);
+            }
+        };
         info!(cluster = %membership.cluster, node = %membership.node, role = %membership.role, "joined");
         Ok(Member { membership, agent, manager: None })
+    }
+
+    async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
+        cell.current().save(&self.config.state_dir)?;
+        let agent = start_agent(&self.config, membership, cell.clone()).await?;
+        membership.save(&self.config.state_dir)?;
+        Ok(agent)
     }
 
     /// Leaves the cluster, removing everything of it from this node.
@@ -212,18 +227,32 @@ impl Daemon {
     }
 
     /// Removes what a failed `init` or `join` left.
-    fn or_wipe<T>(&self, made: Result<T>) -> Result<T> {
-        made.inspect_err(|_| {
-            for left in [
-                wipe(&self.config.state_dir),
-                DataPath::remove_pins(&self.config.bpf_dir).map_err(Into::into),
-            ] {
-                if let Err(error) = left {
-                    warn!(error = format!("{error:#}"), "roll back");
-                }
+    async fn or_wipe<T>(&self, made: Result<T>) -> Result<T> {
+        if made.is_err() {
+            let mut problems = mesh_agent::remove_from_node(&self.config.bpf_dir).await;
+            problems.extend(wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
+            for problem in problems {
+                warn!(problem, "roll back");
             }
-        })
+        }
+        made
     }
+}
+
+/// A state folder without a membership but with other files is not this version's to empty.
+fn refuse_leftovers(state_dir: &Path) -> Result<()> {
+    let entries =
+        std::fs::read_dir(state_dir).with_context(|| format!("state folder {}", state_dir.display()))?;
+    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let names: Vec<_> = names.filter(|name| name != "lock").collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the state folder {} holds {} but no membership; restore it, or move these files away to start anew",
+        state_dir.display(),
+        names.join(", ")
+    )
 }
 
 fn refuse_member(member: Option<&Member>) -> Result<()> {

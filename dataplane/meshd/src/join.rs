@@ -1,13 +1,16 @@
 //! Asking a manager for membership.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mesh_api::{
     parse_id, transport,
-    v1::{self, join_client::JoinClient},
+    v1::{self, dispatcher_client::DispatcherClient, join_client::JoinClient},
 };
-use mesh_ca::{CertificateDer, DigestMismatch, Identity, JoinToken};
+use mesh_ca::{CertificateDer, DigestMismatch, Identity, IdentityCell, JoinToken};
 use mesh_types::{MANAGER_PORT, Name, Node, Role};
 
 use crate::{
@@ -95,6 +98,18 @@ async fn ask(
         }
     })?;
     accept(answer.into_inner(), key).map_err(|e| last(e.context(format!("the answer of {manager}"))))
+}
+
+/// Tells the managers that the node, which they took for a member, is none.
+pub async fn withdraw(membership: &Membership, identity: Arc<IdentityCell>) -> Result<()> {
+    let tls = mesh_ca::client_config(identity)?;
+    let manager = *membership.managers.first().context("no manager is known")?;
+    let channel = transport::connect(manager, mesh_ca::server_name(Role::Manager), tls).await?;
+    DispatcherClient::new(channel)
+        .leave(v1::LeaveRequest {})
+        .await
+        .map_err(|s| anyhow!("{}", s.message().to_owned()))?;
+    Ok(())
 }
 
 fn accept(answer: v1::JoinResponse, key: mesh_ca::NodeKey) -> Result<(Membership, Identity)> {

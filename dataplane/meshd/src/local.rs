@@ -164,11 +164,9 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
     };
     let counters =
         |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let hooks = agent.data_path.links.iter().map(|(place, kind)| v1::Hook {
-        interface: place.clone(),
-        program: String::new(),
-        kind: kind.to_string(),
-    });
+    let hooks = agent.hooks.into_iter();
+    let hooks =
+        hooks.map(|(interface, program, kind)| v1::Hook { interface, program, kind: kind.to_string() });
     v1::StatusResponse {
         version,
         state: "active".to_owned(),
