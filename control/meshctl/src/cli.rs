@@ -1,7 +1,10 @@
 //! The whole command line.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     attach, completion,
@@ -16,6 +19,7 @@ use crate::{
     version,
     propagate_version = true,
     arg_required_else_help = true,
+    args_override_self = true,
     after_help = "\
 Examples:
   meshctl init --advertise-addr 192.168.1.10
@@ -61,6 +65,24 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the process's arguments; on wrong usage the error names the whole word and the process ends with 2.
+    pub fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|mut error| {
+            if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+                && flag.len() == 2
+                && let Some(word) = std::env::args_os()
+                    .filter_map(|word| word.into_string().ok())
+                    .find(|word| word.starts_with(flag.as_str()))
+            {
+                // Of `-name-` clap tells only `-n`.
+                let tip = format!("to pass '{word}' as a value, use '-- {word}'").into();
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+                error.insert(ContextKind::InvalidArg, ContextValue::String(word));
+            }
+            error.exit()
+        })
+    }
+
     /// Does what the command line says.
     pub fn execute(self) -> Result<()> {
         let context = Context::new(self.options);

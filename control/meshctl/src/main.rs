@@ -37,10 +37,8 @@ mod unpublish;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::Cli::parse().execute() {
+    match cli::Cli::of_process().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::print(&error),
     }

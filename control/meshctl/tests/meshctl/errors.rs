@@ -35,6 +35,14 @@ fn a_daemon_that_is_not_there() {
 }
 
 #[test]
+fn the_last_socket_counts() {
+    let fake = Fake::start(Script::default());
+    let told = fake.run("--socket /nowhere/meshd.sock node ls");
+    assert_eq!(told.code, Some(69));
+    assert!(told.errors.contains("/nowhere/meshd.sock"), "{}", told.errors);
+}
+
+#[test]
 fn a_daemon_that_hangs_up() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("meshd.sock");
@@ -149,6 +157,7 @@ fn wrong_usage() {
         let told = fake.run(words);
         assert_eq!((told.code, told.text.as_str()), (Some(2), ""), "{words}");
     }
+    assert!(fake.run("network create -bad-").errors.contains("'-bad-'"));
     let told = fake.run("network create --subnet 10.10.3.0/24 --gateway 10.9.0.1 x");
     assert_eq!(told.code, Some(2));
     assert!(told.errors.contains("10.9.0.1"), "{}", told.errors);
