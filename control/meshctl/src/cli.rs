@@ -89,7 +89,11 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args, &context),
             Command::Completion(args) => completion::run(&args, &context),
-            command => context.block_on(command.execute(&context))?,
+            // These are the way out of being in no cluster.
+            command @ (Command::Init(_) | Command::Join(_)) => {
+                context.runtime()?.block_on(command.execute(&context))
+            }
+            command => context.runtime()?.block_on(context.explained(command.execute(&context))),
         }
     }
 }

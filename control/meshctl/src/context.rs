@@ -52,12 +52,6 @@ impl Context {
         Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
     }
 
-    /// Runs `work`; its refusal is told with the way out.
-    pub fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<Result<T>> {
-        let runtime = self.runtime()?;
-        Ok(runtime.block_on(self.explained(work)))
-    }
-
     /// `work`, whose refusal says so when this node is in no cluster.
     pub async fn explained<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let error = match work.await {

@@ -122,6 +122,9 @@ fn a_node_in_no_cluster() {
         "meshctl: cannot list the nodes: this node is not in a cluster\n\
          Make a cluster with `meshctl init`, or join one with `meshctl join`.\n"
     );
+    let refusal = Some((Code::FailedPrecondition, "the token is of another cluster".to_owned()));
+    let told = Fake::start(Script { refusal, inactive: true, ..Script::default() }).run("join --token T m");
+    assert_eq!(told.errors, "meshctl: cannot join the cluster of m: the token is of another cluster\n");
 }
 
 #[test]
