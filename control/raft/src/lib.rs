@@ -20,6 +20,7 @@ mod node;
 mod types;
 mod writer;
 
+pub use codec::DecodeError;
 pub use error::{HandleError, MembershipError, OpenError, ProposeError};
 pub use grpc::GrpcTransport;
 pub use network::{RpcKind, Transport, TransportError, UnknownKind};

@@ -102,7 +102,8 @@ impl RaftNode {
 
     /// Starts Raft from what `dir` holds; an empty folder gives a node that waits to be initialized or added.
     ///
-    /// A manager that is the only voter leads, and has applied its whole log, when this returns.
+    /// A manager that is the only voter leads, and has applied its whole log, when this returns; it may have come back
+    /// under another address. One of several keeps the address that the others know.
     pub async fn open(options: RaftOptions) -> Result<Self, OpenError> {
         Self::open_with(options, config()).await
     }
@@ -139,7 +140,10 @@ impl RaftNode {
             follower: follower.abort_handle(),
         };
         let this = Self { inner: Arc::new(inner) };
-        this.lead_alone().await?;
+        if let Err(error) = this.lead_alone().await {
+            this.shutdown().await;
+            return Err(error);
+        }
         Ok(this)
     }
 
@@ -298,12 +302,9 @@ impl RaftNode {
         let barrier =
             timeout(SOLE_LEADER_TIMEOUT, inner.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
         barrier.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
-        inner
-            .leaders
-            .clone()
-            .wait_for(|leader| leader.is_some_and(|(node, _)| node == inner.node))
-            .await
-            .ok();
+        self.readvertise().await.map_err(|e| failed(e.to_string()))?;
+        let leads = Some((inner.node, inner.advertise));
+        inner.leaders.clone().wait_for(|leader| *leader == leads).await.ok();
         Ok(())
     }
 

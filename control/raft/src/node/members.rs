@@ -1,6 +1,11 @@
 //! Who the managers are, and how that changes.
 
-use std::{collections::BTreeSet, future::Future, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use mesh_types::NodeId;
 use openraft::{
@@ -66,6 +71,17 @@ impl RaftNode {
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MembershipError> {
         let asked = self.inner.raft.trigger().transfer_leader(RaftId(to)).await;
         asked.map_err(|error| MembershipError::Stopped { reason: error.to_string() })
+    }
+
+    /// As the only voter: notes this manager's address if it is another one than before.
+    pub(super) async fn readvertise(&self) -> Result<(), MembershipError> {
+        let own = Manager { node: self.inner.node, addr: self.inner.advertise, voter: true };
+        if self.managers().contains(&own) {
+            return Ok(());
+        }
+        let nodes = BTreeMap::from([(RaftId(own.node), Member { addr: own.addr })]);
+        let change = ChangeMembers::SetNodes(nodes);
+        self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(change.clone(), true)).await
     }
 
     /// Changes the members; tries again while this manager is only about to lead or busy with another change.

@@ -237,3 +237,32 @@ async fn noise_is_refused() {
     node.propose(label(1)).await.unwrap();
     node.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_sole_manager_may_move() {
+    let (dir, _, node) = alone(frozen()).await;
+    node.shutdown().await;
+    struct Nowhere;
+    #[async_trait::async_trait]
+    impl Transport for Nowhere {
+        async fn call(
+            &self,
+            node: NodeId,
+            addr: SocketAddr,
+            _: RpcKind,
+            _: Vec<u8>,
+        ) -> Result<Vec<u8>, crate::TransportError> {
+            Err(crate::TransportError::Unreachable { node, addr, source: "nowhere".into() })
+        }
+    }
+    let options = RaftOptions {
+        dir: dir.path().to_owned(),
+        node: id(1),
+        advertise: addr(9),
+        transport: Arc::new(Nowhere),
+    };
+    let moved = RaftNode::open_with(options, frozen()).await.unwrap();
+    assert_eq!(moved.leader(), Some((id(1), addr(9))));
+    assert_eq!(moved.managers(), [Manager { node: id(1), addr: addr(9), voter: true }]);
+    moved.shutdown().await;
+}
