@@ -21,8 +21,8 @@ impl Binaries {
     ///
     /// Fails when one is missing, or older than a source file that it was built from.
     pub fn find() -> Result<Self> {
-        if let Some(folder) = std::env::var_os("MESHD_BINARIES") {
-            return Self::present(Path::new(&folder));
+        if let Some(given) = Self::given()? {
+            return Ok(given);
         }
         let program = std::env::current_exe().context("where this program is")?;
         let folder = program.parent().context("where this program is")?;
@@ -30,8 +30,13 @@ impl Binaries {
         Self::up_to_date(folder)
     }
 
+    /// Those in the folder that `MESHD_BINARIES` names, if it names one: built before, of whatever age.
+    pub fn given() -> Result<Option<Self>> {
+        std::env::var_os("MESHD_BINARIES").map(|folder| Self::present(Path::new(&folder))).transpose()
+    }
+
     /// Those in `folder`, which must not be older than their sources.
-    pub fn up_to_date(folder: &Path) -> Result<Self> {
+    fn up_to_date(folder: &Path) -> Result<Self> {
         let found = Self::present(folder)?;
         for program in [&found.meshd, &found.meshctl] {
             if let Some(source) = newer_source(program)? {
@@ -42,7 +47,8 @@ impl Binaries {
         Ok(found)
     }
 
-    fn present(folder: &Path) -> Result<Self> {
+    /// Those in `folder`.
+    pub fn present(folder: &Path) -> Result<Self> {
         let program = |name: &str| {
             let path = folder.join(name);
             if !path.is_file() {

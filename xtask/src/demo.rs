@@ -33,11 +33,16 @@ pub fn run(options: &Options) -> Result<()> {
     if options.down {
         return step("removing the demo's cluster", || mesh_tests::remove_all(&prefix));
     }
-    compile::binaries(true)?;
+    let binaries = match Binaries::given()? {
+        Some(binaries) => binaries,
+        None => {
+            compile::binaries(true)?;
+            Binaries::present(&command::workspace().join("target/release"))?
+        }
+    };
     interrupt::catch()?;
     let start = Instant::now();
     step("removing what earlier demos left", || mesh_tests::remove_all(&prefix))?;
-    let binaries = Binaries::up_to_date(&command::workspace().join("target/release"))?;
     let mut cluster = step("three nodes and a client: namespaces, a meshd on each node", || {
         Cluster::daemons(prefix, 3, binaries.clone(), Lifetime::Detached)
     })?;
