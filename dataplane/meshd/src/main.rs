@@ -14,7 +14,7 @@ mod local;
 mod membership;
 mod socket;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -85,7 +85,13 @@ fn start_log(config: &Config) -> Result<()> {
     let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     match journald {
         Some(layer) => registry.with(layer).try_init()?,
-        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).try_init()?,
+        None => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
+            .try_init()?,
     }
     Ok(())
 }
