@@ -24,14 +24,15 @@ pub fn iperf3(
 ) -> Result<f64> {
     let _server = Server::start(to, processors.map(|(_, server)| server))?;
     let (address, seconds) = (address.to_string(), seconds.to_string());
-    let run = || -> Result<String> {
+    // In JSON mode iperf3 ends well even when the server is not there yet.
+    wait("iperf3", Duration::from_secs(3), || {
         let mut client = command(from, processors.map(|(client, _)| client))?;
-        output(client.args(["-J", "-p", PORT, "-c", &address, "-t", &seconds, "-O", "0.5"]))
-    };
-    let report = wait("iperf3", Duration::from_secs(3), run)?;
-    let report: serde_json::Value = serde_json::from_str(&report).context("what iperf3 prints")?;
-    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.context("iperf3 reports no throughput")? / 1e9)
+        let words = ["-J", "-p", PORT, "-c", &address, "-t", &seconds, "-O", "0.5"];
+        let report = output(client.args(words))?;
+        let report: serde_json::Value = serde_json::from_str(&report).context("what iperf3 prints")?;
+        let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        Ok(bits.with_context(|| format!("iperf3 reports no throughput: {}", report["error"]))? / 1e9)
+    })
 }
 
 /// An iperf3 that serves; killed on drop.
