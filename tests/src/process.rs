@@ -177,10 +177,13 @@ pub(crate) fn pid(number: u32) -> Result<Pid> {
     i32::try_from(number).map(Pid::from_raw).with_context(|| format!("{number} is no pid"))
 }
 
-/// When the process started, in ticks since boot; tells one use of a pid from the next.
+/// When the process started, in ticks since boot; tells one use of a pid from the next. None when it has ended, also
+/// when nobody has waited for it yet.
 pub(crate) fn start_time(pid: u32) -> Option<String> {
     let mut text = String::new();
     std::fs::File::open(format!("/proc/{pid}/stat")).ok()?.read_to_string(&mut text).ok()?;
     // The name in parentheses may hold anything; the fields after it are counted from the third.
-    text.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" { None } else { fields.nth(18).map(str::to_owned) }
 }
