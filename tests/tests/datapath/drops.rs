@@ -1,0 +1,247 @@
+//! Every reason for a drop that a packet can give, each counted once and the packet never delivered.
+
+use mesh_abi::{
+    DropReason, GATEWAY_MAC, HOST_SERVICE_ADDRESS, INGRESS_VNI, RETURN_VNI, Steering, SteeringKind,
+};
+
+use crate::{
+    packets::{Path, arp, wrapped},
+    world::{
+        A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, INNER_MTU, Node, PORT_2,
+        PORT_NONE, VIP, VNI, vtep,
+    },
+};
+
+fn a_to(to: [u8; 4]) -> Path {
+    Path { from_mac: A.mac, to_mac: GATEWAY_MAC, from: A.address, to }
+}
+
+fn a_to_c() -> Path {
+    Path { to_mac: C.mac, ..a_to(C.address) }
+}
+
+/// The frame of a steered packet.
+fn steered(kind: SteeringKind, endpoint: u32, generation: u16, path: Path, port: u16) -> Vec<u8> {
+    let mut frame = path.tcp(4000, port, b"x");
+    frame[..12].copy_from_slice(&Steering { endpoint, generation, kind }.encode());
+    frame
+}
+
+#[track_caller]
+fn dropped(node: &Node, action: Action, reason: DropReason) {
+    assert_eq!(action, Action::Drop);
+    assert_eq!(node.drops(), [(reason, 1)].into());
+}
+
+#[test]
+fn of_a_task_with_another_source() {
+    let cases = [
+        Path { from: B.address, ..a_to_c() }.tcp(1, 2, b"x"),
+        Path { from_mac: B.mac, ..a_to_c() }.tcp(1, 2, b"x"),
+        arp(1, (A.mac, B.address), ([0; 6], C.address), [0xff; 6]),
+        arp(1, (B.mac, A.address), ([0; 6], C.address), [0xff; 6]),
+    ];
+    for packet in cases {
+        let (node, _) = Node::pair();
+        dropped(&node, node.task_sends(A, &packet).0, DropReason::SpoofedSource);
+    }
+}
+
+#[test]
+fn of_an_interface_that_has_no_endpoint() {
+    let (node, _) = Node::pair();
+    let action = node.run("from_task", node.host, &a_to_c().tcp(1, 2, b"x"), 0).0;
+    dropped(&node, action, DropReason::SpoofedSource);
+}
+
+#[test]
+fn to_nobody() {
+    let cases = [
+        a_to([10, 10, 3, 99]).tcp(1, 2, b"x"),
+        a_to(GATEWAY).tcp(1, 2, b"x"),
+        arp(1, (A.mac, A.address), ([0; 6], [10, 10, 3, 99]), [0xff; 6]),
+    ];
+    for packet in cases {
+        let (node, _) = Node::pair();
+        dropped(&node, node.task_sends(A, &packet).0, DropReason::NoEndpoint);
+    }
+}
+
+#[test]
+fn from_another_node_to_nobody_here() {
+    let (node, _) = Node::pair();
+    let frame = Path { from_mac: C.mac, to_mac: A.mac, from: C.address, to: C.address }.tcp(1, 2, b"x");
+    dropped(&node, node.uplink(&wrapped(VNI, &frame, vtep(2), vtep(1))).0, DropReason::NoEndpoint);
+}
+
+#[test]
+fn of_protocols_that_are_not_carried() {
+    let mut ipv6 = a_to_c().tcp(1, 2, b"x");
+    ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+    for packet in [ipv6, a_to([224, 0, 0, 1]).udp(1, 2, b"x"), a_to([255; 4]).udp(68, 67, b"x")] {
+        let (node, _) = Node::pair();
+        dropped(&node, node.task_sends(A, &packet).0, DropReason::Unsupported);
+    }
+}
+
+#[test]
+fn of_packets_that_contradict_themselves() {
+    let whole = a_to_c().tcp(1, 2, b"hello");
+    let mut version = whole.clone();
+    version[14] = 0x65;
+    let mut header = whole.clone();
+    header[14] = 0x44;
+    let mut total = whole.clone();
+    total[16..18].copy_from_slice(&[0, 19]);
+    for packet in [version, header, total, whole[..40].to_vec()] {
+        let (node, _) = Node::pair();
+        dropped(&node, node.task_sends(A, &packet).0, DropReason::Malformed);
+    }
+}
+
+#[test]
+fn of_vxlan_packets_that_contradict_themselves() {
+    let frame = Path { from_mac: C.mac, to_mac: A.mac, from: C.address, to: A.address }.tcp(1, 2, b"x");
+    let whole = wrapped(VNI, &frame, vtep(2), vtep(1));
+    let mut no_vni = whole.clone();
+    no_vni[42] = 0;
+    let no_steering = wrapped(INGRESS_VNI, &frame, vtep(2), vtep(1));
+    for packet in [no_vni, no_steering, whole[..60].to_vec(), whole[..80].to_vec()] {
+        let (node, _) = Node::pair();
+        dropped(&node, node.uplink(&packet).0, DropReason::Malformed);
+    }
+}
+
+#[test]
+fn from_an_unknown_sender() {
+    let (node, _) = Node::pair();
+    let frame = Path { from_mac: C.mac, to_mac: A.mac, from: C.address, to: A.address }.tcp(1, 2, b"x");
+    dropped(&node, node.uplink(&wrapped(VNI, &frame, CLIENT, vtep(1))).0, DropReason::UnknownSender);
+}
+
+#[test]
+fn of_an_unknown_network() {
+    let (node, _) = Node::pair();
+    let frame = Path { from_mac: C.mac, to_mac: A.mac, from: C.address, to: A.address }.tcp(1, 2, b"x");
+    let packet = wrapped([0, 0, 0x10, 1], &frame, vtep(2), vtep(1));
+    dropped(&node, node.uplink(&packet).0, DropReason::UnknownVni);
+}
+
+#[test]
+fn with_a_source_that_is_not_the_senders() {
+    let from = |from| Path { from_mac: C.mac, to_mac: A.mac, from, to: A.address };
+    let cases = [
+        // An endpoint, but of this node.
+        wrapped(VNI, &from(B.address).tcp(1, 2, b"x"), vtep(2), vtep(1)),
+        // An endpoint of node 2, sent by node 3.
+        wrapped(VNI, &from(C.address).tcp(1, 2, b"x"), vtep(3), vtep(1)),
+        wrapped(VNI, &from(CLIENT).tcp(1, 2, b"x"), vtep(2), vtep(1)),
+        // Steered to a VIP's task by a node that the source is not on.
+        wrapped(
+            INGRESS_VNI,
+            &steered(SteeringKind::Vip, A.id, GENERATION, from(C.address), 80),
+            vtep(3),
+            vtep(1),
+        ),
+    ];
+    for packet in cases {
+        let (node, _) = Node::pair();
+        dropped(&node, node.uplink(&packet).0, DropReason::ForgedSource);
+    }
+}
+
+#[test]
+fn for_a_task_that_is_gone() {
+    let path = Path { from_mac: [0; 6], to_mac: [0; 6], from: CLIENT, to: vtep(2) };
+    for (endpoint, generation) in [(A.id, GENERATION + 1), (99, GENERATION)] {
+        let (node, _) = Node::pair();
+        let frame = steered(SteeringKind::Published, endpoint, generation, path, PORT_2);
+        let packet = wrapped(INGRESS_VNI, &frame, vtep(2), vtep(1));
+        dropped(&node, node.uplink(&packet).0, DropReason::StaleEndpoint);
+    }
+}
+
+#[test]
+fn to_services_without_tasks() {
+    let (node, _) = Node::pair();
+    dropped(&node, node.task_sends(A, &a_to(EMPTY_VIP).tcp(1, 80, b"x")).0, DropReason::NoBackend);
+    let outside = Path { from_mac: [2; 6], to_mac: [2; 6], from: CLIENT, to: vtep(1) };
+    let (node, _) = Node::pair();
+    dropped(&node, node.uplink(&outside.tcp(1, PORT_NONE, b"x")).0, DropReason::NoBackend);
+    let inside = Path { from_mac: HOST_MAC, to_mac: [2; 6], from: vtep(1), to: HOST_SERVICE_ADDRESS };
+    for port in [PORT_NONE, 9999] {
+        let (node, _) = Node::pair();
+        dropped(&node, node.socket_sends(&inside.tcp(1, port, b"x")).0, DropReason::NoBackend);
+    }
+}
+
+#[test]
+fn to_the_outside_of_an_internal_network() {
+    let (mut node, _) = Node::pair();
+    node.make_internal();
+    dropped(&node, node.task_sends(A, &a_to(CLIENT).tcp(1, 2, b"x")).0, DropReason::Internal);
+}
+
+#[test]
+fn of_packets_too_big_for_the_underlay() {
+    let payload = INNER_MTU as usize - 40;
+    let (node, _) = Node::pair();
+    assert_eq!(node.task_sends(A, &a_to_c().tcp(1, 2, &vec![7; payload])).0, Action::Redirect);
+    dropped(&node, node.task_sends(A, &a_to_c().tcp(1, 2, &vec![7; payload + 1])).0, DropReason::TooBig);
+    // Here nothing is too big.
+    let local = Path { to_mac: B.mac, ..a_to(B.address) };
+    assert_eq!(node.task_sends(A, &local.tcp(1, 2, &vec![7; payload + 1])).0, Action::Redirect);
+    // A packet that is still to be segmented counts by its segments.
+    let (node, _) = Node::pair();
+    let index = nix::net::if_::if_nametoindex("task11").unwrap();
+    let long = a_to_c().tcp(1, 2, &vec![7; 3000]);
+    dropped(&node, node.run("from_task", index, &long, INNER_MTU - 39).0, DropReason::TooBig);
+}
+
+#[test]
+fn when_the_kernel_refuses() {
+    // A test run's packet claims to be segmented without saying how, which no room can be made in.
+    let (node, _) = Node::pair();
+    let index = nix::net::if_::if_nametoindex("task11").unwrap();
+    let action = node.run("from_task", index, &a_to_c().tcp(1, 2, &vec![7; 1000]), 500).0;
+    dropped(&node, action, DropReason::HelperFailed);
+}
+
+#[test]
+fn of_fragments_to_a_vip() {
+    let (node, _) = Node::pair();
+    let mut packet = a_to(VIP).udp(1, 2, b"hello");
+    packet[20] |= 0x20;
+    dropped(&node, node.task_sends(A, &packet).0, DropReason::Fragment);
+    // Between tasks they pass.
+    let (node, _) = Node::pair();
+    let mut packet = a_to_c().udp(1, 2, b"hello");
+    packet[20..22].copy_from_slice(&[0x00, 0x10]);
+    assert_eq!(node.task_sends(A, &packet).0, Action::Redirect);
+}
+
+#[test]
+fn of_returns_that_answer_nothing() {
+    let to_client = Path { from_mac: [0; 6], to_mac: [0; 6], from: vtep(1), to: CLIENT };
+    let other_address = Path { from: CLIENT, ..to_client };
+    let to_socket = Path { from: HOST_SERVICE_ADDRESS, to: vtep(1), ..to_client };
+    let cases = [
+        (SteeringKind::Published, to_client),
+        (SteeringKind::Published, other_address),
+        (SteeringKind::Host, to_socket),
+        (SteeringKind::Vip, to_client),
+    ];
+    for (kind, path) in cases {
+        let (node, _) = Node::pair();
+        let frame = steered(kind, C.id, GENERATION, path, 5000);
+        let packet = wrapped(RETURN_VNI, &frame, vtep(2), vtep(1));
+        dropped(&node, node.uplink(&packet).0, DropReason::UnexpectedReturn);
+    }
+}
+
+#[test]
+fn on_the_vxlan_device_without_tunnel_metadata() {
+    let (node, _) = Node::pair();
+    let action = node.run("vxlan", node.uplink, &a_to_c().tcp(1, 2, b"x"), 0).0;
+    dropped(&node, action, DropReason::Malformed);
+}

@@ -1,0 +1,12 @@
+//! Packets in, packets out: each program of the data path run on packets built here (`BPF_PROG_TEST_RUN`), from program
+//! to program and from node to node, with every checksum looked at on the way.
+//!
+//! What test runs cannot show is where a redirected packet goes; the cluster tests do. Needs root, like those.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod drops;
+mod overlay;
+mod packets;
+mod published;
+mod vip;
+mod world;

@@ -1,0 +1,301 @@
+//! Two nodes in one namespace: each its own copy of the programs and maps, and its own interfaces.
+
+use std::{collections::BTreeMap, process::Command};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::SchedClassifier,
+};
+use mesh_abi::{
+    BackendValue, Counter, DropReason, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint, NetworkKey,
+    NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue, network_flags,
+    node_flags, v4_mapped,
+};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::packets::{Ip, Mac};
+
+pub const VNI: [u8; 4] = [0, 0, 0x10, 0];
+pub const VNI_NUMBER: u32 = 4096;
+pub const GATEWAY: Ip = [10, 10, 3, 1];
+pub const VIP: Ip = [10, 10, 3, 2];
+pub const EMPTY_VIP: Ip = [10, 10, 3, 3];
+/// Published ports: to a task on either node, and to nobody.
+pub const PORT_1: u16 = 8081;
+pub const PORT_2: u16 = 8082;
+pub const PORT_NONE: u16 = 8083;
+pub const TARGET: u16 = 80;
+pub const HOST_MAC: Mac = [2, 0, 0, 0, 0xaa, 1];
+pub const CLIENT: Ip = [203, 0, 113, 9];
+pub const INNER_MTU: u32 = 1450;
+
+/// A task: `a` and `b` are on node 1, `c` is on node 2.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    pub node: u8,
+    pub id: u32,
+    pub address: Ip,
+    pub mac: Mac,
+}
+
+pub const A: Task = Task { node: 1, id: 11, address: [10, 10, 3, 11], mac: [2, 0, 0, 0, 3, 11] };
+pub const B: Task = Task { node: 1, id: 12, address: [10, 10, 3, 12], mac: [2, 0, 0, 0, 3, 12] };
+pub const C: Task = Task { node: 2, id: 13, address: [10, 10, 3, 13], mac: [2, 0, 0, 0, 3, 13] };
+pub const GENERATION: u16 = 7;
+
+/// The VTEP address of a node.
+pub fn vtep(node: u8) -> Ip {
+    [192, 0, 2, node]
+}
+
+/// What a program said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Pass,
+    Drop,
+    Redirect,
+}
+
+/// A node's programs and maps.
+pub struct Node {
+    pub number: u8,
+    ebpf: Ebpf,
+    pub uplink: u32,
+    pub host: u32,
+}
+
+impl Node {
+    /// Both nodes, in a new namespace of the calling thread.
+    pub fn pair() -> (Self, Self) {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own: is this root?");
+        (Self::new(1, 1024), Self::new(2, 1024))
+    }
+
+    /// Node 1 alone, with room for so many translated flows.
+    pub fn with_flows(flows: u32) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own: is this root?");
+        Self::new(1, flows)
+    }
+
+    fn new(number: u8, flows: u32) -> Self {
+        // Small tables: there are many tests.
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("MAGLEV", 64)
+            .map_max_entries("CHOICES", 1024)
+            .map_max_entries("REVERSE", flows)
+            .load(mesh_lb::OBJECT)
+            .expect("load");
+        for program in ["from_task", "to_task", "uplink", "vxlan", "from_host"] {
+            let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
+            program.load().expect("the verifier takes the program");
+        }
+        let (uplink, host) = (interface(&format!("up{number}")), interface(&format!("host{number}")));
+        let mut node = Self { number, ebpf, uplink, host };
+        node.fill();
+        node
+    }
+
+    fn fill(&mut self) {
+        let number = self.number;
+        self.configure(|_| ());
+        for other in [1, 2, 3] {
+            if other != number {
+                self.put("PEERS", PeerKey { vtep: v4_mapped(vtep(other)) }, PeerValue::default());
+            }
+        }
+        self.put("HOST_ADDRESSES", HostAddressKey { address: v4_mapped(vtep(number)) }, 1u32);
+        self.network(0);
+        for task in [A, B, C] {
+            self.add(task);
+        }
+        // Maglev regions of one element: the VIP and the first port have C and A, the second port has C.
+        let mut maglev: Array<_, u32> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        for (index, task) in [(0, C), (1, A), (2, B)] {
+            maglev.set(index, task.id, 0).unwrap();
+        }
+        self.service(vip_key(VIP), 0, 1, 0);
+        self.service(vip_key(EMPTY_VIP), 0, 0, 0);
+        for protocol in [6, 17] {
+            self.service(port_key(PORT_1, protocol), 1, 1, TARGET);
+            self.service(port_key(PORT_2, protocol), 0, 1, TARGET);
+            self.service(port_key(PORT_NONE, protocol), 0, 0, TARGET);
+        }
+    }
+
+    /// The node's configuration, changed by `change`.
+    pub fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) {
+        let mut config = NodeConfig {
+            flags: node_flags::FAST_PATH,
+            uplink_ifindex: self.uplink,
+            vxlan_ifindex: self.uplink,
+            host_ifindex: self.host,
+            inner_mtu: INNER_MTU,
+            vxlan_port: 4789u16.to_be_bytes(),
+            vtep: v4_mapped(vtep(self.number)),
+            host_mac: HOST_MAC,
+            ..NodeConfig::default()
+        };
+        change(&mut config);
+        let mut map: Array<_, NodeConfig> = Array::try_from(self.ebpf.map_mut("CONFIG").unwrap()).unwrap();
+        map.set(0, config, 0).unwrap();
+    }
+
+    /// The network, with these flags.
+    pub fn network(&mut self, flags: u8) {
+        let value = NetworkValue {
+            subnet: v4_mapped([10, 10, 3, 0]),
+            gateway: v4_mapped(GATEWAY),
+            prefix_len: 120,
+            flags,
+            reserved: [0; 2],
+        };
+        self.put("NETWORKS", NetworkKey { vni: VNI }, value);
+    }
+
+    pub fn make_internal(&mut self) {
+        self.network(network_flags::INTERNAL);
+    }
+
+    fn add(&mut self, task: Task) {
+        let (address, here) = (v4_mapped(task.address), task.node == self.number);
+        let ifindex = if here { interface(&format!("task{}", task.id)) } else { 0 };
+        let vtep = v4_mapped(vtep(task.node));
+        let endpoint = EndpointValue { vtep, ifindex, mac: task.mac, reserved: [0; 2] };
+        self.put("ENDPOINTS", EndpointKey { vni: VNI, address }, endpoint);
+        if here {
+            let local = LocalEndpoint {
+                address,
+                vni: VNI,
+                ifindex,
+                id: task.id,
+                egress: egress(task),
+                mac: task.mac,
+                generation: GENERATION,
+            };
+            self.put("LOCAL_BY_IFINDEX", ifindex, local);
+            self.put("LOCAL_BY_ID", task.id, local);
+        }
+        self.backend(task, 0);
+    }
+
+    /// The task as a backend, with these flags.
+    pub fn backend(&mut self, task: Task, flags: u32) {
+        let here = task.node == self.number;
+        let value = BackendValue {
+            vtep: v4_mapped(vtep(task.node)),
+            address: v4_mapped(task.address),
+            vni: VNI,
+            endpoint: task.id,
+            ifindex: if here { index(&format!("task{}", task.id)) } else { 0 },
+            flags,
+            generation: GENERATION,
+            reserved: [0; 2],
+        };
+        self.put("BACKENDS", task.id, value);
+    }
+
+    pub fn service(&mut self, key: ServiceKey, table_base: u32, table_len: u32, target: u16) {
+        let target_port = target.to_be_bytes();
+        self.put("SERVICES", key, ServiceValue { table_base, table_len, target_port, reserved: [0; 2] });
+    }
+
+    pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
+        self.put_all(map, [(key, value)]);
+    }
+
+    pub fn put_all<K: Pod, V: Pod>(&mut self, map: &str, entries: impl IntoIterator<Item = (K, V)>) {
+        let mut map: HashMap<&mut MapData, K, V> =
+            HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
+        for (key, value) in entries {
+            map.insert(key, value, 0).unwrap();
+        }
+    }
+
+    pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: K) {
+        let mut map: HashMap<&mut MapData, K, V> =
+            HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
+        map.remove(&key).unwrap();
+    }
+
+    /// What `from_task` makes of a packet that a task sends.
+    pub fn task_sends(&self, task: Task, packet: &[u8]) -> (Action, Vec<u8>) {
+        self.run("from_task", index(&format!("task{}", task.id)), packet, 0)
+    }
+
+    pub fn to_task(&self, task: Task, packet: &[u8]) -> (Action, Vec<u8>) {
+        self.run("to_task", index(&format!("task{}", task.id)), packet, 0)
+    }
+
+    pub fn uplink(&self, packet: &[u8]) -> (Action, Vec<u8>) {
+        self.run("uplink", self.uplink, packet, 0)
+    }
+
+    pub fn socket_sends(&self, packet: &[u8]) -> (Action, Vec<u8>) {
+        self.run("from_host", self.host, packet, 0)
+    }
+
+    /// Runs a program once; `gso_size` other than 0 makes the packet one that is still to be segmented.
+    pub fn run(&self, program: &str, ifindex: u32, packet: &[u8], gso_size: u32) -> (Action, Vec<u8>) {
+        let program: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
+        // `struct __sk_buff` of linux/bpf.h, of which a test run takes these fields.
+        let mut context = [0u8; 192];
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        context[164..168].copy_from_slice(&u32::from(gso_size != 0).to_ne_bytes());
+        context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
+        let mut out = vec![0u8; packet.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).expect("test run");
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value as i32 {
+            -1 => Action::Pass,
+            2 => Action::Drop,
+            7 => Action::Redirect,
+            other => panic!("verdict {other}"),
+        };
+        (action, out)
+    }
+
+    /// The packets counted as dropped so far, without the reasons that never came up.
+    pub fn drops(&self) -> BTreeMap<DropReason, u64> {
+        let all = DropReason::ALL.iter().map(|reason| (*reason, self.slot("DROPS", *reason as u32)));
+        all.filter(|(_, count)| *count != 0).collect()
+    }
+
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.slot("COUNTERS", counter as u32)
+    }
+
+    fn slot(&self, map: &str, index: u32) -> u64 {
+        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        map.get(&index, 0).unwrap().iter().sum()
+    }
+}
+
+pub fn egress(task: Task) -> Ip {
+    [169, 254, 64, task.id as u8]
+}
+
+pub fn vip_key(address: Ip) -> ServiceKey {
+    ServiceKey { vni: VNI, address: v4_mapped(address), ..ServiceKey::default() }
+}
+
+pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
+    ServiceKey { vni: PUBLISHED, port: port.to_be_bytes(), protocol, ..ServiceKey::default() }
+}
+
+/// Makes an interface of that name (a bridge: every kernel has them) and returns its number. It goes with the namespace.
+fn interface(name: &str) -> u32 {
+    let made = Command::new("ip").args(["link", "add", "name", name, "type", "bridge"]).status().unwrap();
+    assert!(made.success(), "ip link add {name}");
+    index(name)
+}
+
+fn index(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap()
+}
