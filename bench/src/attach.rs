@@ -96,7 +96,9 @@ fn attach(cluster: &Cluster, observers: &[Task], round: usize) -> Result<f64> {
             .iter()
             .map(|place| {
                 let name = &name;
-                scope.spawn(move || NetNs::run_at(place, || reached(name, start))?)
+                // The full name, since an unknown short one would be asked of a resolver outside first.
+                let name = format!("{name}.{NETWORK}");
+                scope.spawn(move || NetNs::run_at(place, || reached(&name, start))?)
             })
             .collect();
         cluster[0].ctl(&["attach", "--network", NETWORK, "--name", &name, path])?;
@@ -129,17 +131,19 @@ fn reached(name: &str, start: Instant) -> Result<f64> {
 
 /// Milliseconds from the moment before a task is ended until the last start of a connection that failed.
 ///
-/// Clients connect through all three nodes all the while, each for itself and without a pause but for failures.
+/// Three clients connect all the while, each through a node of its own: the neighbour of the node it lives on, so that
+/// each has an address of its own.
 fn end(cluster: &Cluster, round: usize, end: impl FnOnce(&mut Task) -> Result<()>) -> Result<f64> {
     let name = format!("ending{round}");
     let mut nginx = cluster[0].run_nginx(&service_task(&name))?;
     let servers: Vec<SocketAddr> = cluster.nodes().iter().map(|n| (n.address(), PORT).into()).collect();
-    let client = cluster.net().client();
+    let nodes = cluster.net().nodes();
     let done = AtomicBool::new(false);
     let failures = Mutex::new(Vec::new());
     let ended = thread::scope(|scope| -> Result<Instant> {
-        for &server in &servers {
+        for (index, &server) in servers.iter().enumerate() {
             let (done, failures) = (&done, &failures);
+            let client = &nodes[(index + 1) % nodes.len()];
             scope.spawn(move || {
                 client.run(|| {
                     while !done.load(Ordering::Relaxed) {
@@ -147,7 +151,7 @@ fn end(cluster: &Cluster, round: usize, end: impl FnOnce(&mut Task) -> Result<()
                         if TcpStream::connect_timeout(&server, Duration::from_millis(100)).is_err() {
                             failures.lock().unwrap_or_else(PoisonError::into_inner).push(start);
                         }
-                        thread::sleep(Duration::from_micros(500));
+                        thread::sleep(Duration::from_millis(2));
                     }
                 })
             });
