@@ -3,12 +3,17 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, SocketAddrV4, TcpStream},
+    os::fd::AsRawFd,
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::{
+    socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt},
+    time::TimeVal,
+};
 
 use crate::process::output;
 
@@ -20,8 +25,14 @@ pub fn curl(mut command: Command, url: &str) -> Result<String> {
 
 /// One request on a connection of its own, from the calling thread's namespace; the body.
 pub fn get(server: SocketAddr, at_most: Duration) -> Result<String> {
-    let mut stream =
+    let stream =
         TcpStream::connect_timeout(&server, at_most).with_context(|| format!("connecting to {server}"))?;
+    get_on(stream, at_most)
+}
+
+/// One request on a connection that is there, and its last; the body.
+pub fn get_on(mut stream: TcpStream, at_most: Duration) -> Result<String> {
+    let server = stream.peer_addr().context("whom the connection is with")?;
     stream.set_read_timeout(Some(at_most)).context("a socket's timeout")?;
     let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.ip());
     stream.write_all(request.as_bytes()).with_context(|| format!("sending to {server}"))?;
@@ -31,6 +42,19 @@ pub fn get(server: SocketAddr, at_most: Duration) -> Result<String> {
         Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.trim().to_owned()),
         _ => bail!("{server} answers {answer:?}"),
     }
+}
+
+/// A connection from the calling thread's namespace and the given address and port, which may be in use for other servers.
+pub fn connect_from(source: SocketAddrV4, server: SocketAddrV4, at_most: Duration) -> Result<TcpStream> {
+    let what = || format!("connecting from {source} to {server}");
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).with_context(what)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true).with_context(what)?;
+    let seconds = TimeVal::new(i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX), 0);
+    socket::setsockopt(&socket, sockopt::SendTimeout, &seconds).with_context(what)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::from(source)).with_context(what)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(server)).with_context(what)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// How often each answer came.

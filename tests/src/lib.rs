@@ -28,7 +28,7 @@ pub use binaries::Binaries;
 pub use cluster::{Cluster, run};
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
-pub use http::{Tally, curl, get};
+pub use http::{Tally, connect_from, curl, get, get_on};
 pub use inventory::Inventory;
 pub use iperf::iperf3;
 pub use leftovers::{Prefix, remove_all};

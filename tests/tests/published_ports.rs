@@ -2,12 +2,12 @@
 //! and UDP; connections spread evenly over the tasks, and each task sees the client's own address.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, NetNs, Tally, TaskSpec, UdpEcho, curl, get, run, wait};
+use mesh_tests::{Cluster, NetNs, Tally, TaskSpec, UdpEcho, connect_from, curl, get, get_on, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -113,5 +113,37 @@ fn connections_spread_evenly_and_show_the_client() -> Result<()> {
         ensure!(logged.len() == before + 1000, "{} requests in the logs, {before} before", logged.len());
         ensure!(logged.iter().all(|client| *client == address), "a log names another client: {logged:?}");
         Ok(())
+    })
+}
+
+/// What one client may do with its ports: the same one through every node to the same task at once, and again soon.
+#[test]
+fn one_source_port_through_every_node() -> Result<()> {
+    run(3, |cluster| {
+        publish(cluster)?;
+        let _web = cluster[1].run_nginx(&task("web1"))?;
+        let servers: Vec<SocketAddrV4> =
+            cluster.nodes().iter().map(|n| SocketAddrV4::new(n.address(), 8080)).collect();
+        let address = cluster.net().client_address();
+        let client = cluster.net().client();
+        for &server in &servers {
+            wait("the published port", SOON, || client.run(|| get(server.into(), SOON))?)?;
+        }
+        client.run(|| -> Result<()> {
+            for round in 1..=3 {
+                for port in 40_000..40_020 {
+                    let what = || format!("round {round}, port {port}");
+                    let source = SocketAddrV4::new(address, port);
+                    let streams = servers.iter().map(|&server| connect_from(source, server, SOON));
+                    for stream in streams.collect::<Result<Vec<_>>>().with_context(what)? {
+                        let body = get_on(stream, SOON).with_context(what)?;
+                        ensure!(body == format!("web1 {address}"), "{}: {body}", what());
+                    }
+                }
+                // Longer than the task's kernel tells an old connection from a new one by its time stamps.
+                std::thread::sleep(Duration::from_millis(1100));
+            }
+            Ok(())
+        })?
     })
 }
