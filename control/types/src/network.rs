@@ -36,7 +36,7 @@ pub enum SubnetError {
         "subnet {0} is too small: it must hold a gateway and at least one task (/29 or larger is sensible)"
     )]
     TooSmall(IpNet),
-    /// Loopback, multicast, unspecified or broadcast space.
+    /// Loopback, link-local, multicast, unspecified or broadcast space.
     #[error("subnet {0} is not a unicast range that tasks can use")]
     NotUnicast(IpNet),
     /// The gateway is no usable host address of the subnet.
@@ -58,8 +58,9 @@ impl Subnet {
         if net.max_prefix_len() - net.prefix_len() < 2 {
             return Err(SubnetError::TooSmall(net));
         }
-        let reserved = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8", "fe80::/10"];
-        let reserved = reserved.iter().filter_map(|r| r.parse::<IpNet>().ok());
+        let reserved = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
+        let reserved = reserved.into_iter().chain(["::/127", "ff00::/8", "fe80::/10"]);
+        let reserved = reserved.filter_map(|r| r.parse::<IpNet>().ok());
         for range in reserved {
             if range.contains(&net) || net.contains(&range) {
                 return Err(SubnetError::NotUnicast(net));
