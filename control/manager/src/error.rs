@@ -1,6 +1,6 @@
 //! Why a manager cannot be made or started.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use mesh_ca::{CaError, IdentityError};
 use mesh_store::Rejection;
@@ -41,7 +41,7 @@ pub enum ManagerError {
     #[error("cannot make the cluster")]
     Propose(#[source] mesh_raft::ProposeError),
     /// The first change was refused.
-    #[error("cannot make the cluster")]
+    #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The CA cannot be made.
     #[error("cannot make the cluster's CA")]
@@ -51,16 +51,11 @@ pub enum ManagerError {
     Identity(#[from] IdentityError),
     /// The folder holds no cluster, though this node has a manager's certificate.
     #[error(
-        "{} holds no cluster state after {} s, though this node's certificate says it is a manager of one; \
-         restore the folder, or leave with `meshctl leave --force`",
-        .path.display(), .waited.as_secs()
+        "{} holds no cluster state, though this node's certificate says it is a manager of one; \
+         restore the folder, or move the whole state folder away to begin anew",
+        .0.display()
     )]
-    Empty {
-        /// The folder.
-        path: PathBuf,
-        /// How long it was waited for.
-        waited: Duration,
-    },
+    Empty(PathBuf),
     /// State and certificate are of two clusters.
     #[error("{} is the state of cluster {state}, but this node's certificate is of cluster {certificate}", .path.display())]
     OtherCluster {
@@ -72,6 +67,6 @@ pub enum ManagerError {
         certificate: ClusterId,
     },
     /// The cluster has removed this node.
-    #[error("node {0} was removed from the cluster; clean up with `meshctl leave --force`")]
+    #[error("node {0} was removed from the cluster; move the state folder away to begin anew")]
     Removed(NodeId),
 }

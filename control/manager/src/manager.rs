@@ -87,7 +87,7 @@ impl Manager {
     /// Goes on with the cluster in the state folder. `identity` is this node's, from the same folder.
     pub async fn open(options: ManagerOptions, identity: Arc<IdentityCell>) -> Result<Self, ManagerError> {
         if !RaftNode::exists(&options.raft_dir()) {
-            return Err(ManagerError::Empty { path: options.raft_dir(), waited: Duration::ZERO });
+            return Err(ManagerError::Empty(options.raft_dir()));
         }
         let bound = bind(&options).await?;
         let raft = open_raft(&options, &bound, &identity).await?;
@@ -177,7 +177,7 @@ async fn check_state(
     let there = timeout(START, states.wait_for(|state| state.cluster().is_some())).await;
     let state = match there {
         Ok(Ok(state)) => state.clone(),
-        _ => return Err(ManagerError::Empty { path, waited: START }),
+        _ => return Err(ManagerError::Empty(path)),
     };
     match state.cluster() {
         Some(cluster) if cluster != own.cluster => {

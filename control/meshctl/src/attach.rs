@@ -43,7 +43,7 @@ struct Report {
 
 /// Asks the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
-    let what = format!("cannot attach {} to {}", args.namespace, args.task.what());
+    let what = format!("cannot attach {} as {}", args.namespace, args.task.what());
     let namespace = match namespace::find(&args.namespace)? {
         Namespace::Pid(pid) => attach_request::Namespace::Pid(pid),
         Namespace::Path(path) => attach_request::Namespace::Path(path.to_string_lossy().into_owned()),

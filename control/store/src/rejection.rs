@@ -151,7 +151,7 @@ pub enum Rejection {
     #[error("network {0} carries the published ports of the cluster and cannot be removed")]
     IngressNeeded(Name),
     /// Services are on the network.
-    #[error("network {network} is used by service {}; remove it first", .services.iter().map(Name::as_str).collect::<Vec<_>>().join(", "))]
+    #[error("network {network} is used by {}", users(.services))]
     NetworkInUse {
         /// The network's name.
         network: Name,
@@ -261,6 +261,15 @@ pub enum Rejection {
     /// No port of the automatic range is free.
     #[error("no free {0} port in 30000-32767; give one, for example 8080:80")]
     PortsExhausted(Protocol),
+}
+
+fn users(services: &[Name]) -> String {
+    let names = services.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    if services.len() == 1 {
+        format!("service {names}; remove it first")
+    } else {
+        format!("services {names}; remove them first")
+    }
 }
 
 fn join(nets: &[IpNet]) -> String {

@@ -58,7 +58,7 @@ pub enum Error {
         namespace: String,
     },
     /// Another VXLAN device receives on the port. Nothing changed.
-    #[error("UDP port {port} is held by {}; remove it or choose another data port",
+    #[error("UDP port {port} is held by {}; the data path needs this port",
         holder.as_ref().map_or_else(|| "another socket or VXLAN device".to_owned(), |h| format!("VXLAN device {h:?}")))]
     PortHeld {
         /// The port.
