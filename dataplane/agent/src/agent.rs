@@ -14,12 +14,12 @@ use mesh_gossip::{Gossip, GossipConfig, KeyRing, MemberState, Timing};
 use mesh_lb::{DataPath, HookKind, Options, describe_hook};
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, NodeId};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    AgentError, Leases, LocalTask, PathChoice, SessionState,
+    AgentError, Leases, LocalTask, PathChoice, SessionError, SessionState,
     ending::Ending,
     host::{HOST_LINK, Host, TASK_LINK_PREFIX, VXLAN_LINK, is_task_link},
     planner::Tables,
@@ -78,6 +78,7 @@ pub(crate) struct Inner {
     pub stop: CancellationToken,
     pub tickets: AtomicU64,
     pub unhealthy: Mutex<Option<String>>,
+    pub runner: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How the node stands, for people.
@@ -168,6 +169,7 @@ impl Agent {
             tasks: Vec::new(),
             leases,
             reserved: BTreeMap::new(),
+            leaving: false,
             generation,
             remembered: (!remembered.is_empty()).then(|| (remembered, Instant::now() + REMEMBER)),
         };
@@ -185,6 +187,7 @@ impl Agent {
             stop,
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
+            runner: Mutex::new(None),
             options,
         };
         let agent = Self { inner: Arc::new(inner) };
@@ -194,7 +197,7 @@ impl Agent {
         agent.remove_past_links().await;
         agent.save_tasks()?;
         guard.disarm();
-        tokio::spawn(agent.clone().run(told));
+        *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
         info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
         Ok(agent)
     }
@@ -206,6 +209,10 @@ impl Agent {
                 info!(task = %task.name, "a kept task has ended meanwhile");
                 continue;
             };
+            if let Some(link) = self.missing_link(&task).await {
+                warn!(task = %task.name, link, "a kept task has lost its link; attach it again");
+                continue;
+            }
             {
                 let mut state = self.lock();
                 task.attachments.iter().for_each(|a| state.leases.adopt(a.network, a.address));
@@ -220,6 +227,18 @@ impl Agent {
             }
             self.watch_end(task.id, ending);
         }
+    }
+
+    /// A veth of the task that somebody removed while no daemon ran.
+    async fn missing_link(&self, task: &LocalTask) -> Option<String> {
+        for attachment in &task.attachments {
+            match self.inner.netlink.link(&attachment.link).await {
+                Ok(Some(link)) if link.ifindex == attachment.ifindex => {}
+                Ok(_) => return Some(attachment.link.clone()),
+                Err(error) => warn!(link = attachment.link, %error, "look for the link of a kept task"),
+            }
+        }
+        None
     }
 
     /// Removes the veths of tasks that ended, or were being attached, when the daemon was not there to do it.
@@ -277,14 +296,15 @@ impl Agent {
         };
         let mut warnings = Vec::new();
         warnings.extend(lock(&self.inner.unhealthy).clone());
-        if gone {
+        let session = self.inner.session.state();
+        if gone || matches!(session, SessionState::Removed(_)) {
             warnings
                 .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
         }
         let host = reconciler.host();
         let data_path = reconciler.stats()?;
         Ok(Status {
-            session: self.inner.session.state(),
+            session,
             managers: self.inner.session.managers(),
             view_version,
             members: self.endpoints().1,
@@ -305,7 +325,7 @@ impl Agent {
 
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
-        self.inner.stop.cancel();
+        self.halt().await;
         let remote = self.remote_now();
         if let Err(error) = self.inner.files.save_remote(&remote) {
             warn!(%error, "keep endpoints");
@@ -313,19 +333,35 @@ impl Agent {
         self.inner.gossip.shutdown().await;
     }
 
+    /// Ends the loop; what it was just doing is done when this returns.
+    async fn halt(&self) {
+        self.inner.stop.cancel();
+        let runner = lock(&self.inner.runner).take();
+        if let Some(Err(error)) = async { Some(runner?.await) }.await {
+            warn!(%error, "the agent's loop");
+        }
+    }
+
+    /// Tells the managers that this node leaves. Before [`Agent::leave`]; an error changes nothing.
+    pub async fn tell_managers(&self) -> Result<(), SessionError> {
+        match self.inner.session.state() {
+            SessionState::Removed(_) => Ok(()),
+            _ => self.inner.session.leave().await,
+        }
+    }
+
     /// Leaves: detaches every task, removes everything from the kernel and the kept files. Goes on past errors and
-    /// tells them. With `tell`, the managers and the other nodes are told first.
-    pub async fn leave(&self, tell: bool) -> Vec<String> {
+    /// tells them.
+    pub async fn leave(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        self.close().await;
         let ids: Vec<_> = self.lock().tasks.iter().map(|t| t.id).collect();
         for id in ids {
             problems.extend(self.detach_id(id).await.and_then(Result::err).map(|e| e.to_string()));
         }
-        if tell {
-            problems.extend(self.inner.session.leave().await.err().map(|e| e.to_string()));
-        }
         self.inner.gossip.leave().await;
-        self.inner.stop.cancel();
+        // The loop would make the node's links anew.
+        self.halt().await;
         self.inner.gossip.shutdown().await;
         problems.extend(DataPath::remove_pins(&self.inner.options.bpf_dir).err().map(|e| e.to_string()));
         problems.extend(Host::remove(&self.inner.netlink).await.iter().map(ToString::to_string));
@@ -381,9 +417,7 @@ pub async fn remove_from_node(bpf_dir: &Path) -> Vec<String> {
 async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Result<Told, AgentError> {
     match tokio::time::timeout(FIRST_STATE, told.recv()).await {
         Ok(Some(first)) => Ok(first),
-        _ => {
-            Err(AgentError::NoState { seconds: FIRST_STATE.as_secs(), why: format!("{:?}", session.state()) })
-        }
+        _ => Err(AgentError::NoState { seconds: FIRST_STATE.as_secs(), why: session.state().to_string() }),
     }
 }
 

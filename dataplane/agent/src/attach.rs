@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use mesh_types::{
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef,
+    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef, SessionError,
     ending::{Ending, open_process},
     host::TASK_LINK_PREFIX,
     planner::egress_address,
@@ -22,6 +23,10 @@ use crate::{
 
 /// How many addresses are asked for when a network's lease is used up.
 const LEASE_BATCH: u32 = 8;
+/// How many unused addresses a network's lease keeps, for attaches that no manager is asked for.
+const KEEP_FREE: usize = LEASE_BATCH as usize;
+/// Longest wait for attaches and detaches under way when the node leaves: a call to a manager and then some.
+const CLOSE: Duration = Duration::from_secs(15);
 
 /// What to attach, in the user's words.
 #[derive(Debug, Clone)]
@@ -88,6 +93,9 @@ impl Agent {
     ) -> Result<Plan, AttachError> {
         let id = TaskId::random();
         let mut state = self.lock();
+        if state.leaving {
+            return Err(AttachError::Leaving);
+        }
         let view = state.view.clone();
         if let Some(task) = state.tasks.iter().find(|t| t.namespace_id == ns_id) {
             let (namespace, task) = (spec.namespace.clone(), task.name.clone());
@@ -108,19 +116,20 @@ impl Agent {
         for network in &networks {
             let local = state.tasks.iter().filter(|t| t.attachments.iter().any(|a| a.network == network.id));
             let reserved = state.reserved.values().filter(|r| r.networks.contains(&network.id));
-            let here = local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(|n| *n == name);
+            // Names are resolved without regard to case.
+            let same = |n: &Name| n.as_str().eq_ignore_ascii_case(name.as_str());
+            let here = local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(same);
             let tables = told.borrow();
             let table = tables.endpoints.get(&network.id).into_iter().flatten().map(|(_, e)| e);
             let there = table
                 .into_iter()
-                .find(|e| e.name == name && e.network == network.id && e.node != self.inner.node);
+                .find(|e| same(&e.name) && e.network == network.id && e.node != self.inner.node);
             let node = match (here, there) {
-                (true, _) => "this one".to_owned(),
-                (false, Some(e)) => {
-                    view.nodes.get(&e.node).map_or(e.node.to_string(), |n| n.name.to_string())
-                }
+                (true, _) => self.inner.node,
+                (false, Some(e)) => e.node,
                 (false, None) => continue,
             };
+            let node = view.nodes.get(&node).map_or(node.to_string(), |n| n.name.to_string());
             return Err(AttachError::NameTaken { name, network: network.name.clone(), node });
         }
         let (local_ids, generation) =
@@ -143,7 +152,7 @@ impl Agent {
             namespace_id: plan.ns_id,
             attachments: Vec::new(),
         };
-        let made = match self.make_links(&plan, &addresses, &mut task).await {
+        let made = match self.make_links(&plan, &addresses, spec.address.is_some(), &mut task).await {
             Ok(()) => self.bring_up(&plan.ns, &task).await,
             Err(error) => Err(error),
         };
@@ -200,9 +209,7 @@ impl Agent {
                 self.inner.session.lease(network.id, LEASE_BATCH, fixed).await.map_err(lease_error)?;
             self.lock().leases.add(network.id, &leased);
         }
-        Err(lease_error(crate::SessionError::Failed(
-            "every leased address was taken at once by other tasks".into(),
-        )))
+        Err(lease_error(SessionError::Failed("every leased address was taken at once by other tasks".into())))
     }
 
     fn check_static(&self, network: &Network, address: IpAddr) -> Result<(), AttachError> {
@@ -227,6 +234,7 @@ impl Agent {
         &self,
         plan: &Plan,
         addresses: &[IpAddr],
+        fixed: bool,
         task: &mut LocalTask,
     ) -> Result<(), AttachError> {
         let names = plan.ns.run(interface_names)?;
@@ -257,6 +265,7 @@ impl Agent {
             task.attachments.push(Attachment {
                 network,
                 address,
+                fixed,
                 mac,
                 local_id,
                 generation,
@@ -301,23 +310,65 @@ impl Agent {
 
     /// Detaches a task; `None` when it is not there (any more).
     pub(crate) async fn detach_id(&self, id: TaskId) -> Option<Result<LocalTask, DetachError>> {
+        let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let task = {
             let mut state = self.lock();
             let place = state.tasks.iter().position(|t| t.id == id)?;
-            state.tasks.remove(place)
+            let task = state.tasks.remove(place);
+            // Until the links are gone, so that no new task has their routes.
+            let held = Reservation {
+                namespace: task.namespace_id,
+                name: task.name.clone(),
+                networks: Vec::new(),
+                ids: task.attachments.iter().map(|a| a.local_id).collect(),
+            };
+            state.reserved.insert(ticket, held);
+            task
         };
         // The others first: nobody should send any more when the link goes.
         self.announce().await;
         let mut problems = self.take_down(&task).await;
         problems.extend(self.save_tasks().err().map(|e| e.to_string()));
-        let mut state = self.lock();
-        task.attachments.iter().for_each(|a| state.leases.put_back(a.network, a.address));
-        drop(state);
+        {
+            let mut state = self.lock();
+            task.attachments.iter().for_each(|a| state.leases.put_back(a.network, a.address));
+            state.reserved.remove(&ticket);
+        }
+        self.return_leases(&task).await;
         info!(task = %task.name, id = %task.id, "detached");
         Some(match problems.is_empty() {
             true => Ok(task),
             false => Err(DetachError::Leftovers { task: task.name, problems: problems.join("; ") }),
         })
+    }
+
+    /// Gives the managers back what an ended task leaves unused. Where that fails, this node keeps it.
+    async fn return_leases(&self, task: &LocalTask) {
+        for attachment in &task.attachments {
+            let network = attachment.network;
+            let fixed = attachment.fixed.then_some(attachment.address);
+            let unused = self.lock().leases.give_back(network, fixed, KEEP_FREE);
+            if unused.is_empty() {
+                continue;
+            }
+            match self.inner.session.return_lease(network, &unused).await {
+                Ok(()) => {}
+                // Whether they are given back is not known: the managers' next word tells.
+                Err(SessionError::Failed(error)) => warn!(%network, error, "return leased addresses"),
+                Err(SessionError::NoManager(_) | SessionError::Refused(_)) => {
+                    self.lock().leases.add(network, &unused);
+                }
+            }
+        }
+    }
+
+    /// Refuses further attaches, and waits for the end of those under way.
+    pub(crate) async fn close(&self) {
+        self.lock().leaving = true;
+        let until = Instant::now() + CLOSE;
+        while !self.lock().reserved.is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Removes everything of a task from this node; goes on past errors and tells them.

@@ -92,7 +92,9 @@ pub enum AttachError {
         task: Name,
     },
     /// The name is taken.
-    #[error("name {name} is taken by a task on network {network}, node {node}")]
+    #[error(
+        "name {name} is taken on network {network} by a task of node {node}; choose another one with --name"
+    )]
     NameTaken {
         /// The name.
         name: Name,
@@ -112,6 +114,9 @@ pub enum AttachError {
     /// The node's own namespace.
     #[error("{0} is the node's own network namespace; a task needs one of its own")]
     OwnNamespace(NsRef),
+    /// The node leaves its cluster.
+    #[error("this node is leaving the cluster")]
+    Leaving,
     /// No more endpoint ids.
     #[error("this node has no room for more tasks: all {0} endpoint ids are in use")]
     Full(u32),

@@ -17,6 +17,8 @@ pub struct Leases {
 struct Lease {
     free: VecDeque<IpAddr>,
     used: BTreeSet<IpAddr>,
+    /// Being given back; what the managers say may not know of that yet.
+    returning: BTreeSet<IpAddr>,
 }
 
 impl Leases {
@@ -27,9 +29,12 @@ impl Leases {
         for (network, lease) in &mut self.networks {
             let listed = held.get(network).map(Vec::as_slice).unwrap_or_default();
             lease.free.retain(|address| listed.contains(address));
+            lease.returning.retain(|address| listed.contains(address));
         }
         for (&network, addresses) in held {
-            self.add(network, addresses);
+            let lease = self.networks.entry(network).or_default();
+            let kept: Vec<_> = addresses.iter().filter(|a| !lease.returning.contains(a)).copied().collect();
+            self.add(network, &kept);
         }
     }
 
@@ -37,6 +42,7 @@ impl Leases {
     pub fn add(&mut self, network: NetworkId, addresses: &[IpAddr]) {
         let lease = self.networks.entry(network).or_default();
         for &address in addresses {
+            lease.returning.remove(&address);
             if !lease.used.contains(&address) && !lease.free.contains(&address) {
                 lease.free.push_back(address);
             }
@@ -80,6 +86,19 @@ impl Leases {
         }
     }
 
+    /// Takes out what should be given back to the managers: `fixed`, which somebody else may want by its number, and what
+    /// is free beyond `keep` once that is more than twice as much. It is not given to tasks until [`Leases::add`] says so.
+    pub fn give_back(&mut self, network: NetworkId, fixed: Option<IpAddr>, keep: usize) -> Vec<IpAddr> {
+        let Some(lease) = self.networks.get_mut(&network) else { return Vec::new() };
+        let mut given: Vec<_> = fixed.filter(|a| lease.free.contains(a)).into_iter().collect();
+        lease.free.retain(|a| !given.contains(a));
+        if lease.free.len() > 2 * keep {
+            given.extend(lease.free.drain(keep..));
+        }
+        lease.returning.extend(&given);
+        given
+    }
+
     /// All leased addresses, used or not, as [`Leases::replace`] takes them.
     pub fn held(&self) -> BTreeMap<NetworkId, Vec<IpAddr>> {
         let all = |lease: &Lease| lease.free.iter().chain(&lease.used).copied().collect();
@@ -120,13 +139,34 @@ mod tests {
         assert_eq!(leases.take(NET), None);
     }
 
+    #[test]
+    fn what_is_given_back_is_not_taken_until_it_is_leased_anew() {
+        let mut leases = Leases::default();
+        let held = BTreeMap::from([(NET, vec![ip(2), ip(3), ip(4), ip(5)])]);
+        leases.replace(&held);
+        assert_eq!(leases.give_back(NET, Some(ip(3)), 1), [ip(3), ip(4), ip(5)]);
+        // The managers have not heard of it yet.
+        leases.replace(&held);
+        assert!(!leases.take_address(NET, ip(3)));
+        assert!(leases.give_back(NET, Some(ip(3)), 1).is_empty());
+        leases.add(NET, &[ip(3)]);
+        assert!(leases.take_address(NET, ip(3)));
+        // Used addresses stay.
+        assert!(leases.give_back(NET, Some(ip(3)), 1).is_empty());
+        // Given back, and leased to this node again.
+        leases.replace(&BTreeMap::from([(NET, vec![ip(2), ip(3), ip(4)])]));
+        leases.replace(&held);
+        assert!(leases.take_address(NET, ip(5)));
+    }
+
     proptest! {
         #[test]
-        fn no_address_is_taken_twice(steps in proptest::collection::vec((0u8..5, 2u8..12), 0..80)) {
+        fn no_address_is_taken_twice(steps in proptest::collection::vec((0u8..6, 2u8..12), 0..80)) {
             let mut leases = Leases::default();
             let mut taken = BTreeSet::new();
             for (step, last) in steps {
                 match step {
+                    5 => for a in leases.give_back(NET, Some(ip(last)), 1) { prop_assert!(!taken.contains(&a)); },
                     0 => leases.add(NET, &[ip(last)]),
                     1 => if let Some(a) = leases.take(NET) { prop_assert!(taken.insert(a)); },
                     2 => if leases.take_address(NET, ip(last)) { prop_assert!(taken.insert(ip(last))); },

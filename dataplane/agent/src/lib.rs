@@ -27,5 +27,5 @@ pub use error::{AgentError, AttachError, DetachError};
 pub use host::PathChoice;
 pub use leases::Leases;
 pub use mesh_gossip::MemberState;
-pub use session::{SessionError, SessionState};
+pub use session::{SessionError, SessionState, one_line};
 pub use task::{Attachment, LocalTask, NsIdentity, NsRef};

@@ -21,7 +21,7 @@ use crate::{
     host::{HOST_LINK, Host, VXLAN_LINK},
     names::network_names,
     planner::{Inputs, Tables, announcements, interest, plan, tables},
-    session::Told,
+    session::{Told, one_line},
 };
 
 /// After a failed turn, and for what no event tells.
@@ -110,6 +110,7 @@ impl Agent {
         );
         let mut retry: Option<Instant> = self.lock().remembered.as_ref().map(|(_, until)| *until);
         let mut keep: Option<Instant> = None;
+        let mut host = Ok(());
         loop {
             let wake = [retry, keep].into_iter().flatten().min();
             let sleep = async {
@@ -122,8 +123,9 @@ impl Agent {
                 () = stop.cancelled() => return,
                 Some(told) = told.recv() => self.take_view(told).await,
                 Ok(()) = gossip.changed() => { keep.get_or_insert(Instant::now() + KEEP_REMOTE); }
-                Some(()) = links.recv() => self.refresh_host().await,
-                () = sleep => {}
+                Some(()) = links.recv() => host = self.refresh_host().await,
+                // What failed is tried again.
+                () = sleep => if host.is_err() { host = self.refresh_host().await },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
                 keep = None;
@@ -131,15 +133,18 @@ impl Agent {
                     warn!(%error, "keep endpoints");
                 }
             }
-            retry = match self.reconcile().await {
+            let reconciled = self.reconcile().await;
+            retry = match host.as_ref().and(reconciled.as_ref()) {
                 Ok(()) => {
                     *lock(&self.inner.unhealthy) = None;
                     self.lock().remembered.as_ref().map(|(_, until)| *until)
                 }
                 Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::from(error));
-                    warn!(error, "reconcile");
-                    *lock(&self.inner.unhealthy) = Some(format!("the data path is behind: {error}"));
+                    let error = one_line(error);
+                    let told = Some(format!("the data path is behind: {error}"));
+                    if std::mem::replace(&mut *lock(&self.inner.unhealthy), told.clone()) != told {
+                        warn!(error, "reconcile");
+                    }
                     Some(Instant::now() + RETRY)
                 }
             };
@@ -237,21 +242,22 @@ impl Agent {
     }
 
     /// Reads the node's links again, and lets the tasks' MTU follow the uplink's.
-    async fn refresh_host(&self) {
+    async fn refresh_host(&self) -> Result<(), AgentError> {
         let options = &self.inner.options;
-        let host = match Host::ensure(&self.inner.netlink, options.data_path_addr, options.path).await {
-            Ok(host) => host,
-            Err(error) => {
-                warn!(%error, "the node's links");
-                *lock(&self.inner.unhealthy) = Some(error.to_string());
-                return;
-            }
-        };
+        let host = Host::ensure(&self.inner.netlink, options.data_path_addr, options.path).await?;
         let mut reconciler = self.inner.reconciler.lock().await;
         let before = std::mem::replace(&mut reconciler.host, host);
-        if before.uplink.ifindex != reconciler.host.uplink.ifindex {
-            let uplink = reconciler.host.uplink.name.clone();
-            reconciler.attached.remove(&uplink);
+        // A link that somebody removed has come back without its programs.
+        let now = &reconciler.host;
+        let (old, new) = (before.settings, now.settings);
+        let links = [
+            (now.uplink.name.clone(), old.uplink_ifindex != new.uplink_ifindex),
+            (VXLAN_LINK.to_owned(), old.vxlan_ifindex != new.vxlan_ifindex),
+            (HOST_LINK.0.to_owned(), old.host_ifindex != new.host_ifindex),
+        ];
+        for (link, _) in links.iter().filter(|(_, changed)| *changed) {
+            info!(link, "hooking the programs to a new link");
+            reconciler.attached.remove(link);
         }
         let mtu = reconciler.host.settings.inner_mtu;
         drop(reconciler);
@@ -259,6 +265,7 @@ impl Agent {
             info!(mtu, "task MTU follows the uplink");
             self.set_task_mtu(mtu).await;
         }
+        Ok(())
     }
 
     async fn set_task_mtu(&self, node_mtu: u32) {
@@ -356,12 +363,13 @@ async fn follow_links(netlink: Netlink, changed: mpsc::Sender<()>) {
                 event = links.next() => event.map(drop),
                 event = addresses.next() => event.map(drop),
             };
-            if more.is_none() {
-                break;
-            }
-            // A full channel means that a word is on its way already.
+            // A full channel means that a word is on its way already. The end of the events may have swallowed some.
             if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
                 return;
+            }
+            if more.is_none() {
+                tokio::time::sleep(RETRY).await;
+                break;
             }
         }
     }

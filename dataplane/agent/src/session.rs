@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -44,6 +45,17 @@ pub enum SessionState {
     Connected(SocketAddr),
     /// Follows none, for this reason.
     Disconnected(String),
+    /// The managers do not know this node any more.
+    Removed(String),
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected(manager) => write!(f, "connected to {manager}"),
+            Self::Disconnected(why) | Self::Removed(why) => write!(f, "not connected: {why}"),
+        }
+    }
 }
 
 /// Why a call to a manager failed.
@@ -117,6 +129,14 @@ impl Session {
         parsed.map_err(|e| SessionError::Failed(format!("it leased no address: {e}")))
     }
 
+    /// Gives addresses of a network back.
+    pub async fn return_lease(&self, network: NetworkId, addresses: &[IpAddr]) -> Result<(), SessionError> {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let mut client = self.client()?;
+        let request = v1::ReturnLeaseRequest { network_id: network.to_string(), addresses };
+        call(client.return_lease(request)).await.map(drop)
+    }
+
     /// Tells the managers that this node leaves the cluster.
     pub async fn leave(&self) -> Result<(), SessionError> {
         let mut client = self.client()?;
@@ -126,7 +146,9 @@ impl Session {
     fn client(&self) -> Result<DispatcherClient<Channel>, SessionError> {
         match (lock(&self.shared.channel).clone(), self.state()) {
             (Some(channel), _) => Ok(DispatcherClient::new(channel)),
-            (None, SessionState::Disconnected(why)) => Err(SessionError::NoManager(why)),
+            (None, SessionState::Disconnected(why) | SessionState::Removed(why)) => {
+                Err(SessionError::NoManager(why))
+            }
             (None, SessionState::Connected(_)) => Err(SessionError::NoManager("connecting".into())),
         }
     }
@@ -136,15 +158,17 @@ impl Session {
         for turn in 0usize.. {
             let managers = self.managers();
             let Some(&manager) = managers.get(turn.checked_rem(managers.len()).unwrap_or(0)) else {
-                self.disconnected("no manager's address is known".into());
+                self.disconnected(SessionState::Disconnected("no manager's address is known".into()));
                 tokio::time::sleep(MAX_BACKOFF).await;
                 continue;
             };
             let followed = self.follow(manager, &told).await;
             let was_connected = matches!(self.state(), SessionState::Connected(_));
             match followed {
-                Ok(()) => self.disconnected(format!("{manager} ended the session")),
-                Err(why) => self.disconnected(format!("{manager}: {why}")),
+                Ok(()) => {
+                    self.disconnected(SessionState::Disconnected(format!("{manager} ended the session")))
+                }
+                Err(state) => self.disconnected(state),
             }
             if told.is_closed() {
                 return;
@@ -155,33 +179,39 @@ impl Session {
         }
     }
 
-    fn disconnected(&self, why: String) {
+    fn disconnected(&self, new: SessionState) {
         *lock(&self.shared.channel) = None;
         self.shared.state.send_if_modified(|state| {
-            let new = SessionState::Disconnected(why);
             let changed = *state != new;
             if changed {
-                info!(state = ?new, "manager session");
+                info!(state = %new, "manager session");
                 *state = new;
             }
             changed
         });
     }
 
-    async fn follow(&self, manager: SocketAddr, told: &mpsc::Sender<Told>) -> Result<(), String> {
-        let tls = mesh_ca::client_config(self.shared.identity.clone()).map_err(|e| e.to_string())?;
+    async fn follow(&self, manager: SocketAddr, told: &mpsc::Sender<Told>) -> Result<(), SessionState> {
+        let lost = |why: String| SessionState::Disconnected(format!("{manager}: {why}"));
+        let refused = |status: tonic::Status| match status.code() {
+            tonic::Code::PermissionDenied => {
+                SessionState::Removed(format!("{manager}: {}", status.message()))
+            }
+            _ => lost(status.message().to_owned()),
+        };
+        let tls = mesh_ca::client_config(self.shared.identity.clone()).map_err(|e| lost(e.to_string()))?;
         let connected =
             transport::connect(manager, mesh_ca::server_name(mesh_types::Role::Manager), tls).await;
-        let channel = connected.map_err(|e| chain(&e))?;
+        let channel = connected.map_err(|e| lost(one_line(&e)))?;
         let mut client = DispatcherClient::new(channel.clone());
         let stream = client.session(v1::SessionRequest {}).await;
-        let mut stream = stream.map_err(|s| s.message().to_owned())?.into_inner();
-        while let Some(state) = stream.message().await.map_err(|s| s.message().to_owned())? {
+        let mut stream = stream.map_err(refused)?.into_inner();
+        while let Some(state) = stream.message().await.map_err(refused)? {
             let state = match convert(state) {
                 Ok(state) => state,
                 Err(error) => {
                     warn!(%manager, %error, "unreadable state from manager");
-                    return Err(error);
+                    return Err(lost(error));
                 }
             };
             debug!(%manager, version = state.view.version, "state from manager");
@@ -229,13 +259,13 @@ fn convert(state: v1::NodeState) -> Result<Told, String> {
     Ok(Told { view, leases, managers: managers.map_err(|e| format!("managers: {e}"))? })
 }
 
-/// An error with its sources on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error with its sources on one line, without repetitions and the transport's own name for them.
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         let more = error.to_string();
-        if !text.contains(&more) {
+        if !text.contains(&more) && more != "transport error" {
             text = format!("{text}: {more}");
         }
         source = error.source();

@@ -29,22 +29,24 @@ pub struct State {
     pub tasks: Vec<LocalTask>,
     /// The addresses leased to it.
     pub leases: Leases,
-    /// Names and namespaces of attaches under way.
+    /// What attaches and detaches under way hold.
     pub reserved: BTreeMap<u64, Reservation>,
+    /// Whether the node leaves its cluster; nothing is attached any more.
+    pub leaving: bool,
     /// The last generation given out.
     pub generation: Generation,
     /// What the others ran when the daemon last stopped; believed until gossip has had time to tell anew.
     pub remembered: Option<(Tables, Instant)>,
 }
 
-/// What an attach under way holds, so that no other takes it.
+/// What an attach or detach under way holds, so that no other takes it.
 #[derive(Debug, Clone)]
 pub struct Reservation {
     /// The namespace.
     pub namespace: NsIdentity,
     /// The task's name, on these networks.
     pub name: mesh_types::Name,
-    /// The networks.
+    /// The networks; none for a detach, whose name is free at once.
     pub networks: Vec<NetworkId>,
     /// Endpoint ids.
     pub ids: Vec<LocalEndpointId>,
@@ -63,6 +65,11 @@ impl State {
     }
 }
 
+/// Tells one boot of the machine from another.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 /// Paths of the kept files.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -71,6 +78,7 @@ pub struct Files {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct KeptTasks {
+    boot: String,
     tasks: Vec<LocalTask>,
     generation: Generation,
 }
@@ -114,14 +122,17 @@ impl Files {
 
     /// Keeps the tasks. A reboot ends them anyway, so this does not wait for the disk.
     pub fn save_tasks(&self, tasks: &[LocalTask], generation: Generation) -> Result<(), KeptError> {
-        let kept = KeptTasks { tasks: tasks.to_vec(), generation };
+        let kept = KeptTasks { boot: boot_id(), tasks: tasks.to_vec(), generation };
         kept::save(&self.path("tasks"), &kept, Durability::Process)
     }
 
-    /// The tasks as they were kept.
+    /// The tasks as they were kept. Those of before a reboot are gone, though pids and namespace numbers may be the same.
     pub fn load_tasks(&self) -> Result<(Vec<LocalTask>, Generation), KeptError> {
         let kept: Option<KeptTasks> = kept::load(&self.path("tasks"))?;
-        Ok(kept.map(|k| (k.tasks, k.generation)).unwrap_or((Vec::new(), Generation(0))))
+        let Some(KeptTasks { boot, tasks, generation }) = kept else {
+            return Ok((Vec::new(), Generation(0)));
+        };
+        Ok((if boot == boot_id() { tasks } else { Vec::new() }, generation))
     }
 
     /// Keeps what the others run.

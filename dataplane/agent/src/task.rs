@@ -55,6 +55,8 @@ pub struct Attachment {
     pub network: NetworkId,
     /// Its leased address.
     pub address: IpAddr,
+    /// Whether somebody asked for just this address.
+    pub fixed: bool,
     /// Its Ethernet address.
     pub mac: Mac,
     /// Its id in the data path.

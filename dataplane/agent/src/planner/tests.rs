@@ -90,6 +90,7 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, address: IpAddr
         attachments: vec![Attachment {
             network,
             address,
+            fixed: false,
             mac: Mac::of_address(address),
             local_id: LocalEndpointId(id),
             generation: Generation(1),
