@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mesh_agent::{Agent, AgentOptions, PathChoice};
+use mesh_agent::{Agent, AgentOptions, PathChoice, SessionError};
 use mesh_ca::{Identity, IdentityCell};
 use mesh_manager::{EndpointView, Manager, ManagerOptions, NewCluster};
 use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, Role};
@@ -140,8 +140,7 @@ impl Daemon {
             listen_addr: listen,
             managers: manager.managers(),
         };
-        let started = start_agent(&self.config, &membership, manager.identity().clone()).await;
-        let agent = match started.and_then(|agent| membership.save(&self.config.state_dir).map(|()| agent)) {
+        let agent = match self.begin(&membership, manager.identity()).await {
             Ok(agent) => agent,
             Err(error) => {
                 manager.shutdown().await;
@@ -187,10 +186,14 @@ impl Daemon {
         Ok(Member { membership, agent, manager: None })
     }
 
+    /// Starts the agent, then makes the membership last.
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
         let agent = start_agent(&self.config, membership, cell.clone()).await?;
-        membership.save(&self.config.state_dir)?;
+        if let Err(error) = membership.save(&self.config.state_dir) {
+            agent.stop().await;
+            return Err(error);
+        }
         Ok(agent)
     }
 
@@ -199,9 +202,25 @@ impl Daemon {
         let mut guard = self.member.write().await;
         let Some(member) = guard.as_ref() else { anyhow::bail!("this node is in no cluster") };
         refuse_leave(member, force)?;
+        // The only manager tells nobody: with it the cluster ends.
+        let told = match member.manager {
+            None => member.agent.tell_managers().await,
+            Some(_) => Ok(()),
+        };
+        if let (Err(error), false) = (&told, force) {
+            let why = match error {
+                SessionError::NoManager(why) => format!("no manager is reachable ({why})"),
+                other => other.to_string(),
+            };
+            anyhow::bail!(
+                "{why}; with --force this node leaves all the same, and a manager has to forget it with \
+                 `meshctl node rm {}`",
+                member.membership.name
+            );
+        }
         let Some(Member { agent, manager, membership }) = guard.take() else { return Ok(()) };
-        let others = agent.view().nodes.len() > 1;
-        let mut problems = agent.leave(membership.role == Role::Worker || others).await;
+        let mut problems = agent.leave().await;
+        problems.extend(told.err().map(|e| e.to_string()));
         if let Some(manager) = manager {
             manager.shutdown().await;
         }
@@ -270,10 +289,10 @@ fn refuse_leave(member: &Member, force: bool) -> Result<()> {
         return Ok(());
     }
     if member.manager.is_some() {
+        let others = member.agent.view().nodes.len().saturating_sub(1);
         anyhow::bail!(
-            "this node is the only manager of the cluster: when it leaves, the cluster ends for all {} nodes; \
-             use --force if that is meant",
-            member.agent.view().nodes.len()
+            "this node is the only manager: when it leaves, the cluster ends ({others} other nodes are in it); \
+             use --force if that is meant"
         );
     }
     let names: Vec<_> = member.agent.tasks().iter().map(|t| t.name.to_string()).collect();
@@ -374,7 +393,9 @@ fn listen_address(given: &str) -> Result<SocketAddr> {
     let parsed = given
         .parse::<SocketAddr>()
         .or_else(|e| given.parse::<IpAddr>().map(|a| (a, MANAGER_PORT).into()).map_err(|_| e));
-    parsed.with_context(|| format!("--listen-addr {given}: give ADDRESS:PORT"))
+    let listen = parsed.with_context(|| format!("--listen-addr {given}: give ADDRESS:PORT"))?;
+    anyhow::ensure!(listen.port() != 0, "--listen-addr {given}: give a port, other nodes have to know it");
+    Ok(listen)
 }
 
 /// The managers of a view as people name them: `n1 (192.168.0.1)`.

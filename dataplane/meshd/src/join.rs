@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use mesh_agent::one_line;
 use mesh_api::{
     parse_id, transport,
     v1::{self, dispatcher_client::DispatcherClient, join_client::JoinClient},
@@ -52,7 +53,7 @@ pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
             match ask(address, &token, &name, advertise_addr, data_path_addr).await {
                 Ok(joined) => return Ok(joined),
                 Err(Refusal::Final(error)) => return Err(error),
-                Err(Refusal::Unreachable(error)) => failed.push(format!("{error:#}")),
+                Err(Refusal::Unreachable(error)) => failed.push(one_line(error.as_ref())),
             }
         }
     }

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Error;
 use mesh_agent::{
-    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, SessionState,
-    Status as AgentStatus,
+    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, Status as AgentStatus, one_line,
 };
 use mesh_api::v1::{self, attach_request::Namespace, local_server::Local};
 use mesh_types::{ClusterView, Name, NodeId};
@@ -42,7 +41,8 @@ impl Local for LocalService {
             listen_addr: request.listen_addr,
             default_addr_pool: request.default_addr_pool,
         };
-        let new = self.daemon.init(spec).await.map_err(|e| failed(&e))?;
+        let daemon = self.daemon.clone();
+        let new = whole(async move { daemon.init(spec).await }).await?;
         Ok(Response::new(v1::InitResponse {
             cluster_id: new.membership.cluster.to_string(),
             node_id: new.membership.node.to_string(),
@@ -63,7 +63,8 @@ impl Local for LocalService {
             advertise_addr: request.advertise_addr,
             data_path_addr: request.data_path_addr,
         };
-        let membership = self.daemon.join(spec).await.map_err(|e| failed(&e))?;
+        let daemon = self.daemon.clone();
+        let membership = whole(async move { daemon.join(spec).await }).await?;
         Ok(Response::new(v1::JoinClusterResponse {
             cluster_id: membership.cluster.to_string(),
             node_id: membership.node.to_string(),
@@ -75,7 +76,8 @@ impl Local for LocalService {
         &self,
         request: Request<v1::LeaveClusterRequest>,
     ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
-        self.daemon.leave(request.into_inner().force).await.map_err(|e| failed(&e))?;
+        let (daemon, force) = (self.daemon.clone(), request.into_inner().force);
+        whole(async move { daemon.leave(force).await }).await?;
         Ok(Response::new(v1::LeaveClusterResponse {}))
     }
 
@@ -158,10 +160,6 @@ impl Local for LocalService {
 
 fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusResponse {
     let membership = &member.membership;
-    let session = match &agent.session {
-        SessionState::Connected(manager) => format!("connected to {manager}"),
-        SessionState::Disconnected(why) => format!("not connected: {why}"),
-    };
     let counters =
         |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let hooks = agent.hooks.into_iter();
@@ -177,7 +175,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         advertise_addr: membership.advertise_addr.to_string(),
         data_path_addr: membership.data_path_addr.to_string(),
         managers: agent.managers.iter().map(ToString::to_string).collect(),
-        manager_session: session,
+        manager_session: agent.session.to_string(),
         view_version: agent.view_version,
         members: members_of(&agent.members),
         tasks: agent.tasks.try_into().unwrap_or(u32::MAX),
@@ -228,21 +226,21 @@ fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
     })
 }
 
+/// Runs to its end even when the caller goes away: half an `init` would be neither here nor there.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::spawn(work).await.map_err(|e| Status::internal(e.to_string()))?;
+    done.map_err(|e| failed(&e))
+}
+
 /// An error with its causes on one line.
 fn failed(error: &Error) -> Status {
-    Status::failed_precondition(format!("{error:#}"))
+    Status::failed_precondition(one_line(error.as_ref()))
 }
 
 fn attach_status(error: &AttachError) -> Status {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
+    let text = one_line(error);
     match error {
         AttachError::Lookup(_) => Status::not_found(text),
         AttachError::NoNetwork

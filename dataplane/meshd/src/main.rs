@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("meshd: {error:#}");
+            let root = nix::unistd::geteuid().is_root();
+            eprintln!("meshd: {error:#}{}", if root { "" } else { " (meshd needs root)" });
             ExitCode::FAILURE
         }
     }
@@ -57,6 +58,9 @@ async fn serve(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
     let _lock = socket::lock_state(&config.state_dir)?;
     let listener = socket::listen(&config.run_dir)?;
+    if !nix::unistd::geteuid().is_root() {
+        warn!("meshd does not run as root; it will hardly be allowed to make links and load programs");
+    }
     let daemon = Arc::new(Daemon::open(config).await?);
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -80,7 +84,9 @@ async fn serve(config: Config) -> Result<()> {
 
 /// To journald where systemd started us with it, to standard error otherwise.
 fn start_log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("log filter {:?}", config.log))?;
+    // What the filter says of these comes later and wins. Their `info` and `warn` are of their own workings.
+    let directives = format!("openraft=warn,netlink_proto=error,{}", config.log);
+    let filter = EnvFilter::try_new(directives).with_context(|| format!("log filter {:?}", config.log))?;
     let registry = tracing_subscriber::registry().with(filter);
     let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     match journald {
