@@ -6,7 +6,7 @@ use crate::{
     deliver,
     header::{Arp, Ethernet},
     key,
-    maps::{ENDPOINTS, NETWORKS},
+    maps::NETWORKS,
     parse::ETHERTYPE_ARP,
     skb::{ETHERNET, Skb},
     verdict::{Outcome, Verdict, count},
@@ -51,12 +51,11 @@ pub fn answer(skb: Skb, task: &LocalEndpoint) -> Outcome {
 /// The Ethernet address that stands for an address of a network.
 #[inline(always)]
 fn owner(vni: [u8; 4], target: [u8; 4]) -> Option<[u8; 6]> {
-    // SAFETY: values of maps without preallocation stay as they were until the program ends.
-    let (endpoint, network) =
-        unsafe { (ENDPOINTS.get(key::endpoint(vni, target)), NETWORKS.get(key::network(vni))) };
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = deliver::endpoint(vni, target) {
         return Some(endpoint.mac);
     }
+    // SAFETY: values of a map without preallocation stay as they were until the program ends.
+    let network = unsafe { NETWORKS.get(key::network(vni)) };
     let gateway = network.is_some_and(|n| v4_of(&n.gateway) == target);
     if gateway || deliver::vip(vni, target).is_some() { Some(GATEWAY_MAC) } else { None }
 }

@@ -15,7 +15,7 @@ use crate::{
     deliver::{self, Origin},
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     key,
-    maps::{CHOICES, ENDPOINTS, HOST_ADDRESSES, NETWORKS, PEERS, node},
+    maps::{CHOICES, HOST_ADDRESSES, NETWORKS, PEERS, node},
     parse::{ETHERTYPE_IPV4, Packet},
     skb::{ETHERNET, Skb},
     task,
@@ -95,8 +95,7 @@ fn overlay(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Out
     if !is_endpoint_of(arrival, vni, source) && deliver::vip(vni, source).is_none() {
         return Err(DropReason::ForgedSource);
     }
-    // SAFETY: see `receive`.
-    let endpoint = match unsafe { ENDPOINTS.get(key::endpoint(vni, packet.tuple.destination)) } {
+    let endpoint = match deliver::endpoint(vni, packet.tuple.destination) {
         Some(endpoint) if endpoint.ifindex != 0 => endpoint,
         _ => return Err(DropReason::NoEndpoint),
     };
@@ -158,9 +157,7 @@ fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet,
 /// Whether the sender is the node of the endpoint with that address.
 #[inline(always)]
 fn is_endpoint_of(arrival: &Arrival, vni: [u8; 4], address: [u8; 4]) -> bool {
-    // SAFETY: see `receive`.
-    let endpoint = unsafe { ENDPOINTS.get(key::endpoint(vni, address)) };
-    endpoint.is_some_and(|e| v4_of(&e.vtep) == arrival.sender)
+    deliver::endpoint(vni, address).is_some_and(|e| v4_of(&e.vtep) == arrival.sender)
 }
 
 /// Takes the outer headers off, if they are still there.

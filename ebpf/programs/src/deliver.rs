@@ -1,8 +1,8 @@
 //! The last step: into a task, or towards the node that has it.
 
 use mesh_abi::{
-    Address, BackendValue, Counter, DropReason, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint, NodeConfig,
-    ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, v4_of,
+    Address, BackendValue, Counter, DropReason, EndpointValue, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
+    NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, v4_of,
 };
 
 use crate::{
@@ -35,12 +35,15 @@ pub fn into_task(skb: Skb, ifindex: u32, to: &[u8; 6], from: &[u8; 6]) -> Outcom
     Ok(Verdict::Task(ifindex))
 }
 
-/// To the endpoint of a network that has the packet's destination address, wherever it is.
+/// To an endpoint of a network, wherever it is.
 #[inline(always)]
-pub fn to_endpoint(skb: Skb, node: &NodeConfig, packet: &Packet, vni: [u8; 4], from: &[u8; 6]) -> Outcome {
-    let key = key::endpoint(vni, packet.tuple.destination);
-    // SAFETY: values of a map without preallocation stay as they were until the program ends.
-    let endpoint = unsafe { ENDPOINTS.get(key) }.ok_or(DropReason::NoEndpoint)?;
+pub fn to_endpoint(
+    skb: Skb,
+    node: &NodeConfig,
+    packet: &Packet,
+    (vni, endpoint): ([u8; 4], &EndpointValue),
+    from: &[u8; 6],
+) -> Outcome {
     if endpoint.ifindex != 0 {
         count(Counter::Local);
         into_task(skb, endpoint.ifindex, &endpoint.mac, from)
@@ -71,7 +74,7 @@ pub fn to_backend(
 /// The endpoint of this node with that id, if it is still the one that was meant.
 #[inline(always)]
 pub fn local(id: u32, generation: u16) -> Result<&'static LocalEndpoint, DropReason> {
-    // SAFETY: see `to_endpoint`.
+    // SAFETY: see `endpoint`.
     match unsafe { LOCAL_BY_ID.get(id) } {
         Some(local) if local.generation == generation => Ok(local),
         _ => Err(DropReason::StaleEndpoint),
@@ -107,24 +110,31 @@ pub fn land(skb: Skb, packet: &mut Packet, local: &LocalEndpoint, origin: &Origi
     into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)
 }
 
+/// The endpoint of a network that has an address.
+#[inline(always)]
+pub fn endpoint(vni: [u8; 4], address: [u8; 4]) -> Option<&'static EndpointValue> {
+    // SAFETY: values of a map without preallocation stay as they were until the program ends, here and below.
+    unsafe { ENDPOINTS.get(key::endpoint(vni, address)) }
+}
+
 /// Whether an address is a VIP of a network.
 #[inline(always)]
 pub fn vip(vni: [u8; 4], address: [u8; 4]) -> Option<&'static ServiceValue> {
-    // SAFETY: see `to_endpoint`.
+    // SAFETY: see `endpoint`.
     unsafe { SERVICES.get(key::vip(vni, address)) }
 }
 
 /// The service that publishes a port.
 #[inline(always)]
 pub fn published(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
-    // SAFETY: see `to_endpoint`.
+    // SAFETY: see `endpoint`.
     unsafe { SERVICES.get(key::published(port, protocol)) }
 }
 
 /// The gateway's address of a network.
 #[inline(always)]
 fn gateway(vni: [u8; 4]) -> Result<[u8; 4], DropReason> {
-    // SAFETY: see `to_endpoint`.
+    // SAFETY: see `endpoint`.
     let network = unsafe { NETWORKS.get(key::network(vni)) }.ok_or(DropReason::UnknownVni)?;
     Ok(v4_of(&network.gateway))
 }

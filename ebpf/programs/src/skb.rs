@@ -1,12 +1,10 @@
 //! The packet in the kernel's hands: checked reads and writes by offset.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::generated::{
         bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -16,6 +14,8 @@ use crate::header::Header;
 
 /// Length of an Ethernet header, and so the offset of the IP header.
 pub const ETHERNET: u32 = 14;
+/// The most that all headers take up: Ethernet, IPv4, UDP, VXLAN, Ethernet, IPv4 with options, TCP without.
+const HEADERS: u32 = 144;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 
@@ -24,9 +24,18 @@ const PACKET_HOST: u32 = 0;
 pub struct Skb(*mut __sk_buff);
 
 impl Skb {
+    /// The packet, its headers where [`Self::load`] reads them.
     #[inline(always)]
     pub fn of(context: &TcContext) -> Self {
-        Self(context.skb.skb)
+        let skb = Self(context.skb.skb);
+        let wanted = if skb.len() < HEADERS { skb.len() } else { HEADERS };
+        // SAFETY: see `len`.
+        let linear = unsafe { (*skb.0).data_end - (*skb.0).data };
+        if linear < wanted {
+            // SAFETY: plain helper call. When it fails, `load` does.
+            let _ = unsafe { bpf_skb_pull_data(skb.0, wanted) };
+        }
+        skb
     }
 
     /// The kernel's own pointer, for helpers.
@@ -59,16 +68,15 @@ impl Skb {
     /// Reads a header; a packet that ends before is malformed.
     #[inline(always)]
     pub fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
-        let mut header = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper writes all bytes, or fails.
-        let failed = unsafe {
-            bpf_skb_load_bytes(self.0.cast(), offset, header.as_mut_ptr().cast(), size_of::<T>() as u32)
-        };
-        if failed != 0 {
+        // SAFETY: see `len`.
+        let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        let at = start + offset as usize;
+        if at + size_of::<T>() > end {
             return Err(DropReason::Malformed);
         }
-        // SAFETY: written just now; every pattern of bits is a header.
-        Ok(unsafe { header.assume_init() })
+        // SAFETY: within the packet, as the verifier proves. Its alignment is the machine's business, as with every
+        // header in the kernel; BPF has no other way to read a word at once.
+        Ok(unsafe { *(at as *const T) })
     }
 
     /// Overwrites bytes with a header.
@@ -82,6 +90,10 @@ impl Skb {
     /// Marks the packet as meant for this machine, whatever its Ethernet address says.
     #[inline(always)]
     pub fn for_this_host(self) -> Result<(), DropReason> {
+        // SAFETY: see `len`.
+        if unsafe { (*self.0).pkt_type } == PACKET_HOST {
+            return Ok(());
+        }
         // SAFETY: plain helper call.
         done(unsafe { bpf_skb_change_type(self.0, PACKET_HOST) })
     }

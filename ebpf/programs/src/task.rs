@@ -13,7 +13,7 @@ use crate::{
     encap::{self, Envelope},
     header::{Ethernet, Macs},
     key,
-    maps::{ENDPOINTS, LOCAL_BY_IFINDEX, NETWORKS, node},
+    maps::{LOCAL_BY_IFINDEX, NETWORKS, node},
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Packet, Tuple},
     reverse,
     skb::{ETHERNET, Skb},
@@ -46,9 +46,8 @@ pub fn sent(skb: Skb) -> Outcome {
         return reply(skb, node, task, &mut packet, back);
     }
     let to = packet.tuple.destination;
-    // SAFETY: see above.
-    if unsafe { ENDPOINTS.get(key::endpoint(task.vni, to)) }.is_some() {
-        return deliver::to_endpoint(skb, node, &packet, task.vni, &task.mac);
+    if let Some(endpoint) = deliver::endpoint(task.vni, to) {
+        return deliver::to_endpoint(skb, node, &packet, (task.vni, endpoint), &task.mac);
     }
     if let Some(service) = deliver::vip(task.vni, to) {
         return to_vip(skb, node, task, &mut packet, service);
@@ -77,7 +76,10 @@ fn reply(
     const UPLINK: u8 = ReturnPath::Uplink as u8;
     const HOST: u8 = ReturnPath::Host as u8;
     let kind = match back.path {
-        NETWORK => return deliver::to_endpoint(skb, node, packet, task.vni, &GATEWAY_MAC),
+        NETWORK => {
+            let client = deliver::endpoint(task.vni, new.destination).ok_or(DropReason::NoEndpoint)?;
+            return deliver::to_endpoint(skb, node, packet, (task.vni, client), &GATEWAY_MAC);
+        }
         UPLINK => return Ok(Verdict::Out(node.uplink_ifindex)),
         HOST => return to_host_socket(skb, node),
         path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
