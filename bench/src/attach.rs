@@ -51,6 +51,7 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, Ve
     let create =
         ["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "--attachable", NETWORK];
     cluster[0].ctl(&create)?;
+    cluster.wait_for_view()?;
     let mut observers = Vec::new();
     for index in [1, 2] {
         let name = format!("observer{index}");
@@ -63,6 +64,7 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, Ve
     }
     cluster[0].ctl(&["service", "create", "--network", NETWORK, SERVICE])?;
     cluster[0].ctl(&["publish", "80:80", SERVICE])?;
+    cluster.wait_for_view()?;
     let lasting = cluster[1].run_nginx(&service_task("lasting"))?;
     let (mut stopped, mut killed) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {

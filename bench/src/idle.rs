@@ -28,6 +28,7 @@ pub fn run(options: &Options) -> Result<()> {
         "--attachable",
         "idle",
     ])?;
+    cluster.wait_for_view()?;
     let mut tasks = Vec::new();
     for node in cluster.nodes() {
         let name = format!("task-{}", node.name());

@@ -85,6 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
         "--attachable",
         NETWORK,
     ])?;
+    cluster.wait_for_view()?;
     let first = cluster[0].run_idle(&TaskSpec { name: "first", network: NETWORK, ..TaskSpec::default() })?;
     let second =
         cluster[1].run_idle(&TaskSpec { name: "second", network: NETWORK, ..TaskSpec::default() })?;

@@ -93,6 +93,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until every node knows what the manager has decided so far.
+    pub fn wait_for_view(&self) -> Result<()> {
+        let version = |node: &Node| -> Result<u64> {
+            let status = node.ctl_json(&["status"])?;
+            status["view_version"].as_u64().context("`status` has no view_version")
+        };
+        let wanted = version(&self[0])?;
+        for node in &self.nodes {
+            wait("the manager's decisions to arrive", MEET, || {
+                let known = version(node)?;
+                ensure!(known >= wanted, "{} knows version {known}, not {wanted}", node.name());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// The wire.
     pub fn net(&self) -> &TestNet {
         &self.net

@@ -27,6 +27,7 @@ fn attach_and_detach() -> Result<()> {
         let create = ["network", "create", "--driver", "overlay", "--subnet"];
         cluster[0].ctl(&[&create[..], &["10.10.3.0/24", "closed"]].concat())?;
         cluster[0].ctl(&[&create[..], &["10.10.4.0/24", "--attachable", "open"]].concat())?;
+        cluster.wait_for_view()?;
         let spec = TaskSpec { name: "observer", network: "open", ..TaskSpec::default() };
         let observer = cluster[0].run_idle(&spec)?;
         let taken = observer.address()?.to_string();

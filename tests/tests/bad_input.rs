@@ -34,6 +34,7 @@ fn requests_that_cannot_be() -> Result<()> {
         manager.ctl(&["service", "create", "--network", "prod", "web"])?;
         manager.ctl(&["service", "create", "--network", "prod", "other"])?;
         manager.ctl(&["publish", "8080:80", "web"])?;
+        cluster.wait_for_view()?;
         let _web = manager.run_idle(&TaskSpec { name: "web1", network: "prod", ..TaskSpec::default() })?;
         let before = [Inventory::of(manager)?, Inventory::of(worker)?];
         let view = manager.ctl_json(&["network", "ls"])?;

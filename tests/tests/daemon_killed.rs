@@ -71,6 +71,7 @@ fn flows_survive_and_the_next_daemon_adopts() -> Result<()> {
         ])?;
         cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
         cluster[0].ctl(&["publish", "8080:80", "web"])?;
+        cluster.wait_for_view()?;
         let spec = |name| TaskSpec { name, network: "prod", service: Some("web"), ..TaskSpec::default() };
         let web = cluster[1].run_nginx(&spec("web1"))?;
         let alone = TaskSpec { name: "alone", network: "prod", ..TaskSpec::default() };

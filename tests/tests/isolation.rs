@@ -15,7 +15,8 @@ const A_WHILE: Duration = Duration::from_secs(1);
 fn network(cluster: &Cluster, name: &str, subnet: &str, options: &[&str]) -> Result<()> {
     let words = ["network", "create", "--driver", "overlay", "--subnet", subnet];
     cluster[0].ctl(&[&words, options, &[name]].concat())?;
-    cluster[0].ctl(&["service", "create", "--network", name, &format!("{name}-web")]).map(drop)
+    cluster[0].ctl(&["service", "create", "--network", name, &format!("{name}-web")])?;
+    cluster.wait_for_view()
 }
 
 fn nginx(cluster: &Cluster, node: usize, network: &str, name: &str) -> Result<Nginx> {

@@ -25,7 +25,8 @@ fn create(cluster: &Cluster) -> Result<()> {
         "prod",
     ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
-    cluster[0].ctl(&["publish", "8080:80", "web"]).map(drop)
+    cluster[0].ctl(&["publish", "8080:80", "web"])?;
+    cluster.wait_for_view()
 }
 
 fn nginx(cluster: &Cluster, node: usize, name: &str) -> Result<Nginx> {

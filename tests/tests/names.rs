@@ -33,7 +33,7 @@ fn create(cluster: &Cluster) -> Result<()> {
         "prod",
     ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "--alias", "www", "web"])?;
-    Ok(())
+    cluster.wait_for_view()
 }
 
 #[test]

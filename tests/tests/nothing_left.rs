@@ -20,6 +20,7 @@ fn round(cluster: &Cluster, round: usize) -> Result<()> {
     cluster[0].ctl(&create)?;
     cluster[0].ctl(&["service", "create", "--network", &network, &service])?;
     cluster[0].ctl(&["publish", "8080:80", &service])?;
+    cluster.wait_for_view()?;
     let spec = TaskSpec { name: "web", network: &network, service: Some(&service), ..TaskSpec::default() };
     let web = cluster[round % 3].run_nginx(&spec)?;
     let guest = NetNs::create(&cluster.net().prefix().namespace("guest"))?;

@@ -29,7 +29,7 @@ fn publish(cluster: &Cluster) -> Result<()> {
     cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
     cluster[0].ctl(&["publish", "8080:80", "web"])?;
     cluster[0].ctl(&["publish", "9000:9001/udp", "web"])?;
-    Ok(())
+    cluster.wait_for_view()
 }
 
 /// Asks from the network namespace at `from`, each time with a new socket.

@@ -40,7 +40,8 @@ impl Stage {
             first.ctl(&["service", "create", "--network", "prod", "web"])?;
             first.ctl(&["service", "create", "--network", "prod", "tools"])?;
             first.ctl(&["service", "create", "--network", "lab", "secret"])?;
-            first.ctl(&["publish", "80:80", "web"]).map(drop)
+            first.ctl(&["publish", "80:80", "web"])?;
+            cluster.wait_for_view()
         })?;
         let web = step("meshctl run --network prod --service web -- nginx: web1 on n2, web2 on n3", || {
             let start = |node: &Node, name| node.run_nginx(&spec(name, "prod", Some("web")));
