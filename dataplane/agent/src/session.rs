@@ -264,7 +264,11 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let more = error.to_string();
+        let more = match error.to_string() {
+            // What tokio calls a time that is over.
+            more if more == "deadline has elapsed" => "no answer in time".to_owned(),
+            more => more,
+        };
         if !text.contains(&more) && more != "transport error" {
             text = format!("{text}: {more}");
         }

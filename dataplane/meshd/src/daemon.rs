@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -20,6 +19,7 @@ use crate::{
     config::{Config, PathMode},
     join::{self, JoinSpec},
     membership::Membership,
+    state_dir,
 };
 
 /// See the module.
@@ -77,7 +77,18 @@ impl Daemon {
     /// Opens the state folder; a node that is in a cluster comes back as its member.
     pub async fn open(config: Config) -> Result<Self> {
         let member = match Membership::load(&config.state_dir)? {
-            Some(membership) => Some(reopen(&config, membership).await?),
+            Some(membership) => {
+                state_dir::finished(&config.state_dir)?;
+                Some(reopen(&config, membership).await?)
+            }
+            None if state_dir::is_unfinished(&config.state_dir) => {
+                info!("undoing an init or join that was cut off, or finishing a leave");
+                for problem in mesh_agent::remove_from_node(&config.bpf_dir).await {
+                    warn!(problem, "roll back");
+                }
+                state_dir::wipe(&config.state_dir)?;
+                None
+            }
             None => None,
         };
         Ok(Self { config, member: RwLock::new(member) })
@@ -97,7 +108,7 @@ impl Daemon {
     pub async fn init(&self, spec: InitSpec) -> Result<NewMember> {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
-        refuse_leftovers(&self.config.state_dir)?;
+        state_dir::refuse_leftovers(&self.config.state_dir)?;
         let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
         let data_path_addr = match spec.data_path_addr.as_str() {
             "" => advertise_addr,
@@ -113,6 +124,7 @@ impl Daemon {
             },
             ingress_subnet: None,
         };
+        state_dir::begin(&self.config.state_dir)?;
         let made = self.make_cluster(new, advertise_addr, listen_addr).await;
         let (made, new) = self.or_wipe(made).await?;
         *member = Some(made);
@@ -161,7 +173,8 @@ impl Daemon {
     pub async fn join(&self, spec: JoinSpec) -> Result<Membership> {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
-        refuse_leftovers(&self.config.state_dir)?;
+        state_dir::refuse_leftovers(&self.config.state_dir)?;
+        state_dir::begin(&self.config.state_dir)?;
         let joined = self.join_cluster(spec).await;
         let joined = self.or_wipe(joined).await?;
         let membership = joined.membership.clone();
@@ -190,7 +203,8 @@ impl Daemon {
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
         let agent = start_agent(&self.config, membership, cell.clone()).await?;
-        if let Err(error) = membership.save(&self.config.state_dir) {
+        let state_dir = &self.config.state_dir;
+        if let Err(error) = membership.save(state_dir).and_then(|()| state_dir::finished(state_dir)) {
             agent.stop().await;
             return Err(error);
         }
@@ -224,7 +238,7 @@ impl Daemon {
         if let Some(manager) = manager {
             manager.shutdown().await;
         }
-        problems.extend(wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
+        problems.extend(state_dir::wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
         info!(cluster = %membership.cluster, "left the cluster");
         for problem in &problems {
             warn!(problem, "while leaving");
@@ -249,29 +263,13 @@ impl Daemon {
     async fn or_wipe<T>(&self, made: Result<T>) -> Result<T> {
         if made.is_err() {
             let mut problems = mesh_agent::remove_from_node(&self.config.bpf_dir).await;
-            problems.extend(wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
+            problems.extend(state_dir::wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
             for problem in problems {
                 warn!(problem, "roll back");
             }
         }
         made
     }
-}
-
-/// A state folder without a membership but with other files is not this version's to empty.
-fn refuse_leftovers(state_dir: &Path) -> Result<()> {
-    let entries =
-        std::fs::read_dir(state_dir).with_context(|| format!("state folder {}", state_dir.display()))?;
-    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-    let names: Vec<_> = names.filter(|name| name != "lock").collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "the state folder {} holds {} but no membership; restore it, or move these files away to start anew",
-        state_dir.display(),
-        names.join(", ")
-    )
 }
 
 fn refuse_member(member: Option<&Member>) -> Result<()> {
@@ -351,23 +349,6 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Agent::start(options).await?)
-}
-
-/// Removes everything in the state folder but the lock.
-fn wipe(state_dir: &Path) -> Result<()> {
-    let failed = || format!("empty the state folder {}", state_dir.display());
-    for entry in std::fs::read_dir(state_dir).with_context(failed)? {
-        let entry = entry.with_context(failed)?;
-        if entry.file_name() == "lock" {
-            continue;
-        }
-        let removed = match entry.file_type().with_context(failed)?.is_dir() {
-            true => std::fs::remove_dir_all(entry.path()),
-            false => std::fs::remove_file(entry.path()),
-        };
-        removed.with_context(|| format!("remove {}", entry.path().display()))?;
-    }
-    Ok(())
 }
 
 /// What a flag says, or the only address there is.

@@ -13,6 +13,7 @@ mod join;
 mod local;
 mod membership;
 mod socket;
+mod state_dir;
 
 use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 
