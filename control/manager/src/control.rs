@@ -149,13 +149,13 @@ impl Control {
         let named =
             tasks.iter().take(TASKS_NAMED).map(|task| place(state, task)).collect::<Vec<_>>().join(", ");
         let rest = match tasks.len().saturating_sub(TASKS_NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+            0 if tasks.len() == 1 => "; end or detach it".to_owned(),
+            0 => "; end or detach them".to_owned(),
+            more => format!(" and {more} more; end or detach them"),
         };
+        let tasks = if tasks.len() == 1 { "task" } else { "tasks" };
         let name = &network.name;
-        Err(Status::failed_precondition(format!(
-            "network {name} is used by task {named}{rest}; end or detach them first"
-        )))
+        Err(Status::failed_precondition(format!("network {name} is used by {tasks} {named}{rest} first")))
     }
 
     /// The service as it is now.
