@@ -30,8 +30,8 @@ pub struct ChoiceValue {
     pub last_seen: u64,
     /// Key into `BACKENDS`; a choice whose backend is gone is made anew.
     pub backend: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Id of the task of this node whose flow to a published port of the node itself this is; 0 for other flows.
+    pub client: u32,
 }
 
 /// How a reply leaves the task's node.

@@ -12,16 +12,17 @@ use crate::{
 /// Flow entries note the time of their last packet no more often than this, so that packets seldom dirty them.
 pub const TOUCH_NS: u64 = 1_000_000_000;
 
-/// The backend of the flow `key`; `opens` tells the first packet of a TCP connection.
+/// The backend of the flow `key`; `opens` tells the first packet of a TCP connection, `client` is noted with the choice.
 #[inline(always)]
 pub fn choose(
     key: &FlowKey,
     service: &ServiceValue,
     opens: bool,
+    client: u32,
 ) -> Result<&'static BackendValue, DropReason> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let kept = kept(key, now);
+    let kept = kept(key, now, client);
     if let Some(backend) = kept
         && !(opens && backend.flags & backend_flags::DRAINING != 0)
     {
@@ -29,7 +30,7 @@ pub fn choose(
     }
     match from_table(key, service) {
         Some((id, backend)) => {
-            let choice = ChoiceValue { last_seen: now, backend: id, reserved: 0 };
+            let choice = ChoiceValue { last_seen: now, backend: id, client };
             // A choice that cannot be kept is made again, alike, for the next packet.
             let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
             count(Counter::NewFlow);
@@ -41,12 +42,15 @@ pub fn choose(
 }
 
 #[inline(always)]
-fn kept(key: &FlowKey, now: u64) -> Option<&'static BackendValue> {
+fn kept(key: &FlowKey, now: u64, client: u32) -> Option<&'static BackendValue> {
     let choice = CHOICES.get_ptr_mut(key)?;
     // SAFETY: a map value, valid until the program ends; racing writers write the same kind of time.
     let id = unsafe {
         if now.wrapping_sub((*choice).last_seen) > TOUCH_NS {
             (*choice).last_seen = now;
+        }
+        if (*choice).client != client {
+            (*choice).client = client;
         }
         (*choice).backend
     };

@@ -139,8 +139,8 @@ fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet,
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
     let source = packet.tuple.source;
     let own = match steering.kind {
-        // SAFETY: see `receive`.
-        SteeringKind::Published => unsafe { HOST_ADDRESSES.get(key::host_address(source)).is_some() },
+        SteeringKind::Published => is_own(source),
+        SteeringKind::Host if task::is_egress(packet.tuple.destination) => is_own(source),
         SteeringKind::Host => source == HOST_SERVICE_ADDRESS,
         SteeringKind::Vip => false,
     };
@@ -149,9 +149,16 @@ fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet,
     }
     strip(skb, arrival, packet)?;
     if matches!(steering.kind, SteeringKind::Host) {
-        return task::to_host_socket(skb, node);
+        return task::to_node(skb, node, packet);
     }
     Ok(Verdict::Out(node.uplink_ifindex))
+}
+
+/// Whether an address is one of this node's.
+#[inline(always)]
+fn is_own(address: [u8; 4]) -> bool {
+    // SAFETY: see `receive`.
+    unsafe { HOST_ADDRESSES.get(key::host_address(address)) }.is_some()
 }
 
 /// Whether the sender is the node of the endpoint with that address.

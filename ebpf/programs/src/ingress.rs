@@ -35,17 +35,21 @@ pub fn from_uplink(skb: Skb) -> Outcome {
         }
         return decap::fast(skb, node, &packet);
     }
-    // SAFETY: values of maps without preallocation stay as they were until the program ends.
-    if unsafe { HOST_ADDRESSES.get(key::host_address(to)) }.is_none() {
-        return Ok(Verdict::Pass);
-    }
-    match deliver::published(port, packet.protocol) {
+    match own_port(&packet) {
         Some(service) => {
             let from = (SteeringKind::Published, ReturnPath::Uplink);
             to_published(skb, node, &mut packet, service, from)
         }
         None => Ok(Verdict::Pass),
     }
+}
+
+/// The service that a packet to an address of the node is for.
+#[inline(always)]
+pub fn own_port(packet: &Packet) -> Option<&'static ServiceValue> {
+    // SAFETY: values of maps without preallocation stay as they were until the program ends.
+    unsafe { HOST_ADDRESSES.get(key::host_address(packet.tuple.destination)) }?;
+    deliver::published(packet.tuple.destination_port, packet.protocol)
 }
 
 /// A packet that a socket of this node sent into the host link.
@@ -78,7 +82,7 @@ fn to_published(
     service: &ServiceValue,
     (kind, path): (SteeringKind, ReturnPath),
 ) -> Outcome {
-    let backend = choose(&key::flow(packet, PUBLISHED), service, packet.opens)?;
+    let backend = choose(&key::flow(packet, PUBLISHED), service, packet.opens, 0)?;
     count(Counter::Published);
     let origin = Origin { path, vtep: node.vtep, target_port: service.target_port };
     deliver::to_backend(skb, node, packet, backend, (kind, &origin))

@@ -33,7 +33,8 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue) -> Result<[u8; 2]
     let mut candidate = value.destination_port;
     for _ in 0..CANDIDATES {
         reply.destination_port = candidate;
-        match REVERSE.get_ptr_mut(&*reply) {
+        let key: &FlowKey = reply;
+        match REVERSE.get_ptr_mut(key) {
             None => {
                 if free.is_none() {
                     free = Some(candidate);
@@ -60,8 +61,9 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue) -> Result<[u8; 2]
         (None, None) => return Err(DropReason::NoFreePort),
     };
     reply.destination_port = port;
+    let (key, value): (&FlowKey, &ReverseValue) = (reply, value);
     // NOEXIST fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
-    REVERSE.insert(&*reply, &*value, u64::from(flags)).map_err(|_| DropReason::FlowTableFull)?;
+    REVERSE.insert(key, value, u64::from(flags)).map_err(|_| DropReason::FlowTableFull)?;
     Ok(port)
 }
 

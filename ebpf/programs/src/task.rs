@@ -1,8 +1,8 @@
 //! What tasks send, and what the node's stack sends to tasks.
 
 use mesh_abi::{
-    Counter, DropReason, GATEWAY_MAC, LocalEndpoint, NodeConfig, RETURN_VNI, ReturnPath, ReverseValue,
-    ServiceValue, Steering, SteeringKind, network_flags, v4_of,
+    Counter, DropReason, EGRESS_POOL, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI,
+    ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, network_flags, v4_of,
 };
 
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     echo,
     encap::{self, Envelope},
     header::{Ethernet, Macs},
-    key,
-    maps::{LOCAL_BY_IFINDEX, NETWORKS, node},
+    ingress, key,
+    maps::{CHOICES, LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, node},
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Packet, Tuple},
     reverse,
     skb::{ETHERNET, Skb},
@@ -49,10 +49,43 @@ pub fn sent(skb: Skb) -> Outcome {
     if let Some(endpoint) = deliver::endpoint(task.vni, to) {
         return deliver::to_endpoint(skb, node, &packet, (task.vni, endpoint), &task.mac);
     }
-    if let Some(service) = deliver::vip(task.vni, to) {
-        return to_vip(skb, node, task, &mut packet, service);
+    let front = match deliver::vip(task.vni, to) {
+        Some(service) => {
+            Front { service, scope: task.vni, kind: SteeringKind::Vip, path: ReturnPath::Network, client: 0 }
+        }
+        None => match outwards(skb, task, &mut packet)? {
+            Outwards::Published(service) => Front {
+                service,
+                scope: PUBLISHED,
+                kind: SteeringKind::Host,
+                path: ReturnPath::Host,
+                client: task.id,
+            },
+            Outwards::Done(verdict) => return Ok(verdict),
+        },
+    };
+    to_service(skb, node, &mut packet, &front)
+}
+
+/// A service as a task speaks to it.
+struct Front {
+    service: &'static ServiceValue,
+    scope: [u8; 4],
+    kind: SteeringKind,
+    path: ReturnPath,
+    client: u32,
+}
+
+#[inline(always)]
+fn to_service(skb: Skb, node: &NodeConfig, packet: &mut Packet, front: &Front) -> Outcome {
+    if packet.fragment {
+        return Err(DropReason::Fragment);
     }
-    outwards(skb, task, &mut packet)
+    let key = key::flow(packet, front.scope);
+    let backend = choose(&key, front.service, packet.opens, front.client)?;
+    count(if matches!(front.kind, SteeringKind::Vip) { Counter::Vip } else { Counter::Published });
+    let origin = Origin { path: front.path, vtep: node.vtep, target_port: front.service.target_port };
+    deliver::to_backend(skb, node, packet, backend, (front.kind, &origin))
 }
 
 /// A reply whose flow was translated on its way in.
@@ -81,7 +114,7 @@ fn reply(
             return deliver::to_endpoint(skb, node, packet, (task.vni, client), &GATEWAY_MAC);
         }
         UPLINK => return Ok(Verdict::Out(node.uplink_ifindex)),
-        HOST => return to_host_socket(skb, node),
+        HOST => return to_node(skb, node, packet),
         path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
         _ => SteeringKind::Published,
     };
@@ -90,38 +123,47 @@ fn reply(
     encap::send(skb, node, packet, &envelope)
 }
 
-/// To a socket of this node, as if it had come in by the host link.
+/// To the client on this node that spoke to an address of the node: one of its sockets, as if the packet had come in by
+/// the host link, or a task.
 #[inline(always)]
-pub fn to_host_socket(skb: Skb, node: &NodeConfig) -> Outcome {
-    skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
-    Ok(Verdict::Host(node.host_ifindex))
+pub fn to_node(skb: Skb, node: &NodeConfig, packet: &mut Packet) -> Outcome {
+    if !is_egress(packet.tuple.destination) {
+        skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
+        return Ok(Verdict::Host(node.host_ifindex));
+    }
+    let choice = CHOICES.get_ptr(key::asked(packet)).ok_or(DropReason::UnexpectedReturn)?;
+    // SAFETY: a map value, valid until the program ends; see `sent` for the other map.
+    let task = unsafe { LOCAL_BY_ID.get((*choice).client) }.ok_or(DropReason::StaleEndpoint)?;
+    if task.egress != packet.tuple.destination {
+        return Err(DropReason::StaleEndpoint);
+    }
+    let new = Tuple { destination: v4_of(&task.address), ..packet.tuple };
+    translate(skb, packet, &new)?;
+    deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
 }
 
+/// Whether an address stands for a task outside its networks.
 #[inline(always)]
-fn to_vip(
-    skb: Skb,
-    node: &NodeConfig,
-    task: &LocalEndpoint,
-    packet: &mut Packet,
-    service: &ServiceValue,
-) -> Outcome {
-    if packet.fragment {
-        return Err(DropReason::Fragment);
-    }
-    let backend = choose(&key::flow(packet, task.vni), service, packet.opens)?;
-    count(Counter::Vip);
-    let origin = Origin { path: ReturnPath::Network, vtep: node.vtep, target_port: service.target_port };
-    deliver::to_backend(skb, node, packet, backend, (SteeringKind::Vip, &origin))
+pub fn is_egress(address: [u8; 4]) -> bool {
+    let (first, prefix_len) = EGRESS_POOL;
+    in_subnet(address, first, prefix_len + 96)
+}
+
+/// What becomes of a packet to the outside.
+enum Outwards {
+    Done(Verdict),
+    /// To a published port of this very node, from the task's egress address.
+    Published(&'static ServiceValue),
 }
 
 /// To an address that is no endpoint and no VIP: the gateway, nobody, or the world outside.
 #[inline(always)]
-fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Outcome {
+fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Result<Outwards, DropReason> {
     // SAFETY: see `sent`.
     let network = unsafe { NETWORKS.get(key::network(task.vni)) }.ok_or(DropReason::UnknownVni)?;
     let to = packet.tuple.destination;
     if to == v4_of(&network.gateway) {
-        return echo::answer(skb, task, packet);
+        return echo::answer(skb, task, packet).map(Outwards::Done);
     }
     if in_subnet(to, v4_of(&network.subnet), network.prefix_len) {
         return Err(DropReason::NoEndpoint);
@@ -135,9 +177,14 @@ fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Outcome {
     }
     let new = Tuple { source: task.egress, ..packet.tuple };
     translate(skb, packet, &new)?;
+    if packet.has_ports()
+        && let Some(service) = ingress::own_port(packet)
+    {
+        return Ok(Outwards::Published(service));
+    }
     skb.for_this_host()?;
     count(Counter::Egress);
-    Ok(Verdict::Pass)
+    Ok(Outwards::Done(Verdict::Pass))
 }
 
 /// Whether an IPv4 address is in a subnet whose prefix length counts mapped bits.

@@ -54,11 +54,13 @@ fn anywhere(outcome: Outcome) -> i32 {
     match outcome {
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
         Ok(Verdict::Consume | Verdict::Task(_)) => TC_ACT_SHOT,
-        // SAFETY: plain helper calls; a null parameter lets the kernel's routing choose the next hop.
+        // SAFETY: plain helper call.
         Ok(Verdict::Host(ifindex)) => unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 },
+        // SAFETY: plain helper call; a null parameter lets the kernel's routing choose the next hop.
         Ok(Verdict::Out(ifindex)) => unsafe {
             bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
+        // SAFETY: plain helper call.
         Ok(Verdict::Tunnel(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         Err(reason) => {
             if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
