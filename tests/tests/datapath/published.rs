@@ -7,7 +7,9 @@ use mesh_abi::{
 
 use crate::{
     packets::{Ip, Path, array, inside, seen},
-    world::{A, Action, C, CLIENT, GENERATION, HOST_MAC, Node, PORT_1, PORT_2, TARGET, Task, VNI, vtep},
+    world::{
+        A, Action, B, C, CLIENT, GENERATION, HOST_MAC, Node, PORT_1, PORT_2, TARGET, Task, VNI, egress, vtep,
+    },
 };
 
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
@@ -93,6 +95,32 @@ fn a_socket_of_the_node_reaches_tasks_here_and_elsewhere() {
     let (action, back) = one.uplink(&outer);
     assert_eq!(action, Action::Redirect);
     assert_eq!((seen(&back).path, seen(&back).ports), (to_socket, (PORT_2, 6000)));
+}
+
+#[test]
+fn a_task_reaches_the_published_ports_of_its_own_node() {
+    let (one, two) = Node::pair();
+    let asked = Path { from_mac: B.mac, to_mac: GATEWAY_MAC, from: B.address, to: vtep(1) };
+    let answered = Path { from_mac: GATEWAY_MAC, to_mac: B.mac, from: vtep(1), to: B.address };
+
+    // By a task of the node: it sees the address that stands for the client outside.
+    let (action, arrived) = one.task_sends(B, &asked.tcp(7000, PORT_1, b"request"));
+    assert_eq!(action, Action::Redirect);
+    let expected = Path { from_mac: GATEWAY_MAC, to_mac: A.mac, from: egress(B), to: A.address };
+    assert_eq!((seen(&arrived).path, seen(&arrived).ports), (expected, (7000, TARGET)));
+    let (action, back) = one.task_sends(A, &answer(A, egress(B)).tcp(TARGET, 7000, b"response"));
+    assert_eq!(action, Action::Redirect);
+    assert_eq!((seen(&back).path, seen(&back).ports), (answered, (PORT_1, 7000)));
+
+    // By a task of another node.
+    let (_, outer) = one.task_sends(B, &asked.tcp(7000, PORT_2, b"request"));
+    let (_, arrived) = two.uplink(&outer);
+    assert_eq!((seen(&arrived).path.from, seen(&arrived).ports), (egress(B), (7000, TARGET)));
+    let (_, outer) = two.task_sends(C, &answer(C, egress(B)).tcp(TARGET, 7000, b"response"));
+    let (action, back) = one.uplink(&outer);
+    assert_eq!(action, Action::Redirect);
+    assert_eq!((seen(&back).path, seen(&back).ports), (answered, (PORT_2, 7000)));
+    assert!(one.drops().is_empty() && two.drops().is_empty());
 }
 
 #[test]
