@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
-    ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, Service, TaskId,
+    ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId, Service, TaskId,
 };
 use tracing::{info, warn};
 
@@ -71,9 +71,17 @@ impl Agent {
         }
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
+        // They come while addresses and links are made.
+        self.want_tables().await;
         let made = self.make(&spec, plan).await;
         self.lock().reserved.remove(&ticket);
-        let task = made?;
+        let task = match made {
+            Ok(task) => task,
+            Err(error) => {
+                self.want_tables().await;
+                return Err(error);
+            }
+        };
         let ending = match ending {
             Some(process) => Ending::Process(process),
             None => Ending::Namespace(task.clone()),
@@ -112,25 +120,12 @@ impl Agent {
             (None, service) => made_up_name(service.as_ref(), id),
         };
         let ids: Vec<_> = networks.iter().map(|n| n.id).collect();
-        let told = self.inner.gossip.watch();
         for network in &networks {
             let local = state.tasks.iter().filter(|t| t.attachments.iter().any(|a| a.network == network.id));
             let reserved = state.reserved.values().filter(|r| r.networks.contains(&network.id));
-            // Names are resolved without regard to case.
-            let same = |n: &Name| n.as_str().eq_ignore_ascii_case(name.as_str());
-            let here = local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(same);
-            let tables = told.borrow();
-            let table = tables.endpoints.get(&network.id).into_iter().flatten().map(|(_, e)| e);
-            let there = table
-                .into_iter()
-                .find(|e| same(&e.name) && e.network == network.id && e.node != self.inner.node);
-            let node = match (here, there) {
-                (true, _) => self.inner.node,
-                (false, Some(e)) => e.node,
-                (false, None) => continue,
-            };
-            let node = view.nodes.get(&node).map_or(node.to_string(), |n| n.name.to_string());
-            return Err(AttachError::NameTaken { name, network: network.name.clone(), node });
+            if local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(|n| same_name(n, &name)) {
+                return Err(name_taken(&view, network, &name, self.inner.node));
+            }
         }
         let (local_ids, generation) =
             state.free_ids(networks.len()).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
@@ -138,6 +133,17 @@ impl Agent {
             Reservation { namespace: ns_id, name: name.clone(), networks: ids, ids: local_ids.clone() };
         state.reserved.insert(ticket, reservation);
         Ok(Plan { id, name, service, networks, ids: local_ids, generation, ns, ns_id })
+    }
+
+    /// Whether another node's task has the name, as far as this node was told.
+    fn check_name_elsewhere(&self, network: &Network, name: &Name) -> Result<(), AttachError> {
+        let tables = self.inner.gossip.watch().borrow().clone();
+        let table = tables.endpoints.get(&network.id).into_iter().flat_map(|t| t.values());
+        let mut others = table.filter(|e| e.network == network.id && e.node != self.inner.node);
+        match others.find(|e| same_name(&e.name, name)) {
+            Some(other) => Err(name_taken(&self.view(), network, name, other.node)),
+            None => Ok(()),
+        }
     }
 
     /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
@@ -153,7 +159,10 @@ impl Agent {
             attachments: Vec::new(),
         };
         let made = match self.make_links(&plan, &addresses, spec.address.is_some(), &mut task).await {
-            Ok(()) => self.bring_up(&plan.ns, &task).await,
+            Ok(()) => match plan.networks.iter().try_for_each(|n| self.check_name_elsewhere(n, &plan.name)) {
+                Ok(()) => self.bring_up(&plan.ns, &task).await,
+                taken => taken,
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = made {
@@ -439,6 +448,16 @@ fn networks(
         _ if spec.address.is_some() => Err(AttachError::AddressNeedsOneNetwork),
         _ => Ok(networks),
     }
+}
+
+/// Names are resolved without regard to case.
+fn same_name(one: &Name, other: &Name) -> bool {
+    one.as_str().eq_ignore_ascii_case(other.as_str())
+}
+
+fn name_taken(view: &ClusterView, network: &Network, name: &Name, node: NodeId) -> AttachError {
+    let node = view.nodes.get(&node).map_or(node.to_string(), |n| n.name.to_string());
+    AttachError::NameTaken { name: name.clone(), network: network.name.clone(), node }
 }
 
 /// `web.1a2b3c4d`, or `task-1a2b3c4d`.

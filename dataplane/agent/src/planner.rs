@@ -208,13 +208,19 @@ pub fn announcements(node: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> V
     all
 }
 
-/// The tables this node wants: those of its tasks' networks and the ingress network's; a manager answers questions
-/// about every task, so it wants all.
-pub fn interest(node: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> Interest {
+/// The tables this node wants: those of its tasks' networks, of tasks that are just being attached, and the ingress
+/// network's; a manager answers questions about every task, so it wants all.
+pub fn interest(
+    node: NodeId,
+    view: &ClusterView,
+    tasks: &[LocalTask],
+    attaching: &BTreeSet<NetworkId>,
+) -> Interest {
     if view.nodes.get(&node).is_some_and(|n| n.role == Role::Manager) {
         return Interest::All;
     }
-    Interest::Networks(networks_of(tasks).chain(ingress_network(view)).collect())
+    let networks = networks_of(tasks).chain(attaching.iter().copied());
+    Interest::Networks(networks.chain(ingress_network(view)).collect())
 }
 
 /// The first address of the pool that stands for sandboxes outside, plus the endpoint's id.

@@ -154,9 +154,9 @@ impl Agent {
     /// Brings the kernel, gossip and names in line with what is known now.
     pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
         let mut reconciler = self.inner.reconciler.lock().await;
-        let (view, tasks) = {
+        let (view, tasks, attaching) = {
             let state = self.lock();
-            (state.view.clone(), state.tasks.clone())
+            (state.view.clone(), state.tasks.clone(), state.attaching())
         };
         let tables = tables(self.inner.node, &view, &tasks, &self.remote());
         let desired = plan(&Inputs {
@@ -171,7 +171,7 @@ impl Agent {
         debug!(?applied, version = view.version, "data path applied");
         // After the maps: what an earlier daemon attached goes on until then.
         reconciler.attach(&tasks)?;
-        self.inner.gossip.set_interest(interest(self.inner.node, &view, &tasks)).await;
+        self.inner.gossip.set_interest(interest(self.inner.node, &view, &tasks, &attaching)).await;
         self.inner.gossip.announce(announcements(self.inner.node, &view, &tasks)).await;
         self.update_names(&tables).await;
         Ok(())
@@ -184,6 +184,15 @@ impl Agent {
             (state.view.clone(), state.tasks.clone())
         };
         self.inner.gossip.announce(announcements(self.inner.node, &view, &tasks)).await;
+    }
+
+    /// Asks for the tables of networks on which something is being attached.
+    pub(crate) async fn want_tables(&self) {
+        let wanted = {
+            let state = self.lock();
+            interest(self.inner.node, &state.view, &state.tasks, &state.attaching())
+        };
+        self.inner.gossip.set_interest(wanted).await;
     }
 
     /// The endpoints of the others: what gossip says, and for a while after a start what was kept, for members of whom

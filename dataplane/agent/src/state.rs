@@ -53,6 +53,11 @@ pub struct Reservation {
 }
 
 impl State {
+    /// The networks of attaches under way.
+    pub fn attaching(&self) -> BTreeSet<NetworkId> {
+        self.reserved.values().flat_map(|r| r.networks.iter().copied()).collect()
+    }
+
     /// The lowest endpoint ids that no task has, and a new generation for them.
     pub fn free_ids(&mut self, count: usize) -> Option<(Vec<LocalEndpointId>, Generation)> {
         let attached = self.tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.local_id));

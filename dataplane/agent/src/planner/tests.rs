@@ -210,9 +210,12 @@ fn only_published_services_are_told_to_every_node() {
 #[test]
 fn managers_want_every_table_and_workers_their_own() {
     let view = view();
-    assert_eq!(interest(N1, &view, &[]), Interest::All);
+    let none = BTreeSet::new();
+    assert_eq!(interest(N1, &view, &[], &none), Interest::All);
     let tasks = [task(1, None, PROD, ip(5))];
-    assert_eq!(interest(N2, &view, &tasks), Interest::Networks([INGRESS, PROD].into()));
+    assert_eq!(interest(N2, &view, &tasks, &none), Interest::Networks([INGRESS, PROD].into()));
+    let attaching = [TEST].into();
+    assert_eq!(interest(N2, &view, &[], &attaching), Interest::Networks([INGRESS, TEST].into()));
 }
 
 #[test]
