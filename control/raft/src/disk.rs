@@ -55,12 +55,13 @@ pub(crate) fn open(dir: &Path, node: NodeId) -> Result<(Database, Loaded), OpenE
     if !there {
         create(dir, &path, node).map_err(|fault| fault.at(&path))?;
     }
-    // redb promises errors for damaged files; should it panic over one all the same, that is one more kind of damage.
-    let opened = panic::catch_unwind(AssertUnwindSafe(|| load(&path, node)));
-    match opened {
-        Ok(result) => result.map_err(|fault| fault.at(&path)),
-        Err(payload) => Err(Fault::Damaged(message(&*payload)).at(&path)),
-    }
+    load(&path, node).map_err(|fault| fault.at(&path))
+}
+
+/// redb promises errors for damaged files; should it panic over one all the same, that is one more kind of damage.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|payload| Err(Fault::Damaged(message(&*payload))))
 }
 
 /// The error without the file's name.
@@ -119,7 +120,21 @@ fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), Fault> {
 }
 
 fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
-    let mut database = builder().open(path)?;
+    let mut database = guarded(|| Ok(builder().open(path)?))?;
+    match guarded(|| read(&mut database, node)) {
+        Ok(loaded) => Ok((database, loaded)),
+        Err(fault) => {
+            // Closing a damaged file may panic too; the first fault is the one to tell.
+            let _ = guarded(|| {
+                drop(database);
+                Ok(())
+            });
+            Err(fault)
+        }
+    }
+}
+
+fn read(database: &mut Database, node: NodeId) -> Result<Loaded, Fault> {
     // "Repaired" means rolled back to an earlier commit. A manager that forgets what it voted for or accepted can make
     // the cluster decide twice, so this is damage too. (What a crash leaves behind has been put right by `open`.)
     if !database.check_integrity()? {
@@ -150,7 +165,11 @@ fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
         }
     }
     drop((meta, txn));
-    Ok((database, loaded))
+    // Some damage shows only when room is looked for: better now than at the first change.
+    let txn = database.begin_write()?;
+    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
+    txn.commit()?;
+    Ok(loaded)
 }
 
 fn value<T: DeserializeOwned>(
