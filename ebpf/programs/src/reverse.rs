@@ -13,7 +13,7 @@ use mesh_abi::{DropReason, FlowKey, ReturnPath, ReverseValue};
 use crate::{choose::TOUCH_NS, hash, maps::REVERSE};
 
 /// Source ports tried for one flow, its own included.
-const CANDIDATES: u32 = 4;
+const CANDIDATES: u32 = 16;
 /// When all are taken, one whose flow was silent for so long is given away.
 const SILENT_NS: u64 = 120_000_000_000;
 /// Ports below are left to services.
