@@ -136,7 +136,9 @@ impl Agent {
             let reconciled = self.reconcile().await;
             retry = match host.as_ref().and(reconciled.as_ref()) {
                 Ok(()) => {
-                    *lock(&self.inner.unhealthy) = None;
+                    if lock(&self.inner.unhealthy).take().is_some() {
+                        info!("reconciled again");
+                    }
                     self.lock().remembered.as_ref().map(|(_, until)| *until)
                 }
                 Err(error) => {
