@@ -72,7 +72,8 @@ fn a_static_address_and_a_name_move_with_their_task() -> Result<()> {
             node.ctl(&words)?;
             for elsewhere in cluster.nodes().iter().filter(|n| n.index() != node.index()) {
                 wait("the other nodes to know the name", SOON, || {
-                    let words = ["attach", "--network", "open", "--name", "DB", &other];
+                    // The address that a refused attach asked for must not stay with its node either.
+                    let words = ["attach", "--network", "open", "--name", "DB", "--ip", "10.10.4.78", &other];
                     let refusal = elsewhere.refused(&words).inspect_err(|_| {
                         let _ = elsewhere.ctl(&["detach", "DB"]);
                     })?;

@@ -14,17 +14,13 @@ use mesh_types::{
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef, SessionError,
+    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef,
     ending::{Ending, open_process},
     host::TASK_LINK_PREFIX,
     planner::egress_address,
     state::{MAX_ENDPOINTS, Reservation},
 };
 
-/// How many addresses are asked for when a network's lease is used up.
-const LEASE_BATCH: u32 = 8;
-/// How many unused addresses a network's lease keeps, for attaches that no manager is asked for.
-const KEEP_FREE: usize = LEASE_BATCH as usize;
 /// Longest wait for attaches and detaches under way when the node leaves: a call to a manager and then some.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -169,74 +165,12 @@ impl Agent {
             for problem in self.take_down(&task).await {
                 warn!(task = %task.name, problem, "roll back of attach");
             }
-            let mut state = self.lock();
-            for (network, address) in plan.networks.iter().zip(&addresses) {
-                state.leases.put_back(network.id, *address);
-            }
+            let fixed = spec.address.is_some();
+            let had = plan.networks.iter().zip(addresses).map(|(n, a)| (n.id, a, fixed));
+            self.give_back(had.collect()).await;
             return Err(error);
         }
         Ok(task)
-    }
-
-    async fn take_addresses(
-        &self,
-        networks: &[Network],
-        fixed: Option<IpAddr>,
-    ) -> Result<Vec<IpAddr>, AttachError> {
-        let mut taken: Vec<IpAddr> = Vec::new();
-        for network in networks {
-            match self.take_address(network, fixed).await {
-                Ok(address) => taken.push(address),
-                Err(error) => {
-                    let mut state = self.lock();
-                    networks.iter().zip(taken).for_each(|(n, a)| state.leases.put_back(n.id, a));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(taken)
-    }
-
-    async fn take_address(&self, network: &Network, fixed: Option<IpAddr>) -> Result<IpAddr, AttachError> {
-        let lease_error = |source| AttachError::Lease { network: network.name.clone(), source };
-        let take = |address: Option<IpAddr>| {
-            let mut state = self.lock();
-            match address {
-                Some(a) => state.leases.take_address(network.id, a).then_some(a),
-                None => state.leases.take(network.id),
-            }
-        };
-        // Another attach may take what was leased for this one, hence a few turns.
-        for _ in 0..4 {
-            if let Some(address) = take(fixed) {
-                return Ok(address);
-            }
-            if let Some(address) = fixed {
-                self.check_static(network, address)?;
-            }
-            let leased =
-                self.inner.session.lease(network.id, LEASE_BATCH, fixed).await.map_err(lease_error)?;
-            self.lock().leases.add(network.id, &leased);
-        }
-        Err(lease_error(SessionError::Failed("every leased address was taken at once by other tasks".into())))
-    }
-
-    fn check_static(&self, network: &Network, address: IpAddr) -> Result<(), AttachError> {
-        if !network.subnet_of(address).is_some_and(|s| s.is_host(address)) {
-            let subnets: Vec<_> = network.subnets.iter().map(|s| s.net().to_string()).collect();
-            let (network, subnets) = (network.name.clone(), subnets.join(", "));
-            return Err(AttachError::AddressOutside { address, network, subnets });
-        }
-        let state = self.lock();
-        let on =
-            |t: &&LocalTask| t.attachments.iter().any(|a| a.network == network.id && a.address == address);
-        match state.tasks.iter().find(on) {
-            Some(task) => {
-                let (network, task) = (network.name.clone(), task.name.clone());
-                Err(AttachError::AddressTaken { address, network, task })
-            }
-            None => Ok(()),
-        }
     }
 
     async fn make_links(
@@ -338,37 +272,13 @@ impl Agent {
         self.announce().await;
         let mut problems = self.take_down(&task).await;
         problems.extend(self.save_tasks().err().map(|e| e.to_string()));
-        {
-            let mut state = self.lock();
-            task.attachments.iter().for_each(|a| state.leases.put_back(a.network, a.address));
-            state.reserved.remove(&ticket);
-        }
-        self.return_leases(&task).await;
+        self.give_back(task.attachments.iter().map(|a| (a.network, a.address, a.fixed)).collect()).await;
+        self.lock().reserved.remove(&ticket);
         info!(task = %task.name, id = %task.id, "detached");
         Some(match problems.is_empty() {
             true => Ok(task),
             false => Err(DetachError::Leftovers { task: task.name, problems: problems.join("; ") }),
         })
-    }
-
-    /// Gives the managers back what an ended task leaves unused. Where that fails, this node keeps it.
-    async fn return_leases(&self, task: &LocalTask) {
-        for attachment in &task.attachments {
-            let network = attachment.network;
-            let fixed = attachment.fixed.then_some(attachment.address);
-            let unused = self.lock().leases.give_back(network, fixed, KEEP_FREE);
-            if unused.is_empty() {
-                continue;
-            }
-            match self.inner.session.return_lease(network, &unused).await {
-                Ok(()) => {}
-                // Whether they are given back is not known: the managers' next word tells.
-                Err(SessionError::Failed(error)) => warn!(%network, error, "return leased addresses"),
-                Err(SessionError::NoManager(_) | SessionError::Refused(_)) => {
-                    self.lock().leases.add(network, &unused);
-                }
-            }
-        }
     }
 
     /// Refuses further attaches, and waits for the end of those under way.
