@@ -14,8 +14,6 @@ use crate::header::Header;
 
 /// Length of an Ethernet header, and so the offset of the IP header.
 pub const ETHERNET: u32 = 14;
-/// The most that all headers take up: Ethernet, IPv4, UDP, VXLAN, Ethernet, IPv4 with options, TCP without.
-const HEADERS: u32 = 144;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 
@@ -24,18 +22,10 @@ const PACKET_HOST: u32 = 0;
 pub struct Skb(*mut __sk_buff);
 
 impl Skb {
-    /// The packet, its headers where [`Self::load`] reads them.
+    /// The packet.
     #[inline(always)]
     pub fn of(context: &TcContext) -> Self {
-        let skb = Self(context.skb.skb);
-        let wanted = if skb.len() < HEADERS { skb.len() } else { HEADERS };
-        // SAFETY: see `len`.
-        let linear = unsafe { (*skb.0).data_end - (*skb.0).data };
-        if linear < wanted {
-            // SAFETY: plain helper call. When it fails, `load` does.
-            let _ = unsafe { bpf_skb_pull_data(skb.0, wanted) };
-        }
-        skb
+        Self(context.skb.skb)
     }
 
     /// The kernel's own pointer, for helpers.
@@ -68,15 +58,27 @@ impl Skb {
     /// Reads a header; a packet that ends before is malformed.
     #[inline(always)]
     pub fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
+        if let Some(header) = self.peek(offset) {
+            return Ok(header);
+        }
+        // The header lies in a fragment of the buffer. No more than is needed is pulled: a large TCP packet has just its
+        // headers in front, and payload pulled there would have to be copied.
+        // SAFETY: plain helper call. When it fails, the packet is shorter.
+        let _ = unsafe { bpf_skb_pull_data(self.0, offset + size_of::<T>() as u32) };
+        self.peek(offset).ok_or(DropReason::Malformed)
+    }
+
+    #[inline(always)]
+    fn peek<T: Header>(self, offset: u32) -> Option<T> {
         // SAFETY: see `len`.
         let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         let at = start + offset as usize;
         if at + size_of::<T>() > end {
-            return Err(DropReason::Malformed);
+            return None;
         }
         // SAFETY: within the packet, as the verifier proves. Its alignment is the machine's business, as with every
         // header in the kernel; BPF has no other way to read a word at once.
-        Ok(unsafe { *(at as *const T) })
+        Some(unsafe { *(at as *const T) })
     }
 
     /// Overwrites bytes with a header.
