@@ -13,7 +13,7 @@ use mesh_tests::{Cluster, NetNs, TaskSpec, iperf3};
 
 use crate::{
     ping_pong,
-    pinning::Processors,
+    pinning::{self, Processors},
     stats::{median, median_ratio},
     vxlan_bridge::VxlanBridge,
 };
@@ -75,6 +75,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut paths = Vec::new();
     let nodes = cluster.net().nodes();
     paths.push(Path::new("underlay", nodes[0].path(), nodes[1].path(), cluster.net().address(1)));
+    for (node, processor) in [(0, processors.client), (1, processors.server)] {
+        pinning::receive_on(&nodes[node].path(), processor)?;
+    }
     cluster[0].ctl(&[
         "network",
         "create",

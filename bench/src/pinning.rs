@@ -1,10 +1,15 @@
 //! One processor for each end.
 
-use anyhow::{Context, Result};
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
+
+/// The uplink of a test node.
+const UPLINK: &str = "eth0";
 
 /// The processors for client and server: different ones where there are two.
 #[derive(Debug, Clone, Copy)]
@@ -30,4 +35,16 @@ pub fn pin(processor: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(processor).context("no such processor")?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("pinning to processor {processor}"))
+}
+
+/// Lets a node receive on its own processor, as a machine of its own would: otherwise the sender's processor does the
+/// receiver's work too, and acknowledgements that are handled on the other one put the flow's packets out of order.
+pub fn receive_on(node: &Path, processor: usize) -> Result<()> {
+    let name = node.file_name().with_context(|| format!("{} names no namespace", node.display()))?;
+    let set = format!("echo {:x} > /sys/class/net/{UPLINK}/queues/rx-0/rps_cpus", 1u64 << processor);
+    // `ip netns exec` mounts the /sys of the namespace.
+    let status = Command::new("ip").args(["netns", "exec"]).arg(name).args(["sh", "-c", &set]).status();
+    let status = status.context("run ip netns exec")?;
+    ensure!(status.success(), "receive packet steering on {}: {status}", name.to_string_lossy());
+    Ok(())
 }
