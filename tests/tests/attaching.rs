@@ -88,3 +88,19 @@ fn a_namespace_that_disappears_is_detached() -> Result<()> {
         })
     })
 }
+
+/// What a manager has decided is usable on every node at once, though the news is still on its way.
+#[test]
+fn a_worker_attaches_to_what_was_just_created() -> Result<()> {
+    run(2, |cluster| {
+        for turn in 0..10 {
+            let (network, service) = (format!("net{turn}"), format!("svc{turn}"));
+            cluster[0].ctl(&["network", "create", "--driver", "overlay", &network])?;
+            cluster[0].ctl(&["service", "create", "--network", &network, &service])?;
+            let (_namespace, path) = sandbox(cluster, &format!("new{turn}"))?;
+            cluster[1].ctl(&["attach", "--service", &service, &path])?;
+            cluster[1].ctl(&["detach", &path])?;
+        }
+        Ok(())
+    })
+}

@@ -14,7 +14,7 @@ use mesh_types::{
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef,
+    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef, SessionState,
     ending::{Ending, open_process},
     host::TASK_LINK_PREFIX,
     planner::egress_address,
@@ -23,6 +23,11 @@ use crate::{
 
 /// Longest wait for attaches and detaches under way when the node leaves: a call to a manager and then some.
 const CLOSE: Duration = Duration::from_secs(15);
+
+/// Longest wait for a network or service that this node has not heard of.
+const NEWS: Duration = Duration::from_millis(300);
+/// How often it is looked for meanwhile.
+const NEWS_POLL: Duration = Duration::from_millis(5);
 
 /// What to attach, in the user's words.
 #[derive(Debug, Clone)]
@@ -65,6 +70,7 @@ impl Agent {
         if ns_id == NsIdentity::from(NetNs::current()?.id()?) {
             return Err(AttachError::OwnNamespace(spec.namespace));
         }
+        self.wait_for_news(&spec).await;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
         // They come while addresses and links are made.
@@ -85,6 +91,21 @@ impl Agent {
         self.watch_end(task.id, ending);
         info!(task = %task.name, id = %task.id, namespace = %task.namespace, "attached");
         Ok(task)
+    }
+
+    /// What was decided on a manager a moment ago may still be on its way to this node: gives it a little time.
+    async fn wait_for_news(&self, spec: &AttachSpec) {
+        let known = |view: &ClusterView| {
+            let service = spec.service.iter().all(|s| view.service(s).is_ok());
+            service && spec.networks.iter().all(|n| view.network(n).is_ok())
+        };
+        let until = Instant::now() + NEWS;
+        while !known(&self.view())
+            && matches!(self.inner.session.state(), SessionState::Connected(_))
+            && Instant::now() < until
+        {
+            tokio::time::sleep(NEWS_POLL).await;
+        }
     }
 
     /// Checks everything that can be checked before anything is made, and reserves names and ids.
