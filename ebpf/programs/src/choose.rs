@@ -1,7 +1,7 @@
 //! Which backend a flow is given: the one it has, else the one that every node would choose.
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns};
-use mesh_abi::{BackendValue, ChoiceValue, Counter, DropReason, FlowKey, ServiceValue, backend_flags};
+use mesh_abi::{BackendValue, ChoiceValue, Counter, DropReason, FlowKey, ServiceValue};
 
 use crate::{
     hash,
@@ -23,8 +23,10 @@ pub fn choose(
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let kept = kept(key, now, client);
+    // A new connection asks the table: what an earlier one on the same ports was given may be draining, or belong to
+    // another service that had the port then.
     if let Some(backend) = kept
-        && !(opens && backend.flags & backend_flags::DRAINING != 0)
+        && !opens
     {
         return Ok(backend);
     }

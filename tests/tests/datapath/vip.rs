@@ -106,6 +106,17 @@ fn a_choice_outlives_the_table_and_a_draining_task_gets_no_new_connection() {
 }
 
 #[test]
+fn a_new_connection_on_old_ports_asks_the_table() {
+    let (mut node, _) = Node::pair();
+    let remote = |node: &Node, packet: &[u8]| node.task_sends(A, packet).1.len() > packet.len();
+    assert!(remote(&node, &to_vip(A).syn(4000, 80)));
+    node.service(vip_key(VIP), 2, 1, 0);
+    assert!(remote(&node, &to_vip(A).tcp(4000, 80, b"goes on")));
+    assert!(!remote(&node, &to_vip(A).syn(4000, 80)), "the earlier connection's choice was kept");
+    assert!(!remote(&node, &to_vip(A).tcp(4000, 80, b"stays where it began")));
+}
+
+#[test]
 fn the_last_draining_task_is_better_than_none() {
     let (mut node, _) = Node::pair();
     assert_eq!(node.task_sends(A, &to_vip(A).syn(4000, 80)).0, Action::Redirect);
