@@ -32,6 +32,9 @@ pub struct Options {
     /// Round trips of each latency run.
     #[arg(long, default_value_t = 20_000)]
     round_trips: usize,
+    /// Pin only client and server; let packets be received on whichever processor sent them.
+    #[arg(long)]
+    unsteered: bool,
 }
 
 /// A way from one namespace to another.
@@ -76,7 +79,9 @@ pub fn run(options: &Options) -> Result<()> {
     let nodes = cluster.net().nodes();
     paths.push(Path::new("underlay", nodes[0].path(), nodes[1].path(), cluster.net().address(1)));
     for (node, processor) in [(0, processors.client), (1, processors.server)] {
-        pinning::receive_on(&nodes[node].path(), processor)?;
+        if !options.unsteered {
+            pinning::receive_on(&nodes[node].path(), processor)?;
+        }
     }
     cluster[0].ctl(&[
         "network",
@@ -136,7 +141,7 @@ mod tests {
         let (first, second) = (net.nodes()[0].path(), net.nodes()[1].path());
         let mut underlay = Path::new("underlay", first, second, net.address(1));
         let mut bridge = Path::new("bridge", peer.first.path(), peer.second.path(), VxlanBridge::SECOND);
-        let options = Options { rounds: 1, seconds: 1, round_trips: 200 };
+        let options = Options { rounds: 1, seconds: 1, round_trips: 200, unsteered: true };
         for path in [&mut underlay, &mut bridge] {
             path.round(&options, Processors::pick().unwrap()).unwrap();
             for values in [&path.throughput, &path.udp, &path.tcp] {
