@@ -71,7 +71,7 @@ impl Host {
         let (host_ifindex, _) = netlink.ensure_host_link(&link).await?;
         let host_info = netlink.link(host).await?;
         let settings = NodeSettings {
-            vtep,
+            vtep: data_path_addr,
             uplink_ifindex: uplink.ifindex,
             vxlan_ifindex,
             host_ifindex,

@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use mesh_gossip::{Announcement, Interest};
 use mesh_lb::{
-    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings,
-    ServiceEntry,
+    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan,
+    NodeSettings, PeerEntry, PublishedOn, ServiceEntry, ServicePlan,
 };
 use mesh_types::{
-    ClusterView, Endpoint, EndpointMode, EndpointState, Network, NetworkId, NodeId, Role, Service, Vni,
+    ClusterView, Endpoint, EndpointMode, EndpointState, Network, NetworkId, NodeId, Role, Service, ServiceId, Vni,
 };
 
 use crate::LocalTask;
@@ -51,17 +52,28 @@ pub fn plan(inputs: &Inputs<'_>) -> Desired {
     let mut desired = Desired::new(inputs.settings);
     desired.host_addresses = inputs.host_addresses.clone();
     let others = inputs.view.nodes.values().filter(|n| n.id != inputs.node);
-    desired.peers = others.map(|n| n.data_path_addr).collect();
+    desired.peers = others.map(|n| (n.data_path_addr, PeerEntry::default())).collect();
     let local_networks: BTreeSet<_> = networks_of(inputs.tasks).collect();
     for network in local_networks.iter().filter_map(|id| inputs.view.networks.get(id)) {
         plan_network(inputs, network, &mut desired);
     }
     plan_local(inputs, &mut desired);
     for service in inputs.view.services.values() {
-        plan_vips(inputs, service, &local_networks, &mut desired);
-        plan_ports(inputs, service, &mut desired);
+        let mut frontends = BTreeMap::new();
+        plan_vips(inputs, service, &local_networks, &mut frontends);
+        plan_ports(inputs, service, &mut frontends);
+        if !frontends.is_empty() {
+            let plan = ServicePlan { number: number_of(service.id), frontends };
+            desired.services.insert(service.id, Arc::new(plan));
+        }
     }
     desired
+}
+
+/// A number that is the same on every node, and different for nearly all services.
+fn number_of(service: ServiceId) -> u32 {
+    let id = service.as_u128();
+    (id ^ (id >> 32) ^ (id >> 64) ^ (id >> 96)) as u32
 }
 
 fn networks_of(tasks: &[LocalTask]) -> impl Iterator<Item = NetworkId> + '_ {
@@ -69,16 +81,17 @@ fn networks_of(tasks: &[LocalTask]) -> impl Iterator<Item = NetworkId> + '_ {
 }
 
 fn plan_network(inputs: &Inputs<'_>, network: &Network, desired: &mut Desired) {
-    // The data path of this version carries one IPv4 subnet per network; the store accepts no other.
-    let Some(&subnet) = network.subnets.iter().find(|s| s.net().addr().is_ipv4()) else { return };
-    desired.networks.insert(network.vni, NetworkEntry { subnet, internal: network.internal });
+    let subnet = |v4: bool| network.subnets.iter().find(|s| s.net().addr().is_ipv4() == v4).copied();
+    let entry = NetworkEntry { v4: subnet(true), v6: subnet(false), internal: network.internal };
+    let mut endpoints = BTreeMap::new();
     for endpoint in endpoints_on(inputs, network.id, network.id) {
         let Some(place) = place_of(inputs, endpoint) else { continue };
         for &address in &endpoint.addresses {
             let entry = EndpointEntry { vtep: place.vtep, mac: endpoint.mac, ifindex: place.ifindex };
-            desired.endpoints.insert((network.vni, address), entry);
+            endpoints.insert(address, entry);
         }
     }
+    desired.networks.insert(network.vni, Arc::new(NetworkPlan { entry, endpoints }));
 }
 
 /// Where an endpoint is; none while its node is not known.
@@ -107,21 +120,39 @@ fn endpoints_on<'a>(
 }
 
 fn plan_local(inputs: &Inputs<'_>, desired: &mut Desired) {
-    for attachment in inputs.tasks.iter().flat_map(|t| &t.attachments) {
+    let attachments = inputs.tasks.iter().flat_map(|t| t.attachments.iter().map(move |a| (t, a)));
+    for (task, attachment) in attachments {
         let Some(network) = inputs.view.networks.get(&attachment.network) else { continue };
         let entry = LocalEntry {
             vni: network.vni,
-            address: attachment.address,
+            v4: match attachment.address {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(_) => None,
+            },
+            v6: match attachment.address {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(v6) => Some(v6),
+            },
             mac: attachment.mac,
             ifindex: attachment.ifindex,
             generation: attachment.generation,
-            egress: attachment.egress,
+            egress4: attachment.egress,
+            egress6: None,
+            served: task.service.is_some(),
         };
         desired.local.insert(attachment.local_id, entry);
     }
 }
 
-fn plan_vips(inputs: &Inputs<'_>, service: &Service, local: &BTreeSet<NetworkId>, desired: &mut Desired) {
+/// What clients of one service speak to.
+type Frontends = BTreeMap<Frontend, ServiceEntry>;
+
+fn plan_vips(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    local: &BTreeSet<NetworkId>,
+    frontends: &mut Frontends,
+) {
     if service.endpoint_mode != EndpointMode::Vip {
         return;
     }
@@ -131,12 +162,12 @@ fn plan_vips(inputs: &Inputs<'_>, service: &Service, local: &BTreeSet<NetworkId>
         let backends = backends(inputs, service, network.vni, endpoints);
         for &address in &member.vips {
             let frontend = Frontend::Vip { vni: network.vni, address };
-            desired.services.insert(frontend, ServiceEntry { target_port: None, backends: backends.clone() });
+            frontends.insert(frontend, entry(None, &backends));
         }
     }
 }
 
-fn plan_ports(inputs: &Inputs<'_>, service: &Service, desired: &mut Desired) {
+fn plan_ports(inputs: &Inputs<'_>, service: &Service, frontends: &mut Frontends) {
     if service.ports.is_empty() {
         return;
     }
@@ -147,10 +178,17 @@ fn plan_ports(inputs: &Inputs<'_>, service: &Service, desired: &mut Desired) {
     let endpoints = endpoints_on(inputs, ingress, network.id);
     let backends = backends(inputs, service, network.vni, endpoints);
     for port in &service.ports {
-        let frontend = Frontend::Published { port: port.published, protocol: port.protocol };
-        let entry = ServiceEntry { target_port: Some(port.target), backends: backends.clone() };
-        desired.services.insert(frontend, entry);
+        let frontend = Frontend::Published {
+            on: PublishedOn::AnyV4,
+            port: port.published,
+            protocol: port.protocol,
+        };
+        frontends.insert(frontend, entry(Some(port.target), &backends));
     }
+}
+
+fn entry(target_port: Option<u16>, backends: &[Backend]) -> ServiceEntry {
+    ServiceEntry { affinity: None, direct: false, target_port, backends: backends.to_vec() }
 }
 
 fn backends<'a>(

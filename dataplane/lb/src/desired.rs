@@ -2,28 +2,32 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
-use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, Subnet, TaskId, Vni};
+use mesh_types::{
+    Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni,
+};
 
 /// Everything a node's data path should hold at one time. [`crate::DataPath::apply`] makes the maps agree with it.
+///
+/// Networks and services are shared parts: one that is the same allocation as in the last call that succeeded is not
+/// looked into, so that a change of one endpoint costs no more among many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// The node itself.
     pub config: NodeSettings,
-    /// VTEP addresses of the other nodes; packets from any other sender are dropped.
-    pub peers: BTreeSet<IpAddr>,
+    /// The other nodes, by VTEP address; packets from any other sender are dropped.
+    pub peers: BTreeMap<IpAddr, PeerEntry>,
     /// Addresses of this node on which published ports are open.
     pub host_addresses: BTreeSet<IpAddr>,
     /// Networks with an endpoint on this node.
-    pub networks: BTreeMap<Vni, NetworkEntry>,
-    /// Endpoints of these networks on any node, this one included.
-    pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
+    pub networks: BTreeMap<Vni, Arc<NetworkPlan>>,
     /// Endpoints of this node.
     pub local: BTreeMap<LocalEndpointId, LocalEntry>,
-    /// Virtual addresses and published ports.
-    pub services: BTreeMap<Frontend, ServiceEntry>,
+    /// Virtual addresses and published ports. No two services have the same [`Frontend`].
+    pub services: BTreeMap<ServiceId, Arc<ServicePlan>>,
 }
 
 impl Desired {
@@ -31,10 +35,9 @@ impl Desired {
     pub fn new(config: NodeSettings) -> Self {
         Self {
             config,
-            peers: BTreeSet::new(),
+            peers: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             networks: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
             local: BTreeMap::new(),
             services: BTreeMap::new(),
         }
@@ -44,8 +47,8 @@ impl Desired {
 /// What every program must know of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// Where the node's VXLAN packets come from and go to.
-    pub vtep: Ipv4Addr,
+    /// Where the node's VXLAN packets come from and go to; its family is that of the underlay.
+    pub vtep: IpAddr,
     /// Interface that holds the VTEP address.
     pub uplink_ifindex: u32,
     /// The flow-based VXLAN device (the general path); 0 when there is none.
@@ -64,11 +67,29 @@ pub struct NodeSettings {
     pub fast_path: bool,
 }
 
+/// Another node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerEntry {
+    /// Interface by which it is reached, if not the one that holds the VTEP address.
+    pub ifindex: Option<u32>,
+}
+
+/// A network and who is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPlan {
+    /// The network.
+    pub entry: NetworkEntry,
+    /// Its endpoints on any node, this one included, by address.
+    pub endpoints: BTreeMap<IpAddr, EndpointEntry>,
+}
+
 /// A network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkEntry {
     /// Its IPv4 subnet and gateway.
-    pub subnet: Subnet,
+    pub v4: Option<Subnet>,
+    /// Its IPv6 subnet and gateway.
+    pub v6: Option<Subnet>,
     /// No way out.
     pub internal: bool,
 }
@@ -89,16 +110,22 @@ pub struct EndpointEntry {
 pub struct LocalEntry {
     /// Its network.
     pub vni: Vni,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
     /// Its Ethernet address.
     pub mac: Mac,
     /// Its host-side interface.
     pub ifindex: u32,
     /// Which use of its id this is.
     pub generation: Generation,
-    /// The node-local address that stands for it outside; none when it has no way out.
-    pub egress: Option<Ipv4Addr>,
+    /// The node-local IPv4 address that stands for it outside; none when it has no way out.
+    pub egress4: Option<Ipv4Addr>,
+    /// The node-local IPv6 address that stands for it outside; none when it has no way out.
+    pub egress6: Option<Ipv6Addr>,
+    /// Whether it belongs to a service, so that translated flows may lead to it.
+    pub served: bool,
 }
 
 /// What clients speak to.
@@ -111,8 +138,10 @@ pub enum Frontend {
         /// The address.
         address: IpAddr,
     },
-    /// A port on every address of the node.
+    /// A port of the node.
     Published {
+        /// The node's addresses on which it is open.
+        on: PublishedOn,
         /// The port.
         port: u16,
         /// The transport.
@@ -120,9 +149,41 @@ pub enum Frontend {
     },
 }
 
+/// The addresses of the node on which a published port is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PublishedOn {
+    /// Every IPv4 address.
+    AnyV4,
+    /// Every IPv6 address.
+    AnyV6,
+    /// One address.
+    Address(IpAddr),
+}
+
+/// What clients of one service speak to, and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// The service's number on every node, for source affinity.
+    pub number: u32,
+    /// Its VIPs and published ports.
+    pub frontends: BTreeMap<Frontend, ServiceEntry>,
+}
+
+/// How clients keep their task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceAffinity {
+    /// For so many seconds after a client's last new flow its next one goes to the same task, whatever changed; 0: only
+    /// the hash of the client's address decides.
+    pub timeout_secs: u32,
+}
+
 /// A service behind a [`Frontend`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceEntry {
+    /// All flows of one client address go to the same task.
+    pub affinity: Option<SourceAffinity>,
+    /// Replies leave by the task's own node.
+    pub direct: bool,
     /// Port that the tasks listen on; none leaves the port as it is (VIPs).
     pub target_port: Option<u16>,
     /// The tasks, in any order, each key once. May be empty: clients are refused then.

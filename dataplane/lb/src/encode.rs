@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use mesh_abi::{
-    ANY_ADDRESS, Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
-    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, ServiceKey, backend_flags, network_flags,
-    node_flags,
+    ANY_V4, ANY_V6, Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
+    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue,
+    backend_flags, local_flags, network_flags, node_flags, service_flags, v4_of,
 };
-use mesh_types::{LocalEndpointId, Vni};
+use mesh_types::{LocalEndpointId, Subnet, Vni};
 
-use crate::desired::{Backend, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings};
+use crate::desired::{
+    Backend, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, PeerEntry, PublishedOn, ServiceEntry,
+};
 
 pub(crate) fn address(address: IpAddr) -> Address {
     match address {
@@ -22,23 +24,31 @@ fn vni(vni: Vni) -> [u8; 4] {
     vni.get().to_be_bytes()
 }
 
-pub(crate) fn config(node: &NodeSettings) -> NodeConfig {
+pub(crate) fn config(desired: &Desired) -> NodeConfig {
+    let node = &desired.config;
+    let frontends = || desired.services.values().flat_map(|s| s.frontends.keys());
+    let addressed = |f: &Frontend| matches!(f, Frontend::Published { on: PublishedOn::Address(_), .. });
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    let flags = flag(node.fast_path, node_flags::FAST_PATH)
+        | flag(node.vtep.is_ipv6(), node_flags::UNDERLAY_V6)
+        | flag(frontends().any(addressed), node_flags::ADDRESSED_PORTS)
+        | flag(desired.peers.values().any(|p| p.ifindex.is_some()), node_flags::MANY_UPLINKS);
     NodeConfig {
         netns_cookie: node.netns_cookie,
-        flags: if node.fast_path { node_flags::FAST_PATH } else { 0 },
+        flags,
         uplink_ifindex: node.uplink_ifindex,
         vxlan_ifindex: node.vxlan_ifindex,
         host_ifindex: node.host_ifindex,
         inner_mtu: node.inner_mtu,
         vxlan_port: node.vxlan_port.to_be_bytes(),
-        vtep: address(node.vtep.into()),
+        vtep: address(node.vtep),
         host_mac: node.host_mac.0,
         ..NodeConfig::default()
     }
 }
 
-pub(crate) fn peer(vtep: IpAddr) -> PeerKey {
-    PeerKey { vtep: address(vtep) }
+pub(crate) fn peer(vtep: IpAddr, peer: &PeerEntry) -> (PeerKey, PeerValue) {
+    (PeerKey { vtep: address(vtep) }, PeerValue { ifindex: peer.ifindex.unwrap_or(0) })
 }
 
 pub(crate) fn host_address(host: IpAddr) -> HostAddressKey {
@@ -46,16 +56,25 @@ pub(crate) fn host_address(host: IpAddr) -> HostAddressKey {
 }
 
 pub(crate) fn network(id: Vni, network: &NetworkEntry) -> (NetworkKey, NetworkValue) {
-    let net = network.subnet.net();
-    let mapped_bits = if net.addr().is_ipv4() { 96 } else { 0 };
-    let value = NetworkValue {
-        subnet: address(net.network()),
-        gateway: address(network.subnet.gateway()),
-        prefix_len: net.prefix_len() + mapped_bits,
-        flags: if network.internal { network_flags::INTERNAL } else { 0 },
-        ..NetworkValue::default()
-    };
+    let mut value = NetworkValue::default();
+    if network.internal {
+        value.flags |= network_flags::INTERNAL;
+    }
+    if let Some((first, gateway, prefix)) = network.v4.map(parts) {
+        (value.subnet4, value.gateway4) = (v4_of(&address(first)), v4_of(&address(gateway)));
+        value.prefix4 = prefix;
+        value.flags |= network_flags::IPV4;
+    }
+    if let Some((first, gateway, prefix)) = network.v6.map(parts) {
+        (value.subnet6, value.gateway6) = (address(first), address(gateway));
+        value.prefix6 = prefix;
+        value.flags |= network_flags::IPV6;
+    }
     (NetworkKey { vni: vni(id) }, value)
+}
+
+fn parts(subnet: Subnet) -> (IpAddr, IpAddr, u8) {
+    (subnet.net().network(), subnet.gateway(), subnet.net().prefix_len())
 }
 
 pub(crate) fn endpoint(at: (Vni, IpAddr), endpoint: &EndpointEntry) -> (EndpointKey, EndpointValue) {
@@ -70,11 +89,14 @@ pub(crate) fn endpoint(at: (Vni, IpAddr), endpoint: &EndpointEntry) -> (Endpoint
 
 pub(crate) fn local(id: LocalEndpointId, local: &LocalEntry) -> LocalEndpoint {
     LocalEndpoint {
-        address: address(local.address),
+        address6: local.v6.map_or([0; 16], |a| a.octets()),
+        egress6: local.egress6.map_or([0; 16], |a| a.octets()),
+        address4: local.v4.map_or([0; 4], |a| a.octets()),
+        egress4: local.egress4.map_or([0; 4], |a| a.octets()),
         vni: vni(local.vni),
         ifindex: local.ifindex,
         id: id.0,
-        egress: local.egress.map_or([0; 4], |a| a.octets()),
+        flags: if local.served { local_flags::SERVED } else { 0 },
         mac: local.mac.0,
         generation: local.generation.0,
     }
@@ -85,13 +107,32 @@ pub(crate) fn service(frontend: &Frontend) -> ServiceKey {
         Frontend::Vip { vni: id, address: vip } => {
             ServiceKey { vni: vni(id), address: address(vip), ..ServiceKey::default() }
         }
-        Frontend::Published { port, protocol } => ServiceKey {
+        Frontend::Published { on, port, protocol } => ServiceKey {
             vni: PUBLISHED,
-            address: ANY_ADDRESS,
+            address: match on {
+                PublishedOn::AnyV4 => ANY_V4,
+                PublishedOn::AnyV6 => ANY_V6,
+                PublishedOn::Address(one) => address(one),
+            },
             port: port.to_be_bytes(),
             protocol: protocol.number(),
             ..ServiceKey::default()
         },
+    }
+}
+
+/// A service whose table is the region at `base`.
+pub(crate) fn service_value(number: u32, entry: &ServiceEntry, (base, len): (u32, u32)) -> ServiceValue {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    ServiceValue {
+        table_base: base,
+        table_len: len,
+        number,
+        affinity_secs: entry.affinity.map_or(0, |a| a.timeout_secs),
+        target_port: entry.target_port.unwrap_or(0).to_be_bytes(),
+        flags: flag(entry.affinity.is_some(), service_flags::AFFINITY)
+            | flag(entry.direct, service_flags::DIRECT),
+        reserved: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_abi::{
     BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue,
-    NodeConfig, PeerKey, ServiceKey, ServiceValue,
+    NodeConfig, PeerKey, PeerValue, ServiceKey, ServiceValue,
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MapOp {
     SetConfig(NodeConfig),
-    PutPeer(PeerKey),
+    PutPeer(PeerKey, PeerValue),
     PutHostAddress(HostAddressKey),
     PutNetwork(NetworkKey, NetworkValue),
     PutLocalById(LocalEndpoint),
@@ -67,7 +67,7 @@ impl MapOp {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) config: NodeConfig,
-    pub(crate) peers: BTreeSet<PeerKey>,
+    pub(crate) peers: BTreeMap<PeerKey, PeerValue>,
     pub(crate) host_addresses: BTreeSet<HostAddressKey>,
     pub(crate) networks: BTreeMap<NetworkKey, NetworkValue>,
     pub(crate) endpoints: BTreeMap<EndpointKey, EndpointValue>,
@@ -110,7 +110,7 @@ impl Held {
     pub(crate) fn record(&mut self, op: MapOp) {
         match op {
             MapOp::SetConfig(value) => self.config = value,
-            MapOp::PutPeer(key) => drop(self.peers.insert(key)),
+            MapOp::PutPeer(key, value) => drop(self.peers.insert(key, value)),
             MapOp::PutHostAddress(key) => drop(self.host_addresses.insert(key)),
             MapOp::PutNetwork(key, value) => drop(self.networks.insert(key, value)),
             MapOp::PutLocalById(value) => drop(self.local_by_id.insert(value.id, value)),

@@ -23,13 +23,16 @@ mod sys;
 
 pub use datapath::{Applied, DataPath, Options};
 pub use desired::{
-    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings,
-    ServiceEntry,
+    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan,
+    NodeSettings, PeerEntry, PublishedOn, ServiceEntry, ServicePlan, SourceAffinity,
 };
 pub use error::Error;
 pub use features::{Feature, Features, netns_cookie};
 pub use hooks::{HookKind, describe_hook};
-pub use mesh_abi::{Counter, DropReason, EGRESS_POOL, HOST_SERVICE_ADDRESS, VXLAN_OVERHEAD_V4};
+pub use mesh_abi::{
+    Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
+    VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
+};
 pub use object::OBJECT;
 pub use sizes::Sizes;
 pub use stats::{Flows, MapUse, Stats};

@@ -34,7 +34,11 @@ pub(crate) mod names {
     pub(crate) const MAGLEV: &str = "MAGLEV";
     pub(crate) const BACKENDS: &str = "BACKENDS";
     pub(crate) const CHOICES: &str = "CHOICES";
+    pub(crate) const CHOICES_KEPT: &str = "CHOICES_KEPT";
     pub(crate) const REVERSE: &str = "REVERSE";
+    pub(crate) const REVERSE_KEPT: &str = "REVERSE_KEPT";
+    pub(crate) const FRAGMENTS: &str = "FRAGMENTS";
+    pub(crate) const AFFINITY: &str = "AFFINITY";
     pub(crate) const DROPS: &str = "DROPS";
     pub(crate) const COUNTERS: &str = "COUNTERS";
     pub(crate) const SOCKETS: &str = "SOCKETS";
@@ -107,7 +111,7 @@ impl Maps {
         let size = self.sizes.get(MAGLEV).copied().unwrap_or(0);
         let mut held = Held::new(size);
         held.config = self.config.get(&0, 0).map_err(|e| failed("read", CONFIG, e))?;
-        held.peers = entries(PEERS, &self.peers)?.into_keys().collect();
+        held.peers = entries(PEERS, &self.peers)?;
         held.host_addresses = entries(HOST_ADDRESSES, &self.host_addresses)?.into_keys().collect();
         held.networks = entries(NETWORKS, &self.networks)?;
         held.endpoints = entries(ENDPOINTS, &self.endpoints)?;
@@ -160,7 +164,7 @@ impl Maps {
     pub(crate) fn write(&mut self, op: &MapOp) -> Result<(), Error> {
         match op {
             MapOp::SetConfig(value) => self.config.set(0, value, 0).map_err(|e| failed("write", CONFIG, e)),
-            MapOp::PutPeer(key) => put(PEERS, &mut self.peers, *key, PeerValue::default()),
+            MapOp::PutPeer(key, value) => put(PEERS, &mut self.peers, *key, *value),
             MapOp::PutHostAddress(key) => put(HOST_ADDRESSES, &mut self.host_addresses, *key, 1),
             MapOp::PutNetwork(key, value) => put(NETWORKS, &mut self.networks, *key, *value),
             MapOp::PutLocalById(value) => put(LOCAL_BY_ID, &mut self.local_by_id, value.id, *value),

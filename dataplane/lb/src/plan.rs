@@ -40,22 +40,25 @@ fn identity(b: &BackendValue) -> Identity {
 pub(crate) fn plan(held: &Held, desired: &Desired, room: &Capacities) -> Result<Vec<MapOp>, Error> {
     let mut before = Vec::new();
     let mut after = Vec::new();
-    let config = encode::config(&desired.config);
+    let config = encode::config(desired);
     if config != held.config {
         before.push(MapOp::SetConfig(config));
     }
-    let peers: BTreeSet<_> = desired.peers.iter().map(|p| encode::peer(*p)).collect();
+    let peers = desired.peers.iter().map(|(vtep, p)| encode::peer(*vtep, p)).collect();
     let hosts: BTreeSet<_> = desired.host_addresses.iter().map(|a| encode::host_address(*a)).collect();
-    let networks = desired.networks.iter().map(|(vni, n)| encode::network(*vni, n)).collect();
-    let endpoints = desired.endpoints.iter().map(|(at, e)| encode::endpoint(*at, e)).collect();
+    let networks = desired.networks.iter().map(|(vni, n)| encode::network(*vni, &n.entry)).collect();
+    let endpoints = desired.networks.iter().flat_map(|(vni, network)| {
+        network.endpoints.iter().map(|(address, e)| encode::endpoint((*vni, *address), e))
+    });
+    let endpoints = endpoints.collect();
     let local = desired.local.iter().map(|(id, l)| encode::local(*id, l));
     let by_id: BTreeMap<_, _> = local.clone().map(|l| (l.id, l)).collect();
     let by_ifindex: BTreeMap<_, _> = local.map(|l| (l.ifindex, l)).collect();
 
-    difference_of_sets("PEERS", room.peers, &held.peers, &peers)?.into_ops(
+    difference("PEERS", room.peers, &held.peers, &peers)?.into_ops(
         &mut before,
         &mut after,
-        MapOp::PutPeer,
+        |(k, v)| MapOp::PutPeer(k, v),
         MapOp::DeletePeer,
     );
     difference_of_sets("HOST_ADDRESSES", room.host_addresses, &held.host_addresses, &hosts)?.into_ops(
@@ -164,7 +167,8 @@ fn number_backends(held: &Held, desired: &Desired) -> (BTreeMap<u32, BackendValu
     let mut ids: BTreeMap<Identity, u32> = held.backends.iter().map(|(id, b)| (identity(b), *id)).collect();
     let mut wanted: BTreeMap<u32, BackendValue> = BTreeMap::new();
     let mut next = held.next_backend.max(1);
-    for backend in desired.services.values().flat_map(|s| &s.backends) {
+    let entries = desired.services.values().flat_map(|s| s.frontends.values());
+    for backend in entries.flat_map(|s| &s.backends) {
         let value = encode::backend(backend);
         let id = *ids.entry(identity(&value)).or_insert_with(|| {
             while held.backends.contains_key(&next) || wanted.contains_key(&next) {
@@ -194,12 +198,12 @@ impl Tables<'_> {
     /// Plans every service, and returns what `SERVICES` is to hold.
     fn plan(mut self, desired: &Desired) -> Result<BTreeMap<ServiceKey, ServiceValue>, Error> {
         let mut services = BTreeMap::new();
-        for (frontend, entry) in &desired.services {
+        let frontends =
+            desired.services.values().flat_map(|s| s.frontends.iter().map(|(f, e)| (s.number, f, e)));
+        for (number, frontend, entry) in frontends {
             let key = encode::service(frontend);
             let before = self.held.services.get(&key);
-            let (table_base, table_len) = self.table(entry, before)?;
-            let target_port = entry.target_port.unwrap_or(0).to_be_bytes();
-            let value = ServiceValue { table_base, table_len, target_port, reserved: [0; 2] };
+            let value = encode::service_value(number, entry, self.table(entry, before)?);
             if before != Some(&value) {
                 self.ops.push(MapOp::PutService(key, value));
                 self.point(before, &value);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use aya::maps::{MapError, MapInfo};
 use mesh_abi::{
-    BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, HostAddressKey,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey,
     LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
     ServiceValue, SocketKey, SocketValue,
 };
@@ -31,8 +31,13 @@ pub struct Sizes {
     pub table_slots: u32,
     /// Endpoints behind services.
     pub backends: u32,
-    /// Flows that were given a backend, and as many whose replies are translated. The longest unused make room.
+    /// New flows that were given a backend, and as many whose replies are translated; the longest unused make room. And
+    /// as many established ones of each kind, which only time or their end removes.
     pub flows: u32,
+    /// Fragmented packets that are on their way at one time. The longest unused make room.
+    pub fragments: u32,
+    /// Clients whose task is remembered for source affinity. The longest unused make room.
+    pub clients: u32,
     /// Sockets of the node that speak to published ports.
     pub host_sockets: u32,
 }
@@ -49,6 +54,8 @@ impl Default for Sizes {
             table_slots: 1 << 20,
             backends: 65_536,
             flows: 131_072,
+            fragments: 8192,
+            clients: 65_536,
             host_sockets: 16_384,
         }
     }
@@ -84,7 +91,11 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<u32, u32>(MAGLEV, sizes.table_slots),
         spec::<u32, BackendValue>(BACKENDS, sizes.backends),
         spec::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
+        spec::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),
         spec::<FlowKey, ReverseValue>(REVERSE, sizes.flows),
+        spec::<FlowKey, ReverseValue>(REVERSE_KEPT, sizes.flows),
+        spec::<FragmentKey, FragmentValue>(FRAGMENTS, sizes.fragments),
+        spec::<AffinityKey, AffinityValue>(AFFINITY, sizes.clients),
         spec::<SocketKey, SocketValue>(SOCKETS, sizes.host_sockets),
         fixed::<u64>(DROPS, DropReason::COUNT),
         fixed::<u64>(COUNTERS, Counter::COUNT),

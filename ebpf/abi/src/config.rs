@@ -6,6 +6,12 @@ use crate::Address;
 pub mod node_flags {
     /// Send and receive by the fast path: outer headers written and stripped by the programs themselves.
     pub const FAST_PATH: u32 = 1;
+    /// Some published port is open on one address only: look for it before the one that is open on all.
+    pub const ADDRESSED_PORTS: u32 = 2;
+    /// The VTEP is an IPv6 address.
+    pub const UNDERLAY_V6: u32 = 4;
+    /// Peers are reached by different interfaces: [`super::PeerValue::ifindex`] tells by which.
+    pub const MANY_UPLINKS: u32 = 8;
 }
 
 /// `CONFIG[0]`: what every program must know of its node. All zero means: not configured, pass everything.
@@ -48,8 +54,8 @@ pub struct PeerKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerValue {
-    /// Zero; room for later.
-    pub reserved: u32,
+    /// Interface by which the peer is reached; 0 for [`NodeConfig::uplink_ifindex`].
+    pub ifindex: u32,
 }
 
 /// Key of `HOST_ADDRESSES`: an address of the node itself; a published port is open on each. Its value is a `u32` of 1.

@@ -44,9 +44,9 @@ indexed! {
         Internal = "internal-network",
         /// Larger than the underlay carries.
         TooBig = "too-big",
-        /// A protocol that the data path does not carry (IPv6 and non-IP in this version).
+        /// A protocol that the data path does not carry.
         Unsupported = "unsupported-protocol",
-        /// A fragment that cannot be matched to its flow.
+        /// A fragment whose first part has not been seen.
         Fragment = "fragment",
         /// A return packet that answers nothing this node sent.
         UnexpectedReturn = "unexpected-return",
@@ -84,5 +84,15 @@ indexed! {
         ArpAnswered = "arp-answered",
         /// New flows given a backend.
         NewFlow = "new-flow",
+        /// Neighbour solicitations answered.
+        NeighbourAnswered = "neighbour-answered",
+        /// Senders told that a packet is larger than the underlay carries.
+        TooBigAnswered = "too-big-answered",
+        /// ICMP errors that followed the flow they are about.
+        FlowError = "flow-error",
+        /// TCP connections reset because their task is gone.
+        Reset = "reset",
+        /// Forwarded by the XDP program.
+        Xdp = "xdp",
     }
 }

@@ -17,20 +17,26 @@ mod socket;
 #[cfg(feature = "user")]
 mod user;
 
-pub use address::{ANY_ADDRESS, Address, v4_mapped, v4_of};
+pub use address::{ANY_V4, ANY_V6, Address, is_v4, v4_mapped, v4_of};
 pub use config::{HostAddressKey, NodeConfig, PeerKey, PeerValue, node_flags};
 pub use counter::{Counter, DropReason};
-pub use endpoint::{EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, network_flags};
-pub use flow::{ChoiceValue, FlowKey, ReturnPath, ReverseValue};
+pub use endpoint::{
+    EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, local_flags, network_flags,
+};
+pub use flow::{
+    AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue, flow_state,
+};
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
-pub use service::{BackendValue, ServiceKey, ServiceValue, backend_flags};
+pub use service::{BackendValue, ServiceKey, ServiceValue, backend_flags, service_flags};
 pub use socket::{SocketKey, SocketValue};
 
 /// Version of the maps' layout; part of the path under which they are pinned.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Bytes that VXLAN over IPv4 adds: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const VXLAN_OVERHEAD_V4: u32 = 50;
+/// Bytes that VXLAN over IPv6 adds: outer IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
+pub const VXLAN_OVERHEAD_V6: u32 = 70;
 
 /// VNI of packets to published ports and VIPs on their way to the chosen task's node, the original packet untouched.
 pub const INGRESS_VNI: [u8; 4] = [0, 0, 0, 1];
@@ -43,5 +49,9 @@ pub const PUBLISHED: [u8; 4] = [0; 4];
 /// Address that the cgroup programs give to `localhost:PORT` and own-address:PORT connections of the node; routed over
 /// the host link, where they are balanced like packets from outside.
 pub const HOST_SERVICE_ADDRESS: [u8; 4] = [169, 254, 63, 1];
+/// The same for IPv6: a unique local address (RFC 4193) that no packet on a wire has.
+pub const HOST_SERVICE_ADDRESS6: Address = [0xfd, 0x6d, 0x65, 0x73, 0x68, 0x63, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// First address and prefix length of the node-local addresses that stand for sandboxes on their way out.
 pub const EGRESS_POOL: ([u8; 4], u8) = ([169, 254, 64, 0], 18);
+/// The same for IPv6; the endpoint's id is in the last four bytes, the others are as they are here.
+pub const EGRESS_POOL6: (Address, u8) = ([0xfd, 0x6d, 0x65, 0x73, 0x68, 0x64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 96);

@@ -13,6 +13,8 @@ pub enum SteeringKind {
     Vip = 1,
     /// A published port, from a socket of the sending node.
     Host = 2,
+    /// A published port, from outside; the reply leaves by the task's own node.
+    Direct = 3,
 }
 
 /// The choice of the sending node, carried in the inner Ethernet addresses of the ingress and return VNIs.
@@ -54,6 +56,7 @@ impl Steering {
             0 => SteeringKind::Published,
             1 => SteeringKind::Vip,
             2 => SteeringKind::Host,
+            3 => SteeringKind::Direct,
             _ => return None,
         };
         Some(Self {

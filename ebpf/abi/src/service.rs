@@ -3,13 +3,13 @@
 use crate::Address;
 
 /// Key of `SERVICES`: a VIP on a network (`port` and `protocol` 0: every port), or a published port (`vni`
-/// [`crate::PUBLISHED`], `address` [`crate::ANY_ADDRESS`] for every address of the node).
+/// [`crate::PUBLISHED`], `address` [`crate::ANY_V4`] or [`crate::ANY_V6`] for every address of the node).
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// The network of a VIP, or zero.
     pub vni: [u8; 4],
-    /// The VIP, or zero.
+    /// The VIP, or the node's address.
     pub address: Address,
     /// The published port, network order, or zero.
     pub port: [u8; 2],
@@ -17,6 +17,14 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Zero.
     pub reserved: u8,
+}
+
+/// Bits of [`ServiceValue::flags`].
+pub mod service_flags {
+    /// All flows of one client address go to the same backend.
+    pub const AFFINITY: u8 = 1;
+    /// Replies leave by the task's own node.
+    pub const DIRECT: u8 = 2;
 }
 
 /// Value of `SERVICES`: a region of the `MAGLEV` array, whose elements are backend ids.
@@ -27,10 +35,16 @@ pub struct ServiceValue {
     pub table_base: u32,
     /// Length of the region, a prime; 0 when the service has no endpoint.
     pub table_len: u32,
+    /// The service's number, the same for all its addresses and ports.
+    pub number: u32,
+    /// With [`service_flags::AFFINITY`]: seconds for which a client's backend is remembered; 0: only the hash decides.
+    pub affinity_secs: u32,
     /// Port that the tasks listen on, network order; zero leaves the port as it is.
     pub target_port: [u8; 2],
+    /// Bits of [`service_flags`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 /// Bits of [`BackendValue::flags`].

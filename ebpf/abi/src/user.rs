@@ -25,6 +25,10 @@ plain_old_data!(
     FlowKey,
     ChoiceValue,
     ReverseValue,
+    FragmentKey,
+    FragmentValue,
+    AffinityKey,
+    AffinityValue,
     SocketKey,
     SocketValue,
 );

@@ -9,23 +9,27 @@ fn no_struct_has_padding() {
     assert_eq!(size_of::<PeerValue>(), 4);
     assert_eq!(size_of::<HostAddressKey>(), 16);
     assert_eq!(size_of::<NetworkKey>(), 4);
-    assert_eq!(size_of::<NetworkValue>(), 16 + 16 + 1 + 1 + 2);
+    assert_eq!(size_of::<NetworkValue>(), 16 + 16 + 4 + 4 + 1 + 1 + 1 + 1);
     assert_eq!(size_of::<EndpointKey>(), 4 + 16);
     assert_eq!(size_of::<EndpointValue>(), 16 + 4 + 6 + 2);
-    assert_eq!(size_of::<LocalEndpoint>(), 16 + 4 + 4 + 4 + 4 + 6 + 2);
+    assert_eq!(size_of::<LocalEndpoint>(), 16 + 16 + 6 * 4 + 6 + 2);
     assert_eq!(size_of::<ServiceKey>(), 4 + 16 + 2 + 1 + 1);
-    assert_eq!(size_of::<ServiceValue>(), 4 + 4 + 2 + 2);
+    assert_eq!(size_of::<ServiceValue>(), 4 + 4 + 4 + 4 + 2 + 1 + 1);
     assert_eq!(size_of::<BackendValue>(), 16 + 16 + 4 + 4 + 4 + 4 + 2 + 2);
     assert_eq!(size_of::<FlowKey>(), 16 + 16 + 4 + 2 + 2 + 1 + 3);
-    assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4);
-    assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 1 + 3);
+    assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4 + 4 + 1 + 3);
+    assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 4 + 1 + 1 + 6);
+    assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4 + 1 + 3);
+    assert_eq!(size_of::<FragmentValue>(), 2 + 2);
+    assert_eq!(size_of::<AffinityKey>(), 16 + 4);
+    assert_eq!(size_of::<AffinityValue>(), 8 + 4 + 4);
     assert_eq!(size_of::<SocketKey>(), 8 + 2 + 6);
     assert_eq!(size_of::<SocketValue>(), 16);
 }
 
 #[test]
 fn steering_round_trips() {
-    for kind in [SteeringKind::Published, SteeringKind::Vip, SteeringKind::Host] {
+    for kind in [SteeringKind::Published, SteeringKind::Vip, SteeringKind::Host, SteeringKind::Direct] {
         let steering = Steering { endpoint: 0xdead_beef, generation: 0x1234, kind };
         assert_eq!(Steering::decode(&steering.encode()), Some(steering));
         assert_eq!(steering.encode()[0] & 0x03, 0x02, "locally administered unicast");
@@ -41,4 +45,10 @@ fn every_reason_has_its_own_name_and_index() {
     for (index, reason) in DropReason::ALL.iter().enumerate() {
         assert_eq!(*reason as usize, index);
     }
+}
+
+#[test]
+fn families_are_told_apart() {
+    assert!(is_v4(&v4_mapped([10, 0, 0, 1])) && is_v4(&ANY_V4));
+    assert!(!is_v4(&ANY_V6) && !is_v4(&HOST_SERVICE_ADDRESS6) && !is_v4(&EGRESS_POOL6.0));
 }

@@ -1,6 +1,6 @@
 //! ARP (RFC 826) answered from the tables: the packet is turned round in place.
 
-use mesh_abi::{Counter, DropReason, GATEWAY_MAC, LocalEndpoint, v4_of};
+use mesh_abi::{Counter, DropReason, GATEWAY_MAC, LocalEndpoint};
 
 use crate::{
     deliver,
@@ -24,7 +24,7 @@ pub fn answer(skb: Skb, task: &LocalEndpoint) -> Outcome {
     if arp.types != TYPES {
         return Err(DropReason::Malformed);
     }
-    let own = v4_of(&task.address);
+    let own = task.address4;
     if arp.sender_mac != task.mac || (arp.sender != own && arp.sender != [0; 4]) {
         return Err(DropReason::SpoofedSource);
     }
@@ -56,6 +56,6 @@ fn owner(vni: [u8; 4], target: [u8; 4]) -> Option<[u8; 6]> {
     }
     // SAFETY: values of a map without preallocation stay as they were until the program ends.
     let network = unsafe { NETWORKS.get(key::network(vni)) };
-    let gateway = network.is_some_and(|n| v4_of(&n.gateway) == target);
+    let gateway = network.is_some_and(|n| n.gateway4 == target);
     if gateway || deliver::vip(vni, target).is_some() { Some(GATEWAY_MAC) } else { None }
 }

@@ -32,7 +32,7 @@ pub fn choose(
     }
     match from_table(key, service) {
         Some((id, backend)) => {
-            let choice = ChoiceValue { last_seen: now, backend: id, client };
+            let choice = ChoiceValue { last_seen: now, backend: id, client, ifindex: 0, state: 0, reserved: [0; 3] };
             // A choice that cannot be kept is made again, alike, for the next packet.
             let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
             count(Counter::NewFlow);

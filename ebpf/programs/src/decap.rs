@@ -119,6 +119,7 @@ fn steered(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Out
             (ReturnPath::Network, [0; 2])
         }
         SteeringKind::Published => (ReturnPath::Tunnel, target_port(packet)?),
+        SteeringKind::Direct => (ReturnPath::Uplink, target_port(packet)?),
         SteeringKind::Host => (ReturnPath::TunnelHost, target_port(packet)?),
     };
     strip(skb, arrival, packet)?;
@@ -142,7 +143,7 @@ fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet,
         SteeringKind::Published => is_own(source),
         SteeringKind::Host if task::is_egress(packet.tuple.destination) => is_own(source),
         SteeringKind::Host => source == HOST_SERVICE_ADDRESS,
-        SteeringKind::Vip => false,
+        SteeringKind::Vip | SteeringKind::Direct => false,
     };
     if !own || CHOICES.get_ptr(key::asked(packet)).is_none() {
         return Err(DropReason::UnexpectedReturn);

@@ -2,7 +2,7 @@
 
 use mesh_abi::{
     Address, BackendValue, Counter, DropReason, EndpointValue, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, v4_of,
+    NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind,
 };
 
 use crate::{
@@ -85,7 +85,7 @@ pub fn local(id: u32, generation: u16) -> Result<&'static LocalEndpoint, DropRea
 #[inline(always)]
 pub fn land(skb: Skb, packet: &mut Packet, local: &LocalEndpoint, origin: &Origin) -> Outcome {
     let client = packet.tuple;
-    let address = v4_of(&local.address);
+    let address = local.address4;
     let mut new = Tuple { destination: address, ..client };
     if client.source == address && matches!(origin.path, ReturnPath::Network) {
         // The task was given itself: its own address as the source would never leave its stack.
@@ -102,8 +102,10 @@ pub fn land(skb: Skb, packet: &mut Packet, local: &LocalEndpoint, origin: &Origi
         vtep: origin.vtep,
         source_port: client.destination_port,
         destination_port: client.source_port,
+        ifindex: 0,
         path: origin.path as u8,
-        reserved: [0; 3],
+        state: 0,
+        reserved: [0; 6],
     };
     new.source_port = reverse::remember(&mut reply, &mut value)?;
     translate(skb, packet, &new)?;
@@ -136,5 +138,5 @@ pub fn published(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
 fn gateway(vni: [u8; 4]) -> Result<[u8; 4], DropReason> {
     // SAFETY: see `endpoint`.
     let network = unsafe { NETWORKS.get(key::network(vni)) }.ok_or(DropReason::UnknownVni)?;
-    Ok(v4_of(&network.gateway))
+    Ok(network.gateway4)
 }

@@ -67,11 +67,11 @@ pub fn vip(vni: [u8; 4], address: [u8; 4]) -> ServiceKey {
     ServiceKey { vni, address: mapped(address), port: [0; 2], protocol: 0, reserved: 0 }
 }
 
-/// A published port, at any address.
+/// A published port, at any IPv4 address.
 #[inline(always)]
 pub fn published(port: [u8; 2], protocol: u8) -> ServiceKey {
-    let z = zero();
-    ServiceKey { vni: z.to_ne_bytes(), address: bytes([z, z, z, z]), port, protocol, reserved: 0 }
+    let any = zero().to_ne_bytes();
+    ServiceKey { vni: any, address: mapped(any), port, protocol, reserved: 0 }
 }
 
 /// The flow that a packet belongs to as it looks now.
@@ -106,7 +106,7 @@ pub fn asked(packet: &Packet) -> FlowKey {
 #[inline(always)]
 pub fn reply(task: &LocalEndpoint, port: [u8; 2], client: ([u8; 4], [u8; 2]), protocol: u8) -> FlowKey {
     FlowKey {
-        source: task.address,
+        source: mapped(task.address4),
         destination: mapped(client.0),
         scope: task.vni,
         source_port: port,

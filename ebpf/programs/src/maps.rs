@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mesh_abi::{
-    BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, HostAddressKey,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey,
     LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
     ServiceValue, SocketKey, SocketValue,
 };
@@ -56,9 +56,27 @@ pub static BACKENDS: HashMap<u32, BackendValue> = HashMap::with_max_entries(6553
 #[map]
 pub static CHOICES: LruHashMap<FlowKey, ChoiceValue> = LruHashMap::with_max_entries(131_072, 0);
 
+/// The same for established flows.
+#[map]
+pub static CHOICES_KEPT: HashMap<FlowKey, ChoiceValue> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
 /// How replies are translated back, on the task's node.
 #[map]
 pub static REVERSE: LruHashMap<FlowKey, ReverseValue> = LruHashMap::with_max_entries(131_072, 0);
+
+/// The same for established flows.
+#[map]
+pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Ports of fragmented packets.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
+
+/// The backends that clients of services with source affinity were given.
+#[map]
+pub static AFFINITY: LruHashMap<AffinityKey, AffinityValue> = LruHashMap::with_max_entries(65_536, 0);
 
 /// Dropped packets by reason.
 #[map]

@@ -2,7 +2,7 @@
 
 use mesh_abi::{
     Counter, DropReason, EGRESS_POOL, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI,
-    ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, network_flags, v4_of,
+    ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, local_flags, network_flags, v4_of,
 };
 
 use crate::{
@@ -37,10 +37,11 @@ pub fn sent(skb: Skb) -> Outcome {
         _ => return Err(DropReason::Unsupported),
     }
     let mut packet = Packet::read(skb, ETHERNET)?;
-    if packet.tuple.source != v4_of(&task.address) {
+    if packet.tuple.source != task.address4 {
         return Err(DropReason::SpoofedSource);
     }
-    if !packet.fragment
+    if task.flags & local_flags::SERVED != 0
+        && !packet.fragment
         && let Some(back) = reverse::find(&key::flow(&packet, task.vni))
     {
         return reply(skb, node, task, &mut packet, back);
@@ -134,10 +135,10 @@ pub fn to_node(skb: Skb, node: &NodeConfig, packet: &mut Packet) -> Outcome {
     let choice = CHOICES.get_ptr(key::asked(packet)).ok_or(DropReason::UnexpectedReturn)?;
     // SAFETY: a map value, valid until the program ends; see `sent` for the other map.
     let task = unsafe { LOCAL_BY_ID.get((*choice).client) }.ok_or(DropReason::StaleEndpoint)?;
-    if task.egress != packet.tuple.destination {
+    if task.egress4 != packet.tuple.destination {
         return Err(DropReason::StaleEndpoint);
     }
-    let new = Tuple { destination: v4_of(&task.address), ..packet.tuple };
+    let new = Tuple { destination: task.address4, ..packet.tuple };
     translate(skb, packet, &new)?;
     deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
 }
@@ -146,7 +147,7 @@ pub fn to_node(skb: Skb, node: &NodeConfig, packet: &mut Packet) -> Outcome {
 #[inline(always)]
 pub fn is_egress(address: [u8; 4]) -> bool {
     let (first, prefix_len) = EGRESS_POOL;
-    in_subnet(address, first, prefix_len + 96)
+    in_subnet(address, first, prefix_len)
 }
 
 /// What becomes of a packet to the outside.
@@ -162,20 +163,20 @@ fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Result<Outwa
     // SAFETY: see `sent`.
     let network = unsafe { NETWORKS.get(key::network(task.vni)) }.ok_or(DropReason::UnknownVni)?;
     let to = packet.tuple.destination;
-    if to == v4_of(&network.gateway) {
+    if to == network.gateway4 {
         return echo::answer(skb, task, packet).map(Outwards::Done);
     }
-    if in_subnet(to, v4_of(&network.subnet), network.prefix_len) {
+    if in_subnet(to, network.subnet4, network.prefix4) {
         return Err(DropReason::NoEndpoint);
     }
     // Multicast and the limited broadcast stay within a network, and this version does not carry them.
     if to[0] >= 224 {
         return Err(DropReason::Unsupported);
     }
-    if network.flags & network_flags::INTERNAL != 0 || task.egress == [0; 4] {
+    if network.flags & network_flags::INTERNAL != 0 || task.egress4 == [0; 4] {
         return Err(DropReason::Internal);
     }
-    let new = Tuple { source: task.egress, ..packet.tuple };
+    let new = Tuple { source: task.egress4, ..packet.tuple };
     translate(skb, packet, &new)?;
     if packet.has_ports()
         && let Some(service) = ingress::own_port(packet)
@@ -187,10 +188,10 @@ fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Result<Outwa
     Ok(Outwards::Done(Verdict::Pass))
 }
 
-/// Whether an IPv4 address is in a subnet whose prefix length counts mapped bits.
+/// Whether an IPv4 address is in a subnet.
 #[inline(always)]
 fn in_subnet(address: [u8; 4], subnet: [u8; 4], prefix_len: u8) -> bool {
-    let host_bits = 128 - u32::from(prefix_len);
+    let host_bits = 32 - u32::from(prefix_len);
     if host_bits >= 32 {
         return true;
     }
@@ -214,10 +215,10 @@ pub fn received(skb: Skb) -> Outcome {
         return Ok(Verdict::Consume);
     }
     let mut packet = Packet::read(skb, ETHERNET)?;
-    if task.egress == [0; 4] || packet.tuple.destination != task.egress {
+    if task.egress4 == [0; 4] || packet.tuple.destination != task.egress4 {
         return Ok(Verdict::Consume);
     }
-    let new = Tuple { destination: v4_of(&task.address), ..packet.tuple };
+    let new = Tuple { destination: task.address4, ..packet.tuple };
     translate(skb, &mut packet, &new)?;
     skb.store(0, &Macs { to: task.mac, from: GATEWAY_MAC })?;
     Ok(Verdict::Pass)
