@@ -3,8 +3,9 @@
 use std::{fmt::Display, net::IpAddr, str::FromStr};
 
 use mesh_types::{
-    Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, LocalEndpointId, Mac, Name,
-    Network, Node, PortConfig, Protocol, PublishMode, Role, Service, ServiceNetwork, Subnet, Vni,
+    Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, InterfaceName,
+    LocalEndpointId, MAX_WEIGHT, Mac, Name, Network, Node, PortConfig, Protocol, PublishAt, PublishMode,
+    ReturnMode, Role, Service, ServiceNetwork, Subnet, Vni,
 };
 use thiserror::Error;
 
@@ -58,6 +59,12 @@ fn port_number(field: &'static str, value: u32) -> Result<u16, Invalid> {
         .map_err(|_| Invalid::new(field, format!("{value} is not a port number of 1 to 65535")))
 }
 
+/// Reads an endpoint's weight from a message's field.
+pub fn weight(field: &'static str, value: u32) -> Result<u16, Invalid> {
+    let weight = u16::try_from(value).ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
+    weight.ok_or_else(|| Invalid::new(field, format!("{value} is not a weight of 1 to {MAX_WEIGHT}")))
+}
+
 macro_rules! enums {
     ($($wire:ident <=> $ty:ident, $field:literal { $($variant:ident),* })*) => {$(
         impl From<$ty> for v1::$wire {
@@ -81,7 +88,9 @@ macro_rules! enums {
 enums! {
     Role <=> Role, "role" { Worker, Manager }
     Availability <=> Availability, "availability" { Active, Pause, Drain }
-    Protocol <=> Protocol, "protocol" { Tcp, Udp }
+    Protocol <=> Protocol, "protocol" { Tcp, Udp, Sctp }
+    PublishMode <=> PublishMode, "port.mode" { Ingress, Host }
+    ReturnMode <=> ReturnMode, "port.return_mode" { Tunnel, Direct }
     EndpointMode <=> EndpointMode, "endpoint_mode" { Vip, Dnsrr }
     EndpointState <=> EndpointState, "state" { Ready, Draining }
 }
@@ -179,6 +188,13 @@ impl From<PortConfig> for v1::Port {
             published: port.published.into(),
             target: port.target.into(),
             protocol: v1::Protocol::from(port.protocol).into(),
+            mode: v1::PublishMode::from(port.mode).into(),
+            at: match port.at {
+                PublishAt::Any => None,
+                PublishAt::Address(address) => Some(v1::port::At::Address(address.to_string())),
+                PublishAt::Interface(name) => Some(v1::port::At::Interface(name.to_string())),
+            },
+            return_mode: v1::ReturnMode::from(port.return_mode).into(),
         }
     }
 }
@@ -194,7 +210,22 @@ impl TryFrom<v1::Port> for PortConfig {
             published: port_number("port.published", port.published)?,
             target,
             protocol: port.protocol().try_into()?,
-            mode: PublishMode::Ingress,
+            mode: match port.mode() {
+                v1::PublishMode::Unspecified => PublishMode::default(),
+                given => given.try_into()?,
+            },
+            return_mode: match port.return_mode() {
+                v1::ReturnMode::Unspecified => ReturnMode::default(),
+                given => given.try_into()?,
+            },
+            at: match &port.at {
+                None => PublishAt::Any,
+                Some(v1::port::At::Address(text)) => PublishAt::address(address("port.address", text)?)
+                    .map_err(|e| Invalid::new("port.address", e))?,
+                Some(v1::port::At::Interface(text)) => PublishAt::Interface(
+                    InterfaceName::new(text).map_err(|e| Invalid::new("port.interface", e))?,
+                ),
+            },
         })
     }
 }
@@ -214,6 +245,9 @@ impl From<&Service> for v1::Service {
             ports: service.ports.iter().map(|&p| p.into()).collect(),
             labels: service.labels.clone(),
             created_at: service.created_at,
+            affinity: service.affinity.map(|a| v1::Affinity { timeout_secs: a.timeout_secs }),
+            prefer_local: service.prefer_local,
+            drain_timeout_secs: service.drain_timeout_secs,
         }
     }
 }
@@ -235,6 +269,9 @@ impl TryFrom<v1::Service> for Service {
             networks: service.networks.into_iter().map(network).collect::<Result<_, Invalid>>()?,
             endpoint_mode,
             ports: service.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            affinity: service.affinity.map(|a| Affinity { timeout_secs: a.timeout_secs }),
+            prefer_local: service.prefer_local,
+            drain_timeout_secs: service.drain_timeout_secs,
             labels: service.labels,
             created_at: service.created_at,
         })
@@ -286,6 +323,7 @@ impl From<&Endpoint> for v1::Endpoint {
             generation: endpoint.generation.0.into(),
             aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
             state: v1::EndpointState::from(endpoint.state).into(),
+            weight: endpoint.weight.into(),
         }
     }
 }
@@ -311,6 +349,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             generation: Generation(generation),
             aliases: names("aliases", endpoint.aliases)?,
             state,
+            weight: weight("weight", endpoint.weight)?,
         })
     }
 }

@@ -58,5 +58,5 @@ fn new_port(now: &[v1::Port], before: &[v1::Port], asked: PortConfig) -> v1::Por
         same && (asked.published == 0 || port.published == asked.published)
     };
     let new = now.iter().filter(fits).find(|port| !before.contains(port));
-    *new.or_else(|| now.iter().rfind(fits)).unwrap_or(&asked)
+    new.or_else(|| now.iter().rfind(fits)).unwrap_or(&asked).clone()
 }

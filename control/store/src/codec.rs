@@ -4,8 +4,8 @@ use thiserror::Error;
 
 use crate::State;
 
-/// The format written; raised when a field changes, with a reader for the one before.
-const FORMAT: u8 = 1;
+/// The format written and read; raised when a field changes. Once there are releases, the one before is read too.
+const FORMAT: u8 = 2;
 /// Bytes of the checksum: the start of the body's BLAKE3 hash, against corruption, not against forgery.
 const CHECKSUM: usize = 8;
 
@@ -16,10 +16,17 @@ pub enum DecodeError {
     #[error("the state is cut short: it has {0} bytes")]
     Short(usize),
     /// Written by a later version of meshd.
-    #[error(
-        "the state has format {found}, this meshd reads up to {FORMAT}; use the newer meshd that wrote it"
-    )]
+    #[error("the state has format {found}, this meshd reads {FORMAT}; use the newer meshd that wrote it")]
     Newer {
+        /// The format found.
+        found: u8,
+    },
+    /// Written by an earlier version of meshd, before the first release.
+    #[error(
+        "the state has format {found}, of a meshd before the first release; this one reads {FORMAT}: make the cluster \
+         anew"
+    )]
+    Older {
         /// The format found.
         found: u8,
     },
@@ -52,6 +59,9 @@ impl State {
         let (&format, rest) = bytes.split_first().ok_or(short.clone())?;
         if format > FORMAT {
             return Err(DecodeError::Newer { found: format });
+        }
+        if (1..FORMAT).contains(&format) {
+            return Err(DecodeError::Older { found: format });
         }
         let (sum, body) = rest.split_at_checked(CHECKSUM).ok_or(short)?;
         if format != FORMAT || checksum(body) != sum {

@@ -10,6 +10,9 @@ use crate::{LocalEndpointId, Mac, Name, NetworkId, NodeId, ServiceId, TaskId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u16);
 
+/// The largest weight of an endpoint; the smallest is 1.
+pub const MAX_WEIGHT: u16 = 100;
+
 /// Whether an endpoint takes new flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum EndpointState {
@@ -45,4 +48,6 @@ pub struct Endpoint {
     pub aliases: Vec<Name>,
     /// Whether it takes new flows.
     pub state: EndpointState,
+    /// Its share of its service's new flows, in relation to the other tasks' weights: 1 to [`MAX_WEIGHT`].
+    pub weight: u16,
 }

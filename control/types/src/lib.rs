@@ -4,8 +4,10 @@
 //! The words are Docker Swarm's and Linux's; `docs/ARCHITECTURE.md` has the one list of them.
 
 mod cluster;
+mod duration;
 mod endpoint;
 mod id;
+mod interface;
 mod name;
 mod net;
 mod network;
@@ -14,14 +16,16 @@ mod port;
 mod service;
 
 pub use cluster::{ClusterView, Lookup, LookupError};
-pub use endpoint::{Endpoint, EndpointState, Generation};
+pub use duration::{SecondsError, format_seconds, parse_seconds};
+pub use endpoint::{Endpoint, EndpointState, Generation, MAX_WEIGHT};
 pub use id::{ClusterId, IdError, LocalEndpointId, NetworkId, NodeId, ServiceId, TaskId};
+pub use interface::{InterfaceName, InterfaceNameError};
 pub use name::{Name, NameError};
 pub use net::{Mac, MacError, Vni, VniError};
 pub use network::{DEFAULT_POOL, INGRESS_NETWORK, Network, Subnet, SubnetError};
 pub use node::{Availability, Node, Role};
-pub use port::{PortConfig, PortError, Protocol, PublishMode};
-pub use service::{EndpointMode, Service, ServiceNetwork};
+pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
+pub use service::{Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, Service, ServiceNetwork};
 
 /// UDP port of VXLAN (RFC 7348) between nodes.
 pub const VXLAN_PORT: u16 = 4789;

@@ -107,7 +107,7 @@ pub struct Network {
     pub name: Name,
     /// What separates its packets from those of other networks.
     pub vni: Vni,
-    /// One or more subnets; at most one per family in this version.
+    /// At most one subnet per family, and at least one.
     pub subnets: Vec<Subnet>,
     /// Free-standing tasks (of no service) may join.
     pub attachable: bool,

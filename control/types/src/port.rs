@@ -1,9 +1,17 @@
-//! Published ports: `80:80`, `8080:80/udp`, `published=8080,target=80,protocol=udp,mode=host`.
+//! Published ports and how they are written: `80:80`, `10.0.0.5:8080:80/udp`, `eth0:8000-8010:8000-8010`,
+//! `published=8080,target=80,protocol=udp,mode=host`, `80:80,return=direct`.
 
-use std::{fmt, str::FromStr};
+mod filter;
+mod parse;
+mod place;
+
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use filter::PortFilter;
+pub use place::PublishAt;
 
 /// A transport protocol that ports belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -13,6 +21,9 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260. Its checksum (CRC32c) covers the ports and cannot be corrected for another one, so a published port
+    /// has to be the target port.
+    Sctp,
 }
 
 impl Protocol {
@@ -21,6 +32,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 
@@ -29,52 +41,127 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = PortError;
-    fn from_str(text: &str) -> Result<Self, PortError> {
-        match text {
-            "tcp" => Ok(Protocol::Tcp),
-            "udp" => Ok(Protocol::Udp),
-            other => Err(PortError::Protocol(other.to_owned())),
-        }
-    }
-}
-
-/// Where a published port is open.
+/// Which nodes a published port is open on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub enum PublishMode {
     /// On every node, balanced over all tasks.
     #[default]
     Ingress,
+    /// On nodes that run a task of the service; leads to that node's tasks only.
+    Host,
 }
 
-impl fmt::Display for PublishMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("ingress")
+impl PublishMode {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PublishMode::Ingress => "ingress",
+            PublishMode::Host => "host",
+        }
     }
 }
 
+/// Which way replies go to the client of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum ReturnMode {
+    /// Through the node that the client spoke to. Works on every network.
+    #[default]
+    Tunnel,
+    /// From the task's node straight to the client (direct server return). Needs a network that lets a node send from
+    /// another node's address.
+    Direct,
+}
+
+impl ReturnMode {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReturnMode::Tunnel => "tunnel",
+            ReturnMode::Direct => "direct",
+        }
+    }
+}
+
+macro_rules! words {
+    ($($ty:ident, $error:ident: $($variant:ident)*;)*) => {$(
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $ty {
+            type Err = PortError;
+            fn from_str(text: &str) -> Result<Self, PortError> {
+                let all = [$($ty::$variant),*];
+                let found = all.into_iter().find(|value| value.as_str() == text);
+                found.ok_or_else(|| PortError::$error(text.to_owned()))
+            }
+        }
+    )*};
+}
+
+words! {
+    Protocol, Protocol: Tcp Udp Sctp;
+    PublishMode, Mode: Ingress Host;
+    ReturnMode, Return: Tunnel Direct;
+}
+
 /// A published port of a service.
+///
+/// As text: `PLACE:PUBLISHED:TARGET/PROTOCOL` and, where they are not the usual ones, `,mode=host` and
+/// `,return=direct`; reading gives the same value again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortConfig {
-    /// The port that clients use on every node; 0 asks the managers for a free one of 30000-32767.
+    /// The port that clients use; 0 asks the managers for a free one of 30000-32767.
     pub published: u16,
     /// The port that the tasks listen on.
     pub target: u16,
     /// The transport.
     pub protocol: Protocol,
-    /// Where it is open.
+    /// Which nodes it is open on.
     pub mode: PublishMode,
+    /// Where on them.
+    pub at: PublishAt,
+    /// Which way replies go.
+    pub return_mode: ReturnMode,
+}
+
+impl PortConfig {
+    /// A port in mode ingress, on all addresses, with replies the usual way.
+    pub const fn new(published: u16, target: u16, protocol: Protocol) -> Self {
+        Self {
+            published,
+            target,
+            protocol,
+            mode: PublishMode::Ingress,
+            at: PublishAt::Any,
+            return_mode: ReturnMode::Tunnel,
+        }
+    }
+
+    /// The ports that `text` means: one, or as many as its range has.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, PortError> {
+        parse::ports(text)
+    }
+
+    /// Whether a packet could be for both: the same number and transport, at places that can overlap.
+    pub fn clashes(&self, other: &Self) -> bool {
+        (self.published, self.protocol) == (other.published, other.protocol) && self.at.overlaps(other.at)
+    }
+
+    /// Where clients find it: `80/tcp`, `10.0.0.5:80/tcp`, `eth0:80/tcp`.
+    pub fn place(&self) -> String {
+        match self.at {
+            PublishAt::Any => format!("{}/{}", self.published, self.protocol),
+            at => format!("{at}:{}/{}", self.published, self.protocol),
+        }
+    }
 }
 
 /// Why a text is not a published port.
@@ -83,23 +170,68 @@ pub enum PortError {
     /// Not a number of 1 to 65535.
     #[error("{0:?} is not a port number of 1 to 65535")]
     Number(String),
-    /// A transport other than tcp and udp.
-    #[error("protocol {0:?} is not known; use tcp or udp")]
+    /// A range that ends before it begins.
+    #[error("{0:?} is not a range of ports such as 8000-8010")]
+    Range(String),
+    /// Ranges of different length.
+    #[error("{0:?}: the ranges differ in length; write as many published ports as target ports")]
+    RangeLength(String),
+    /// A range where only one port can be.
+    #[error("{0:?} means {1} ports, one is wanted here")]
+    NotOne(String, usize),
+    /// A transport other than tcp, udp and sctp.
+    #[error("protocol {0:?} is not known; use tcp, udp or sctp")]
     Protocol(String),
-    /// A mode other than ingress.
-    #[error("mode {0:?} is not known; use ingress")]
+    /// A mode other than ingress and host.
+    #[error("mode {0:?} is not known; use ingress or host")]
     Mode(String),
+    /// A way of replies other than tunnel and direct.
+    #[error("return {0:?} is not known; use tunnel or direct")]
+    Return(String),
+    /// Neither an address nor an interface.
+    #[error(
+        "{0:?} is neither an address nor an interface; write for example 10.0.0.5:80:80, [fd00::5]:80:80 or eth0:80:80"
+    )]
+    Place(String),
+    /// An address that no node can have.
+    #[error("{0} is not the address of a node; leave it out to publish on all addresses")]
+    Address(IpAddr),
     /// An unknown `key=value` field.
-    #[error("{0:?} is not a field of a published port; the fields are published, target, protocol and mode")]
+    #[error(
+        "{0:?} is not a field of a published port; the fields are published, target, protocol, mode, address, \
+         interface and return"
+    )]
     Field(String),
+    /// A field twice, or one that says again what stands before it.
+    #[error("{0:?} is given twice")]
+    Twice(String),
     /// No target port was given.
     #[error("{0:?} names no target port; write PUBLISHED:TARGET, for example 8080:80")]
     NoTarget(String),
+    /// No port to look for was given.
+    #[error("{0:?} names no port; write for example 8080, 8080/udp or 10.0.0.5:8080")]
+    NoPort(String),
 }
 
 impl fmt::Display for PortConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.published, self.target, self.protocol)
+        if self.at != PublishAt::Any {
+            write!(f, "{}:", self.at)?;
+        }
+        match self.published {
+            // As asked for.
+            0 if self.at == PublishAt::Any => {}
+            0 => f.write_str(":")?,
+            published => write!(f, "{published}:")?,
+        }
+        write!(f, "{}/{}", self.target, self.protocol)?;
+        if self.mode != PublishMode::default() {
+            write!(f, ",mode={}", self.mode)?;
+        }
+        if self.return_mode != ReturnMode::default() {
+            write!(f, ",return={}", self.return_mode)?;
+        }
+        Ok(())
     }
 }
 
@@ -107,75 +239,12 @@ impl FromStr for PortConfig {
     type Err = PortError;
 
     fn from_str(text: &str) -> Result<Self, PortError> {
-        if text.contains('=') { long_form(text) } else { short_form(text) }
-    }
-}
-
-fn short_form(text: &str) -> Result<PortConfig, PortError> {
-    let (ports, protocol) = match text.split_once('/') {
-        Some((ports, protocol)) => (ports, protocol.parse()?),
-        None => (text, Protocol::Tcp),
-    };
-    let (published, target) = match ports.split_once(':') {
-        Some((published, target)) => (port(published)?, port(target)?),
-        None => (0, port(ports)?),
-    };
-    Ok(PortConfig { published, target, protocol, mode: PublishMode::Ingress })
-}
-
-fn long_form(text: &str) -> Result<PortConfig, PortError> {
-    let mut config =
-        PortConfig { published: 0, target: 0, protocol: Protocol::Tcp, mode: PublishMode::Ingress };
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("published", value)) => config.published = port(value)?,
-            Some(("target", value)) => config.target = port(value)?,
-            Some(("protocol", value)) => config.protocol = value.parse()?,
-            Some(("mode", "ingress")) => config.mode = PublishMode::Ingress,
-            Some(("mode", other)) => return Err(PortError::Mode(other.to_owned())),
-            _ => return Err(PortError::Field(field.to_owned())),
+        match parse::ports(text)?.as_slice() {
+            [one] => Ok(*one),
+            many => Err(PortError::NotOne(text.to_owned(), many.len())),
         }
-    }
-    if config.target == 0 { Err(PortError::NoTarget(text.to_owned())) } else { Ok(config) }
-}
-
-fn port(text: &str) -> Result<u16, PortError> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse::<u16>() {
-        Ok(number) if number > 0 && digits => Ok(number),
-        _ => Err(PortError::Number(text.to_owned())),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn forms() {
-        let p = |text: &str| text.parse::<PortConfig>().unwrap().to_string();
-        assert_eq!(p("80:80"), "80:80/tcp");
-        assert_eq!(p("8080:80/udp"), "8080:80/udp");
-        assert_eq!(p("80"), "0:80/tcp");
-        assert_eq!(p("published=8080,target=80,protocol=udp,mode=ingress"), "8080:80/udp");
-    }
-
-    #[test]
-    fn errors_name_the_part() {
-        let e = |text: &str| text.parse::<PortConfig>().unwrap_err().to_string();
-        assert!(e("80:x").contains("\"x\""));
-        assert!(e("80:80/icmp").contains("icmp"));
-        assert!(e("0:80").contains("\"0\""));
-        assert!(e("published=80").contains("target"));
-        assert!(e("foo=1").contains("foo"));
-        assert!(e("70000:80").contains("70000"));
-    }
-
-    proptest! {
-        #[test]
-        fn noise_never_panics(text in ".{0,40}") {
-            let _ = text.parse::<PortConfig>();
-        }
-    }
-}
+mod tests;

@@ -122,6 +122,7 @@ impl LocalTask {
             generation: a.generation,
             aliases: self.aliases.clone(),
             state: EndpointState::Ready,
+            weight: 1,
         })
     }
 

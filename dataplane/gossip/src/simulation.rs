@@ -43,6 +43,7 @@ pub(crate) fn endpoint(owner: u8, task: u128, network: u128) -> Endpoint {
         generation: Generation(1),
         aliases: vec![],
         state: EndpointState::Ready,
+        weight: 1,
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) const ITEM_BUDGET: usize = 1160;
 /// What a membership message may take of a datagram.
 pub(crate) const SWIM_BUDGET: usize = 1180;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why bytes are no packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

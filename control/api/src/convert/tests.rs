@@ -36,7 +36,12 @@ fn view() -> ClusterView {
             aliases: vec![Name::new("www").unwrap()],
         }],
         endpoint_mode: EndpointMode::Vip,
-        ports: vec!["80:8080/udp".parse().unwrap()],
+        ports: ["80:8080/udp", "10.0.0.5:7:7/sctp,mode=host", "[fd00::5]:1:2,return=direct", "eth0:1:2"]
+            .map(|port| port.parse().unwrap())
+            .into(),
+        affinity: Some(Affinity { timeout_secs: 1800 }),
+        prefer_local: true,
+        drain_timeout_secs: 45,
         labels: BTreeMap::new(),
         created_at: 9,
     };
@@ -70,6 +75,7 @@ fn an_endpoint_round_trips() {
         generation: Generation(3),
         aliases: vec![],
         state: EndpointState::Draining,
+        weight: 50,
     };
     assert_eq!(Endpoint::try_from(v1::Endpoint::from(&endpoint)), Ok(endpoint.clone()));
     let free = Endpoint { service: None, ..endpoint };
@@ -87,6 +93,12 @@ fn what_is_invalid_is_named() {
     let mut wire = v1::ClusterView::from(&view());
     wire.services[0].ports[0].target = 65536;
     assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "port.target");
+    let mut wire = v1::ClusterView::from(&view());
+    wire.services[0].ports[0].at = Some(v1::port::At::Interface("a/b".into()));
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "port.interface");
+    let mut wire = v1::ClusterView::from(&view());
+    wire.services[0].ports[0].at = Some(v1::port::At::Address("::".into()));
+    assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "port.address");
     let mut wire = v1::ClusterView::from(&view());
     wire.gossip_keys[0].pop();
     assert_eq!(ClusterView::try_from(wire).unwrap_err().field, "gossip_keys");

@@ -14,7 +14,7 @@ fn network(name: &str, subnet: &str) -> v1::CreateNetworkRequest {
 }
 
 fn port(published: u32, target: u32) -> v1::Port {
-    v1::Port { published, target, protocol: v1::Protocol::Tcp.into() }
+    v1::Port { published, target, protocol: v1::Protocol::Tcp.into(), ..v1::Port::default() }
 }
 
 fn remove(reference: &str) -> v1::RemoveRequest {
@@ -113,6 +113,7 @@ async fn a_network_with_tasks_stays_and_they_are_named() {
         generation: Generation(0),
         aliases: vec![],
         state: EndpointState::Ready,
+        weight: 1,
     };
     home.running.0.lock().unwrap().extend((1..=7).map(endpoint));
     let status = control.remove_network(Request::new(remove("prod"))).await.unwrap_err();

@@ -48,7 +48,7 @@ fn place(network: &str, vips: &[&str], aliases: &[&str]) -> v1::ServiceNetwork {
 }
 
 fn port(published: u32, target: u32, protocol: v1::Protocol) -> v1::Port {
-    v1::Port { published, target, protocol: protocol.into() }
+    v1::Port { published, target, protocol: protocol.into(), ..v1::Port::default() }
 }
 
 pub fn view() -> v1::ClusterView {
@@ -69,6 +69,8 @@ pub fn view() -> v1::ClusterView {
         ports: vec![port(80, 80, v1::Protocol::Tcp), port(8053, 53, v1::Protocol::Udp)],
         labels: BTreeMap::new(),
         created_at: 1_700_000_000,
+        drain_timeout_secs: 30,
+        ..v1::Service::default()
     };
     let db = v1::Service {
         id: DB.to_owned(),
@@ -104,6 +106,7 @@ fn endpoint(task: &str, name: &str, service: &str, node: &str, network: &str, ad
         generation: 1,
         aliases: Vec::new(),
         state: v1::EndpointState::Ready.into(),
+        weight: 1,
     }
 }
 

@@ -320,7 +320,7 @@ impl Control for Service {
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::Service>, Status> {
         let mut service = self.service("web");
         assert_eq!(service.id, WEB);
-        let mut port = request.get_ref().port.unwrap();
+        let mut port = request.get_ref().port.clone().unwrap();
         if port.published == 0 {
             port.published = 30000;
         }

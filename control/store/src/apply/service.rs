@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_types::{
-    EndpointMode, GOSSIP_PORT, MANAGER_PORT, Name, NetworkId, PortConfig, Protocol, Service, ServiceId,
-    ServiceNetwork, VXLAN_PORT,
+    DEFAULT_DRAIN_SECS, EndpointMode, GOSSIP_PORT, MANAGER_PORT, Name, NetworkId, PortConfig, Protocol,
+    Service, ServiceId, ServiceNetwork, VXLAN_PORT,
 };
 
 use super::{Change, Outcome, free_name};
@@ -39,6 +39,9 @@ impl Cluster {
             networks,
             endpoint_mode: new.endpoint_mode,
             ports,
+            affinity: None,
+            prefer_local: false,
+            drain_timeout_secs: DEFAULT_DRAIN_SECS,
             labels: new.labels,
             created_at: new.now,
         };

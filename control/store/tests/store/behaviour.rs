@@ -336,10 +336,14 @@ fn damaged_bytes_are_refused() {
         assert!(State::decode(&bytes).is_err(), "flipped at {position}");
     }
     let mut newer = bytes.clone();
-    newer[0] = 2;
+    newer[0] += 1;
     let error = State::decode(&newer).unwrap_err();
-    assert_eq!(error, DecodeError::Newer { found: 2 });
-    assert_says(&error.to_string(), &["format 2", "newer meshd"]);
+    assert_eq!(error, DecodeError::Newer { found: 3 });
+    assert_says(&error.to_string(), &["format 3", "newer meshd"]);
+    newer[0] = 1;
+    let error = State::decode(&newer).unwrap_err();
+    assert_eq!(error, DecodeError::Older { found: 1 });
+    assert_says(&error.to_string(), &["format 1", "anew"]);
 }
 
 #[test]

@@ -57,6 +57,9 @@ fn view() -> ClusterView {
         networks: vec![ServiceNetwork { network: PROD, vips: vec![ip(2)], aliases: vec![name("www")] }],
         endpoint_mode: EndpointMode::Vip,
         ports: vec!["8080:80".parse().unwrap()],
+        affinity: None,
+        prefer_local: false,
+        drain_timeout_secs: 30,
         labels: BTreeMap::new(),
         created_at: 0,
     };

@@ -18,8 +18,13 @@ fn interest() -> impl Strategy<Value = Interest> {
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
-    (any::<[u128; 3]>(), "[a-z][a-z0-9]{0,20}", any::<(Option<u128>, u32, [u8; 6], u32, u16, bool)>())
-        .prop_map(|(ids, name, (service, ip, mac, local, generation, draining))| Endpoint {
+    (
+        any::<[u128; 3]>(),
+        "[a-z][a-z0-9]{0,20}",
+        any::<(Option<u128>, u32, [u8; 6], u32, u16, bool)>(),
+        1u16..=100,
+    )
+        .prop_map(|(ids, name, (service, ip, mac, local, generation, draining), weight)| Endpoint {
             network: NetworkId::from_u128(ids[0]),
             node: NodeId::from_u128(ids[1]),
             task: TaskId::from_u128(ids[2]),
@@ -31,6 +36,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             generation: Generation(generation),
             aliases: vec![],
             state: if draining { EndpointState::Draining } else { EndpointState::Ready },
+            weight,
         })
 }
 
