@@ -35,9 +35,13 @@ impl Cluster {
 
     /// Starts `count` daemons that are not a cluster yet.
     pub fn daemons(prefix: Prefix, count: u8, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
-        let net = TestNet::create(prefix, count)?;
+        Self::daemons_on(TestNet::create(prefix, count)?, binaries, lifetime)
+    }
+
+    /// As [`Cluster::daemons`], a daemon on each node of `net`.
+    pub fn daemons_on(net: TestNet, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
         let mut cluster = Self { nodes: Vec::new(), net };
-        for index in 0..count.into() {
+        for index in 0..cluster.net.nodes().len() {
             let node = Node::new(&cluster.net, index, binaries.clone(), lifetime)?;
             node.start().with_context(|| format!("node {}", node.name()))?;
             cluster.nodes.push(node);

@@ -22,6 +22,7 @@ mod process;
 
 mod task;
 mod testnet;
+pub mod verifier;
 mod wait;
 
 pub use binaries::Binaries;

@@ -33,12 +33,7 @@ pub struct TestNet {
 impl TestNet {
     /// Makes namespaces for `count` nodes and a client, after removing what ended runs left.
     pub fn create(prefix: Prefix, count: u8) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!("network namespaces need root");
-        }
-        prepare_machine()?;
-        let records = prefix.folder().join("pids");
-        std::fs::create_dir_all(&records).with_context(|| format!("cannot make {}", records.display()))?;
+        prepare_machine(&prefix)?;
         let hub = NetNs::create(&prefix.namespace("hub"))?;
         hub.ip(&format!(
             "link add br0 type bridge\naddr add {GATEWAY}/24 dev br0\naddr add {OUTSIDE}/32 dev lo\nlink set br0 up"
@@ -50,6 +45,29 @@ impl TestNet {
             let role = role(index.into());
             let node = NetNs::create(&net.prefix.namespace(&role))?;
             plug(&net.hub, &node, &role, address(index.into()))?;
+            net.nodes.push(node);
+        }
+        Ok(net)
+    }
+
+    /// As [`TestNet::create`] over network cards, which are on one segment already: the first is the gateway's, the
+    /// second the client's, each further one a node's. The namespaces' end gives them back.
+    pub fn over_cards(prefix: Prefix, cards: &[String]) -> Result<Self> {
+        let [gateway, outside, inside @ ..] = cards else {
+            bail!("{} network cards are not enough", cards.len());
+        };
+        prepare_machine(&prefix)?;
+        let hub = NetNs::create(&prefix.namespace("hub"))?;
+        move_card(&hub, gateway, GATEWAY)?;
+        hub.ip(&format!("addr add {OUTSIDE}/32 dev lo"))?;
+        let client = NetNs::create(&prefix.namespace("client"))?;
+        let mut net = Self { prefix, nodes: Vec::new(), client, hub, keep: false };
+        move_card(&net.client, outside, CLIENT)?;
+        net.client.ip(&format!("route add default via {GATEWAY}"))?;
+        for (index, card) in inside.iter().enumerate() {
+            let node = NetNs::create(&net.prefix.namespace(&role(index)))?;
+            move_card(&node, card, address(index))?;
+            node.ip(&format!("route add default via {GATEWAY}"))?;
             net.nodes.push(node);
         }
         Ok(net)
@@ -85,7 +103,7 @@ impl TestNet {
         address(node)
     }
 
-    /// Cuts a node off: its cable stays up, but leads nowhere.
+    /// Cuts a node off: its cable stays up, but leads nowhere. Not for cards, which have no bridge.
     pub fn cut(&self, node: usize) -> Result<()> {
         self.hub.ip(&format!("link set {} nomaster", role(node)))
     }
@@ -129,8 +147,18 @@ fn plug(hub: &NetNs, node: &NetNs, port: &str, address: Ipv4Addr) -> Result<()> 
     node.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}"))
 }
 
-/// Mounts bpffs where it is expected and removes what ended runs left; one process at a time.
-fn prepare_machine() -> Result<()> {
+/// Gives a network card to a namespace, as `eth0`.
+fn move_card(namespace: &NetNs, card: &str, address: Ipv4Addr) -> Result<()> {
+    let name = namespace.name();
+    succeed(Command::new("ip").args(["link", "set", card, "down", "netns", name, "name", "eth0"]))?;
+    namespace.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up"))
+}
+
+/// Mounts bpffs where it is expected, removes what ended runs left, and makes the run's folder; one process at a time.
+fn prepare_machine(prefix: &Prefix) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("network namespaces need root");
+    }
     let lock = File::create("/run/meshd-tests.lock").context("cannot make /run/meshd-tests.lock")?;
     let _lock =
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("/run/meshd-tests.lock")?;
@@ -139,5 +167,7 @@ fn prepare_machine() -> Result<()> {
     if !mounted && Path::new("/sys/fs/bpf").exists() {
         succeed(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?;
     }
-    sweep()
+    sweep()?;
+    let records = prefix.folder().join("pids");
+    std::fs::create_dir_all(&records).with_context(|| format!("cannot make {}", records.display()))
 }

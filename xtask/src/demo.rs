@@ -1,6 +1,5 @@
 //! The main job, shown: three nodes, an overlay, a published service, seen by nginx, curl, dig and iperf3.
 
-mod findings;
 mod story;
 
 use std::time::Instant;
@@ -9,8 +8,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use mesh_tests::{Binaries, Cluster, Lifetime, Prefix, interrupt};
 
-use self::{findings::Findings, story::Stage};
-use crate::{command, compile, progress::step, setup};
+use self::story::Stage;
+use crate::{command, compile, findings::Findings, progress::step, setup};
 
 /// How to show it.
 #[derive(Args)]

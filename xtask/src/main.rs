@@ -5,10 +5,15 @@ mod check;
 mod command;
 mod compile;
 mod demo;
+mod findings;
 mod licences;
 mod progress;
 mod setup;
 mod test;
+mod verifier_budget;
+mod vm_test;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -41,6 +46,18 @@ enum Chore {
     Check,
     /// Measure; medians and ratios are printed.
     Bench(bench::Options),
+    /// The main job on Debian's kernel, in a virtual machine: every program before its verifier, then clusters, also
+    /// over network cards.
+    VmTest(vm_test::Options),
+    /// Measure what each eBPF program costs the verifiers of this kernel and of Debian's; writes
+    /// docs/verifier-budget.md (as root).
+    VerifierBudget(verifier_budget::Options),
+    /// What `vm-test` runs inside.
+    #[command(hide = true)]
+    VmGuest {
+        /// The file that says what to do.
+        order: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -51,5 +68,8 @@ fn main() -> Result<()> {
         Chore::Test(options) => test::run(&options),
         Chore::Check => check::run(),
         Chore::Bench(options) => bench::run(&options),
+        Chore::VmTest(options) => vm_test::run(&options),
+        Chore::VerifierBudget(options) => verifier_budget::run(&options),
+        Chore::VmGuest { order } => vm_test::run_guest(&order),
     }
 }

@@ -34,7 +34,15 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// Installs what is missing; without root, says with which commands.
 pub fn run_quietly() -> Result<()> {
-    let missing = missing()?;
+    carry_out(missing()?)
+}
+
+/// Installs those of these Debian packages that are missing, as [`run_quietly`] does.
+pub fn packages(names: &[&str]) -> Result<()> {
+    carry_out(installation(&missing_packages(names)?))
+}
+
+fn carry_out(missing: Vec<Command>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -65,14 +73,7 @@ fn missing() -> Result<Vec<Command>> {
     if toolchain().is_none() {
         wanted.extend(COMPILER);
     }
-    let mut commands = Vec::new();
-    let packages = missing_packages(&wanted)?;
-    if !packages.is_empty() {
-        commands.push(apt(&["update"]));
-        let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
-        install.args(packages);
-        commands.push(install);
-    }
+    let mut commands = installation(&missing_packages(&wanted)?);
     if !output(Command::new("bpf-linker").arg("--version")).is_some_and(|v| v.contains(BPF_LINKER_VERSION)) {
         commands.push(bpf_linker());
     }
@@ -80,6 +81,16 @@ fn missing() -> Result<Vec<Command>> {
         commands.push(cargo_install(&["cargo-nextest", "--locked"]));
     }
     Ok(commands)
+}
+
+/// The commands that install `packages`.
+fn installation(packages: &[&str]) -> Vec<Command> {
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
+    install.args(packages);
+    vec![apt(&["update"]), install]
 }
 
 fn missing_packages<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
@@ -115,7 +126,8 @@ pub fn toolchain() -> Option<String> {
         .map(|root| format!("rustup's nightly ({root})"))
 }
 
-fn apt(words: &[&str]) -> Command {
+/// A command of apt that asks nothing.
+pub fn apt(words: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
     command

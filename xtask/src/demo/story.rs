@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cluster, Nginx, Node, Tally, Task, TaskSpec, curl, get, iperf3, wait};
 
-use super::findings::Findings;
-use crate::progress::step;
+use crate::{findings::Findings, progress::step};
 
 const SOON: Duration = Duration::from_secs(5);
 const SUBNET: &str = "10.10.3.0/24";

@@ -2,16 +2,22 @@
 
 use anyhow::Result;
 use comfy_table::{Table, presets};
+use serde::{Deserialize, Serialize};
 
 use crate::progress::step;
 
 #[derive(Default)]
 pub struct Findings(Vec<Finding>);
 
-struct Finding {
-    what: String,
-    seen: String,
-    so: bool,
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Finding {
+    /// What should be so.
+    pub what: String,
+    /// What was seen.
+    pub seen: String,
+    /// Whether it was so.
+    pub so: bool,
 }
 
 impl Findings {
@@ -21,7 +27,17 @@ impl Findings {
             Ok(seen) => (seen, true),
             Err(error) => (format!("{error:#}"), false),
         };
-        self.0.push(Finding { what: what.to_owned(), seen, so });
+        self.push(Finding { what: what.to_owned(), seen, so });
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn push(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+
+    /// All of them, in their order.
+    pub fn all(&self) -> &[Finding] {
+        &self.0
     }
 
     /// Whether there is something, and all of it was as it should be.

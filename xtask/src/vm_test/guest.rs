@@ -1,0 +1,165 @@
+//! What runs in the machine: tells the host, a line at a time, what the verifier said and what was seen.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use mesh_tests::{
+    Binaries, Cluster, Lifetime, Prefix, TestNet,
+    verifier::{self, Verified},
+};
+use nix::sys::utsname::uname;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    machine::{CARDS, is_ours},
+    story::{self, Wire},
+};
+use crate::{
+    findings::{Finding, Findings},
+    progress::step,
+};
+
+/// Marks the lines that are for the host's program; all others are for people.
+const MARK: &str = "@report ";
+/// Where the findings of the verifier's test go, in the guest's memory.
+const VERIFIED: &str = "/tmp/verified.json";
+
+/// What the guest is to do, as a file that it reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The test that loads all programs.
+    pub verifier: PathBuf,
+    /// The folder of meshd and meshctl, for the clusters; none: no clusters.
+    pub binaries: Option<PathBuf>,
+    /// Other tests, as programs, and the words for them.
+    pub tests: Vec<(PathBuf, Vec<String>)>,
+}
+
+/// What the guest tells the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// Its kernel's release.
+    Kernel(String),
+    /// What the verifier made of a program.
+    Program(Verified),
+    /// Something that was looked at.
+    Finding(Finding),
+    /// All is done.
+    End,
+}
+
+impl Report {
+    /// The report in a line of the guest; none in a line for people.
+    pub fn in_line(line: &str) -> Result<Option<Self>> {
+        let Some(text) = line.strip_prefix(MARK) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).with_context(|| format!("a report of the guest: {text}"))
+    }
+
+    fn send(&self) -> Result<()> {
+        let line = serde_json::to_string(self).context("a report")?;
+        writeln!(std::io::stdout(), "{MARK}{line}").context("the guest's terminal")
+    }
+}
+
+/// Carries out the order in the file `order`.
+pub fn run(order: &Path) -> Result<()> {
+    let text = fs::read_to_string(order).with_context(|| format!("cannot read {}", order.display()))?;
+    let order: Order = serde_json::from_str(&text).with_context(|| order.display().to_string())?;
+    let kernel = uname().context("uname")?;
+    Report::Kernel(kernel.release().to_string_lossy().into_owned()).send()?;
+    tell(look("every program passes the verifier within the budget", || verify(&order.verifier)))?;
+    for (program, words) in &order.tests {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        tell(look(&format!("tests: {name} {}", words.join(" ")), || test(program, words)))?;
+    }
+    if let Some(folder) = &order.binaries {
+        let binaries = Binaries::present(folder)?;
+        for wire in [Wire::Veth, Wire::Cards] {
+            tell(cluster(wire, &binaries))?;
+        }
+    }
+    Report::End.send()
+}
+
+fn look(what: &str, look: impl FnOnce() -> Result<String>) -> Findings {
+    let mut findings = Findings::default();
+    findings.look(what, look);
+    findings
+}
+
+fn tell(findings: Findings) -> Result<()> {
+    findings.all().iter().try_for_each(|finding| Report::Finding(finding.clone()).send())
+}
+
+fn verify(test: &Path) -> Result<String> {
+    let mut command = Command::new(test);
+    command.arg("--exact").arg("every_program_is_within_the_budget").env(verifier::FINDINGS, VERIFIED);
+    let passed = mesh_tests::succeed(&mut command);
+    let text = fs::read(VERIFIED);
+    // Without findings the test's own words tell more.
+    let Ok(text) = text else { return Err(passed.err().context("the verifier's test found nothing")?) };
+    let found: Vec<Verified> = serde_json::from_slice(&text).with_context(|| VERIFIED)?;
+    let faults: Vec<String> = found.iter().filter_map(Verified::fault).collect();
+    let count = found.len();
+    found.into_iter().try_for_each(|program| Report::Program(program).send())?;
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n"));
+    }
+    passed.map(|()| format!("{count} programs"))
+}
+
+fn test(program: &Path, words: &[String]) -> Result<String> {
+    let text = mesh_tests::output(Command::new(program).args(words))?;
+    let summary = text.lines().rev().find_map(|line| line.strip_prefix("test result: "));
+    Ok(summary.unwrap_or("passed").to_owned())
+}
+
+/// The main path over `wire`; what fails before anything can be looked at is a finding too.
+fn cluster(wire: Wire, binaries: &Binaries) -> Findings {
+    let mut findings = Findings::default();
+    let start = || {
+        step(&format!("{wire}: two nodes and a client, a meshd on each node"), || {
+            let net = match wire {
+                Wire::Veth => TestNet::create(Prefix::unique(), 2)?,
+                Wire::Cards => TestNet::over_cards(Prefix::unique(), &cards()?)?,
+            };
+            Cluster::daemons_on(net, binaries.clone(), Lifetime::Owner)
+        })
+    };
+    let told = start().and_then(|cluster| {
+        let told = story::tell(&cluster, wire, &mut findings);
+        match told {
+            Ok(()) if findings.all_so() => Ok(()),
+            Ok(()) => Err(cluster.explain(anyhow::anyhow!("not all of it was so"))),
+            Err(error) => Err(cluster.explain(error)),
+        }
+    });
+    if let Err(error) = told {
+        findings.push(Finding { what: format!("{wire}: the story"), seen: format!("{error:#}"), so: false });
+    }
+    findings
+}
+
+/// The machine's network cards, in their order.
+fn cards() -> Result<Vec<String>> {
+    mesh_tests::succeed(Command::new("modprobe").arg("virtio_net"))?;
+    let links = fs::read_dir("/sys/class/net").context("cannot read /sys/class/net")?;
+    let mut cards: Vec<(String, String)> = links
+        .flatten()
+        .filter_map(|link| {
+            let address = fs::read_to_string(link.path().join("address")).ok()?;
+            let name = link.file_name().to_string_lossy().into_owned();
+            is_ours(address.trim()).then(|| (address.trim().to_owned(), name))
+        })
+        .collect();
+    cards.sort();
+    if cards.len() != usize::from(CARDS) {
+        bail!("of {CARDS} network cards there are: {cards:?}");
+    }
+    Ok(cards.into_iter().map(|(_, name)| name).collect())
+}

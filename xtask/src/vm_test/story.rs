@@ -1,0 +1,182 @@
+//! The main path on a kernel without links for tc: a cluster, a network, a service, a published port, seen from outside
+//! and from inside; and what the programs are attached by.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, Nginx, Node, Task, TaskSpec, curl, iperf3, output, succeed, wait};
+use serde_json::Value;
+
+use crate::{findings::Findings, progress::step};
+
+/// Emulation is some twenty times slower than the processor.
+const SOON: Duration = Duration::from_secs(20);
+
+/// What the nodes' uplinks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// Ends of veth pairs, on a bridge.
+    Veth,
+    /// Network cards (virtio_net).
+    Cards,
+}
+
+impl Wire {
+    /// The kinds of hooks that `status` must show for the uplink's interface, sorted.
+    fn uplink_hooks(self) -> &'static [&'static str] {
+        match self {
+            Self::Veth | Self::Cards => &["clsact"],
+        }
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Veth => "veth",
+            Self::Cards => "virtio_net",
+        })
+    }
+}
+
+/// Tells it; what is seen goes to `findings`, an error ends it early.
+pub fn tell(cluster: &Cluster, wire: Wire, findings: &mut Findings) -> Result<()> {
+    let at = |what: &str| format!("{wire}: {what}");
+    let (first, second) = (&cluster[0], &cluster[1]);
+    step(&at("meshctl init on n1, join on n2"), || cluster.form())?;
+    step(&at("network prod, service web published as 8080:80"), || {
+        first.ctl(&["network", "create", "--driver", "overlay", "--attachable", "prod"])?;
+        first.ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
+        cluster.wait_for_view()
+    })?;
+    let (web, asker) = step(&at("nginx as a task of web on n2, a task to ask from on n1"), || {
+        let web = TaskSpec { name: "web1", network: "prod", service: Some("web"), ..TaskSpec::default() };
+        let asker = TaskSpec { name: "asker", network: "prod", ..TaskSpec::default() };
+        Ok((second.run_nginx(&web)?, first.run_idle(&asker)?))
+    })?;
+    for node in cluster.nodes() {
+        findings.look(&at(&format!("client: curl http://{}:8080 ({})", node.address(), node.name())), || {
+            published(cluster, node)
+        });
+    }
+    findings.look(&at("n1: curl http://localhost:8080"), || {
+        asked("web1", || curl(first.command("curl")?, "http://localhost:8080/"))
+    });
+    findings.look(&at("task: ping the other task over the overlay"), || ping(&asker, &web));
+    findings.look(&at("task: curl http://web by its name"), || {
+        asked("web1", || curl(asker.command("curl")?, "http://web/"))
+    });
+    findings.look(&at("iperf3 over the overlay for 1 s"), || {
+        let rate = iperf3(&asker.namespace(), &web.task.namespace(), web.task.address()?, 1, None)?;
+        ensure!(rate > 0.0, "nothing came through");
+        Ok(format!("{rate:.2} Gbit/s, emulated"))
+    });
+    findings.look(&at("status: what the programs are attached by"), || hooks(first, wire));
+    findings.look(&at("status: the kernel lacks links for tc"), || {
+        let status = first.ctl_json(&["status"])?;
+        let missing = status["data_path"]["missing_features"].to_string();
+        ensure!(missing.contains("links for tc"), "{missing}");
+        Ok("said".to_owned())
+    });
+    findings.look(&at("a restarted daemon takes its filters over"), || restarted(cluster, first, wire));
+    findings.look(&at("client: curl goes on through n1"), || published(cluster, first));
+    findings.look(&at("drops on both nodes"), || cluster.nodes().iter().map(drops).collect());
+    drop((web, asker));
+    findings.look(&at("meshctl leave removes the filters of n2"), || {
+        second.ctl(&["leave"])?;
+        let left = filters(second)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok("none left".to_owned())
+    });
+    mesh_tests::interrupt::check()
+}
+
+fn asked(task: &str, ask: impl Fn() -> Result<String>) -> Result<String> {
+    wait("the service to answer", SOON, || {
+        let body = ask()?;
+        ensure!(body.starts_with(task), "{body}");
+        Ok(body)
+    })
+}
+
+/// The client sees the service on `node`, and the service sees the client's own address.
+fn published(cluster: &Cluster, node: &Node) -> Result<String> {
+    let url = format!("http://{}:8080/", node.address());
+    let expected = format!("web1 {}", cluster.net().client_address());
+    wait("the published port", SOON, || {
+        let body = curl(cluster.net().client().command("curl")?, &url)?;
+        ensure!(body == expected, "{body}, not {expected}");
+        Ok(body)
+    })
+}
+
+fn ping(asker: &Task, web: &Nginx) -> Result<String> {
+    let address = web.task.address()?.to_string();
+    wait("an answer", SOON, || {
+        succeed(asker.command("ping")?.args(["-c3", "-i0.2", "-W2", "-n", &address]))
+    })?;
+    Ok(address)
+}
+
+/// Interface, program and kind of every hook that `status` shows.
+fn shown(node: &Node) -> Result<Vec<[String; 3]>> {
+    let status = node.ctl_json(&["status"])?;
+    let hooks = status["data_path"]["hooks"].as_array().context("`status` shows no hooks")?;
+    let text = |hook: &Value, key: &str| hook[key].as_str().unwrap_or_default().to_owned();
+    Ok(hooks.iter().map(|hook| ["interface", "program", "kind"].map(|key| text(hook, key))).collect())
+}
+
+fn hooks(node: &Node, wire: Wire) -> Result<String> {
+    let shown = shown(node)?;
+    let all = || shown.iter().map(|hook| hook.join(" ")).collect::<Vec<_>>().join(", ");
+    let tcx = shown.iter().filter(|[_, _, kind]| kind == "tcx").count();
+    ensure!(tcx == 0, "there is no tcx here: {}", all());
+    let kinds = |program: &str| -> BTreeSet<&str> {
+        let of = shown.iter().filter(|[_, name, _]| name.starts_with(program));
+        of.map(|[_, _, kind]| kind.as_str()).collect()
+    };
+    let expected: BTreeSet<&str> = wire.uplink_hooks().iter().copied().collect();
+    ensure!(kinds("uplink") == expected, "the uplink has {:?}, not {expected:?}: {}", kinds("uplink"), all());
+    ensure!(kinds("from_task") == BTreeSet::from(["clsact"]), "{}", all());
+    ensure!(kinds("connect4") == BTreeSet::from(["cgroup"]), "{}", all());
+    let uplink = shown.iter().filter(|[_, name, _]| name.starts_with("uplink"));
+    Ok(uplink.map(|hook| hook.join(" ")).collect::<Vec<_>>().join(", "))
+}
+
+/// The filters that are ours, by interface; those in use are marked `direct-action`.
+fn filters(node: &Node) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for link in node.links()? {
+        for direction in ["ingress", "egress"] {
+            let text = output(node.command("tc")?.args(["filter", "show", "dev", &link, direction]))?;
+            let ours = text.lines().filter(|line| line.contains("direct-action"));
+            // Ids and tags tell programs apart, not places.
+            found.extend(ours.map(|_| format!("{link} {direction}")));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn restarted(cluster: &Cluster, node: &Node, wire: Wire) -> Result<String> {
+    let before = filters(node)?;
+    ensure!(!before.is_empty(), "no filters");
+    node.stop()?;
+    ensure!(filters(node)? == before, "stopping has removed filters: {:?}", filters(node)?);
+    node.start()?;
+    cluster.wait_for_members(cluster.nodes().len())?;
+    wait("the hooks", SOON, || hooks(node, wire))?;
+    let after = filters(node)?;
+    ensure!(after == before, "{after:?}, not {before:?}");
+    Ok(format!("{} filters", after.len()))
+}
+
+/// What `status` counts as dropped, for people to see.
+fn drops(node: &Node) -> Result<String> {
+    let status = node.ctl_json(&["status"])?;
+    let drops = status["data_path"]["drops"].as_object().context("`status` has no drops")?;
+    let counted = drops.iter().filter(|(_, count)| count.as_u64() != Some(0));
+    let counted: Vec<String> = counted.map(|(reason, count)| format!("{reason} {count}")).collect();
+    let counted = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
+    Ok(format!("{}: {counted}; ", node.name()))
+}
