@@ -10,7 +10,7 @@ use mesh_types::NodeId;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
-    Announcement, Interest, Item, MemberState, MemberStatus, Message, Packet, Table, Tables, Timing, Version,
+    Announcement, Interest, Item, MemberState, Message, Packet, Table, Tables, Timing, Version,
     outbox::Outbox,
     records::Records,
     replay::Window,
@@ -20,6 +20,7 @@ use crate::{
 mod entries;
 mod membership;
 mod sending;
+mod snapshot;
 
 /// Up to so many interested members are told of a change directly; more are reached by relay.
 const DIRECT: usize = 16;
@@ -153,7 +154,9 @@ pub struct Core {
     pub(crate) counter: u64,
     pub(crate) records: Records,
     pub(crate) stats: CoreStats,
-    pub(crate) changed: bool,
+    /// As [`Core::take_tables`] gave them last.
+    tables: Tables,
+    members_changed: bool,
     rng: StdRng,
     swim: Swim,
     members: BTreeMap<NodeId, Member>,
@@ -189,7 +192,8 @@ impl Core {
             counter: 0,
             records: Records::default(),
             stats: CoreStats::default(),
-            changed: true,
+            tables: Tables::default(),
+            members_changed: true,
             swim: Swim::new(identity, &timing, rng.random()),
             members: BTreeMap::new(),
             unknown: BTreeMap::new(),
@@ -256,34 +260,9 @@ impl Core {
         .unwrap_or(self.housekeeping_at)
     }
 
-    /// What this node knows, if that changed since the last call.
-    pub fn take_tables(&mut self) -> Option<Tables> {
-        std::mem::take(&mut self.changed).then(|| self.tables())
-    }
-
     /// Counters since the start.
     pub fn stats(&self) -> CoreStats {
         self.stats
-    }
-
-    fn tables(&self) -> Tables {
-        let own = MemberStatus {
-            addr: self.swim.identity().addr,
-            state: if self.has_left() { MemberState::Left } else { MemberState::Alive },
-            since: Duration::ZERO,
-        };
-        let mut tables = Tables::default();
-        tables.members.insert(self.node, own);
-        tables.members.extend(self.members.iter().map(|(node, member)| {
-            (*node, MemberStatus { addr: member.identity.addr, state: member.state, since: member.since })
-        }));
-        for (scope, endpoint) in self.records.endpoints() {
-            if self.counts(endpoint.node) {
-                let table = tables.endpoints.entry(scope).or_default();
-                table.insert((endpoint.task, endpoint.network), endpoint.clone());
-            }
-        }
-        tables
     }
 
     pub(crate) fn is_live(&self, node: NodeId) -> bool {
@@ -387,7 +366,7 @@ impl Core {
             self.windows.remove(&node);
             self.unknown.remove(&node);
             if !self.peers.contains_key(&node) {
-                self.changed |= self.members.remove(&node).is_some();
+                self.members_changed |= self.members.remove(&node).is_some();
             }
         }
         self.told_outdated.clear();
@@ -417,7 +396,7 @@ impl Core {
             self.stats.dropped_replayed += 1;
             return;
         }
-        self.changed |= self.records.raise_epoch(from, epoch);
+        self.records.raise_epoch(from, epoch);
         match message {
             Message::Ack { ticket } => self.outbox.acknowledged(ticket, from),
             _ if self.has_left() => {}

@@ -372,14 +372,7 @@ impl Driver {
         while self.tasks.try_join_next().is_some() {}
         *self.shared.core.write().unwrap_or_else(PoisonError::into_inner) = self.core.stats();
         if let Some(tables) = self.core.take_tables() {
-            // Members may be touched without any visible change.
-            self.publish.send_if_modified(|now| {
-                let differs = **now != tables;
-                if differs {
-                    *now = Arc::new(tables);
-                }
-                differs
-            });
+            self.publish.send_replace(Arc::new(tables));
         }
     }
 }

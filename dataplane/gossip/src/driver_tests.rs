@@ -36,7 +36,7 @@ async fn until(watch: &mut watch::Receiver<Arc<Tables>>, reached: impl Fn(&Table
 
 fn tasks(tables: &Tables) -> BTreeSet<u128> {
     let table = tables.endpoints.get(&net(1));
-    table.into_iter().flat_map(|t| t.keys()).map(|(task, _)| task.as_u128()).collect()
+    table.into_iter().flat_map(|t| t.keys()).map(|key| key.task.as_u128()).collect()
 }
 
 async fn cluster() -> Vec<Gossip> {

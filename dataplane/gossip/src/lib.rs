@@ -18,6 +18,7 @@ mod outbox;
 mod records;
 mod replay;
 mod seal;
+mod shared_map;
 mod stream;
 mod swim;
 mod sync;
@@ -33,5 +34,8 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use seal::{SealError, Sealer};
-pub use tables::{Announcement, Interest, MemberState, MemberStatus, Stats, Tables};
+pub use shared_map::SharedMap;
+pub use tables::{
+    Announcement, EndpointKey, EndpointTable, Interest, MemberState, MemberStatus, Stats, Tables,
+};
 pub use wire::{Item, Key, MAX_DATAGRAM, MAX_STREAM, Message, Packet, Table, Version, WireError};

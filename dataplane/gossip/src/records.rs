@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 
 use crate::{
-    Interest, Item, Key, Table, Version,
+    EndpointKey, Interest, Item, Key, Table, Version,
     wire::{Group, OwnerDigest},
 };
 
@@ -33,11 +34,43 @@ struct Entry {
     gone_since: Option<Duration>,
 }
 
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.gone_since.is_none()
+    }
+
+    /// What it adds to its owner's fingerprint.
+    fn fingerprint(&self) -> u64 {
+        if self.is_live() { fingerprint(&self.item) } else { 0 }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Owned {
     entries: BTreeMap<Slot, Entry>,
     /// Entries up to this counter that are not here are known to be deleted.
     floor: u64,
+    /// Entries that are no tombstones: how many, and their fingerprints together.
+    live: usize,
+    digest: u64,
+}
+
+impl Owned {
+    fn put(&mut self, slot: Slot, entry: Entry) {
+        self.digest ^= entry.fingerprint();
+        self.live += usize::from(entry.is_live());
+        if let Some(before) = self.entries.insert(slot, entry) {
+            self.digest ^= before.fingerprint();
+            self.live -= usize::from(before.is_live());
+        }
+    }
+
+    fn remove(&mut self, slot: &Slot) {
+        if let Some(before) = self.entries.remove(slot) {
+            self.digest ^= before.fingerprint();
+            self.live -= usize::from(before.is_live());
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +78,8 @@ pub(crate) struct Records {
     /// The newest known incarnation of each owner; entries of older ones are never kept.
     epochs: BTreeMap<NodeId, u64>,
     tables: BTreeMap<Table, BTreeMap<NodeId, Owned>>,
+    /// Endpoints that may be otherwise than when [`Records::take_touched`] was last called, with their tables.
+    touched: BTreeSet<(NetworkId, EndpointKey)>,
 }
 
 impl Records {
@@ -52,28 +87,40 @@ impl Records {
         self.epochs.get(&owner).copied().unwrap_or(0)
     }
 
-    /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go. Tells whether.
-    pub(crate) fn raise_epoch(&mut self, owner: NodeId, epoch: u64) -> bool {
+    /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go.
+    pub(crate) fn raise_epoch(&mut self, owner: NodeId, epoch: u64) {
         let known = self.epochs.entry(owner).or_insert(epoch);
-        if epoch <= *known {
-            return false;
+        if epoch > *known {
+            *known = epoch;
+            self.drop_entries(owner);
         }
-        *known = epoch;
-        self.drop_entries(owner)
     }
 
-    pub(crate) fn forget(&mut self, owner: NodeId) -> bool {
+    pub(crate) fn forget(&mut self, owner: NodeId) {
         self.epochs.remove(&owner);
-        self.drop_entries(owner)
+        self.drop_entries(owner);
     }
 
-    fn drop_entries(&mut self, owner: NodeId) -> bool {
-        let mut dropped = false;
+    fn drop_entries(&mut self, owner: NodeId) {
+        self.touch_all_of(owner);
         self.tables.retain(|_, owners| {
-            dropped |= owners.remove(&owner).is_some();
+            owners.remove(&owner);
             !owners.is_empty()
         });
-        dropped
+    }
+
+    /// Counts every endpoint of `owner` among the touched, since whether they count has changed.
+    pub(crate) fn touch_all_of(&mut self, owner: NodeId) {
+        for (table, owners) in &self.tables {
+            for slot in owners.get(&owner).into_iter().flat_map(|owned| owned.entries.keys()) {
+                touch(&mut self.touched, *table, owner, *slot);
+            }
+        }
+    }
+
+    /// The endpoints that may have changed since the last call.
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<(NetworkId, EndpointKey)> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Takes in an item; `authoritative` if its owner told it.
@@ -91,23 +138,26 @@ impl Records {
             _ => {}
         }
         let gone_since = item.is_gone().then_some(now);
-        owned.entries.insert(slot, Entry { item, gone_since });
+        owned.put(slot, Entry { item, gone_since });
+        touch(&mut self.touched, table, owner, slot);
         Applied::New
     }
 
     /// After an owner told all of its entries in `table` as of `version`: whatever else is as old is deleted.
-    pub(crate) fn complete(&mut self, table: Table, owner: NodeId, version: Version, told: &[Item]) -> bool {
+    pub(crate) fn complete(&mut self, table: Table, owner: NodeId, version: Version, told: &[Item]) {
         if version.epoch != self.epoch(owner) {
-            return false;
+            return;
         }
         let owned = self.tables.entry(table).or_default().entry(owner).or_default();
         let told: BTreeSet<Slot> = told.iter().map(|item| item.key().slot).collect();
-        let before = owned.entries.len();
-        owned
-            .entries
-            .retain(|slot, entry| told.contains(slot) || entry.item.version().counter > version.counter);
+        let as_old =
+            owned.entries.iter().filter(|(_, entry)| entry.item.version().counter <= version.counter);
+        let deleted: Vec<Slot> = as_old.map(|(slot, _)| *slot).filter(|slot| !told.contains(slot)).collect();
+        for slot in deleted {
+            owned.remove(&slot);
+            touch(&mut self.touched, table, owner, slot);
+        }
         owned.floor = owned.floor.max(version.counter);
-        owned.entries.len() != before
     }
 
     /// Forgets tombstones older than `ttl`.
@@ -126,11 +176,27 @@ impl Records {
 
     /// Drops the tables that `keep` does not name.
     pub(crate) fn retain_tables(&mut self, keep: impl Fn(Table) -> bool) {
-        self.tables.retain(|table, _| keep(*table));
+        let touched = &mut self.touched;
+        self.tables.retain(|table, owners| {
+            let kept = keep(*table);
+            for (owner, owned) in owners.iter().filter(|_| !kept) {
+                owned.entries.keys().for_each(|slot| touch(touched, *table, *owner, *slot));
+            }
+            kept
+        });
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Item> {
         Some(&self.tables.get(&key.table)?.get(&key.owner)?.entries.get(&key.slot)?.item)
+    }
+
+    /// The endpoint of that name in the table of `scope`, unless it is gone.
+    pub(crate) fn endpoint(&self, scope: NetworkId, key: &EndpointKey) -> Option<&Arc<Endpoint>> {
+        let slot = Some((key.task, key.network));
+        match self.get(&Key { table: Table::Endpoints(scope), owner: key.node, slot })? {
+            Item::Endpoint { endpoint, .. } => Some(endpoint),
+            _ => None,
+        }
     }
 
     pub(crate) fn interest(&self, owner: NodeId) -> Option<&Interest> {
@@ -146,6 +212,12 @@ impl Records {
 
     pub(crate) fn owners(&self) -> BTreeSet<NodeId> {
         self.tables.values().flat_map(BTreeMap::keys).copied().chain(self.epochs.keys().copied()).collect()
+    }
+
+    /// Whether `owner` has entries in `table`, tombstones included.
+    pub(crate) fn has(&self, table: Table, owner: NodeId) -> bool {
+        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
+        owned.is_some_and(|owned| !owned.entries.is_empty())
     }
 
     /// All entries of `owner` in `table`, tombstones included.
@@ -173,23 +245,30 @@ impl Records {
     pub(crate) fn digests(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> Vec<OwnerDigest> {
         let owners = self.tables.get(&table).into_iter().flatten();
         owners
-            .filter(|(owner, _)| counts(**owner))
-            .filter_map(|(owner, owned)| {
-                let live = owned.entries.values().filter(|entry| entry.gone_since.is_none());
-                let digest = live.map(|entry| fingerprint(&entry.item)).reduce(|a, b| a ^ b)?;
-                Some(OwnerDigest { owner: *owner, epoch: self.epoch(*owner), digest })
+            .filter(|(owner, owned)| owned.live > 0 && counts(**owner))
+            .map(|(owner, owned)| OwnerDigest {
+                owner: *owner,
+                epoch: self.epoch(*owner),
+                digest: owned.digest,
             })
             .collect()
     }
 
     /// Every endpoint with its table, owners in order.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (NetworkId, &Endpoint)> {
+    #[cfg(test)]
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (NetworkId, &Arc<Endpoint>)> {
         self.tables.values().flat_map(BTreeMap::values).flat_map(|owned| owned.entries.values()).filter_map(
             |entry| match &entry.item {
-                Item::Endpoint { scope, endpoint, .. } => Some((*scope, &**endpoint)),
+                Item::Endpoint { scope, endpoint, .. } => Some((*scope, endpoint)),
                 _ => None,
             },
         )
+    }
+}
+
+fn touch(touched: &mut BTreeSet<(NetworkId, EndpointKey)>, table: Table, node: NodeId, slot: Slot) {
+    if let (Table::Endpoints(scope), Some((task, network))) = (table, slot) {
+        touched.insert((scope, EndpointKey { task, network, node }));
     }
 }
 

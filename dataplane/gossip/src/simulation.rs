@@ -12,8 +12,8 @@ use mesh_types::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    Announcement, Core, CoreConfig, Input, Interest, MAX_DATAGRAM, MemberState, Output, Tables, Timing,
-    seal::OVERHEAD,
+    Announcement, Core, CoreConfig, EndpointTable, Input, Interest, MAX_DATAGRAM, MemberState, Output,
+    Tables, Timing, seal::OVERHEAD,
 };
 
 mod convergence;
@@ -123,8 +123,10 @@ impl Sim {
         if let Some(running) = self.cores.get_mut(&n) {
             running.core.handle(input, self.now - running.born, &mut out);
             if let Some(tables) = running.core.take_tables() {
+                assert!(running.tables != tables, "the same again is no news");
                 running.tables = tables;
             }
+            assert_eq!(running.tables, running.core.tables_anew(), "kept up to date");
         }
         for output in out {
             self.send(n, output);
@@ -201,7 +203,7 @@ impl Sim {
     /// The tasks that `n` sees in the table of network `scope`.
     fn sees(&self, n: u8, scope: u128) -> BTreeSet<u128> {
         let table = self.tables(n).endpoints.get(&net(scope));
-        table.into_iter().flat_map(BTreeMap::keys).map(|(task, _)| task.as_u128()).collect()
+        table.into_iter().flat_map(EndpointTable::keys).map(|key| key.task.as_u128()).collect()
     }
 
     fn state(&self, n: u8, of: u8) -> Option<MemberState> {

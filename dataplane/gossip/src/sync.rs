@@ -97,7 +97,7 @@ impl Core {
                 self.accept(item, from);
             }
             if let (Some(version), true) = (complete, owner == from && self.wants(table)) {
-                self.changed |= self.records.complete(table, owner, version, &told);
+                self.records.complete(table, owner, version, &told);
             }
         }
         let asked: BTreeSet<(Table, NodeId)> = wants.into_iter().collect();

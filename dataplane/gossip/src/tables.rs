@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::CoreStats;
+use crate::{CoreStats, SharedMap};
 
 /// An endpoint of this node, and the table it is told in. One endpoint may be announced in two tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +70,60 @@ pub struct MemberStatus {
     pub since: Duration,
 }
 
+/// Names an endpoint in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
+    /// The task.
+    pub task: TaskId,
+    /// The network that the task is attached to.
+    pub network: NetworkId,
+    /// The node that announced it.
+    pub node: NodeId,
+}
+
+impl From<&Endpoint> for EndpointKey {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { task: endpoint.task, network: endpoint.network, node: endpoint.node }
+    }
+}
+
+/// The endpoints told in the scope of one network.
+pub type EndpointTable = SharedMap<EndpointKey, Arc<Endpoint>>;
+
 /// What this node knows. Endpoints are those of members that are alive or suspect, its own included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Every member seen and not forgotten, this node included.
-    pub members: BTreeMap<NodeId, MemberStatus>,
-    /// By table, then by task and the network that the task is attached to.
-    pub endpoints: BTreeMap<NetworkId, BTreeMap<(TaskId, NetworkId), Endpoint>>,
+    pub members: Arc<BTreeMap<NodeId, MemberStatus>>,
+    /// The tables that are not empty, by network.
+    pub endpoints: SharedMap<NetworkId, EndpointTable>,
+}
+
+impl Tables {
+    /// Sets an endpoint, or removes it. Tells whether that changed anything.
+    pub(crate) fn set(
+        &mut self,
+        scope: NetworkId,
+        key: EndpointKey,
+        endpoint: Option<Arc<Endpoint>>,
+    ) -> bool {
+        let before = self.endpoints.get(&scope).and_then(|table| table.get(&key));
+        if before == endpoint.as_ref() {
+            return false;
+        }
+        if self.endpoints.get(&scope).is_none() {
+            self.endpoints.insert(scope, EndpointTable::default());
+        }
+        let Some(table) = self.endpoints.get_mut(&scope) else { return false };
+        match endpoint {
+            Some(endpoint) => drop(table.insert(key, endpoint)),
+            None => drop(table.remove(&key)),
+        }
+        if table.is_empty() {
+            self.endpoints.remove(&scope);
+        }
+        true
+    }
 }
 
 /// Counters since the start. What is dropped is counted by reason.

@@ -1,5 +1,7 @@
 //! The messages between members: a version byte, then postcard. Sealing is [`crate::Sealer`]'s.
 
+use std::sync::Arc;
+
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -79,7 +81,7 @@ pub enum Item {
         /// Which statement of its node.
         version: Version,
         /// The endpoint.
-        endpoint: Box<Endpoint>,
+        endpoint: Arc<Endpoint>,
     },
     /// An endpoint that is no more: a tombstone.
     Gone {

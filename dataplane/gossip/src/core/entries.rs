@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ impl Core {
         let unset = Version { epoch: 0, counter: 0 };
         for Announcement { scope, mut endpoint } in own {
             endpoint.node = self.node;
-            let item = Item::Endpoint { scope, version: unset, endpoint: Box::new(endpoint) };
+            let item = Item::Endpoint { scope, version: unset, endpoint: Arc::new(endpoint) };
             let before = missing.remove(&item.key());
             if before.is_none_or(|before| before.with_version(unset) != item) {
                 changes.push(item);
@@ -45,7 +46,6 @@ impl Core {
             told.push(item);
         }
         if !told.is_empty() {
-            self.changed = true;
             self.disseminate(told);
         }
     }
@@ -55,7 +55,7 @@ impl Core {
         let mut interest = self.declared.clone();
         if let Interest::Networks(networks) = &mut interest {
             networks.extend(self.records.tables().filter_map(|table| match table {
-                Table::Endpoints(scope) if !self.records.of(table, self.node).is_empty() => Some(scope),
+                Table::Endpoints(scope) if self.records.has(table, self.node) => Some(scope),
                 _ => None,
             }));
         }
@@ -139,7 +139,6 @@ impl Core {
         };
         match self.records.apply(item, self.now, by == owner) {
             Applied::New => {
-                self.changed = true;
                 if let Some(interest) = interest {
                     self.interest_told(owner, &before.unwrap_or_default(), &interest);
                 }

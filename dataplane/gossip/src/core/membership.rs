@@ -51,9 +51,12 @@ impl Core {
         let node = identity.node;
         let member = Member { identity, state, since: self.now };
         let before = self.members.insert(node, member);
-        self.changed = true;
+        self.members_changed = true;
         self.records.raise_epoch(node, identity.epoch);
         let was_live = before.as_ref().is_some_and(Member::is_live);
+        if was_live != member.is_live() {
+            self.liveness_changed(node);
+        }
         if member.is_live() {
             if !was_live || before.is_some_and(|before| before.identity != identity) {
                 self.welcome(node);
@@ -94,7 +97,7 @@ impl Core {
             self.syncs.remove(&node);
             self.windows.remove(&node);
             self.records.forget(node);
-            self.changed = true;
+            self.members_changed = true;
             if let Some(member) = self.members.remove(&node) {
                 let outcome = self.swim.declare_down(member.identity, self.now);
                 self.take_swim(outcome, false);
@@ -118,7 +121,7 @@ impl Core {
         self.say_farewell();
         let outcome = self.swim.leave(self.now);
         self.take_swim(outcome, false);
-        self.changed = true;
+        self.members_changed = true;
     }
 
     pub(super) fn say_farewell(&mut self) {
@@ -142,7 +145,7 @@ impl Core {
         let Some(member) = self.members.get_mut(&node) else { return };
         let identity = member.identity;
         (member.state, member.since) = (MemberState::Left, self.now);
-        self.changed = true;
+        self.liveness_changed(node);
         self.outbox.forget(node);
         self.syncs.remove(&node);
         let outcome = self.swim.declare_down(identity, self.now);

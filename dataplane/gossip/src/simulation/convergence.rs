@@ -26,7 +26,8 @@ fn a_change_replaces_what_was_told_before() {
     changed[0].endpoint.state = EndpointState::Draining;
     sim.tell(1, Input::Announce(changed.clone()));
     sim.until(SECOND / 10, |s| {
-        [2, 3].iter().all(|n| s.tables(*n).endpoints[&net(1)].values().eq([&changed[0].endpoint]))
+        let told = |n| s.tables(n).endpoints.get(&net(1)).unwrap().values().map(|e| &**e);
+        [2, 3].into_iter().all(|n| told(n).eq([&changed[0].endpoint]))
     });
     let sent = sim.datagrams;
     sim.tell(1, Input::Announce(changed));

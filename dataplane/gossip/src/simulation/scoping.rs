@@ -62,5 +62,6 @@ fn one_endpoint_in_two_tables() {
     sim.tell(1, Input::Announce(told.into()));
     sim.until(SECOND, |s| s.sees(2, 9) == [7].into());
     assert!(sim.sees(2, 1).is_empty());
-    assert_eq!(sim.tables(2).endpoints[&net(9)][&(endpoint.task, net(1))], endpoint);
+    let table = sim.tables(2).endpoints.get(&net(9)).unwrap();
+    assert_eq!(**table.get(&(&endpoint).into()).unwrap(), endpoint);
 }

@@ -50,7 +50,7 @@ fn item() -> impl Strategy<Value = Item> {
         (any::<u128>(), version(), endpoint()).prop_map(|(scope, version, endpoint)| Item::Endpoint {
             scope: NetworkId::from_u128(scope),
             version,
-            endpoint: Box::new(endpoint)
+            endpoint: Arc::new(endpoint)
         }),
         (any::<[u128; 4]>(), version()).prop_map(|(ids, version)| Item::Gone {
             scope: NetworkId::from_u128(ids[0]),

@@ -1,0 +1,228 @@
+//! An ordered map whose copies share what did not change between them.
+
+use std::{cmp::Ordering, sync::Arc};
+
+/// Entries of a chunk at most; a full one is halved.
+const CHUNK: usize = 128;
+/// A chunk with fewer entries joins a neighbour that has room.
+const SPARSE: usize = CHUNK / 4;
+
+type Chunk<K, V> = Arc<Vec<(K, V)>>;
+
+/// An ordered map. A copy costs next to nothing; a change after that copies one chunk of entries and the list of chunks;
+/// and [`SharedMap::changes`] between two copies passes over the chunks that they share.
+#[derive(Debug, Clone)]
+pub struct SharedMap<K, V> {
+    /// In order, none empty.
+    chunks: Arc<Vec<Chunk<K, V>>>,
+    len: usize,
+}
+
+impl<K, V> Default for SharedMap<K, V> {
+    fn default() -> Self {
+        Self { chunks: Arc::default(), len: 0 }
+    }
+}
+
+impl<K, V> SharedMap<K, V> {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The entries by key.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, value)| (key, value))
+    }
+
+    /// The keys in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// The values by key.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Whether both are copies of one another, without a look at the entries.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.chunks, &other.chunks)
+    }
+}
+
+impl<K: Ord, V> SharedMap<K, V> {
+    /// The value of `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        let (chunk, place) = self.find(key)?;
+        Some(&self.chunks.get(chunk)?.get(place.ok()?)?.1)
+    }
+
+    /// The chunk that `key` is or belongs in, and its place there; none if there is no chunk.
+    fn find(&self, key: &K) -> Option<(usize, Result<usize, usize>)> {
+        let starts_after = |chunk: &Chunk<K, V>| chunk.first().is_some_and(|(first, _)| first > key);
+        let chunk = self.chunks.partition_point(|chunk| !starts_after(chunk)).saturating_sub(1);
+        Some((chunk, self.chunks.get(chunk)?.binary_search_by(|(k, _)| k.cmp(key))))
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
+    /// Sets the value of `key`, and returns the one that it had.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let found = self.find(&key);
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let Some((at, place)) = found else {
+            chunks.push(Arc::new(vec![(key, value)]));
+            self.len = 1;
+            return None;
+        };
+        let chunk = Arc::make_mut(chunks.get_mut(at)?);
+        match place {
+            Ok(place) => Some(std::mem::replace(&mut chunk.get_mut(place)?.1, value)),
+            Err(place) => {
+                chunk.insert(place, (key, value));
+                self.len += 1;
+                if chunk.len() > CHUNK {
+                    let second = chunk.split_off(CHUNK / 2);
+                    chunks.insert(at + 1, Arc::new(second));
+                }
+                None
+            }
+        }
+    }
+
+    /// The value of `key`, to be changed.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let (at, Ok(place)) = self.find(key)? else { return None };
+        let chunk = Arc::make_mut(&mut self.chunks).get_mut(at)?;
+        Some(&mut Arc::make_mut(chunk).get_mut(place)?.1)
+    }
+
+    /// Removes `key`, and returns its value.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let (at, Ok(place)) = self.find(key)? else { return None };
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let chunk = Arc::make_mut(chunks.get_mut(at)?);
+        let (_, value) = chunk.remove(place);
+        self.len -= 1;
+        let left = chunk.len();
+        if left == 0 {
+            chunks.remove(at);
+        } else if left < SPARSE {
+            join(chunks, at);
+        }
+        Some(value)
+    }
+}
+
+/// Joins the sparse chunk at `at` with a neighbour, if one has room.
+fn join<K: Clone, V: Clone>(chunks: &mut Vec<Chunk<K, V>>, at: usize) {
+    let len = |at: usize| chunks.get(at).map_or(CHUNK, |chunk| chunk.len());
+    let fits = |first: usize| len(first) + len(first + 1) <= CHUNK;
+    let first = match at.checked_sub(1) {
+        Some(before) if fits(before) => before,
+        _ if fits(at) => at,
+        _ => return,
+    };
+    let second = chunks.remove(first + 1);
+    if let Some(first) = chunks.get_mut(first) {
+        Arc::make_mut(first).extend(second.iter().cloned());
+    }
+}
+
+impl<K: Ord, V: PartialEq> SharedMap<K, V> {
+    /// What is otherwise in `newer`: each key with its value here and there, in order.
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> Vec<(&'a K, Option<&'a V>, Option<&'a V>)> {
+        let mut changes = Vec::new();
+        if self.is_copy_of(newer) {
+            return changes;
+        }
+        let (mut old, mut new) = (Cursor::new(&self.chunks), Cursor::new(&newer.chunks));
+        loop {
+            // Where both are at the start of a shared chunk, nothing in it differs. Since both go on by key, they get
+            // there together at the first shared chunk after a difference.
+            while let (Some(before), Some(after)) = (old.whole(), new.whole())
+                && Arc::ptr_eq(before, after)
+            {
+                old.skip();
+                new.skip();
+            }
+            let order = match (old.entry(), new.entry()) {
+                (None, None) => return changes,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((before, _)), Some((after, _))) => before.cmp(after),
+            };
+            let before = if order.is_le() { old.take() } else { None };
+            let after = if order.is_ge() { new.take() } else { None };
+            match (before, after) {
+                (Some((key, before)), Some((_, after))) if before != after => {
+                    changes.push((key, Some(before), Some(after)));
+                }
+                (Some((key, before)), None) => changes.push((key, Some(before), None)),
+                (None, Some((key, after))) => changes.push((key, None, Some(after))),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A place among the entries.
+struct Cursor<'a, K, V> {
+    chunks: &'a [Chunk<K, V>],
+    place: usize,
+}
+
+impl<'a, K, V> Cursor<'a, K, V> {
+    fn new(chunks: &'a [Chunk<K, V>]) -> Self {
+        Self { chunks, place: 0 }
+    }
+
+    /// The chunk that it is at the start of.
+    fn whole(&self) -> Option<&'a Chunk<K, V>> {
+        self.chunks.first().filter(|_| self.place == 0)
+    }
+
+    fn skip(&mut self) {
+        self.chunks = self.chunks.get(1..).unwrap_or_default();
+        self.place = 0;
+    }
+
+    fn entry(&self) -> Option<&'a (K, V)> {
+        self.chunks.first()?.get(self.place)
+    }
+
+    fn take(&mut self) -> Option<(&'a K, &'a V)> {
+        let (key, value) = self.entry()?;
+        self.place += 1;
+        if self.entry().is_none() {
+            self.skip();
+        }
+        Some((key, value))
+    }
+}
+
+impl<K: PartialEq, V: PartialEq> PartialEq for SharedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_copy_of(other) || (self.len == other.len && self.iter().eq(other.iter()))
+    }
+}
+
+impl<K: Eq, V: Eq> Eq for SharedMap<K, V> {}
+
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut map = Self::default();
+        entries.into_iter().for_each(|(key, value)| drop(map.insert(key, value)));
+        map
+    }
+}
+
+#[cfg(test)]
+#[path = "shared_map/tests.rs"]
+mod tests;
