@@ -8,6 +8,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use aya::{
@@ -19,10 +20,10 @@ use aya::{
 };
 use mesh_abi::{BackendValue, ServiceKey, ServiceValue};
 use mesh_lb::{
-    Backend, BackendKey, DataPath, Desired, Error, Frontend, HookKind, NetworkEntry, NodeSettings, Options,
-    ServiceEntry, netns_cookie,
+    Backend, BackendKey, DataPath, Desired, Error, Frontend, HookKind, NetworkEntry, NetworkPlan,
+    NodeSettings, Options, PeerEntry, PublishedOn, ServiceEntry, ServicePlan, netns_cookie,
 };
-use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, Subnet, TaskId, Vni};
+use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -126,7 +127,7 @@ fn backend(n: u8) -> Backend {
 
 fn desired(backends: &[u8]) -> Desired {
     let mut desired = Desired::new(NodeSettings {
-        vtep: Ipv4Addr::new(192, 0, 2, 1),
+        vtep: Ipv4Addr::new(192, 0, 2, 1).into(),
         uplink_ifindex: 2,
         vxlan_ifindex: 0,
         host_ifindex: 0,
@@ -137,13 +138,20 @@ fn desired(backends: &[u8]) -> Desired {
         fast_path: true,
     });
     let subnet = Subnet::new("10.0.0.0/24".parse().unwrap(), None).unwrap();
-    desired.networks.insert(Vni::FIRST, NetworkEntry { subnet, internal: false });
-    desired.peers.insert(Ipv4Addr::new(192, 0, 2, 2).into());
+    let entry = NetworkEntry { v4: Some(subnet), v6: None, internal: false };
+    desired.networks.insert(Vni::FIRST, Arc::new(NetworkPlan { entry, endpoints: BTreeMap::new() }));
+    desired.peers.insert(Ipv4Addr::new(192, 0, 2, 2).into(), PeerEntry::default());
     let backends: Vec<Backend> = backends.iter().map(|n| backend(*n)).collect();
+    let entry = |target_port| ServiceEntry {
+        affinity: None,
+        direct: false,
+        target_port,
+        backends: backends.clone(),
+    };
     let vip = Frontend::Vip { vni: Vni::FIRST, address: Ipv4Addr::new(10, 0, 0, 250).into() };
-    desired.services.insert(vip, ServiceEntry { target_port: None, backends: backends.clone() });
-    let published = Frontend::Published { port: 8080, protocol: Protocol::Tcp };
-    desired.services.insert(published, ServiceEntry { target_port: Some(80), backends });
+    let published = Frontend::Published { on: PublishedOn::AnyV4, port: 8080, protocol: Protocol::Tcp };
+    let frontends = [(vip, entry(None)), (published, entry(Some(80)))].into();
+    desired.services.insert(ServiceId::from_u128(1), Arc::new(ServicePlan { number: 1, frontends }));
     desired
 }
 

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use mesh_abi::{BackendValue, ServiceKey, ServiceValue, backend_flags};
-use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, Subnet, TaskId, Vni};
+use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use proptest::prelude::*;
 
 use super::*;
 use crate::desired::{
-    Backend, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NodeSettings, ServiceEntry,
+    Backend, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan, NodeSettings, PeerEntry,
+    PublishedOn, ServiceEntry, ServicePlan,
 };
 
 const ROOM: Capacities = Capacities {
@@ -29,7 +31,7 @@ const TABLE: u32 = 251 * 5 + 100;
 
 fn empty() -> Desired {
     Desired::new(NodeSettings {
-        vtep: Ipv4Addr::new(192, 0, 2, 1),
+        vtep: Ipv4Addr::new(192, 0, 2, 1).into(),
         uplink_ifindex: 2,
         vxlan_ifindex: 3,
         host_ifindex: 4,
@@ -60,19 +62,26 @@ fn backend(n: u8, draining: bool) -> Backend {
 }
 
 fn published(port: u16) -> Frontend {
-    Frontend::Published { port, protocol: Protocol::Tcp }
+    Frontend::Published { on: PublishedOn::AnyV4, port, protocol: Protocol::Tcp }
 }
 
-fn service(backends: &[(u8, bool)]) -> ServiceEntry {
+fn entry(backends: &[(u8, bool)]) -> ServiceEntry {
     let backends = backends.iter().map(|(n, draining)| backend(*n, *draining)).collect();
-    ServiceEntry { target_port: Some(80), backends }
+    ServiceEntry { affinity: None, direct: false, target_port: Some(80), backends }
+}
+
+/// A service of one port.
+fn publish(desired: &mut Desired, port: u16, backends: &[(u8, bool)]) {
+    let frontends = [(published(port), entry(backends))].into();
+    let plan = ServicePlan { number: port.into(), frontends };
+    desired.services.insert(ServiceId::from_u128(port.into()), Arc::new(plan));
 }
 
 fn with_services(services: &[(u16, &[u8])]) -> Desired {
     let mut desired = empty();
     for (port, backends) in services {
         let backends: Vec<_> = backends.iter().map(|n| (*n, false)).collect();
-        desired.services.insert(published(*port), service(&backends));
+        publish(&mut desired, *port, &backends);
     }
     desired
 }
@@ -137,7 +146,8 @@ fn targets(desired: &Desired) -> BTreeMap<ServiceKey, BTreeSet<Address>> {
     let ready = |entry: &ServiceEntry| -> BTreeSet<Address> {
         entry.backends.iter().filter(|b| !b.draining).map(|b| encode::address(b.address)).collect()
     };
-    desired.services.iter().map(|(frontend, entry)| (encode::service(frontend), ready(entry))).collect()
+    let frontends = desired.services.values().flat_map(|s| &s.frontends);
+    frontends.map(|(frontend, entry)| (encode::service(frontend), ready(entry))).collect()
 }
 
 /// Applies `desired`, at most `steps` writes of it, checking after each that every service sends flows where it did
@@ -173,20 +183,26 @@ const ALL: usize = usize::MAX;
 #[test]
 fn every_map_is_filled_and_emptied_in_order() {
     let mut desired = with_services(&[(80, &[5])]);
-    desired.peers.insert(Ipv4Addr::new(192, 0, 2, 2).into());
+    desired.peers.insert(Ipv4Addr::new(192, 0, 2, 2).into(), PeerEntry::default());
     desired.host_addresses.insert(Ipv4Addr::new(192, 0, 2, 1).into());
     let subnet = Subnet::new("10.10.3.0/24".parse().unwrap(), None).unwrap();
-    desired.networks.insert(Vni::FIRST, NetworkEntry { subnet, internal: true });
     let vtep = Ipv4Addr::new(192, 0, 2, 1).into();
     let mac = Mac::of_address(address(5));
-    desired.endpoints.insert((Vni::FIRST, address(5)), EndpointEntry { vtep, mac, ifindex: Some(9) });
+    let network = NetworkPlan {
+        entry: NetworkEntry { v4: Some(subnet), v6: None, internal: true },
+        endpoints: [(address(5), EndpointEntry { vtep, mac, ifindex: Some(9) })].into(),
+    };
+    desired.networks.insert(Vni::FIRST, Arc::new(network));
     let local = LocalEntry {
         vni: Vni::FIRST,
-        address: address(5),
+        v4: Some(Ipv4Addr::new(10, 10, 3, 5)),
+        v6: None,
         mac,
         ifindex: 9,
         generation: Generation(3),
-        egress: Some(Ipv4Addr::new(169, 254, 64, 1)),
+        egress4: Some(Ipv4Addr::new(169, 254, 64, 1)),
+        egress6: None,
+        served: true,
     };
     desired.local.insert(LocalEndpointId(1), local);
 
@@ -201,7 +217,7 @@ fn every_map_is_filled_and_emptied_in_order() {
 
     let place = |op: &MapOp| match op {
         MapOp::SetConfig(_) => 0,
-        MapOp::PutPeer(_) | MapOp::DeletePeer(_) => 1,
+        MapOp::PutPeer(..) | MapOp::DeletePeer(_) => 1,
         MapOp::PutHostAddress(_) | MapOp::DeleteHostAddress(_) => 2,
         MapOp::PutNetwork(..) | MapOp::DeleteNetwork(_) => 3,
         MapOp::PutLocalById(_) | MapOp::DeleteLocalById(_) => 4,
@@ -246,7 +262,7 @@ fn a_restart_writes_nothing_and_keeps_ids() {
     let writes: Vec<_> = ops.iter().filter(|op| !matches!(op, MapOp::LearnRegion { .. })).collect();
     assert_eq!(
         writes,
-        [&MapOp::SetConfig(encode::config(&desired.config))],
+        [&MapOp::SetConfig(encode::config(&desired))],
         "only the config was not carried over"
     );
     ops.into_iter().for_each(|op| adopted.record(op));
@@ -269,15 +285,15 @@ fn ids_rest_after_use() {
 fn a_draining_backend_keeps_its_entry_but_no_slot() {
     let (mut held, mut kernel) = (Held::new(TABLE), Kernel::new());
     let mut desired = empty();
-    desired.services.insert(published(80), service(&[(1, false), (2, false)]));
+    publish(&mut desired, 80, &[(1, false), (2, false)]);
     apply(&mut held, &mut kernel, &desired, ALL).unwrap();
     let before: Vec<u32> = kernel.backends.keys().copied().collect();
-    desired.services.insert(published(80), service(&[(1, true), (2, false)]));
+    publish(&mut desired, 80, &[(1, true), (2, false)]);
     apply(&mut held, &mut kernel, &desired, ALL).unwrap();
     assert_eq!(before, kernel.backends.keys().copied().collect::<Vec<_>>());
     let draining = kernel.backends.values().filter(|b| b.flags & backend_flags::DRAINING != 0);
     assert_eq!(draining.map(|b| b.address).collect::<Vec<_>>(), [encode::address(address(1))]);
-    desired.services.insert(published(80), service(&[(1, true), (2, true)]));
+    publish(&mut desired, 80, &[(1, true), (2, true)]);
     apply(&mut held, &mut kernel, &desired, ALL).unwrap();
     assert!(kernel.services.values().all(|s| s.table_len == 0));
 }
@@ -292,7 +308,7 @@ fn too_much_is_refused_whole() {
     apply(&mut held, &mut kernel, &with_services(&ports[..5]), ALL).unwrap();
 
     let mut many = empty();
-    many.peers.extend((0..101).map(|n| IpAddr::from(Ipv4Addr::new(192, 0, 2, n))));
+    many.peers.extend((0..101).map(|n| (Ipv4Addr::new(192, 0, 2, n).into(), PeerEntry::default())));
     let full = plan(&held, &many, &ROOM).map(|_| ());
     assert!(matches!(full, Err(Error::Full { map: "PEERS", capacity: 100, wanted: 101 })), "{full:?}");
 }
@@ -313,7 +329,7 @@ fn some_desired() -> impl Strategy<Value = Desired> {
     prop::collection::btree_map(1u16..5, backends, 0..4).prop_map(|services| {
         let mut desired = empty();
         for (port, backends) in services {
-            desired.services.insert(published(port), service(&backends.into_iter().collect::<Vec<_>>()));
+            publish(&mut desired, port, &backends.into_iter().collect::<Vec<_>>());
         }
         desired
     })
