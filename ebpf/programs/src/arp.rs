@@ -7,7 +7,7 @@ use crate::{
     header::{Arp, Ethernet},
     key,
     maps::NETWORKS,
-    parse::ETHERTYPE_ARP,
+    parse::{ETHERTYPE_ARP, Frame},
     skb::{ETHERNET, Skb},
     verdict::{Outcome, Verdict, count},
 };

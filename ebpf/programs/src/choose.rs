@@ -5,21 +5,37 @@ use mesh_abi::{BackendValue, ChoiceValue, Counter, DropReason, FlowKey, ServiceV
 
 use crate::{
     hash,
-    maps::{BACKENDS, CHOICES, MAGLEV},
+    maps::{BACKENDS, CHOICES, CHOICES_KEPT, MAGLEV},
+    parse::{ACK, SYN},
     verdict::count,
 };
 
 /// Flow entries note the time of their last packet no more often than this, so that packets seldom dirty them.
 pub const TOUCH_NS: u64 = 1_000_000_000;
 
-/// The backend of the flow `key`; `opens` tells the first packet of a TCP connection, `client` is noted with the choice.
+/// What a flow is given.
+pub enum Choice {
+    /// A task.
+    Backend(&'static BackendValue),
+    /// Nothing any more: a TCP connection whose task is gone.
+    Gone,
+}
+
+/// The packet for which a choice is made.
+pub struct Chooser {
+    /// TCP's flag byte; zero for other protocols.
+    pub flags: u8,
+    /// See [`ChoiceValue::client`].
+    pub client: u32,
+    /// See [`ChoiceValue::ifindex`].
+    pub ifindex: u32,
+}
+
+/// The backend of the flow `key`.
 #[inline(always)]
-pub fn choose(
-    key: &FlowKey,
-    service: &ServiceValue,
-    opens: bool,
-    client: u32,
-) -> Result<&'static BackendValue, DropReason> {
+pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Choice, DropReason> {
+    let opens = by.flags & (SYN | ACK) == SYN;
+    let client = by.client;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let kept = kept(key, now, client);
@@ -28,19 +44,39 @@ pub fn choose(
     if let Some(backend) = kept
         && !opens
     {
-        return Ok(backend);
+        return Ok(Choice::Backend(backend));
     }
     match from_table(key, service) {
         Some((id, backend)) => {
-            let choice = ChoiceValue { last_seen: now, backend: id, client, ifindex: 0, state: 0, reserved: [0; 3] };
+            let choice = ChoiceValue {
+                last_seen: now,
+                backend: id,
+                client,
+                ifindex: by.ifindex,
+                state: 0,
+                reserved: [0; 3],
+            };
             // A choice that cannot be kept is made again, alike, for the next packet.
             let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
             count(Counter::NewFlow);
-            Ok(backend)
+            Ok(Choice::Backend(backend))
         }
         // Only draining tasks are left: better one of those than none.
-        None => kept.ok_or(DropReason::NoBackend),
+        None => kept.map(Choice::Backend).ok_or(DropReason::NoBackend),
     }
+}
+
+/// The choice for the flow that a returned packet answers, noting the answer; `flags` as in [`Chooser`].
+#[inline(always)]
+pub fn answered(key: &FlowKey, _flags: u8) -> Option<&'static ChoiceValue> {
+    known(key)
+}
+
+/// The choice for a flow, as it stands.
+#[inline(always)]
+pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {
+    // SAFETY: an entry that is evicted meanwhile gives another flow's choice to one packet, and nothing worse.
+    unsafe { CHOICES_KEPT.get(key).or_else(|| CHOICES.get(key)) }
 }
 
 #[inline(always)]

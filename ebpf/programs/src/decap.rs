@@ -16,7 +16,7 @@ use crate::{
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     key,
     maps::{CHOICES, HOST_ADDRESSES, NETWORKS, PEERS, node},
-    parse::{ETHERTYPE_IPV4, Packet},
+    parse::{ETHERTYPE_IPV4, Frame, Packet},
     skb::{ETHERNET, Skb},
     task,
     verdict::{Outcome, Verdict, count},

@@ -107,7 +107,7 @@ pub fn land(skb: Skb, packet: &mut Packet, local: &LocalEndpoint, origin: &Origi
         state: 0,
         reserved: [0; 6],
     };
-    new.source_port = reverse::remember(&mut reply, &mut value)?;
+    new.source_port = reverse::remember(&mut reply, &mut value, packet.flags)?;
     translate(skb, packet, &new)?;
     into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)
 }

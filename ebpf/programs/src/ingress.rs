@@ -6,12 +6,13 @@ use mesh_abi::{
 };
 
 use crate::{
-    choose::choose,
+    choose::{Choice, Chooser, choose},
     decap,
     deliver::{self, Origin},
     key,
     maps::{HOST_ADDRESSES, node},
-    parse::{ETHERTYPE_IPV4, Packet, UDP},
+    parse::{ETHERTYPE_IPV4, Frame, Packet, UDP},
+    reset,
     skb::{ETHERNET, Skb},
     verdict::{Outcome, Verdict, count},
 };
@@ -82,7 +83,11 @@ fn to_published(
     service: &ServiceValue,
     (kind, path): (SteeringKind, ReturnPath),
 ) -> Outcome {
-    let backend = choose(&key::flow(packet, PUBLISHED), service, packet.opens, 0)?;
+    let by = Chooser { flags: packet.flags, client: 0, ifindex: 0 };
+    let backend = match choose(&key::flow(packet, PUBLISHED), service, &by)? {
+        Choice::Backend(backend) => backend,
+        Choice::Gone => return reset::answer(skb, packet),
+    };
     count(Counter::Published);
     let origin = Origin { path, vtep: node.vtep, target_port: service.target_port };
     deliver::to_backend(skb, node, packet, backend, (kind, &origin))

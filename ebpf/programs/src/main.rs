@@ -15,6 +15,7 @@ mod ingress;
 mod key;
 mod maps;
 mod parse;
+mod reset;
 mod reverse;
 mod skb;
 mod task;

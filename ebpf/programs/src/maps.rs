@@ -6,9 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey,
-    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
+    FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
+    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
 };
 
 /// `CONFIG[0]`: the node itself.

@@ -1,11 +1,8 @@
-//! Headers, read into plain values. Only [`Packet::read`] touches an skb.
+//! Headers, read into plain values. Only [`Packet::read`] touches a frame.
 
 use mesh_abi::DropReason;
 
-use crate::{
-    header::{Icmp, Ipv4, Tcp, Udp},
-    skb::Skb,
-};
+use crate::header::{Header, Icmp, Ipv4, Tcp, Udp};
 
 /// IP protocol numbers (IANA).
 pub const ICMP: u8 = 1;
@@ -20,8 +17,14 @@ pub const ICMP_ECHO_REQUEST: u8 = 8;
 
 const IPV4_MIN: u32 = 20;
 /// Bits of TCP's flag byte (RFC 9293, section 3.1).
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
+
+/// What headers are read from: a packet in the kernel's hands, however it holds it.
+pub trait Frame: Copy {
+    /// Reads a header; a packet that ends before is malformed.
+    fn load<T: Header>(self, offset: u32) -> Result<T, DropReason>;
+}
 
 /// The part of a packet that translation changes.
 #[repr(C, align(4))]
@@ -51,8 +54,8 @@ pub struct Packet {
     pub fragment: bool,
     /// A part that has no transport header.
     pub later_fragment: bool,
-    /// The first packet of a TCP connection.
-    pub opens: bool,
+    /// TCP's flag byte; zero for other protocols.
+    pub flags: u8,
     /// Type of an ICMP message.
     pub icmp_type: u8,
 }
@@ -60,8 +63,8 @@ pub struct Packet {
 impl Packet {
     /// Reads the IPv4 header at `l3` and what follows it.
     #[inline(always)]
-    pub fn read(skb: Skb, l3: u32) -> Result<Self, DropReason> {
-        let ip: Ipv4 = skb.load(l3)?;
+    pub fn read(frame: impl Frame, l3: u32) -> Result<Self, DropReason> {
+        let ip: Ipv4 = frame.load(l3)?;
         let ip_len = u32::from(ip.version_and_len & 0x0f) * 4;
         let total_len = u32::from(u16::from_be_bytes(ip.total_len));
         if ip.version_and_len >> 4 != 4 || ip_len < IPV4_MIN || total_len < ip_len {
@@ -83,33 +86,33 @@ impl Packet {
             protocol: ip.protocol,
             fragment: fragment != 0,
             later_fragment: fragment & 0x1fff != 0,
-            opens: false,
+            flags: 0,
             icmp_type: 0xff,
         };
         if !packet.later_fragment {
-            packet.read_transport(skb)?;
+            packet.read_transport(frame)?;
         }
         Ok(packet)
     }
 
     #[inline(always)]
-    fn read_transport(&mut self, skb: Skb) -> Result<(), DropReason> {
+    fn read_transport(&mut self, frame: impl Frame) -> Result<(), DropReason> {
         match self.protocol {
             TCP => {
-                let tcp: Tcp = skb.load(self.l4)?;
+                let tcp: Tcp = frame.load(self.l4)?;
                 self.tuple.source_port = tcp.source_port;
                 self.tuple.destination_port = tcp.destination_port;
-                self.opens = tcp.flags & (SYN | ACK) == SYN;
+                self.flags = tcp.flags;
                 self.header_len += u32::from(tcp.data_offset >> 4) * 4;
             }
             UDP => {
-                let udp: Udp = skb.load(self.l4)?;
+                let udp: Udp = frame.load(self.l4)?;
                 self.tuple.source_port = udp.source_port;
                 self.tuple.destination_port = udp.destination_port;
                 self.header_len += 8;
             }
             ICMP => {
-                let icmp: Icmp = skb.load(self.l4)?;
+                let icmp: Icmp = frame.load(self.l4)?;
                 self.icmp_type = icmp.kind;
                 match icmp.kind {
                     ICMP_ECHO_REQUEST => self.tuple.source_port = icmp.identifier,

@@ -10,7 +10,11 @@ use aya_ebpf::{
 };
 use mesh_abi::{DropReason, FlowKey, ReturnPath, ReverseValue};
 
-use crate::{choose::TOUCH_NS, hash, maps::REVERSE};
+use crate::{
+    choose::TOUCH_NS,
+    hash,
+    maps::{REVERSE, REVERSE_KEPT},
+};
 
 /// Source ports tried for one flow, its own included.
 const CANDIDATES: u32 = 16;
@@ -21,9 +25,10 @@ const FIRST_PORT: u32 = 1024;
 
 /// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task.
 ///
-/// `reply` is the reply's key, its destination port the client's own; `value` is what replies become.
+/// `reply` is the reply's key, its destination port the client's own; `value` is what replies become; `flags` is TCP's
+/// flag byte of the packet towards the task, zero for other protocols.
 #[inline(always)]
-pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue) -> Result<[u8; 2], DropReason> {
+pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, _flags: u8) -> Result<[u8; 2], DropReason> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     value.last_seen = now;
@@ -67,9 +72,9 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue) -> Result<[u8; 2]
     Ok(port)
 }
 
-/// The entry for a reply as a task sent it.
+/// The entry for a reply as a task sent it, with these TCP flags.
 #[inline(always)]
-pub fn find(reply: &FlowKey) -> Option<&'static ReverseValue> {
+pub fn find(reply: &FlowKey, _flags: u8) -> Option<&'static ReverseValue> {
     let entry = REVERSE.get_ptr_mut(reply)?;
     // SAFETY: a map value, valid until the program ends.
     unsafe {
@@ -79,6 +84,25 @@ pub fn find(reply: &FlowKey) -> Option<&'static ReverseValue> {
         }
         Some(&*entry)
     }
+}
+
+/// The source port that the packets of a flow have at the task, if the flow is known. Arguments as for [`remember`];
+/// nothing is noted.
+#[inline(always)]
+pub fn search(reply: &mut FlowKey, value: &ReverseValue) -> Option<[u8; 2]> {
+    let mut candidate = value.destination_port;
+    for _ in 0..CANDIDATES {
+        reply.destination_port = candidate;
+        let key: &FlowKey = reply;
+        if let Some(entry) = REVERSE_KEPT.get_ptr(key).or_else(|| REVERSE.get_ptr(key)) {
+            // SAFETY: a map value, valid until the program ends.
+            if same_flow(unsafe { &*entry }, value) {
+                return Some(candidate);
+            }
+        }
+        candidate = next_candidate(candidate, value);
+    }
+    None
 }
 
 /// A flow is known by both its ends; the node it comes through may change.

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use mesh_abi::DropReason;
 
-use crate::header::Header;
+use crate::{header::Header, parse::Frame};
 
 /// Length of an Ethernet header, and so the offset of the IP header.
 pub const ETHERNET: u32 = 14;
@@ -53,19 +53,6 @@ impl Skb {
     pub fn gso_size(self) -> u32 {
         // SAFETY: see `len`.
         unsafe { (*self.0).gso_size }
-    }
-
-    /// Reads a header; a packet that ends before is malformed.
-    #[inline(always)]
-    pub fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
-        if let Some(header) = self.peek(offset) {
-            return Ok(header);
-        }
-        // The header lies in a fragment of the buffer. No more than is needed is pulled: a large TCP packet has just its
-        // headers in front, and payload pulled there would have to be copied.
-        // SAFETY: plain helper call. When it fails, the packet is shorter.
-        let _ = unsafe { bpf_skb_pull_data(self.0, offset + size_of::<T>() as u32) };
-        self.peek(offset).ok_or(DropReason::Malformed)
     }
 
     #[inline(always)]
@@ -142,6 +129,20 @@ impl Skb {
         let (from, to) = (u64::from(u16::from_ne_bytes(from)), u64::from(u16::from_ne_bytes(to)));
         // SAFETY: plain helper call.
         done(unsafe { bpf_l4_csum_replace(self.0, offset, from, to, mangled(zero_is_none) | 2) })
+    }
+}
+
+impl Frame for Skb {
+    #[inline(always)]
+    fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
+        if let Some(header) = self.peek(offset) {
+            return Ok(header);
+        }
+        // The header lies in a fragment of the buffer. No more than is needed is pulled: a large TCP packet has just its
+        // headers in front, and payload pulled there would have to be copied.
+        // SAFETY: plain helper call. When it fails, the packet is shorter.
+        let _ = unsafe { bpf_skb_pull_data(self.0, offset + size_of::<T>() as u32) };
+        self.peek(offset).ok_or(DropReason::Malformed)
     }
 }
 

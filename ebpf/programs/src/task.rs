@@ -7,15 +7,15 @@ use mesh_abi::{
 
 use crate::{
     arp,
-    choose::choose,
+    choose::{Choice, Chooser, choose},
     deliver::{self, Origin},
     echo,
     encap::{self, Envelope},
     header::{Ethernet, Macs},
     ingress, key,
     maps::{CHOICES, LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, node},
-    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Packet, Tuple},
-    reverse,
+    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, Packet, Tuple},
+    reset, reverse,
     skb::{ETHERNET, Skb},
     translate::translate,
     verdict::{Outcome, Verdict, count},
@@ -42,7 +42,7 @@ pub fn sent(skb: Skb) -> Outcome {
     }
     if task.flags & local_flags::SERVED != 0
         && !packet.fragment
-        && let Some(back) = reverse::find(&key::flow(&packet, task.vni))
+        && let Some(back) = reverse::find(&key::flow(&packet, task.vni), packet.flags)
     {
         return reply(skb, node, task, &mut packet, back);
     }
@@ -83,7 +83,11 @@ fn to_service(skb: Skb, node: &NodeConfig, packet: &mut Packet, front: &Front) -
         return Err(DropReason::Fragment);
     }
     let key = key::flow(packet, front.scope);
-    let backend = choose(&key, front.service, packet.opens, front.client)?;
+    let by = Chooser { flags: packet.flags, client: front.client, ifindex: 0 };
+    let backend = match choose(&key, front.service, &by)? {
+        Choice::Backend(backend) => backend,
+        Choice::Gone => return reset::answer(skb, packet),
+    };
     count(if matches!(front.kind, SteeringKind::Vip) { Counter::Vip } else { Counter::Published });
     let origin = Origin { path: front.path, vtep: node.vtep, target_port: front.service.target_port };
     deliver::to_backend(skb, node, packet, backend, (front.kind, &origin))

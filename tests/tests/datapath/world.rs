@@ -8,9 +8,9 @@ use aya::{
     programs::SchedClassifier,
 };
 use mesh_abi::{
-    BackendValue, Counter, DropReason, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint, NetworkKey,
-    NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue, network_flags,
-    node_flags, v4_mapped,
+    ANY_V4, BackendValue, Counter, DropReason, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
+    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue,
+    local_flags, network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -83,7 +83,12 @@ impl Node {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("MAGLEV", 64)
             .map_max_entries("CHOICES", 1024)
+            .map_max_entries("CHOICES_KEPT", 1024)
             .map_max_entries("REVERSE", flows)
+            .map_max_entries("REVERSE_KEPT", 1024)
+            .map_max_entries("FRAGMENTS", 64)
+            .map_max_entries("AFFINITY", 64)
+            .map_max_entries("SOCKETS", 64)
             .load(mesh_lb::OBJECT)
             .expect("load");
         for program in ["from_task", "to_task", "uplink", "vxlan", "from_host"] {
@@ -144,11 +149,11 @@ impl Node {
     /// The network, with these flags.
     pub fn network(&mut self, flags: u8) {
         let value = NetworkValue {
-            subnet: v4_mapped([10, 10, 3, 0]),
-            gateway: v4_mapped(GATEWAY),
-            prefix_len: 120,
-            flags,
-            reserved: [0; 2],
+            subnet4: [10, 10, 3, 0],
+            gateway4: GATEWAY,
+            prefix4: 24,
+            flags: flags | network_flags::IPV4,
+            ..NetworkValue::default()
         };
         self.put("NETWORKS", NetworkKey { vni: VNI }, value);
     }
@@ -165,13 +170,15 @@ impl Node {
         self.put("ENDPOINTS", EndpointKey { vni: VNI, address }, endpoint);
         if here {
             let local = LocalEndpoint {
-                address,
+                address4: task.address,
+                egress4: egress(task),
                 vni: VNI,
                 ifindex,
                 id: task.id,
-                egress: egress(task),
+                flags: local_flags::SERVED,
                 mac: task.mac,
                 generation: GENERATION,
+                ..LocalEndpoint::default()
             };
             self.put("LOCAL_BY_IFINDEX", ifindex, local);
             self.put("LOCAL_BY_ID", task.id, local);
@@ -197,7 +204,11 @@ impl Node {
 
     pub fn service(&mut self, key: ServiceKey, table_base: u32, table_len: u32, target: u16) {
         let target_port = target.to_be_bytes();
-        self.put("SERVICES", key, ServiceValue { table_base, table_len, target_port, reserved: [0; 2] });
+        self.put(
+            "SERVICES",
+            key,
+            ServiceValue { table_base, table_len, target_port, ..ServiceValue::default() },
+        );
     }
 
     pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
@@ -286,7 +297,7 @@ pub fn vip_key(address: Ip) -> ServiceKey {
 }
 
 pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
-    ServiceKey { vni: PUBLISHED, port: port.to_be_bytes(), protocol, ..ServiceKey::default() }
+    ServiceKey { vni: PUBLISHED, address: ANY_V4, port: port.to_be_bytes(), protocol, reserved: 0 }
 }
 
 /// Makes an interface of that name (a bridge: every kernel has them) and returns its number. It goes with the namespace.
