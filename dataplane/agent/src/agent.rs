@@ -10,7 +10,7 @@ use std::{
 
 use mesh_ca::IdentityCell;
 use mesh_dns::Forwarder;
-use mesh_gossip::{Gossip, GossipConfig, KeyRing, MemberState, Timing};
+use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Timing};
 use mesh_lb::{DataPath, HookKind, Options, describe_hook};
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, NodeId};
@@ -281,7 +281,7 @@ impl Agent {
         for endpoint in
             tables.endpoints.values().flat_map(|t| t.values()).filter(|e| e.node != self.inner.node)
         {
-            all.insert((endpoint.task, endpoint.network), endpoint.clone());
+            all.insert((endpoint.task, endpoint.network), Endpoint::clone(endpoint));
         }
         all.extend(own.into_iter().map(|e| ((e.task, e.network), e)));
         (all.into_values().collect(), tables.members.iter().map(|(&id, m)| (id, m.state)).collect())
@@ -381,8 +381,10 @@ impl Agent {
     /// What the others run, by gossip.
     pub(crate) fn remote_now(&self) -> Tables {
         let tables = self.inner.gossip.watch().borrow().clone();
-        let others =
-            |t: &BTreeMap<_, Endpoint>| t.values().filter(|e| e.node != self.inner.node).cloned().collect();
+        let others = |table: &EndpointTable| {
+            let others = table.values().filter(|e| e.node != self.inner.node);
+            others.map(|e| Endpoint::clone(e)).collect()
+        };
         tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
     }
 }
