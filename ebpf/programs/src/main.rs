@@ -8,12 +8,14 @@ mod decap;
 mod deliver;
 mod echo;
 mod encap;
+mod family;
 mod hash;
 mod header;
 mod host;
 mod ingress;
 mod key;
 mod maps;
+mod neighbour;
 mod parse;
 mod reset;
 mod reverse;
@@ -21,6 +23,7 @@ mod skb;
 mod task;
 mod translate;
 mod verdict;
+mod verifier;
 
 use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier},

@@ -14,12 +14,15 @@ use crate::{
     choose::TOUCH_NS,
     hash,
     maps::{REVERSE, REVERSE_KEPT},
+    verifier::forget,
 };
 
 /// Source ports tried for one flow, its own included.
 const CANDIDATES: u32 = 16;
 /// When all are taken, one whose flow was silent for so long is given away.
 const SILENT_NS: u64 = 120_000_000_000;
+/// In place of a port: none found.
+const NONE: u32 = 0x1_0000;
 /// Ports below are left to services.
 const FIRST_PORT: u32 = 1024;
 
@@ -32,8 +35,8 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, _flags: u8) -> Re
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     value.last_seen = now;
-    let mut free = None;
-    let mut silent = None;
+    let mut free = forget(NONE);
+    let mut silent = forget(NONE);
     let mut oldest = now.saturating_sub(SILENT_NS);
     let mut candidate = value.destination_port;
     for _ in 0..CANDIDATES {
@@ -41,8 +44,8 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, _flags: u8) -> Re
         let key: &FlowKey = reply;
         match REVERSE.get_ptr_mut(key) {
             None => {
-                if free.is_none() {
-                    free = Some(candidate);
+                if free >= NONE {
+                    free = u16::from_be_bytes(candidate).into();
                 }
             }
             Some(entry) => {
@@ -54,17 +57,19 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, _flags: u8) -> Re
                 }
                 if entry.last_seen < oldest {
                     oldest = entry.last_seen;
-                    silent = Some(candidate);
+                    silent = u16::from_be_bytes(candidate).into();
                 }
             }
         }
         candidate = next_candidate(candidate, value);
+        (free, silent) = (forget(free), forget(silent));
     }
     let (port, flags) = match (free, silent) {
-        (Some(port), _) => (port, BPF_NOEXIST),
-        (None, Some(port)) => (port, BPF_ANY),
-        (None, None) => return Err(DropReason::NoFreePort),
+        (port @ ..NONE, _) => (port, BPF_NOEXIST),
+        (_, port @ ..NONE) => (port, BPF_ANY),
+        _ => return Err(DropReason::NoFreePort),
     };
+    let port = (port as u16).to_be_bytes();
     reply.destination_port = port;
     let (key, value): (&FlowKey, &ReverseValue) = (reply, value);
     // NOEXIST fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
