@@ -75,7 +75,9 @@ pub fn run(order: &Path) -> Result<()> {
     tell(look("every program passes the verifier within the budget", || verify(&order.verifier)))?;
     for (program, words) in &order.tests {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
-        tell(look(&format!("tests: {name} {}", words.join(" ")), || test(program, words)))?;
+        tell(look(&format!("tests: {name} {}", words.join(" ")), || {
+            test(program, words, order.binaries.as_deref())
+        }))?;
     }
     if let Some(folder) = &order.binaries {
         let binaries = Binaries::present(folder)?;
@@ -113,8 +115,13 @@ fn verify(test: &Path) -> Result<String> {
     passed.map(|()| format!("{count} programs"))
 }
 
-fn test(program: &Path, words: &[String]) -> Result<String> {
-    let text = mesh_tests::output(Command::new(program).args(words))?;
+fn test(program: &Path, words: &[String], binaries: Option<&Path>) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(words);
+    if let Some(folder) = binaries {
+        command.env("MESHD_BINARIES", folder);
+    }
+    let text = mesh_tests::output(&mut command)?;
     let summary = text.lines().rev().find_map(|line| line.strip_prefix("test result: "));
     Ok(summary.unwrap_or("passed").to_owned())
 }
