@@ -17,7 +17,9 @@ pub const ICMP_ECHO_REQUEST: u8 = 8;
 
 const IPV4_MIN: u32 = 20;
 /// Bits of TCP's flag byte (RFC 9293, section 3.1).
+pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 /// What headers are read from: a packet in the kernel's hands, however it holds it.
