@@ -3,6 +3,7 @@
 mod report;
 mod results;
 mod targets;
+mod ways;
 mod world;
 
 use std::{path::PathBuf, time::Duration};
@@ -11,14 +12,18 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    load::{Amount, Measure},
+    load::{Amount, Measure, Sample},
     path::Path,
     pinning::Processors,
     programs::Programs,
 };
 
 use results::Results;
+use ways::Ways;
 pub use world::World;
+
+/// How often a sample is tried.
+const ATTEMPTS: usize = 3;
 
 /// What to measure, how much of it, and how to tell.
 #[derive(Args)]
@@ -30,7 +35,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each stream and of each run of HTTP requests.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     seconds: u64,
     /// Round trips of each latency run.
     #[arg(long, default_value_t = 20_000)]
@@ -71,7 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
     let chosen = |group: &Group| options.what.is_empty() || options.what.contains(group);
     let groups: Vec<Group> = all.into_iter().filter(chosen).collect();
     let processors = Processors::pick()?;
-    let world = World::start(&groups, processors, !options.unsteered)?;
+    let world = World::start(processors, !options.unsteered)?;
     let results = measure(&world, &groups, options, processors).map_err(|e| world.explain(e))?;
     let json = report::json(&results)?;
     if let Some(file) = &options.out {
@@ -86,21 +91,21 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(world: &World, groups: &[Group], options: &Options, processors: Processors) -> Result<Results> {
+    let ways = Ways::set_up(world, groups, processors, !options.unsteered)?;
     let amount = Amount { length: Duration::from_secs(options.seconds), round_trips: options.round_trips };
-    let mut results = Results { notes: world.notes.clone(), ..Results::default() };
+    let mut results = Results { notes: ways.notes.clone(), ..Results::default() };
     let mut programs = None;
     if groups.contains(&Group::Programs) {
         programs = Some(Programs::prepare(world, processors.server)?);
     }
-    world.check_paths()?;
     for round in 1..=options.rounds {
         let progress = |what: &str| eprintln!("round {round} of {}: {what}", options.rounds);
-        for (group, paths) in &world.paths {
+        for (group, paths) in &ways.paths {
             for measure in Measure::ALL {
                 progress(measure.title());
                 let fitting = paths.iter().filter(|path| measure.fits(path));
                 for path in fitting {
-                    let sample = take(measure, path, amount, processors)?;
+                    let sample = take(measure, path, amount, processors, &mut results.notes)?;
                     results.add(*group, measure, path.way, sample);
                 }
             }
@@ -118,14 +123,21 @@ fn measure(world: &World, groups: &[Group], options: &Options, processors: Proce
     Ok(results)
 }
 
+/// Takes a sample, once more where that fails: a machine that others use stalls at times.
 fn take(
     measure: Measure,
     path: &Path,
     amount: Amount,
     processors: Processors,
-) -> Result<crate::load::Sample> {
-    mesh_tests::interrupt::check()?;
-    measure
-        .take(path, amount, processors)
-        .with_context(|| format!("{}, {}", measure.title(), path.way.title()))
+    notes: &mut Vec<String>,
+) -> Result<Sample> {
+    let what = || format!("{}, {}", measure.title(), path.way.title());
+    for _ in 1..ATTEMPTS {
+        mesh_tests::interrupt::check()?;
+        match measure.take(path, amount, processors) {
+            Ok(sample) => return Ok(sample),
+            Err(error) => notes.push(format!("{}, measured again: {error:#}", what())),
+        }
+    }
+    measure.take(path, amount, processors).with_context(what)
 }

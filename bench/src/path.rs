@@ -8,14 +8,18 @@ use std::{
 /// The ways that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// From node to node, nothing in between.
+    /// From machine to machine without meshd.
     Underlay,
+    /// From node to node, past the data path: what meshd costs what is not its own.
+    NodeUnderlay,
     /// From task to task of another node.
     Overlay,
     /// The same by a Linux bridge and a VXLAN device on each node.
     Bridge,
     /// From a client outside to a server in a node's own namespace.
     Straight,
+    /// From a client outside to a server on a machine without meshd.
+    StraightBare,
     /// To a published port of the node that has the task.
     Near,
     /// To a published port of another node, replies through that node.
@@ -33,9 +37,11 @@ impl Way {
     pub fn title(self) -> &'static str {
         match self {
             Self::Underlay => "underlay",
+            Self::NodeUnderlay => "underlay of nodes",
             Self::Overlay => "meshd overlay",
             Self::Bridge => "Linux bridge + VXLAN",
             Self::Straight => "straight to a node",
+            Self::StraightBare => "straight, without meshd",
             Self::Near => "published, task here",
             Self::Far => "published, task elsewhere",
             Self::FarDirect => "published, elsewhere, direct return",
@@ -48,9 +54,11 @@ impl Way {
     pub fn key(self) -> &'static str {
         match self {
             Self::Underlay => "underlay",
+            Self::NodeUnderlay => "underlay_of_nodes",
             Self::Overlay => "overlay",
             Self::Bridge => "bridge_vxlan",
             Self::Straight => "straight",
+            Self::StraightBare => "straight_without_meshd",
             Self::Near => "published_here",
             Self::Far => "published_elsewhere",
             Self::FarDirect => "published_elsewhere_direct",

@@ -1,12 +1,12 @@
-//! What people use where there is no meshd, set up by hand on the same nodes. Their packets pass meshd's program on the
-//! uplink, which costs them what `bench datapath programs` shows for a packet that is not for it.
+//! What people use where there is no meshd, set up by hand on machines without it.
 
 mod dnat;
 mod haproxy;
-mod route;
+mod machine;
+pub mod route;
 mod vxlan_bridge;
 
 pub use dnat::translate;
 pub use haproxy::Haproxy;
-pub use route::Route;
+pub use machine::Machine;
 pub use vxlan_bridge::VxlanBridge;

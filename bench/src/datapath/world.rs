@@ -1,4 +1,4 @@
-//! One cluster with everything that is compared on it.
+//! One cluster with the tasks that everything is measured on.
 //!
 //! ```text
 //! client ─┐            processor of clients: client, n1
@@ -11,46 +11,37 @@ use std::{
     ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, NetNs, Node, Task, TaskSpec, get, output, resolve, wait};
+use anyhow::{Context, Result};
+use mesh_tests::{Cluster, NetNs, Node, Task, TaskSpec, TestNet, resolve, wait};
 
-use super::Group;
 use crate::{
-    load::{Server, nginx_words},
-    path::{Path, Ports, Way},
-    peers::{self, Haproxy, Route, VxlanBridge},
+    load::nginx_words,
+    path::Ports,
     pinning::{self, Processors},
 };
 
 const NETWORK: &str = "bench";
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
-/// What servers answer.
-const NEAR: &str = "near";
-const FAR: &str = "far";
-const STRAIGHT: &str = "straight";
-const BRIDGED: &str = "bridged";
+/// The services, with a task each, and what those answer.
+pub const NEAR: &str = "near";
+/// See [`NEAR`].
+pub const FAR: &str = "far";
 /// How long what was set up may take to answer.
-const SETTLE: Duration = Duration::from_secs(10);
+pub const SETTLE: Duration = Duration::from_secs(10);
 
-/// The cluster, its tasks and its peers.
+/// The cluster and its tasks.
 pub struct World {
-    // Dropped in this order: what lives in namespaces before them, tasks before their daemons.
-    _haproxy: Option<Haproxy>,
-    _servers: Vec<Server>,
-    _bridge: Option<VxlanBridge>,
+    // Dropped in this order: tasks before their daemons.
     /// The task that asks across the overlay.
     pub asker: Task,
     /// The task on the node that clients speak to.
     pub near: Task,
     /// The task on another.
     pub far: Task,
-    /// The ways that are compared end to end.
-    pub paths: Vec<(Group, Vec<Path>)>,
-    /// What a reader should know.
-    pub notes: Vec<String>,
     cluster: Cluster,
 }
 
@@ -66,13 +57,9 @@ impl World {
     pub const NEAR_PORTS: Ports = Ports::from(11000);
     /// Published ports that lead to `far`.
     pub const FAR_PORTS: Ports = Ports::from(12000);
-    const DIRECT_PORTS: Ports = Ports::from(13000);
-    const DNAT_PORTS: Ports = Ports::from(14000);
-    const HAPROXY_PORTS: Ports = Ports::from(15000);
-    const STRAIGHT_PORTS: Ports = Ports::from(16000);
 
     /// Starts it all; `steered` gives each node the processor of its side for what it receives.
-    pub fn start(groups: &[Group], processors: Processors, steered: bool) -> Result<Self> {
+    pub fn start(processors: Processors, steered: bool) -> Result<Self> {
         let cluster = Cluster::start(3)?;
         let net = cluster.net();
         if steered {
@@ -87,137 +74,37 @@ impl World {
                 pinning::receive_on(&node, processor)?;
             }
         }
-        let tasks = tasks(&cluster, processors.server).map_err(|error| cluster.explain(error))?;
-        let [asker, near, far] = tasks;
-        let mut world = Self {
-            _haproxy: None,
-            _servers: Vec::new(),
-            _bridge: None,
-            asker,
-            near,
-            far,
-            paths: Vec::new(),
-            notes: Vec::new(),
-            cluster,
-        };
-        world.set_up(groups, processors.server).map_err(|error| world.explain(error))?;
+        let [asker, near, far] =
+            tasks(&cluster, processors.server).map_err(|error| cluster.explain(error))?;
+        let world = Self { asker, near, far, cluster };
+        world.publish(NEAR, Self::NEAR_PORTS, "")?;
+        world.publish(FAR, Self::FAR_PORTS, "")?;
         Ok(world)
     }
 
-    fn set_up(&mut self, groups: &[Group], processor: usize) -> Result<()> {
-        self.publish(NEAR, Self::NEAR_PORTS, "")?;
-        self.publish(FAR, Self::FAR_PORTS, "")?;
-        if groups.contains(&Group::Overlay) || groups.contains(&Group::Published) {
-            let ports = Self::STRAIGHT_PORTS;
-            let near = self.namespace(Self::NEAR)?.path();
-            let prefix = self.cluster.net().prefix();
-            self._servers.push(Server::start(prefix, STRAIGHT, &near, ports.http, processor)?);
-        }
-        if groups.contains(&Group::Overlay) {
-            let paths = self.overlay(processor).context("the overlay and its peers")?;
-            self.paths.push((Group::Overlay, paths));
-        }
-        if groups.contains(&Group::Published) {
-            let paths = self.published(processor).context("published ports and their peers")?;
-            self.paths.push((Group::Published, paths));
-        }
-        self.cluster.wait_for_view()
-    }
-
-    fn overlay(&mut self, processor: usize) -> Result<Vec<Path>> {
-        let net = self.cluster.net();
-        let bridge = VxlanBridge::create(net, net.prefix())?;
-        let (from, to) = (bridge.first.path(), bridge.second.path());
-        let server = Server::start(net.prefix(), BRIDGED, &to, Ports::USUAL.http, processor)?;
-        let node = |index| Ok::<_, anyhow::Error>(self.namespace(index)?.path());
-        let straight = (net.address(Self::NEAR), Self::STRAIGHT_PORTS, STRAIGHT);
-        let paths = vec![
-            Path::plain(
-                Way::Underlay,
-                node(Self::ASKER)?,
-                node(Self::NEAR)?,
-                straight.0,
-                straight.1,
-                straight.2,
-            ),
-            Path::plain(
-                Way::Overlay,
-                self.asker.namespace(),
-                self.near.namespace(),
-                self.near.address()?,
-                Ports::USUAL,
-                NEAR,
-            ),
-            Path::plain(Way::Bridge, from, to, VxlanBridge::SECOND, Ports::USUAL, BRIDGED),
-        ];
-        self._servers.push(server);
-        self._bridge = Some(bridge);
-        Ok(paths)
-    }
-
-    fn published(&mut self, processor: usize) -> Result<Vec<Path>> {
-        let direct = self.knows_direct_return()?;
-        if !direct {
-            self.notes.push("this meshctl knows no direct return, so that is not measured".to_owned());
-        }
-        let net = self.cluster.net();
-        let (client, entry) = (net.client().path(), self.namespace(Self::NEAR)?);
-        let address = net.address(Self::NEAR);
-        let to_task = |way, task: &Task, dialled, server| Path {
-            way,
-            from: client.clone(),
-            to: task.namespace(),
-            address: address.into(),
-            dialled,
-            served: Ports::USUAL,
-            udp: way != Way::Haproxy,
-            server,
-        };
-        let mut paths = vec![
-            Path::plain(Way::Straight, client.clone(), entry.path(), address, Self::STRAIGHT_PORTS, STRAIGHT),
-            to_task(Way::Near, &self.near, Self::NEAR_PORTS, NEAR),
-            to_task(Way::Far, &self.far, Self::FAR_PORTS, FAR),
-        ];
-        if direct {
-            self.publish(FAR, Self::DIRECT_PORTS, ",return=direct")?;
-            paths.push(to_task(Way::FarDirect, &self.far, Self::DIRECT_PORTS, FAR));
-        }
-        Route::create(net, Self::NEAR, Self::FAR, &self.far)?;
-        let rules = net.prefix().folder().join("peer.nft");
-        let ports = (Self::DNAT_PORTS, Ports::USUAL);
-        peers::translate(entry, &rules, address, Route::TASK, ports)?;
-        paths.push(to_task(Way::Dnat, &self.far, Self::DNAT_PORTS, FAR));
-        let ports = (Self::HAPROXY_PORTS, Ports::USUAL);
-        let haproxy = Haproxy::start(net.prefix(), entry, Route::TASK, ports, processor)?;
-        paths.push(to_task(Way::Haproxy, &self.far, Self::HAPROXY_PORTS, FAR));
-        self._haproxy = Some(haproxy);
-        Ok(paths)
-    }
-
-    fn publish(&self, service: &str, from: Ports, options: &str) -> Result<()> {
+    /// Publishes five ports of a service, with further `options` such as `,return=direct`, and waits until all nodes
+    /// know them.
+    pub fn publish(&self, service: &str, from: Ports, options: &str) -> Result<()> {
         for (from, to, protocol) in from.pairs(Ports::USUAL) {
             let port = format!("published={from},target={to},protocol={protocol}{options}");
             self.cluster[0].ctl(&["publish", &port, service])?;
         }
-        Ok(())
+        self.cluster.wait_for_view()
     }
 
-    fn knows_direct_return(&self) -> Result<bool> {
-        let help = output(self.cluster[0].meshctl()?.args(["publish", "--help"]))?;
-        Ok(help.contains("return="))
+    /// The wire.
+    pub fn net(&self) -> &TestNet {
+        self.cluster.net()
     }
 
-    /// Waits until each way leads where it should, so that nothing else is measured by mistake.
-    pub fn check_paths(&self) -> Result<()> {
-        for path in self.paths.iter().flat_map(|(_, paths)| paths) {
-            let ask = || -> Result<()> {
-                let said = NetNs::run_at(&path.from, || get(path.dial(|p| p.http), Duration::from_secs(1)))??;
-                ensure!(said == path.server, "{said} answers, not {}", path.server);
-                Ok(())
-            };
-            wait(path.way.title(), SETTLE, ask)?;
-        }
-        Ok(())
+    /// The namespace of a node.
+    pub fn namespace(&self, node: usize) -> Result<&NetNs> {
+        self.cluster.net().nodes().get(node).context("no such node")
+    }
+
+    /// The command line of meshctl.
+    pub fn meshctl(&self) -> Result<Command> {
+        self.cluster[0].meshctl()
     }
 
     /// The nodes and their namespaces.
@@ -240,10 +127,6 @@ impl World {
     /// `error` with the ends of the daemons' logs.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         self.cluster.explain(error)
-    }
-
-    fn namespace(&self, node: usize) -> Result<&NetNs> {
-        self.cluster.net().nodes().get(node).context("no such node")
     }
 }
 

@@ -33,7 +33,7 @@ fn wrk(path: &Path, length: Duration, processors: Processors, words: &[&str]) ->
     let url = format!("http://{}/", path.dial(|ports| ports.http));
     let mut command = NetNs::command_at(&path.from, "taskset")?;
     command.args(["--cpu-list", &processors.client.to_string(), "wrk", "--threads", "1"]);
-    command.args(["--connections", &CONNECTIONS.to_string()]);
+    command.args(["--connections", &CONNECTIONS.to_string(), "--timeout", "5s"]);
     command.args(["--duration", &format!("{}s", length.as_secs().max(1))]).args(words).arg(&url);
     let busy = Busy::start()?;
     let text = output(&mut command)?;

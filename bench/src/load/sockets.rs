@@ -14,7 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::path::{Path, Ports};
 
 /// How long anything may take that is expected at once.
-pub const AT_MOST: Duration = Duration::from_secs(2);
+pub const AT_MOST: Duration = Duration::from_secs(5);
 
 /// Room for what arrives while the receiver is not running.
 const BUFFER: usize = 4 << 20;

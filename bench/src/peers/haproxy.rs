@@ -1,4 +1,4 @@
-//! The peer: haproxy on the node that the client speaks to, in TCP mode.
+//! The peer: haproxy on the machine that the client speaks to, in TCP mode.
 
 use std::{
     fmt::Write as _,
@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mesh_tests::{Lifetime, NetNs, Prefix, Process, lines_of, wait};
+use mesh_tests::{Lifetime, Prefix, Process, lines_of, wait};
 
+use super::Machine;
 use crate::{path::Ports, pinning};
 
 const START: Duration = Duration::from_secs(5);
@@ -17,10 +18,10 @@ const START: Duration = Duration::from_secs(5);
 pub struct Haproxy(#[expect(dead_code, reason = "held for its drop")] Process);
 
 impl Haproxy {
-    /// Starts one in `namespace` that leads the TCP ports `from` to `to` of a server, by one thread.
+    /// Starts one on a machine that leads the TCP ports `from` to `to` of a server, by one thread.
     pub fn start(
         prefix: &Prefix,
-        namespace: &NetNs,
+        machine: &Machine,
         server: Ipv4Addr,
         (from, to): (Ports, Ports),
         processor: usize,
@@ -28,13 +29,13 @@ impl Haproxy {
         let config = prefix.folder().join("haproxy.cfg");
         std::fs::write(&config, text(server, from, to))
             .with_context(|| format!("cannot write {}", config.display()))?;
-        let mut command = namespace.command("haproxy")?;
+        let mut command = machine.namespace.command("haproxy")?;
         command.arg("-db").arg("-f").arg(&config);
         let log = prefix.folder().join("haproxy.log");
         let process = Process::start(command, Lifetime::Owner, &log, &prefix.folder().join("pids"))?;
         pinning::pin_process(process.pid(), processor)?;
         let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, from.http)).map(drop);
-        wait("haproxy to listen", START, || Ok(namespace.run(connect)??))
+        wait("haproxy to listen", START, || Ok(machine.namespace.run(connect)??))
             .with_context(|| lines_of(&log, 10))?;
         Ok(Self(process))
     }
@@ -62,10 +63,11 @@ mod tests {
     fn it_leads_to_the_server() {
         let net = TestNet::create(Prefix::unique(), 1).unwrap();
         let (prefix, node) = (net.prefix(), &net.nodes()[0]);
+        let machine = Machine::plug(&net, 1).unwrap();
         let (from, to) = (Ports::from(15000), Ports::from(16000));
         let _server = Server::start(prefix, "behind", &node.path(), to.http, 0).unwrap();
-        let _haproxy = Haproxy::start(prefix, node, net.address(0), (from, to), 0).unwrap();
-        let ask = || get((net.address(0), from.http).into(), Duration::from_secs(1));
+        let _haproxy = Haproxy::start(prefix, &machine, net.address(0), (from, to), 0).unwrap();
+        let ask = || get((machine.address, from.http).into(), Duration::from_secs(1));
         let said = wait("haproxy", Duration::from_secs(5), || net.client().run(ask)?);
         assert_eq!(said.unwrap(), "behind");
     }
