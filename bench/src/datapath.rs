@@ -116,7 +116,7 @@ fn measure(world: &World, groups: &[Group], options: &Options, processors: Proce
         }
     }
     if let Some(programs) = programs {
-        let missing = |name: &&str| format!("{name} is not loaded by this meshd, so it is not measured");
+        let missing = |name: &&str| format!("there is no program {name} yet, so it is not measured");
         results.notes.extend(programs.absent.iter().map(missing));
         results.programs = programs.rows;
     }

@@ -8,6 +8,7 @@
 mod assemble;
 mod bpf;
 mod nodes;
+mod object;
 mod packets;
 mod talk;
 mod xdp;
@@ -87,6 +88,9 @@ impl Programs {
             rows: Vec::new(),
             absent: Vec::new(),
         };
+        if !programs.hosts.get_mut(World::NEAR).context("no such node")?.load_xdp(UPLINK_XDP)? {
+            programs.absent.push(UPLINK_XDP);
+        }
         programs.overlay(world).context("the overlay by test runs")?;
         programs.published(world).context("published ports by test runs")?;
         programs.vip(world).context("a VIP by test runs")?;
@@ -215,15 +219,12 @@ impl Programs {
         }
     }
 
-    /// A row of the XDP program, if the daemon has loaded one.
+    /// A row of the XDP program, if there is one.
     fn repeated(&mut self, what: &'static str, packet: Vec<u8>, fresh: bool, at_most: Option<f64>) {
-        let there = self.hosts.get(World::NEAR).is_some_and(|host| host.program(UPLINK_XDP).is_some());
-        if there {
+        if self.absent.is_empty() {
             let how =
                 How::Repeated(Template { packet, fresh: fresh.then_some((SOURCE_PORT, SOURCE_ADDRESS)) });
             self.rows.push(Row { at_most, ..Row::new(World::NEAR, UPLINK_XDP, what, how) });
-        } else if !self.absent.contains(&UPLINK_XDP) {
-            self.absent.push(UPLINK_XDP);
         }
     }
 }

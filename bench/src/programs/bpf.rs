@@ -64,6 +64,12 @@ fn raw(fd: &OwnedFd) -> u32 {
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
+impl From<OwnedFd> for Program {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
 /// What one test run said.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {

@@ -12,7 +12,10 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{NetNs, Node, Task, output};
 use serde_json::Value;
 
-use super::bpf::{Program, Run};
+use super::{
+    bpf::{Program, Run},
+    object,
+};
 
 /// The verdict of a tc program that sends a packet on (`TC_ACT_REDIRECT`).
 pub const REDIRECT: u32 = 7;
@@ -26,6 +29,7 @@ const ROOM: usize = 2048;
 pub struct Host {
     name: String,
     namespace: PathBuf,
+    pins: PathBuf,
     programs: BTreeMap<String, Program>,
     /// Its uplink's number.
     pub uplink: u32,
@@ -42,11 +46,22 @@ impl Host {
         Ok(Self {
             name: node.name(),
             namespace,
+            pins: node.bpf_folder(),
             programs: programs_of(node.pid()?)?,
             uplink: number(&link["ifindex"]).context("the uplink's number")?,
             mac: mac(&link)?,
             address: node.address(),
         })
+    }
+
+    /// Loads the XDP program of that name unless the daemon has; whether there is one now.
+    pub fn load_xdp(&mut self, name: &str) -> Result<bool> {
+        if !self.programs.contains_key(name)
+            && let Some(program) = object::xdp(&self.pins, name)?
+        {
+            self.programs.insert(name.to_owned(), program);
+        }
+        Ok(self.programs.contains_key(name))
     }
 
     /// A program that the daemon has loaded.
