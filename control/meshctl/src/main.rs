@@ -24,6 +24,7 @@ mod namespace;
 mod network;
 mod node;
 mod output;
+mod ports;
 mod publish;
 mod removal;
 mod report;

@@ -122,6 +122,7 @@ impl Session {
             network_id: network.to_string(),
             count,
             address: address.map(|a| a.to_string()).unwrap_or_default(),
+            ..Default::default()
         };
         let mut client = self.client()?;
         let answer = call(client.lease(request)).await?.into_inner();

@@ -60,8 +60,10 @@ pub struct InitSpec {
     pub data_path_addr: String,
     /// `HOST:PORT` of the managers' API.
     pub listen_addr: String,
-    /// Where subnets come from.
-    pub default_addr_pool: String,
+    /// Where subnets come from, at most one per family.
+    pub default_addr_pools: Vec<String>,
+    /// Whether the ingress network has IPv6.
+    pub ipv6: bool,
 }
 
 /// The manager's window on what runs; empty until the agent runs.
@@ -115,14 +117,13 @@ impl Daemon {
             given => address::resolve("--data-path-addr", given)?,
         };
         let listen_addr = listen_address(&spec.listen_addr)?;
+        let pools = spec.default_addr_pools.iter();
+        let pools = pools.map(|text| text.parse().with_context(|| format!("--default-addr-pool {text}")));
         let new = NewCluster {
             name: node_name(&spec.name)?,
             data_path_addr,
-            pool: match spec.default_addr_pool.as_str() {
-                "" => None,
-                text => Some(text.parse().with_context(|| format!("--default-addr-pool {text}"))?),
-            },
-            ingress_subnet: None,
+            pools: pools.collect::<Result<_>>()?,
+            ingress_ipv6: spec.ipv6,
         };
         state_dir::begin(&self.config.state_dir)?;
         let made = self.make_cluster(new, advertise_addr, listen_addr).await;

@@ -6,7 +6,10 @@ use anyhow::Error;
 use mesh_agent::{
     AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, Status as AgentStatus, one_line,
 };
-use mesh_api::v1::{self, attach_request::Namespace, local_server::Local};
+use mesh_api::{
+    node_listeners,
+    v1::{self, attach_request::Namespace, local_server::Local},
+};
 use mesh_types::{ClusterView, Name, NodeId};
 use tonic::{Request, Response, Status};
 
@@ -39,7 +42,8 @@ impl Local for LocalService {
             advertise_addr: request.advertise_addr,
             data_path_addr: request.data_path_addr,
             listen_addr: request.listen_addr,
-            default_addr_pool: request.default_addr_pool,
+            default_addr_pools: request.default_addr_pools,
+            ipv6: request.ipv6,
         };
         let daemon = self.daemon.clone();
         let new = whole(async move { daemon.init(spec).await }).await?;
@@ -100,8 +104,14 @@ impl Local for LocalService {
         let decided = member.manager.as_ref().and_then(|manager| manager.state().borrow().view());
         let mut view = decided.unwrap_or_else(|| ClusterView::clone(&member.agent.view()));
         view.gossip_keys.clear();
-        let this_node = member.membership.node.to_string();
-        Ok(Response::new(v1::GetViewResponse { view: Some((&view).into()), this_node }))
+        let listeners = member.manager.as_ref().map(|manager| manager.listeners().borrow().clone());
+        let listeners = listeners.unwrap_or_default();
+        let listeners = listeners.iter().map(|(node, listeners)| node_listeners(*node, listeners));
+        Ok(Response::new(v1::GetViewResponse {
+            view: Some((&view).into()),
+            this_node: member.membership.node.to_string(),
+            listeners: listeners.collect(),
+        }))
     }
 
     async fn list_tasks(
@@ -114,6 +124,8 @@ impl Local for LocalService {
             task_id: task.id.to_string(),
             namespace: task.namespace.to_string(),
             pid: task.namespace.pid().unwrap_or_default(),
+            name: task.name.to_string(),
+            ..Default::default()
         });
         Ok(Response::new(v1::ListTasksResponse {
             endpoints: endpoints.iter().map(Into::into).collect(),
@@ -188,8 +200,10 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             drops: counters(agent.data_path.drops.iter().map(|(r, &n)| (r.as_str(), n)).collect()),
             packets: counters(agent.data_path.counters.iter().map(|(c, &n)| (c.as_str(), n)).collect()),
             features: agent.missing,
+            ..Default::default()
         }),
         warnings: agent.warnings,
+        ..Default::default()
     }
 }
 
@@ -213,8 +227,13 @@ fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
     };
     let optional = |text: String| (!text.is_empty()).then_some(text);
     let name = optional(request.name).map(Name::new).transpose().map_err(|e| invalid(&e))?;
-    let address = optional(request.address)
-        .map(|a| a.parse().map_err(|_| Status::invalid_argument(format!("{a:?} is not an IP address"))));
+    let mut addresses = request.addresses.into_iter().map(|a| {
+        a.parse().map_err(|_| Status::invalid_argument(format!("{a:?} is not an IP address")))
+    });
+    let address = addresses.next();
+    if addresses.next().is_some() {
+        return Err(Status::invalid_argument("a task takes one static address so far"));
+    }
     let aliases: Result<Vec<Name>, _> = request.aliases.into_iter().map(Name::new).collect();
     Ok(AttachSpec {
         namespace,

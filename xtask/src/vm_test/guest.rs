@@ -140,11 +140,11 @@ fn cluster(wire: Wire, binaries: &Binaries) -> Findings {
     };
     let told = start().and_then(|cluster| {
         let told = story::tell(&cluster, wire, &mut findings);
-        match told {
-            Ok(()) if findings.all_so() => Ok(()),
-            Ok(()) => Err(cluster.explain(anyhow::anyhow!("not all of it was so"))),
-            Err(error) => Err(cluster.explain(error)),
+        if told.is_err() || !findings.all_so() {
+            // For people; the table has no room for logs.
+            eprintln!("{:#}", cluster.explain(anyhow::anyhow!("the daemons' logs:")));
         }
+        told
     });
     if let Err(error) = told {
         findings.push(Finding { what: format!("{wire}: the story"), seen: format!("{error:#}"), so: false });

@@ -48,12 +48,14 @@ fn join_token() {
 fn network_create_prints_the_id() {
     let (asked, printed) = asked(
         "network create --driver overlay --subnet 10.10.3.0/24 --gateway 10.10.3.9 --subnet fd00:3::/64 \
-         --attachable --internal --label a=b --opt mtu=1400 prod",
+         --ip-range 10.10.3.64/26 --ipv6 --attachable --internal --label a=b --opt mtu=1400 prod",
     );
     assert_eq!(printed, format!("{PROD}\n"));
     for part in [
         "Subnet { net: \"10.10.3.0/24\", gateway: \"10.10.3.9\" }",
         "Subnet { net: \"fd00:3::/64\", gateway: \"fd00:3::1\" }",
+        "ip_ranges: [\"10.10.3.64/26\"]",
+        "ipv6: true",
         "attachable: true",
         "internal: true",
         "mtu: 1400",
@@ -67,10 +69,19 @@ fn network_create_prints_the_id() {
 fn service_create_prints_the_id() {
     let (asked, printed) = asked(
         "service create --network prod --network test --alias www --publish 80:80 --publish 53/udp \
-         --endpoint-mode dnsrr web",
+         --affinity client-ip,30m --prefer-local --drain-timeout 2m --endpoint-mode dnsrr web",
     );
     assert_eq!(printed, format!("{WEB}\n"));
-    for part in ["[\"prod\", \"test\"]", "[\"www\"]", "Dnsrr", "published: 80", "target: 53, protocol: Udp"] {
+    for part in [
+        "[\"prod\", \"test\"]",
+        "[\"www\"]",
+        "Dnsrr",
+        "published: 80",
+        "target: 53, protocol: Udp",
+        "Affinity { timeout_secs: 1800 }",
+        "prefer_local: true",
+        "drain_timeout_secs: Some(120)",
+    ] {
         assert!(asked.contains(part), "{part} in {asked}");
     }
 }
@@ -82,7 +93,58 @@ fn publish_prints_the_port() {
     let (asked_for, printed) = asked("publish published=8053,target=53,protocol=udp web");
     assert_eq!(printed, "8053:53/udp\n");
     assert!(asked_for.contains("protocol: Udp"), "{asked_for}");
-    assert!(asked("unpublish 8053/udp").0.contains("published: 8053, protocol: Udp"));
+    let (asked_for, printed) = asked("publish --return direct 8000-8002 web");
+    assert_eq!(asked_for.matches("return_mode: Direct").count(), 3, "{asked_for}");
+    assert_eq!(printed, "30000-30002:8000-8002/tcp,return=direct\n", "{asked_for}");
+    assert!(asked("publish eth0:80:80 web").0.contains("Interface(\"eth0\")"));
+    assert!(asked("publish [fd00::5]:80:80,mode=host web").0.contains("Address(\"fd00::5\")"));
+    for (words, port) in [
+        ("unpublish 8053/udp", "8053/udp"),
+        ("unpublish 10.0.0.5:80:80", "10.0.0.5:80:80/tcp"),
+        ("unpublish 8000-8010 web", "8000-8010/tcp"),
+        ("unpublish published=80,mode=host web", "80/tcp,mode=host"),
+    ] {
+        assert!(asked(words).0.contains(&format!("ports: [\"{port}\"]")), "{words}");
+    }
+}
+
+#[test]
+fn service_update_says_only_what_changes() {
+    let (asked_for, printed) = asked(
+        "service update --affinity none --prefer-local=false --drain-timeout none --publish-rm 80 \
+         --publish-add 80:80,mode=host --publish-add 1-2:1-2 --label-add a=b --label-rm c web",
+    );
+    assert_eq!(printed, format!("{WEB}\n"));
+    for part in [
+        "NoAffinity(true)",
+        "prefer_local: Some(false)",
+        "drain_timeout_secs: Some(30)",
+        "remove_ports: [\"80/tcp\"]",
+        "mode: Host",
+        "published: 2, target: 2",
+        "set_labels: {\"a\": \"b\"}",
+        "remove_labels: [\"c\"]",
+    ] {
+        assert!(asked_for.contains(part), "{part} in {asked_for}");
+    }
+    let (asked_for, _) = asked("service update --drain-timeout 1m web");
+    for part in ["affinity_change: None", "prefer_local: None", "add_ports: []"] {
+        assert!(asked_for.contains(part), "{part} in {asked_for}");
+    }
+    let nothing = fake().run("service update web");
+    assert_eq!(nothing.code, Some(2), "{}", nothing.errors);
+}
+
+#[test]
+fn node_update() {
+    let (asked_for, printed) = asked("node update --availability drain --label-add zone=a n2");
+    assert_eq!(printed, format!("{}\n", crate::data::NODE_2));
+    assert!(
+        asked_for.contains("availability: Drain") && asked_for.contains("\"zone\": \"a\""),
+        "{asked_for}"
+    );
+    assert!(asked("node update --label-rm zone n2").0.contains("availability: Unspecified"));
+    assert_eq!(fake().run("node update n2").code, Some(2));
 }
 
 #[test]
@@ -99,9 +161,12 @@ fn removal_goes_on_after_a_refusal() {
 #[test]
 fn attach_and_detach() {
     let own = std::process::id();
-    let (asked_for, printed) = asked(&format!("attach --network prod --ip 10.10.3.3 --name web.1 {own}"));
+    let (asked_for, printed) = asked(&format!(
+        "attach --network prod --ip 10.10.3.3 --ip6 fd00::3 --weight 7 --drain-timeout 90s --name web.1 {own}"
+    ));
     assert!(asked_for.contains(&format!("Pid({own})")), "{asked_for}");
-    assert!(asked_for.contains("address: \"10.10.3.3\""), "{asked_for}");
+    assert!(asked_for.contains("addresses: [\"10.10.3.3\", \"fd00::3\"]"), "{asked_for}");
+    assert!(asked_for.contains("weight: 7, drain_timeout_secs: Some(90)"), "{asked_for}");
     assert_eq!(
         printed,
         "ID             NAME    NETWORK   ADDRESS\n1task0000000   web.1   prod      10.10.3.3\n"

@@ -231,7 +231,11 @@ impl Local for Service {
         if script.nonsense {
             view.networks[0].vni = 0;
         }
-        Ok(Response::new(v1::GetViewResponse { view: Some(view), this_node: NODE_1.to_owned() }))
+        Ok(Response::new(v1::GetViewResponse {
+            view: Some(view),
+            this_node: NODE_1.to_owned(),
+            listeners: data::listeners(),
+        }))
     }
 
     async fn list_tasks(
@@ -247,6 +251,7 @@ impl Local for Service {
                 task_id: TASK_WEB_1.to_owned(),
                 namespace: "pid 4711".to_owned(),
                 pid: 4711,
+                ..v1::LocalTask::default()
             }],
         }))
     }
@@ -320,17 +325,24 @@ impl Control for Service {
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::Service>, Status> {
         let mut service = self.service("web");
         assert_eq!(service.id, WEB);
-        let mut port = request.get_ref().port.clone().unwrap();
-        if port.published == 0 {
-            port.published = 30000;
+        let mut ports = request.get_ref().ports.clone();
+        for (number, port) in (30_000..).zip(&mut ports) {
+            port.published = if port.published == 0 { number } else { port.published };
         }
-        service.ports.insert(0, port);
+        service.ports.extend(ports);
         self.change(request, service)
     }
 
     async fn unpublish(
         &self,
         request: Request<v1::UnpublishRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.change(request, self.service("web"))
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<v1::UpdateServiceRequest>,
     ) -> Result<Response<v1::Service>, Status> {
         self.change(request, self.service("web"))
     }
@@ -344,6 +356,14 @@ impl Control for Service {
             managers: vec!["192.168.1.1:2377".to_owned(), "192.168.1.4:2377".to_owned()],
         };
         self.change(request, answer)
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<v1::UpdateNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let node = data::view().nodes.into_iter().find(|node| node.id == NODE_2);
+        self.change(request, node.unwrap())
     }
 
     async fn remove_node(

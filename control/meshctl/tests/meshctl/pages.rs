@@ -114,9 +114,20 @@ Tasks:
 fn service_and_node_inspect() {
     let fake = fake();
     let page = fake.print("service inspect web");
-    for line in ["Endpoint mode:   vip", "  prod   10.10.3.2   www", "2task0000000"] {
+    for line in [
+        "Endpoint mode:   vip",
+        "  prod   10.10.3.2   www",
+        "2task0000000",
+        "Affinity:        client-ip,30m",
+        "Prefer local:    yes",
+        "Drain timeout:   1m30s",
+        "port 80/tcp: also listened on by nginx (pid 123) on node n3: shadowed by the mesh",
+        "port 80/tcp: also listened on by a process on node n3",
+    ] {
         assert!(page.contains(line), "{line} in {page}");
     }
+    assert!(!page.contains("caddy"), "not its port: {page}");
+    assert!(fake.print("node inspect n3").contains("port 443/tcp: also listened on by caddy (pid 124)"));
     let page = fake.print("node inspect");
     for line in ["Hostname:            n1", "This node:           yes", "probe"] {
         assert!(page.contains(line), "{line} in {page}");
@@ -148,6 +159,14 @@ Members that are not alive:
   NODE ID        NAME   STATE
   3node0000000   n3     down
 
+Uplinks:
+  INTERFACE   HOOK   MTU    WHY NOT XDP
+  eth0        tcx    1500   veth
+
+Flows:
+  TABLE     FLOWS   ROOM FOR   FULL
+  choices   50      1000       5 %
+
 Hooks:
   INTERFACE     PROGRAM     KIND
   eth0          uplink      tcx
@@ -167,6 +186,7 @@ Missing kernel features:
 
 Warnings:
   the clock is off by 3 s
+  port 80/tcp: also listened on by nginx (pid 123) on node n1: shadowed by the mesh
 "
     );
 }
@@ -201,6 +221,10 @@ fn json() {
     let service = &fake.json("service inspect web")[0];
     assert_eq!(service["networks"][0]["vips"][0], "10.10.3.2");
     assert_eq!(service["ports"][1]["published"], 8053);
+    assert_eq!(service["ports"][1]["mode"], "ingress");
+    assert_eq!((&service["affinity"], &service["prefer_local"]), (&"client-ip,30m".into(), &true.into()));
+    assert_eq!(service["listeners"][1]["pid"], 123);
+    assert_eq!(web["weight"], 1);
     assert_eq!(fake.json("service ls")[0]["task_count"], 1);
     assert_eq!(fake.json("status")["data_path"]["drops"]["no_backend"], 12);
 }

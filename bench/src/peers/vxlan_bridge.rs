@@ -1,15 +1,18 @@
-//! The peer: a Linux bridge and a VXLAN device on two nodes, as one would set it up by hand.
+//! The peer: a Linux bridge and a VXLAN device on two machines, as one would set it up by hand.
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use mesh_tests::{NetNs, Prefix, TestNet};
+use mesh_tests::{NetNs, Prefix};
 
-/// Two namespaces joined by bridges and VXLAN over the underlay of two nodes.
+use super::Machine;
+
+/// Two namespaces joined by bridges and VXLAN over the underlay of two machines.
+#[derive(Debug)]
 pub struct VxlanBridge {
-    /// A namespace on the first node.
+    /// A namespace on the first machine.
     pub first: NetNs,
-    /// A namespace on the second node.
+    /// A namespace on the second machine.
     pub second: NetNs,
 }
 
@@ -17,17 +20,16 @@ impl VxlanBridge {
     /// The address of the second namespace.
     pub const SECOND: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 
-    /// Sets it up between the first two nodes, on a UDP port beside meshd's.
-    pub fn create(net: &TestNet, prefix: &Prefix) -> Result<Self> {
+    /// Sets it up between two machines.
+    pub fn create(prefix: &Prefix, machines: [&Machine; 2]) -> Result<Self> {
         let first = NetNs::create(&prefix.namespace("peer1"))?;
         let second = NetNs::create(&prefix.namespace("peer2"))?;
         for (index, inside) in [&first, &second].into_iter().enumerate() {
-            let Some(node) = net.nodes().get(index) else { anyhow::bail!("the peer needs two nodes") };
-            let (local, remote) = (net.address(index), net.address(1 - index));
-            let name = inside.name();
-            node.ip(&format!(
+            let (machine, other) = (machines[index], machines[1 - index]);
+            let (local, remote, name) = (machine.address, other.address, inside.name());
+            machine.namespace.ip(&format!(
                 "link add peerbr type bridge\n\
-                 link add peervx type vxlan id 99 local {local} remote {remote} dstport 14789\n\
+                 link add peervx type vxlan id 99 local {local} remote {remote} dstport 4789\n\
                  link add peer0 type veth peer name eth0 netns {name}\n\
                  link set peervx master peerbr up\n\
                  link set peer0 master peerbr up\n\
