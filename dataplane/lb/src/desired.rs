@@ -6,9 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_types::{
-    Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni,
-};
+use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 
 /// Everything a node's data path should hold at one time. [`crate::DataPath::apply`] makes the maps agree with it.
 ///
