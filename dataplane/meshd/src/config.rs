@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use mesh_types::InterfaceName;
 use serde::{Deserialize, Serialize};
 
 /// Where the configuration is looked for when no flag names one; it may be absent there.
@@ -44,6 +45,13 @@ pub struct Config {
     pub log: String,
     /// How packets travel between nodes.
     pub path: PathMode,
+    /// Whether the outer UDP headers carry a checksum, for underlays that want one. The kernel's VXLAN device does it then:
+    /// slower.
+    pub outer_checksum: bool,
+    /// Interfaces by which clients and other nodes come in, besides the one of the data path address. By default every
+    /// Ethernet interface that is up and has an address, or by which packets to other nodes or a default route leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplinks: Option<Vec<String>>,
     /// Lists the resolvers that names outside the mesh are forwarded to; followed when it changes.
     pub resolv_conf: PathBuf,
 }
@@ -66,6 +74,8 @@ impl Default for Config {
             bpf_dir: "/sys/fs/bpf/meshd".into(),
             log: "info".into(),
             path: PathMode::Auto,
+            outer_checksum: false,
+            uplinks: None,
             resolv_conf: "/etc/resolv.conf".into(),
         }
     }
@@ -106,6 +116,9 @@ impl Config {
             if !folder.is_absolute() {
                 bail!("{key} {}: give an absolute path", folder.display());
             }
+        }
+        for name in self.uplinks.iter().flatten() {
+            InterfaceName::new(name).with_context(|| format!("uplinks: {name:?}"))?;
         }
         for (place, (key, folder)) in folders.iter().enumerate() {
             if let Some((other, _)) = folders[..place].iter().find(|(_, f)| f == folder) {
@@ -150,6 +163,7 @@ mod tests {
         assert!(error("stat_dir = '/a'", &[]).contains("stat_dir"));
         assert!(error("path = 'quick'", &[]).contains("quick"));
         assert!(error("state_dir = 'a'", &[]).contains("absolute"));
+        assert!(error("uplinks = ['eth0', 'a/b']", &[]).contains("a/b"));
         assert!(error("state_dir = '/x'", &["--run-dir", "/x"]).contains("both /x"));
         let flags = Flags::try_parse_from(["meshd", "--config", "/nonexistent/meshd.toml"]).unwrap();
         assert!(format!("{:#}", Config::load(&flags).unwrap_err()).contains("/nonexistent/meshd.toml"));
