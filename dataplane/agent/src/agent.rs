@@ -11,7 +11,7 @@ use std::{
 use mesh_ca::IdentityCell;
 use mesh_dns::Forwarder;
 use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Timing};
-use mesh_lb::{DataPath, Options};
+use mesh_lb::DataPath;
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -50,8 +50,8 @@ pub struct AgentOptions {
     pub managers: Vec<SocketAddr>,
     /// Folder of its kept files.
     pub state_dir: PathBuf,
-    /// Folder, on a bpffs or to be one, for pinned maps and links.
-    pub bpf_dir: PathBuf,
+    /// Pinned maps and links, and how the data path behaves.
+    pub data_path: mesh_lb::Options,
     /// Where the node's own resolvers are listed.
     pub resolv_conf: PathBuf,
 }
@@ -117,7 +117,7 @@ impl Agent {
             Host::ensure_egress6()?;
         }
         let settings = host.settings;
-        let data_path = DataPath::open(Options::new(&options.bpf_dir))?;
+        let data_path = DataPath::open(options.data_path.clone())?;
 
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
@@ -197,6 +197,7 @@ impl Agent {
         guard.disarm();
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
         let stop = || agent.inner.stop.clone();
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().watch_drains()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().look_around()));
         info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
@@ -350,7 +351,9 @@ impl Agent {
         // The loop would make the node's links anew.
         self.halt().await;
         self.inner.gossip.shutdown().await;
-        problems.extend(DataPath::remove_pins(&self.inner.options.bpf_dir).err().map(|e| e.to_string()));
+        problems.extend(
+            DataPath::remove_pins(&self.inner.options.data_path.bpf_dir).err().map(|e| e.to_string()),
+        );
         problems.extend(Host::remove(&self.inner.netlink).await.iter().map(ToString::to_string));
         problems.extend(self.inner.files.remove().err().map(|e| e.to_string()));
         problems

@@ -139,6 +139,7 @@ impl Host {
             vxlan_port: VXLAN_PORT,
             netns_cookie: NetNs::current()?.cookie()?,
             fast_path: options.why_general().is_none(),
+            outer_checksum: options.outer_checksum,
         };
         let addresses = host_addresses(&interfaces);
         Ok(Self { data_path, uplinks, settings, addresses, routes: ways_out.peers })

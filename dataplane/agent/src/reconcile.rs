@@ -11,7 +11,7 @@ use mesh_dns::{DnsServer, NetworkNames, TaskView};
 use mesh_gossip::{Announcement, Interest};
 use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::NetNs;
-use mesh_types::{NetworkId, TaskId};
+use mesh_types::{LocalEndpointId, NetworkId, TaskId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -19,7 +19,11 @@ use crate::{
     Agent, AgentError, AttachError, LocalTask,
     host::{HOST_LINK, Host, VXLAN_LINK},
     planner::{Inputs, Planned, Planner, announcements, interest},
+    uplinks::Uplink,
 };
+
+/// How many flows are looked at for their age at a time: some milliseconds' worth.
+const AGE_BUDGET: usize = 16_384;
 
 /// What only one turn at a time may touch.
 pub(crate) struct Reconciler {
@@ -29,8 +33,8 @@ pub(crate) struct Reconciler {
     missing: Vec<String>,
     /// Links that programs are attached to, with their numbers: one that came back is another one.
     attached: BTreeMap<String, u32>,
-    /// Those of them that are uplinks.
-    uplinks: BTreeSet<String>,
+    /// The uplinks as they were when all was attached.
+    uplinks_hooked: Vec<Uplink>,
     sockets_hooked: bool,
 }
 
@@ -51,8 +55,15 @@ pub(crate) struct Dns {
 
 impl Reconciler {
     pub(crate) fn new(data_path: DataPath, planner: Planner, host: Host, missing: Vec<String>) -> Self {
-        let (attached, uplinks) = (BTreeMap::new(), BTreeSet::new());
-        Self { data_path, planner, host, missing, attached, uplinks, sockets_hooked: false }
+        Self {
+            data_path,
+            planner,
+            host,
+            missing,
+            attached: BTreeMap::new(),
+            uplinks_hooked: Vec::new(),
+            sockets_hooked: false,
+        }
     }
 
     /// What is decided but cannot be done on this node, one line each.
@@ -81,6 +92,23 @@ impl Reconciler {
         })
     }
 
+    /// Forgets flows that are over; a part of all with each call.
+    pub(crate) fn age_flows(&mut self) -> Result<(), mesh_lb::Error> {
+        let aged = self.data_path.age_flows(AGE_BUDGET)?;
+        if aged.expired + aged.orphaned > 0 {
+            debug!(?aged, "flows aged");
+        }
+        Ok(())
+    }
+
+    /// How many established flows endpoints of this node have.
+    pub(crate) fn flows_of(
+        &self,
+        endpoints: &BTreeSet<LocalEndpointId>,
+    ) -> Result<BTreeMap<LocalEndpointId, u64>, mesh_lb::Error> {
+        self.data_path.flows_of(endpoints)
+    }
+
     /// Takes what is known of the node's links now; what was known before comes back.
     pub(crate) fn set_host(&mut self, host: Host) -> Host {
         std::mem::replace(&mut self.host, host)
@@ -105,15 +133,25 @@ impl Reconciler {
     }
 
     fn attach_uplinks(&mut self) -> Result<(), AgentError> {
-        let uplinks: Vec<_> = self.host.uplinks.iter().take(1).cloned().collect();
+        let same = |u: &Uplink| self.attached.get(&u.name) == Some(&u.ifindex);
+        if self.uplinks_hooked == self.host.uplinks && self.host.uplinks.iter().all(same) {
+            return Ok(());
+        }
+        let uplinks = self.host.uplinks.clone();
         let now: BTreeSet<_> = uplinks.iter().map(|u| u.name.clone()).collect();
         let mut done = Ok(());
         for uplink in &uplinks {
             done = done.and(self.hook(&uplink.name, uplink.ifindex, DataPath::attach_uplink));
         }
-        for past in std::mem::replace(&mut self.uplinks, now.clone()).difference(&now) {
+        // An earlier daemon's too.
+        let before = self.data_path.attached_uplinks()?;
+        for past in before.difference(&now) {
             info!(uplink = past, "no uplink any more");
             self.attached.remove(past);
+            done = done.and(self.data_path.detach_uplink(past).map_err(AgentError::from));
+        }
+        if done.is_ok() {
+            self.uplinks_hooked = uplinks;
         }
         done
     }
@@ -144,6 +182,7 @@ impl Agent {
         debug!(?applied, version, "data path applied");
         // After the maps: what an earlier daemon attached goes on until then.
         reconciler.attach(&self.tasks())?;
+        reconciler.data_path.settle()?;
         if let Some(planned) = reconciler.planner.last() {
             self.speak(&planned.interest, Some(&planned.announcements)).await;
             self.update_names(&planned.names).await;

@@ -10,8 +10,11 @@ use crate::{
     Agent, AgentError, DataPathAddress, SessionState,
     agent::lock,
     host::{HOST_LINK, Host, HostOptions, VXLAN_LINK},
-    uplinks::{IPV6_MIN_MTU, overhead},
+    uplinks::{IPV6_MIN_MTU, Uplink, overhead},
 };
+
+/// The part of a map that may be in use before an operator is told.
+const PRESSURE: f64 = 0.9;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -79,6 +82,7 @@ impl Agent {
         warnings.extend(doubts(host, options));
         warnings.extend(lock(&self.inner.closed).clone());
         let data_path = reconciler.stats()?;
+        warnings.extend(pressure(&data_path));
         Ok(Status {
             session,
             managers: self.inner.session.managers(),
@@ -92,7 +96,7 @@ impl Agent {
             data_path_addr: host.data_path.clone(),
             uplinks: uplinks(host, &data_path),
             task_mtu: host.settings.inner_mtu,
-            hooks: hooks(&data_path, host),
+            hooks: hooks(&data_path),
             data_path,
             missing: reconciler.missing().to_vec(),
             listeners: lock(&self.inner.listeners).clone(),
@@ -123,24 +127,40 @@ fn doubts(host: &Host, options: &HostOptions) -> Vec<String> {
 }
 
 fn uplinks(host: &Host, data_path: &mesh_lb::Stats) -> Vec<UplinkStatus> {
-    let status = |uplink: &crate::uplinks::Uplink| {
-        let at = data_path.links.get("uplink");
+    let status = |uplink: &Uplink| {
+        let at = data_path.uplinks.iter().find(|at| at.interface == uplink.name);
+        let hook = |at: &mesh_lb::Uplink| match at.xdp {
+            Ok(()) => format!("xdp+{}", at.tc),
+            Err(_) => at.tc.to_string(),
+        };
+        let reason = at.and_then(|at| at.xdp.as_ref().err()).map(ToString::to_string);
         UplinkStatus {
             interface: uplink.name.clone(),
-            hook: at.map(ToString::to_string).unwrap_or_default(),
-            reason: String::new(),
+            hook: at.map(hook).unwrap_or_default(),
+            reason: reason.unwrap_or_default(),
             mtu: uplink.mtu,
         }
     };
     host.uplinks.iter().map(status).collect()
 }
 
+/// Tables of established flows that are so full that flows will stay among the new ones, which make room for others.
+fn pressure(data_path: &mesh_lb::Stats) -> Vec<String> {
+    let full = data_path.maps.iter().filter(|(_, used)| used.pressure() >= PRESSURE);
+    full.map(|(name, used)| {
+        format!(
+            "{name} holds {} of {} entries; raise its limit in the configuration ([limits])",
+            used.used, used.capacity
+        )
+    })
+    .collect()
+}
+
 /// Names the interfaces of the node-wide hooks, which the data path knows by their program alone.
-fn hooks(data_path: &mesh_lb::Stats, host: &Host) -> Vec<(String, String, HookKind)> {
+fn hooks(data_path: &mesh_lb::Stats) -> Vec<(String, String, HookKind)> {
     let named = data_path.links.iter().map(|(hook, &kind)| {
         let (interface, program) = describe_hook(hook);
         let interface = interface.unwrap_or_else(|| match program.as_str() {
-            "uplink" => host.data_path.interface.clone(),
             "vxlan" => VXLAN_LINK.to_owned(),
             _ => HOST_LINK.0.to_owned(),
         });

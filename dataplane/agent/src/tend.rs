@@ -6,23 +6,41 @@ use std::{
 };
 
 use mesh_types::{Listener, PublishMode};
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AgentError, LocalTask,
+    Agent, AgentError, Attachment, LocalTask,
     agent::lock,
     host::{NFT_TABLE, egress_pool, egress_pool6},
     listeners::{Listening, listening, owners, shadows},
 };
 
+/// How often flows are looked at for their age.
+const AGE: Duration = Duration::from_secs(1);
 /// How often the node's sockets and firewall are looked at, and at most how often when published ports change.
 const LOOK: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Agent {
+    /// Forgets flows that have seen nothing for their time, until the agent stops.
+    pub(crate) async fn age_flows(self) {
+        let mut ticks = tokio::time::interval(AGE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.inner.reconciler.lock().await.age_flows() {
+                warn!(%error, "age flows");
+            }
+        }
+    }
+
     /// How many established flows each of the tasks has.
     pub(crate) async fn flows_of(&self, tasks: &[LocalTask]) -> Result<Vec<u64>, AgentError> {
-        Ok(tasks.iter().map(|_| 0).collect())
+        let ids: BTreeSet<_> = tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.local_id)).collect();
+        let counts = self.inner.reconciler.lock().await.flows_of(&ids)?;
+        let of = |a: &Attachment| counts.get(&a.local_id).copied().unwrap_or(0);
+        Ok(tasks.iter().map(|t| t.attachments.iter().map(of).sum()).collect())
     }
 
     /// Looks for what the node's own processes and firewall have against published ports and tasks, until the agent stops.

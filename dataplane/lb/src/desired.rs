@@ -63,6 +63,8 @@ pub struct NodeSettings {
     pub netns_cookie: u64,
     /// Whether the programs write and strip outer headers themselves.
     pub fast_path: bool,
+    /// Whether outer UDP headers carry a checksum; without the fast path only.
+    pub outer_checksum: bool,
 }
 
 /// Another node.

@@ -34,6 +34,7 @@ pub(crate) fn config(desired: &Desired, addressed: bool) -> NodeConfig {
     let node = &desired.config;
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
     let flags = flag(node.fast_path, node_flags::FAST_PATH)
+        | flag(node.outer_checksum && !node.fast_path, node_flags::OUTER_CHECKSUM)
         | flag(node.vtep.is_ipv6(), node_flags::UNDERLAY_V6)
         | flag(addressed, node_flags::ADDRESSED_PORTS)
         | flag(desired.peers.values().any(|p| p.ifindex.is_some()), node_flags::MANY_UPLINKS);

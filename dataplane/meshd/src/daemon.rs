@@ -350,7 +350,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         identity,
         managers: membership.managers.clone(),
         state_dir: config.state_dir.clone(),
-        bpf_dir: config.bpf_dir.clone(),
+        data_path: config.data_path(),
         resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Agent::start(options).await?)

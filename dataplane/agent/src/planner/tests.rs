@@ -135,6 +135,7 @@ impl World {
             vxlan_port: 4789,
             netns_cookie: 1,
             fast_path: true,
+            outer_checksum: false,
         };
         let networks = [
             network(INGRESS, "ingress", 4096, &["10.0.0.0/24"]),

@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo},
     programs::{SchedClassifier, TcAttachType},
 };
-use mesh_abi::{BackendValue, ServiceKey, ServiceValue};
+use mesh_abi::{BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock};
 use mesh_lb::{
     Backend, BackendKey, DataPath, Desired, Frontend, NetworkEntry, NetworkPlan, NodeSettings, Options,
     PeerEntry, PublishedOn, ServiceEntry, ServicePlan, netns_cookie,
@@ -73,8 +73,9 @@ impl Sandbox {
     }
 
     pub fn table(&self, service: &ServiceValue) -> Vec<u32> {
-        let map: Array<_, u32> = self.pinned("MAGLEV").try_into().unwrap();
-        (service.table_base..).take(service.table_len as usize).map(|i| map.get(&i, 0).unwrap()).collect()
+        let map: Array<_, TableBlock> = self.pinned("MAGLEV").try_into().unwrap();
+        let slot = |n| map.get(&(n / TABLE_BLOCK), 0).unwrap()[(n % TABLE_BLOCK) as usize];
+        (service.table_base..).take(service.table_len as usize).map(slot).collect()
     }
 }
 
@@ -124,6 +125,7 @@ pub fn desired(backends: &[u8]) -> Desired {
         vxlan_port: 4789,
         netns_cookie: netns_cookie().unwrap(),
         fast_path: true,
+        outer_checksum: false,
     });
     let subnet = Subnet::new("10.0.0.0/24".parse().unwrap(), None).unwrap();
     let entry = NetworkEntry { v4: Some(subnet), v6: None, internal: false };
