@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     daemon::{Daemon, InitSpec, Member},
     join::JoinSpec,
+    tasks,
 };
 
 /// Where a task's own name server listens.
@@ -123,17 +124,10 @@ impl Local for LocalService {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let member = self.daemon.member().await?;
         let (endpoints, members) = member.agent.endpoints();
-        let local = member.agent.tasks().into_iter().map(|task| v1::LocalTask {
-            task_id: task.id.to_string(),
-            namespace: task.namespace.to_string(),
-            pid: task.namespace.pid().unwrap_or_default(),
-            name: task.name.to_string(),
-            ..Default::default()
-        });
         Ok(Response::new(v1::ListTasksResponse {
             endpoints: endpoints.iter().map(Into::into).collect(),
             members: members_of(&members),
-            local: local.collect(),
+            local: member.agent.tasks().iter().map(tasks::message).collect(),
         }))
     }
 
@@ -170,6 +164,31 @@ impl Local for LocalService {
             DetachError::Leftovers { .. } => Status::internal(error.to_string()),
         })?;
         Ok(Response::new(v1::DetachResponse { task_id: task.id.to_string(), name: task.name.to_string() }))
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let member = self.daemon.member().await?;
+        let reference = request.into_inner().reference;
+        tasks::get(&member.agent, member.membership.node, &reference).await.map(Response::new)
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::update(agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drain_task(
+        &self,
+        request: Request<v1::DrainTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::drain(agent, request.into_inner()).await.map(Response::new)
     }
 }
 
