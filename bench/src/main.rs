@@ -6,12 +6,15 @@
 //! the rounds' ratios.
 
 mod attach;
+mod cpu;
+mod datapath;
 mod idle;
-mod overlay;
-mod ping_pong;
+mod load;
+mod path;
+mod peers;
 mod pinning;
+mod programs;
 mod stats;
-mod vxlan_bridge;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,8 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// TCP throughput and round trips: underlay, overlay, Linux bridge with VXLAN.
-    Overlay(overlay::Options),
+    /// The data path beside its peers: programs by test runs, the overlay and published ports end to end.
+    Datapath(datapath::Options),
     /// How soon a new task is reached and an ended one no more.
     Attach(attach::Options),
     /// What meshd uses of processor and memory when nothing happens.
@@ -36,7 +39,7 @@ enum What {
 fn main() -> Result<()> {
     mesh_tests::interrupt::catch()?;
     match Cli::parse().what {
-        What::Overlay(options) => overlay::run(&options),
+        What::Datapath(options) => datapath::run(&options),
         What::Attach(options) => attach::run(&options),
         What::Idle(options) => idle::run(&options),
     }

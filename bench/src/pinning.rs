@@ -32,9 +32,18 @@ impl Processors {
 
 /// Keeps the calling thread on `processor`.
 pub fn pin(processor: usize) -> Result<()> {
+    keep(Pid::from_raw(0), processor)
+}
+
+/// Keeps a process of one thread on `processor`.
+pub fn pin_process(pid: u32, processor: usize) -> Result<()> {
+    keep(Pid::from_raw(pid.try_into().context("no pid")?), processor)
+}
+
+fn keep(thread: Pid, processor: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(processor).context("no such processor")?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("pinning to processor {processor}"))
+    sched_setaffinity(thread, &set).with_context(|| format!("pinning to processor {processor}"))
 }
 
 /// Lets a node receive on its own processor, as a machine of its own would: otherwise the sender's processor does the

@@ -19,8 +19,8 @@ pub struct Options {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// TCP throughput and round trips over the overlay, beside the underlay and a Linux bridge with VXLAN.
-    Overlay,
+    /// The data path beside its peers; `programs`, `overlay` and `published` behind it choose parts.
+    Datapath,
     /// How soon a new task is reached and an ended one no more.
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
@@ -33,7 +33,7 @@ pub fn run(options: &Options) -> Result<()> {
     setup::run_quietly()?;
     compile::packages(&["meshd", "meshctl", "mesh-bench"], true)?;
     let what = match options.what {
-        What::Overlay => "overlay",
+        What::Datapath => "datapath",
         What::Attach => "attach",
         What::Idle => "idle",
     };

@@ -14,6 +14,7 @@ const TOOLS: &[&str] = &[
     "curl",
     "ethtool",
     "gcc",
+    "haproxy",
     "iperf3",
     "iproute2",
     "iputils-ping",
@@ -25,6 +26,7 @@ const TOOLS: &[&str] = &[
     "socat",
     "tcpdump",
     "util-linux",
+    "wrk",
 ];
 
 /// A compiler with the standard library's source, which the BPF target is built from.

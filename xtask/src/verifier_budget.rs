@@ -15,7 +15,7 @@ use crate::{
     command::{self, workspace},
     compile,
     progress::step,
-    setup, vm_test,
+    vm_test,
 };
 
 const PAGE: &str = "docs/verifier-budget.md";
@@ -34,9 +34,8 @@ pub struct Options {
 /// the budget.
 pub fn run(options: &Options) -> Result<()> {
     command::need_root("verifier-budget")?;
-    setup::run_quietly()?;
-    let test = compile::tests("mesh-tests", &["verifier"])?;
-    let test = test.into_iter().next().context("the verifier's test was not built")?;
+    vm_test::prepare()?;
+    let test = compile::test("mesh-tests", "verifier")?;
     let here = step("this kernel", || on_this_kernel(&test))?;
     let release = uname().context("uname")?.release().to_string_lossy().into_owned();
     let told = vm_test::verify(&options.machine, test)?;

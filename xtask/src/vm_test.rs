@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mesh_tests::{Binaries, interrupt, verifier::Verified};
+use mesh_tests::{Binaries, PATIENCE, interrupt, verifier::Verified};
 
 pub use self::guest::run as run_guest;
 use self::{
@@ -33,8 +33,8 @@ use crate::{
 
 /// Called by the host, or inside through its files.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "kmod"];
-/// For everything that runs inside.
-const AT_MOST: Duration = Duration::from_secs(540);
+/// How many times longer than usual to wait inside.
+const SLOWNESS: u32 = 6;
 /// What the kernel writes when something in it is wrong.
 const TROUBLE: [&str; 6] =
     ["WARNING: ", "BUG: ", "Oops", "Kernel panic", "general protection", "refcount_t: "];
@@ -50,8 +50,9 @@ pub struct Options {
     /// Use meshd and meshctl as they are built with optimizations.
     #[arg(long)]
     release: bool,
-    /// Also run a test of mesh-tests, such as `datapath`. Can be given several times.
-    #[arg(long, value_name = "TEST")]
+    /// Also run a test of mesh-tests, such as `datapath`, or of another package, such as `mesh-lb/kernel`. Can be given
+    /// several times.
+    #[arg(long, value_name = "[PACKAGE/]TEST")]
     test: Vec<String>,
     /// Passed on to these tests, such as a part of a test's name.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -68,6 +69,9 @@ pub struct MachineOptions {
     /// What executes the machine: `tcg` is slow and works everywhere, `kvm` needs hardware that can.
     #[arg(long, default_value = "tcg")]
     accel: String,
+    /// Seconds after which the machine is ended, whatever it does.
+    #[arg(long, value_name = "SECONDS", default_value_t = 480)]
+    at_most: u64,
 }
 
 /// What a machine told.
@@ -85,13 +89,14 @@ pub struct Told {
 /// Runs everything; fails when anything was not as it should be.
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    setup::run_quietly()?;
+    prepare()?;
     let binaries = if options.verifier_only { None } else { Some(binaries(options.release)?) };
-    let mut tests = vec!["verifier"];
-    tests.extend(options.test.iter().map(String::as_str));
-    let mut built = compile::tests("mesh-tests", &tests)?.into_iter();
-    let verifier = built.next().context("the verifier's test was not built")?;
-    let tests = built.map(|program| (program, options.words.clone())).collect();
+    let verifier = compile::test("mesh-tests", "verifier")?;
+    let tests = options.test.iter().map(|test| {
+        let (package, test) = test.split_once('/').unwrap_or(("mesh-tests", test));
+        Ok((compile::test(package, test)?, options.words.clone()))
+    });
+    let tests = tests.collect::<Result<_>>()?;
     let told = boot(&options.machine, &Order { verifier, binaries, tests })?;
     println!("\n{}", verifier_budget::table(&told.programs));
     println!("{}", told.findings.table());
@@ -112,6 +117,12 @@ fn binaries(release: bool) -> Result<PathBuf> {
     Ok(workspace().join(if release { "target/release" } else { "target/debug" }))
 }
 
+/// Installs what a machine needs, as far as it is missing; without root, says how.
+pub fn prepare() -> Result<()> {
+    setup::packages(&PACKAGES)?;
+    setup::run_quietly()
+}
+
 /// Only loads the programs with another kernel's verifier, by the test program `verifier`.
 pub fn verify(machine: &MachineOptions, verifier: PathBuf) -> Result<Told> {
     boot(machine, &Order { verifier, binaries: None, tests: Vec::new() })
@@ -119,7 +130,6 @@ pub fn verify(machine: &MachineOptions, verifier: PathBuf) -> Result<Told> {
 
 /// Boots, lets the guest carry out `order`, and ends the machine.
 fn boot(options: &MachineOptions, order: &Order) -> Result<Told> {
-    setup::packages(&PACKAGES)?;
     interrupt::catch()?;
     let cache = workspace().join("target/vm");
     let kernel = step("Debian's kernel, unpacked below target/vm", || {
@@ -131,13 +141,13 @@ fn boot(options: &MachineOptions, order: &Order) -> Result<Told> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     let program = std::env::current_exe().context("where this program is")?;
     let word = |path: &Path| initramfs::quoted(&path.display().to_string());
-    let command = format!("{} vm-guest {}", word(&program), word(&file));
+    let command = format!("{PATIENCE}={SLOWNESS} {} vm-guest {}", word(&program), word(&file));
     let machine =
         Machine { kernel: &kernel, accelerator: &options.accel, command: &command, folder: &folder.0 };
     let mut told = Told::default();
     let mut problem = None;
     eprintln!("     booting {}", kernel.release);
-    let ran = machine.run(AT_MOST, |line| match Report::in_line(line) {
+    let ran = machine.run(Duration::from_secs(options.at_most), |line| match Report::in_line(line) {
         Ok(Some(report)) => told.note(report),
         Ok(None) => echo(line),
         Err(error) => problem = Some(error),

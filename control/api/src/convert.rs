@@ -3,9 +3,9 @@
 use std::{fmt::Display, net::IpAddr, str::FromStr};
 
 use mesh_types::{
-    Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, InterfaceName,
-    LocalEndpointId, MAX_WEIGHT, Mac, Name, Network, Node, PortConfig, Protocol, PublishAt, PublishMode,
-    ReturnMode, Role, Service, ServiceNetwork, Subnet, Vni,
+    Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation,
+    InterfaceName, Listener, ListenerProcess, LocalEndpointId, MAX_WEIGHT, Mac, Name, Network, Node, NodeId,
+    PortConfig, Protocol, PublishAt, PublishMode, ReturnMode, Role, Service, ServiceNetwork, Subnet, Vni,
 };
 use thiserror::Error;
 
@@ -91,8 +91,9 @@ enums! {
     Protocol <=> Protocol, "protocol" { Tcp, Udp, Sctp }
     PublishMode <=> PublishMode, "port.mode" { Ingress, Host }
     ReturnMode <=> ReturnMode, "port.return_mode" { Tunnel, Direct }
+    IpFamily <=> Family, "family" { V4, V6 }
     EndpointMode <=> EndpointMode, "endpoint_mode" { Vip, Dnsrr }
-    EndpointState <=> EndpointState, "state" { Ready, Draining }
+    EndpointState <=> EndpointState, "state" { Ready, Draining, Drained }
 }
 
 impl From<&Node> for v1::Node {
@@ -228,6 +229,37 @@ impl TryFrom<v1::Port> for PortConfig {
             },
         })
     }
+}
+
+impl From<&Listener> for v1::Listener {
+    fn from(listener: &Listener) -> Self {
+        let process = listener.process.as_ref();
+        Self {
+            port: listener.port.into(),
+            protocol: v1::Protocol::from(listener.protocol).into(),
+            address: listener.address.to_string(),
+            process: process.map(|p| p.name.clone()).unwrap_or_default(),
+            pid: process.map(|p| p.pid).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::Listener> for Listener {
+    type Error = Invalid;
+    fn try_from(listener: v1::Listener) -> Result<Self, Invalid> {
+        let process = ListenerProcess { pid: listener.pid, name: listener.process.clone() };
+        Ok(Self {
+            port: port_number("listener.port", listener.port)?,
+            protocol: listener.protocol().try_into()?,
+            address: address("listener.address", &listener.address)?,
+            process: (listener.pid != 0).then_some(process),
+        })
+    }
+}
+
+/// The listeners of one node as a message.
+pub fn node_listeners(node: NodeId, listeners: &[Listener]) -> v1::NodeListeners {
+    v1::NodeListeners { node_id: node.to_string(), listeners: listeners.iter().map(Into::into).collect() }
 }
 
 impl From<&Service> for v1::Service {

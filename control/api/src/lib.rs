@@ -16,4 +16,4 @@ pub mod v1 {
     tonic::include_proto!("mesh.v1");
 }
 
-pub use convert::{Invalid, parse_id, weight};
+pub use convert::{Invalid, node_listeners, parse_id, weight};

@@ -205,6 +205,38 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_64_is_never_walked(
+            steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..60),
+            low: u64,
+            range in prop::option::of(64u8..=124),
+        ) {
+            let net: IpNet = "fd00:1::/64".parse().unwrap();
+            let subnet = Subnet::new(net, None).unwrap();
+            let place = address_of(number_of(net.network()) + u128::from(low), net.addr());
+            let range = range.map(|prefix| IpNet::new(place, prefix).unwrap().trunc());
+            let mut p = AddressPool::new(subnet, range).unwrap();
+            let mut had: Vec<IpAddr> = Vec::new();
+            for (step, at) in steps {
+                match step {
+                    0 if !had.is_empty() => { p.release(had.swap_remove(at.index(had.len())), &1); }
+                    1 if p.take(place, 1).is_ok() => had.push(place),
+                    _ => for address in p.pick(3) {
+                        prop_assert!(range.is_none_or(|r| r.contains(&address)));
+                        prop_assert!(address != subnet.gateway() && !had.contains(&address));
+                        p.take_picked(address, 1).unwrap();
+                        had.push(address);
+                    },
+                }
+                let inside = had.iter().filter(|a| range.is_none_or(|r| r.contains(*a))).count() as u128;
+                let never = [net.network(), subnet.gateway()];
+                let never = never.iter().filter(|a| range.is_none_or(|r| r.contains(*a))).count() as u128;
+                let size = 1u128 << (128 - range.unwrap_or(net).prefix_len());
+                prop_assert_eq!(p.free(), size - never - inside);
+                prop_assert_eq!(p.held().len(), had.len());
+            }
+        }
+
+        #[test]
         fn free_counts_what_pick_gives(steps in prop::collection::vec((0u8..3, 0u32..16), 0..60)) {
             let mut p = pool("10.1.0.0/28");
             for (step, low) in steps {

@@ -13,5 +13,5 @@ mod vni;
 
 pub use address::{AddressError, AddressPool, RangeError};
 pub use port::{AUTOMATIC_PORTS, PortPool};
-pub use subnet::{CUT_PREFIX, SubnetPool};
+pub use subnet::{CUT_PREFIX, CUT_PREFIX6, SubnetPool};
 pub use vni::VniPool;

@@ -1,11 +1,8 @@
 //! Published ports.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use mesh_types::Protocol;
+use mesh_types::{PortConfig, Protocol, PublishAt};
 use serde::{Deserialize, Serialize};
 
 use crate::number::in_turn;
@@ -13,10 +10,11 @@ use crate::number::in_turn;
 /// The ports given when none is asked for, as in Swarm.
 pub const AUTOMATIC_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
-/// The published ports of the cluster and who has each. TCP and UDP are apart.
+/// The published ports of the cluster and who has each. Transports are apart, and one number may be held at several
+/// places that do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPool<H> {
-    held: BTreeMap<(Protocol, u16), H>,
+    held: BTreeMap<(Protocol, u16), BTreeMap<PublishAt, H>>,
     last: BTreeMap<Protocol, u16>,
 }
 
@@ -27,42 +25,51 @@ impl<H> Default for PortPool<H> {
 }
 
 impl<H: Clone + PartialEq> PortPool<H> {
-    /// Who has the port.
-    pub fn holder(&self, protocol: Protocol, port: u16) -> Option<&H> {
-        self.held.get(&(protocol, port))
+    /// Who stands in the way of the port, and at which place.
+    pub fn clash(&self, port: &PortConfig) -> Option<(PublishAt, &H)> {
+        let places = self.held.get(&(port.protocol, port.published))?;
+        places.iter().find(|(at, _)| at.overlaps(port.at)).map(|(at, holder)| (*at, holder))
     }
 
-    /// The next free port of [`AUTOMATIC_PORTS`] outside `but`, if there is one. Changes nothing.
-    pub fn pick(&self, protocol: Protocol, but: &BTreeSet<(Protocol, u16)>) -> Option<u16> {
+    /// The next port of [`AUTOMATIC_PORTS`] that is free at all places, if there is one. Changes nothing.
+    pub fn pick(&self, protocol: Protocol) -> Option<u16> {
         let range = u128::from(*AUTOMATIC_PORTS.start())..=u128::from(*AUTOMATIC_PORTS.end());
         in_turn(range, self.last.get(&protocol).map(|port| u128::from(*port)))
             .filter_map(|number| u16::try_from(number).ok())
-            .find(|port| !self.held.contains_key(&(protocol, *port)) && !but.contains(&(protocol, *port)))
+            .find(|port| !self.held.contains_key(&(protocol, *port)))
     }
 
     /// Gives `holder` a port that was picked; the next pick goes on behind it.
-    pub fn take_picked(&mut self, protocol: Protocol, port: u16, holder: H) {
-        self.take(protocol, port, holder);
-        self.last.insert(protocol, port);
+    pub fn take_picked(&mut self, port: &PortConfig, holder: H) {
+        self.take(port, holder);
+        self.last.insert(port.protocol, port.published);
     }
 
-    /// Gives `holder` this very port, which must be free.
-    pub fn take(&mut self, protocol: Protocol, port: u16, holder: H) {
-        self.held.insert((protocol, port), holder);
+    /// Gives `holder` this very port, which must clash with none.
+    pub fn take(&mut self, port: &PortConfig, holder: H) {
+        self.held.entry((port.protocol, port.published)).or_default().insert(port.at, holder);
     }
 
-    /// Frees the port if `holder` has it; tells whether it had.
-    pub fn release(&mut self, protocol: Protocol, port: u16, holder: &H) -> bool {
-        let its_own = self.holder(protocol, port) == Some(holder);
+    /// Frees the port at its place if `holder` has it; tells whether it had.
+    pub fn release(&mut self, port: &PortConfig, holder: &H) -> bool {
+        let key = (port.protocol, port.published);
+        let Some(places) = self.held.get_mut(&key) else { return false };
+        let its_own = places.get(&port.at) == Some(holder);
         if its_own {
-            self.held.remove(&(protocol, port));
+            places.remove(&port.at);
+        }
+        if places.is_empty() {
+            self.held.remove(&key);
         }
         its_own
     }
 
     /// Frees all that `holder` has.
     pub fn release_all(&mut self, holder: &H) {
-        self.held.retain(|_, h| h != holder);
+        self.held.retain(|_, places| {
+            places.retain(|_, h| h != holder);
+            !places.is_empty()
+        });
     }
 }
 
@@ -70,28 +77,52 @@ impl<H: Clone + PartialEq> PortPool<H> {
 mod tests {
     use super::*;
 
+    fn tcp(published: u16) -> PortConfig {
+        PortConfig::new(published, 80, Protocol::Tcp)
+    }
+
+    fn read(text: &str) -> PortConfig {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn picks_in_turn_per_protocol() {
         let mut p = PortPool::default();
-        let none = BTreeSet::new();
-        assert_eq!(p.pick(Protocol::Tcp, &none), Some(30_000));
-        p.take_picked(Protocol::Tcp, 30_000, 'a');
-        p.take(Protocol::Tcp, 30_001, 'a');
-        assert_eq!(p.pick(Protocol::Tcp, &none), Some(30_002));
-        assert_eq!(p.pick(Protocol::Tcp, &[(Protocol::Tcp, 30_002)].into()), Some(30_003));
-        assert_eq!(p.pick(Protocol::Udp, &none), Some(30_000));
-        assert!(!p.release(Protocol::Tcp, 30_000, &'b'));
+        assert_eq!(p.pick(Protocol::Tcp), Some(30_000));
+        p.take_picked(&tcp(30_000), 'a');
+        p.take(&read("10.0.0.5:30001:80"), 'a');
+        assert_eq!(p.pick(Protocol::Tcp), Some(30_002));
+        assert_eq!(p.pick(Protocol::Udp), Some(30_000));
+        assert!(!p.release(&tcp(30_000), &'b'));
         p.release_all(&'a');
-        assert_eq!(p.pick(Protocol::Tcp, &none), Some(30_001));
+        assert_eq!(p.pick(Protocol::Tcp), Some(30_001));
+        assert_eq!(p, PortPool { held: BTreeMap::new(), last: [(Protocol::Tcp, 30_000)].into() });
+    }
+
+    #[test]
+    fn places_do_not_meet() {
+        let mut p = PortPool::default();
+        p.take(&read("10.0.0.5:80:80"), 'a');
+        p.take(&read("[fd00::5]:80:80"), 'b');
+        p.take(&read("eth0:80:80"), 'c');
+        assert_eq!(p.clash(&read("10.0.0.5:80:1")).map(|(_, h)| *h), Some('a'));
+        assert_eq!(p.clash(&read("eth0:80:1")).map(|(_, h)| *h), Some('c'));
+        assert!(p.clash(&read("80:80")).is_some());
+        for free in ["10.0.0.6:80:80", "eth1:80:80", "80:80/udp", "81:80"] {
+            assert_eq!(p.clash(&read(free)), None, "{free}");
+        }
+        assert!(!p.release(&read("80:80"), &'a'));
+        assert!(p.release(&read("10.0.0.5:80:80"), &'a'));
+        assert_eq!(p.clash(&read("10.0.0.5:80:80")), None);
     }
 
     #[test]
     fn is_exhausted_in_the_end() {
         let mut p = PortPool::default();
         for _ in AUTOMATIC_PORTS {
-            let port = p.pick(Protocol::Udp, &BTreeSet::new()).unwrap();
-            p.take_picked(Protocol::Udp, port, ());
+            let port = p.pick(Protocol::Udp).unwrap();
+            p.take_picked(&PortConfig::new(port, 1, Protocol::Udp), ());
         }
-        assert_eq!(p.pick(Protocol::Udp, &BTreeSet::new()), None);
+        assert_eq!(p.pick(Protocol::Udp), None);
     }
 }

@@ -35,6 +35,7 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Dispatcher/Session", Needs::Member),
     ("/mesh.v1.Dispatcher/Lease", Needs::Member),
     ("/mesh.v1.Dispatcher/ReturnLease", Needs::Member),
+    ("/mesh.v1.Dispatcher/Report", Needs::Member),
     ("/mesh.v1.Dispatcher/Leave", Needs::Member),
     ("/mesh.v1.Raft/Call", Needs::Manager),
     ("/mesh.v1.Control/CreateNetwork", Needs::Manager),
@@ -43,7 +44,9 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/RemoveService", Needs::Manager),
     ("/mesh.v1.Control/Publish", Needs::Manager),
     ("/mesh.v1.Control/Unpublish", Needs::Manager),
+    ("/mesh.v1.Control/UpdateService", Needs::Manager),
     ("/mesh.v1.Control/GetJoinToken", Needs::Manager),
+    ("/mesh.v1.Control/UpdateNode", Needs::Manager),
     ("/mesh.v1.Control/RemoveNode", Needs::Manager),
 ];
 

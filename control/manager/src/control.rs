@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use mesh_api::v1::{self, control_server};
 use mesh_ca::{JoinToken, RootCa};
-use mesh_store::{Command, Response as Answer, Sensitive, State};
-use mesh_types::{Endpoint, Lookup, Name, Network, NetworkId, Node, Protocol, Role, Service, ServiceId};
+use mesh_store::{Command, NodeChange, Response as Answer, Sensitive, ServiceChange, State};
+use mesh_types::{Endpoint, Lookup, Name, Network, NetworkId, Node, PortFilter, Role, Service};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
     shared::{Shared, unexpected},
-    status::unresolved,
+    status::{invalid, unresolved},
 };
 
 /// How many tasks a refusal names.
@@ -84,14 +84,11 @@ impl control_server::Control for Control {
         let request = request.into_inner();
         let state = self.0.state();
         let service: &Service = find(state.services(), &request.service)?;
-        let port = request::port(request.port)?;
-        match self.0.propose(Command::Publish { service: service.id, port }).await? {
-            Answer::Published(port) => {
-                info!(service = %service.name, %port, "port published");
-                self.service(service.id)
-            }
-            other => Err(unexpected(&other)),
+        let add_ports = request::ports(request.ports)?;
+        if add_ports.is_empty() {
+            return Err(invalid("ports", "none given; write PUBLISHED:TARGET, for example 8080:80"));
         }
+        self.change(service, ServiceChange { add_ports, ..ServiceChange::default() }).await
     }
 
     async fn unpublish(
@@ -100,14 +97,25 @@ impl control_server::Control for Control {
     ) -> Result<Response<v1::Service>, Status> {
         let request = request.into_inner();
         let state = self.0.state();
-        let (published, protocol) = request::published(&request)?;
+        let remove_ports = request::filters(&request.ports)?;
+        if remove_ports.is_empty() {
+            return Err(invalid("ports", "none given; write for example 8080 or 8080/udp"));
+        }
         let service = match request.service.as_str() {
-            "" => publisher(&state, published, protocol)?,
+            "" => publisher(&state, &remove_ports)?,
             reference => find(state.services(), reference)?,
         };
-        self.0.propose(Command::Unpublish { service: service.id, published, protocol }).await?;
-        info!(service = %service.name, published, %protocol, "port closed");
-        self.service(service.id)
+        self.change(service, ServiceChange { remove_ports, ..ServiceChange::default() }).await
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<v1::UpdateServiceRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        let request = request.into_inner();
+        let state = self.0.state();
+        let service: &Service = find(state.services(), &request.service)?;
+        self.change(service, request::change(request)?).await
     }
 
     async fn get_join_token(
@@ -124,6 +132,32 @@ impl control_server::Control for Control {
         let state = self.0.state();
         let token = join_token(&state, role)?.to_string();
         Ok(Response::new(v1::JoinTokenResponse { token, managers: self.0.manager_list(&state) }))
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<v1::UpdateNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let request = request.into_inner();
+        let state = self.0.state();
+        let node: &Node = find(state.nodes(), &request.node)?;
+        let availability = match request.availability() {
+            v1::Availability::Unspecified => None,
+            given => Some(given.try_into()?),
+        };
+        let change = NodeChange {
+            availability,
+            set_labels: request.set_labels,
+            remove_labels: request.remove_labels,
+            ..NodeChange::default()
+        };
+        match self.0.propose(Command::UpdateNode { node: node.id, change }).await? {
+            Answer::Node(node) => {
+                info!(node = %node.id, name = %node.name, availability = %node.availability, "node updated");
+                Ok(Response::new((&node).into()))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn remove_node(
@@ -158,11 +192,16 @@ impl Control {
         Err(Status::failed_precondition(format!("network {name} is used by {tasks} {named}{rest} first")))
     }
 
-    /// The service as it is now.
-    fn service(&self, id: ServiceId) -> Result<Response<v1::Service>, Status> {
-        let state = self.0.state();
-        let service = state.service(id).ok_or_else(|| Status::not_found(format!("no such service: {id}")))?;
-        Ok(Response::new(service.into()))
+    /// Changes a service; answers with it as it then is.
+    async fn change(&self, before: &Service, change: ServiceChange) -> Result<Response<v1::Service>, Status> {
+        match self.0.propose(Command::UpdateService { service: before.id, change }).await? {
+            Answer::Service(now) => {
+                let ports = now.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+                info!(service = %now.name, id = %now.id, %ports, "service updated");
+                Ok(Response::new((&now).into()))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
@@ -179,10 +218,20 @@ fn find<'a, T: Lookup>(all: impl IntoIterator<Item = &'a T>, reference: &str) ->
     T::find(all, reference).map_err(|e| unresolved(&e))
 }
 
-fn publisher(state: &State, published: u16, protocol: Protocol) -> Result<&Service, Status> {
-    let publishes = |s: &&Service| s.ports.iter().any(|p| (p.published, p.protocol) == (published, protocol));
-    let owner = state.services().find(publishes);
-    owner.ok_or_else(|| Status::not_found(format!("no service publishes {published}/{protocol}")))
+/// The only service that publishes any of the ports.
+fn publisher<'a>(state: &'a State, wanted: &[PortFilter]) -> Result<&'a Service, Status> {
+    let publishes = |s: &&Service| wanted.iter().any(|filter| s.ports.iter().any(|p| filter.matches(p)));
+    let owners: Vec<&Service> = state.services().filter(publishes).collect();
+    let ports = || wanted.iter().map(PortFilter::to_string).collect::<Vec<_>>().join(", ");
+    match owners.as_slice() {
+        [] => Err(Status::not_found(format!("no service publishes {}", ports()))),
+        [owner] => Ok(owner),
+        many => {
+            let names = many.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+            let text = format!("several services publish {}: {names}; name the service too", ports());
+            Err(Status::invalid_argument(text))
+        }
+    }
 }
 
 fn place(state: &State, task: &Endpoint) -> String {

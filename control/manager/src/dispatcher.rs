@@ -4,22 +4,26 @@ use std::{collections::BTreeMap, net::IpAddr, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use mesh_api::{
-    parse_id,
+    node_listeners, parse_id,
     v1::{self, dispatcher_server},
 };
-use mesh_store::{Command, Response as Answer, State};
-use mesh_types::{NetworkId, NodeId};
+use mesh_store::{Command, NodeChange, Response as Answer, State};
+use mesh_types::{Family, Listener, NetworkId, NodeId};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
     access::Caller,
+    reports::Listeners,
     shared::{Place, Shared, unexpected},
     status::invalid,
 };
+
+/// The most listeners that one node may tell of.
+const MAX_LISTENERS: usize = 1024;
 
 /// The service behind [`crate::Manager`]'s listener.
 pub(crate) struct Dispatcher {
@@ -38,7 +42,13 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         // One message at a time: a slow node gets the newest state next, not all that it missed.
         let (states, stream) = mpsc::channel(1);
         let changes = self.shared.state.clone();
-        tokio::spawn(session(self.shared.place, changes, node, states, self.stop.clone()));
+        let listeners = self.shared.reports.watch();
+        let running = self.shared.reports.session(node);
+        let (place, stop) = (self.shared.place, self.stop.clone());
+        tokio::spawn(async move {
+            session(place, changes, listeners, node, states, stop).await;
+            drop(running);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -47,7 +57,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let request = request.into_inner();
         let network = parse_id("network_id", &request.network_id)?;
         let command = match request.address.as_str() {
-            "" => Command::Lease { node, network, count: request.count },
+            "" => Command::Lease { node, network, count: request.count, family: family(&request)? },
             text => Command::LeaseAddress { node, network, address: address(text)? },
         };
         match self.shared.propose(command).await? {
@@ -70,6 +80,21 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         Ok(Response::new(v1::ReturnLeaseResponse {}))
     }
 
+    async fn report(&self, request: Request<v1::NodeReport>) -> Result<Response<v1::ReportResponse>, Status> {
+        let node = Caller::of(&request)?;
+        let request = request.into_inner();
+        if request.listeners.len() > MAX_LISTENERS {
+            return Err(invalid("listeners", format!("more than {MAX_LISTENERS}")));
+        }
+        let listeners = request.listeners.into_iter().map(Listener::try_from).collect::<Result<_, _>>()?;
+        self.shared.reports.set(node, listeners);
+        if !request.data_path_addr.is_empty() {
+            let address = address(&request.data_path_addr)?.to_canonical();
+            self.follow_data_path_addr(node, address).await?;
+        }
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
         let node = Caller::of(&request)?;
         self.shared.propose(Command::RemoveNode(node)).await?;
@@ -77,10 +102,34 @@ impl dispatcher_server::Dispatcher for Dispatcher {
     }
 }
 
+impl Dispatcher {
+    /// Has the cluster follow a node whose VTEP has another address now. The node is the one that says so: its
+    /// certificate tells.
+    async fn follow_data_path_addr(&self, node: NodeId, address: IpAddr) -> Result<(), Status> {
+        let state = self.shared.state();
+        let known = state.node(node).map(|node| node.data_path_addr);
+        if known == Some(address) {
+            return Ok(());
+        }
+        let change = NodeChange { data_path_addr: Some(address), ..NodeChange::default() };
+        self.shared.propose(Command::UpdateNode { node, change }).await?;
+        info!(%node, ?known, %address, "data-path address changed");
+        Ok(())
+    }
+}
+
+fn family(request: &v1::LeaseRequest) -> Result<Option<Family>, Status> {
+    match request.family() {
+        v1::IpFamily::Unspecified => Ok(None),
+        given => Ok(Some(given.try_into()?)),
+    }
+}
+
 /// Sends the state now and after every change that concerns `node`, until either side is gone.
 async fn session(
     place: Place,
     mut changes: watch::Receiver<Arc<State>>,
+    mut listeners: watch::Receiver<Arc<Listeners>>,
     node: NodeId,
     states: mpsc::Sender<Result<v1::NodeState, Status>>,
     stop: CancellationToken,
@@ -95,15 +144,17 @@ async fn session(
             break;
         }
         let leases = state.leases_of(node);
-        let seen = (state.view_version(), leases);
+        let listening = listeners.borrow_and_update().clone();
+        let seen = (state.view_version(), leases, listening);
         if sent.as_ref() != Some(&seen) {
-            slot.send(Ok(node_state(place, &state, &seen.1)));
+            slot.send(Ok(node_state(place, &state, &seen.1, &seen.2)));
             sent = Some(seen);
         } else {
             drop(slot);
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { break },
+            changed = listeners.changed() => if changed.is_err() { break },
             () = states.closed() => break,
             () = stop.cancelled() => {
                 let _ = states.send(Err(Status::unavailable("this manager stops"))).await;
@@ -114,7 +165,12 @@ async fn session(
     debug!(%node, "session ends");
 }
 
-fn node_state(place: Place, state: &State, leases: &BTreeMap<NetworkId, Vec<IpAddr>>) -> v1::NodeState {
+fn node_state(
+    place: Place,
+    state: &State,
+    leases: &BTreeMap<NetworkId, Vec<IpAddr>>,
+    listeners: &Listeners,
+) -> v1::NodeState {
     let leases = leases.iter().map(|(network, addresses)| v1::NetworkLease {
         network_id: network.to_string(),
         addresses: texts(addresses),
@@ -123,6 +179,7 @@ fn node_state(place: Place, state: &State, leases: &BTreeMap<NetworkId, Vec<IpAd
         view: state.view().as_ref().map(Into::into),
         leases: leases.collect(),
         managers: place.manager_list(state),
+        listeners: listeners.iter().map(|(node, listeners)| node_listeners(*node, listeners)).collect(),
     }
 }
 

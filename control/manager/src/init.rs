@@ -27,10 +27,11 @@ pub struct NewCluster {
     pub name: Name,
     /// Where this node's VXLAN packets come from and go to.
     pub data_path_addr: IpAddr,
-    /// Where subnets come from; [`mesh_types::DEFAULT_POOL`] unless set.
-    pub pool: Option<IpNet>,
-    /// The ingress network's subnet; the first of the pool unless set.
-    pub ingress_subnet: Option<IpNet>,
+    /// Where subnets come from, at most one per family; [`mesh_types::DEFAULT_POOL`] and
+    /// [`mesh_types::DEFAULT_POOL6`] unless set.
+    pub pools: Vec<IpNet>,
+    /// Whether the ingress network has IPv6.
+    pub ingress_ipv6: bool,
 }
 
 /// Makes a cluster's state and this node's identity, both kept in the state folder. What an error leaves behind is
@@ -107,9 +108,10 @@ fn command(bound: &Bound, new: NewCluster, ca: &RootCa, id: NodeId) -> Command {
             manager_token: JoinToken::random_secret(),
         }),
         gossip_key: Sensitive(rand::random()),
-        pool: new.pool,
+        pools: new.pools,
         ingress: NetworkId::random(),
-        ingress_subnet: new.ingress_subnet,
+        ingress_subnets: Vec::new(),
+        ingress_ipv6: new.ingress_ipv6,
         now,
     }
 }

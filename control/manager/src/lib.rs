@@ -18,6 +18,7 @@ mod join;
 mod manager;
 mod peers;
 mod rate;
+mod reports;
 mod shared;
 mod status;
 
@@ -25,4 +26,5 @@ pub use control::Control;
 pub use error::ManagerError;
 pub use init::NewCluster;
 pub use manager::{Manager, ManagerOptions};
+pub use reports::Listeners;
 pub use shared::EndpointView;

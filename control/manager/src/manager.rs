@@ -32,6 +32,7 @@ use crate::{
     join::Join,
     peers::{MAX_MESSAGE, Peers},
     rate::FailedJoins,
+    reports::Listeners,
     shared::{Place, Shared},
 };
 
@@ -111,6 +112,11 @@ impl Manager {
     /// The decided state, as it changes.
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.shared.state.clone()
+    }
+
+    /// The listeners that nodes say a published port shadows, as far as they are in session with this manager.
+    pub fn listeners(&self) -> watch::Receiver<Arc<Listeners>> {
+        self.shared.reports.watch()
     }
 
     /// The text that nodes of `role` join with.
@@ -206,6 +212,7 @@ async fn serve(
         raft,
         endpoints: options.endpoints,
         place: Place { node: identity.current().own().node, advertise: bound.advertise },
+        reports: Arc::default(),
     });
     let stop = CancellationToken::new();
     let join = Join { shared: shared.clone(), failed: Mutex::new(FailedJoins::default()) };

@@ -8,7 +8,7 @@ use mesh_types::{Endpoint, MANAGER_PORT, NodeId, Role};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::status::rejected;
+use crate::{reports::Reports, status::rejected};
 
 /// What runs, as gossip tells it.
 pub trait EndpointView: Send + Sync + 'static {
@@ -22,6 +22,7 @@ pub(crate) struct Shared {
     pub state: watch::Receiver<Arc<State>>,
     pub endpoints: Arc<dyn EndpointView>,
     pub place: Place,
+    pub reports: Arc<Reports>,
 }
 
 impl Shared {

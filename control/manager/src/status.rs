@@ -16,26 +16,35 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::NodeNameTaken { .. }
         | R::IngressExists(_)
         | R::PortTaken { .. }
+        | R::PortPublished { .. }
+        | R::DataPathAddressTaken { .. }
         | R::AddressTaken { .. } => Code::AlreadyExists,
         R::NotInitialized
         | R::AlreadyInitialized
         | R::LastManager(_)
         | R::IngressNeeded(_)
         | R::NetworkInUse { .. }
-        | R::DnsRrPorts(_) => Code::FailedPrecondition,
+        | R::DnsRrPorts(_)
+        | R::DnsRrBalancing(..) => Code::FailedPrecondition,
         R::AddressesExhausted { .. } | R::SubnetsExhausted(_) | R::VnisExhausted | R::PortsExhausted(_) => {
             Code::ResourceExhausted
         }
         R::Subnet(_)
-        | R::Ipv6Overlay(_)
-        | R::OwnSubnetsOverlap { .. }
+        | R::DataPathAddress(_)
+        | R::PoolsOfOneFamily { .. }
         | R::SubnetsOfOneFamily { .. }
         | R::IpRange { .. }
+        | R::IpRangeFamily { .. }
+        | R::IpRangesOfOneFamily { .. }
+        | R::NoSuchFamily { .. }
         | R::Mtu { .. }
+        | R::Mtu6 { .. }
         | R::NetworkTwice { .. }
         | R::PortTwice { .. }
         | R::PortReserved { .. }
         | R::TargetPort
+        | R::SctpPorts { .. }
+        | R::DirectHost(_)
         | R::AddressOutside { .. } => Code::InvalidArgument,
     };
     Status::new(code, rejection.to_string())

@@ -15,6 +15,7 @@ Examples:
   meshctl init
   meshctl init --advertise-addr 192.168.1.10
   meshctl init --advertise-addr eth1 --default-addr-pool 10.64.0.0/10
+  meshctl init --default-addr-pool 10.64.0.0/10 --default-addr-pool fd12:3456:789a::/48 --ipv6
 
 Nodes must reach each other on 2377/tcp (managers), 7946/tcp and udp, and 4789/udp.")]
 pub struct Args {
@@ -30,9 +31,13 @@ pub struct Args {
     /// Name of this node [default: its host name]
     #[arg(long)]
     name: Option<Name>,
-    /// Where subnets of networks come from when none is asked for [default: 10.0.0.0/8]
+    /// Where subnets of networks come from when none is asked for; may be repeated, one per family
+    /// [default: 10.0.0.0/8 and fd6d:6573:6864::/48]
     #[arg(long, value_name = "SUBNET")]
-    default_addr_pool: Option<IpNet>,
+    default_addr_pool: Vec<IpNet>,
+    /// Give the ingress network IPv6 addresses too, for tasks that are on no other network
+    #[arg(long)]
+    ipv6: bool,
 }
 
 #[derive(Serialize)]
@@ -50,7 +55,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         advertise_addr: args.advertise_addr.unwrap_or_default(),
         data_path_addr: args.data_path_addr.unwrap_or_default(),
         listen_addr: args.listen_addr.map(with_port).unwrap_or_default(),
-        default_addr_pool: args.default_addr_pool.map(|pool| pool.to_string()).unwrap_or_default(),
+        default_addr_pools: args.default_addr_pool.iter().map(ToString::to_string).collect(),
+        ipv6: args.ipv6,
     };
     let daemon = context.daemon().await?;
     let response = answer(daemon.local().init(request)).await.context("cannot make a cluster")?;

@@ -3,6 +3,7 @@
 mod inspect;
 mod ls;
 mod rm;
+mod update;
 
 use anyhow::Result;
 
@@ -13,6 +14,7 @@ use crate::context::Context;
 pub enum Command {
     Ls(ls::Args),
     Inspect(inspect::Args),
+    Update(update::Args),
     Rm(rm::Args),
 }
 
@@ -22,6 +24,7 @@ impl Command {
         match self {
             Command::Ls(args) => ls::run(&args, context).await,
             Command::Inspect(args) => inspect::run(&args, context).await,
+            Command::Update(args) => update::run(args, context).await,
             Command::Rm(args) => rm::run(args, context).await,
         }
     }

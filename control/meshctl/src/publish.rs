@@ -1,13 +1,14 @@
 //! `meshctl publish`.
 
 use anyhow::{Context as _, Result};
-use mesh_api::v1::{self, PublishRequest};
-use mesh_types::PortConfig;
+use mesh_api::v1::PublishRequest;
+use mesh_types::{ReturnMode, Service};
 
 use crate::{
     context::Context,
     daemon::answer,
     name::reference,
+    ports::{self, Ports},
     report::{Cluster, ServiceReport},
 };
 
@@ -18,45 +19,39 @@ Examples:
   meshctl publish 80:80 web
   meshctl publish 8053:53/udp dns
   meshctl publish 80 web                  a free port of 30000-32767, which is printed
-  meshctl publish published=8080,target=80,protocol=tcp web")]
+  meshctl publish 10.0.0.5:80:80 web      on one address of a node; [fd00::5]:80:80 for IPv6
+  meshctl publish eth0:80:80 web          on the addresses of one interface
+  meshctl publish 8000-8010:8000-8010 web
+  meshctl publish published=8080,target=80,protocol=tcp,mode=host web
+
+Fields: published, target, protocol=tcp|udp|sctp, mode=ingress|host, address, interface, return=tunnel|direct.
+They may also follow a short form: 80:80,mode=host. In mode host the port is open only on nodes that run a
+task of the service, and leads to that node's tasks. An SCTP port has to be the target port.")]
 pub struct Args {
-    /// PUBLISHED:TARGET[/tcp|/udp], TARGET, or published=..,target=..[,protocol=..]
-    port: PortConfig,
+    /// [PLACE:]PUBLISHED:TARGET[/tcp|/udp|/sctp], TARGET, or published=..,target=..[,FIELD=..]
+    port: Ports,
     /// Service
     #[arg(value_parser = reference)]
     service: String,
+    /// Which way replies go: through the node that the client spoke to, or from the task's node straight to the
+    /// client, if the network lets it [default: tunnel]
+    #[arg(long = "return", value_name = "tunnel|direct")]
+    return_mode: Option<ReturnMode>,
 }
 
-/// Asks a manager, by way of the daemon, and prints the port as it is then published.
+/// Asks a manager, by way of the daemon, and prints the ports as they are then published.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
-    let what = format!("cannot publish {} of service {}", wanted(&args.port), args.service);
-    // Only to tell which of the ports is the new one.
-    let before = Cluster::fetch(&daemon).await.ok();
-    let request = PublishRequest { service: args.service, port: Some(args.port.into()) };
+    let port = args.port.returning(args.return_mode);
+    let what = format!("cannot publish {} of service {}", port.text(), args.service);
+    let request = PublishRequest { service: args.service, ports: Ports::wire(&[port]) };
+    let count = request.ports.len();
     let service = answer(daemon.control().publish(request)).await.context(what)?;
 
-    let known = before.as_ref().and_then(|cluster| cluster.view.services.get(&service.id.parse().ok()?));
-    let known: Vec<v1::Port> = known.into_iter().flat_map(|s| &s.ports).map(|&port| port.into()).collect();
-    let port = new_port(&service.ports, &known, args.port);
-    let text = format!("{}:{}/{}", port.published, port.target, args.port.protocol);
-    let report = ServiceReport::of_answer(before.as_ref(), service)?;
-    context.show(&report, |_| text)
-}
-
-fn wanted(port: &PortConfig) -> String {
-    match port.published {
-        0 => format!("{}/{}", port.target, port.protocol),
-        published => format!("{published}:{}/{}", port.target, port.protocol),
-    }
-}
-
-fn new_port(now: &[v1::Port], before: &[v1::Port], asked: PortConfig) -> v1::Port {
-    let asked = v1::Port::from(asked);
-    let fits = |port: &&v1::Port| {
-        let same = port.target == asked.target && port.protocol == asked.protocol;
-        same && (asked.published == 0 || port.published == asked.published)
-    };
-    let new = now.iter().filter(fits).find(|port| !before.contains(port));
-    new.or_else(|| now.iter().rfind(fits)).unwrap_or(&asked).clone()
+    let now = Service::try_from(service.clone()).context("the daemon's answer makes no sense")?;
+    // What is published last comes last.
+    let new = ports::lines(&now.ports[now.ports.len().saturating_sub(count)..]);
+    let names = Cluster::fetch(&daemon).await.ok();
+    let report = ServiceReport::of_answer(names.as_ref(), service)?;
+    context.show(&report, |_| new)
 }

@@ -3,6 +3,8 @@
 //! Fields are added, never renamed or removed. Ids are full, times are seconds since 1970-01-01 UTC, absent values are
 //! `null`, lists are arrays. `inspect` prints an array with an element for each argument.
 
+mod listener;
+mod local_task;
 mod network;
 mod node;
 mod service;
@@ -12,10 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use mesh_api::v1::{self, GetViewRequest, ListTasksRequest};
-use mesh_types::{ClusterView, Endpoint, NetworkId, NodeId, ServiceId, TaskId};
+use mesh_types::{ClusterView, Endpoint, Listener, NetworkId, NodeId, ServiceId, TaskId};
 
 use crate::daemon::{Daemon, answer};
 
+pub use listener::{ListenerReport, listener_lines};
+pub use local_task::{LocalTaskReport, TaskDetail};
 pub use network::{NetworkDetail, NetworkReport};
 pub use node::{NodeDetail, NodeReport};
 pub use service::{PortReport, ServiceDetail, ServiceReport};
@@ -40,6 +44,7 @@ pub struct Cluster {
     endpoints: Vec<Endpoint>,
     members: BTreeMap<NodeId, v1::MemberState>,
     local: BTreeMap<String, v1::LocalTask>,
+    listeners: BTreeMap<NodeId, Vec<Listener>>,
 }
 
 impl Cluster {
@@ -51,11 +56,16 @@ impl Cluster {
         let decided = view.view.unwrap_or_default();
         let endpoints = tasks.endpoints.into_iter().map(Endpoint::try_from);
         let members = tasks.members.into_iter();
+        let listeners = view.listeners.into_iter().map(|one| {
+            let listeners = one.listeners.into_iter().map(Listener::try_from).collect::<Result<_, _>>();
+            Ok((one.node_id.parse()?, listeners?))
+        });
         Ok(Self {
             view: decided.try_into().context(SENSE)?,
             this_node: view.this_node.parse().ok(),
             endpoints: endpoints.collect::<Result<_, _>>().context(SENSE)?,
             members: members.filter_map(|m| Some((m.node_id.parse().ok()?, m.state()))).collect(),
+            listeners: listeners.collect::<Result<_>>().context(SENSE)?,
             local: tasks.local.into_iter().map(|task| (task.task_id.clone(), task)).collect(),
         })
     }

@@ -1,10 +1,12 @@
 //! `meshctl service`.
 
+mod balancing;
 mod create;
 mod inspect;
 mod ls;
 mod ps;
 mod rm;
+mod update;
 
 use anyhow::Result;
 
@@ -14,6 +16,7 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Create(create::Args),
+    Update(update::Args),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Ps(ps::Args),
@@ -25,6 +28,7 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Create(args) => create::run(args, context).await,
+            Command::Update(args) => update::run(args, context).await,
             Command::Ls(args) => ls::run(&args, context).await,
             Command::Inspect(args) => inspect::run(&args, context).await,
             Command::Ps(args) => ps::run(&args, context).await,

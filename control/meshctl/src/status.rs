@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use mesh_api::v1::{self, StatusRequest, StatusResponse};
+use mesh_types::Listener;
 use serde::Serialize;
 
 use crate::{
     context::Context,
     daemon::{Daemon, answer},
     output::{Page, Table, list, short, state},
+    report::{ListenerReport, listener_lines},
 };
 
 /// Show how this node is: cluster, members, data path, drops
@@ -38,6 +40,8 @@ struct Report {
     tasks: u32,
     data_path: DataPath,
     warnings: Vec<String>,
+    /// Processes of this node that published ports shadow.
+    listeners: Vec<ListenerReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +63,26 @@ struct DataPath {
     /// Packets by path.
     packets: BTreeMap<String, u64>,
     missing_features: Vec<String>,
+    uplinks: Vec<Uplink>,
+    /// How full the tables of flows are.
+    flows: Vec<FlowTable>,
+}
+
+#[derive(Debug, Serialize)]
+struct Uplink {
+    interface: String,
+    /// `xdp+tcx`, `tcx` or `clsact`.
+    hook: String,
+    /// Why it is not XDP.
+    reason: String,
+    mtu: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct FlowTable {
+    name: String,
+    used: u64,
+    capacity: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +125,18 @@ impl Report {
         members.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
         let hook =
             |hook: v1::Hook| Hook { interface: hook.interface, program: hook.program, kind: hook.kind };
+        let uplink = |uplink: v1::Uplink| Uplink {
+            interface: uplink.interface,
+            hook: uplink.hook,
+            reason: uplink.reason,
+            mtu: uplink.mtu,
+        };
+        let flows =
+            |table: v1::FlowTable| FlowTable { name: table.name, used: table.used, capacity: table.capacity };
+        let listeners = status.listeners.iter().filter_map(|one| Listener::try_from(one.clone()).ok());
+        let listeners = listeners
+            .map(|one| ListenerReport::on_node(&status.node_name, status.node_id.clone(), &one))
+            .collect();
         let data_path = status.data_path.map(|data_path| DataPath {
             path: data_path.path,
             uplink: data_path.uplink,
@@ -110,6 +146,8 @@ impl Report {
             drops: data_path.drops,
             packets: data_path.packets,
             missing_features: data_path.features,
+            uplinks: data_path.uplinks.into_iter().map(uplink).collect(),
+            flows: data_path.flows.into_iter().map(flows).collect(),
         });
         Self {
             version: status.version,
@@ -127,6 +165,7 @@ impl Report {
             tasks: status.tasks,
             data_path: data_path.unwrap_or_default(),
             warnings: status.warnings,
+            listeners,
         }
     }
 
@@ -154,7 +193,8 @@ impl Report {
             page.section("Members that are not alive", members);
             self.data_path.sections(&mut page);
         }
-        page.lines("Warnings", &self.warnings.join("\n"));
+        let warnings = [self.warnings.join("\n"), listener_lines(&self.listeners)];
+        page.lines("Warnings", warnings.join("\n").trim_matches('\n'));
         page.render()
     }
 
@@ -185,7 +225,21 @@ impl DataPath {
         }
         let packets = counters("PATH", &self.packets);
         let drops = counters("REASON", &self.drops);
-        page.section("Hooks", hooks)
+        let mut uplinks = Table::new(&["INTERFACE", "HOOK", "MTU", "WHY NOT XDP"]);
+        for uplink in &self.uplinks {
+            let reason = if uplink.reason.is_empty() { "-" } else { &uplink.reason };
+            uplinks.row([&uplink.interface, &uplink.hook, &uplink.mtu.to_string(), reason]);
+        }
+        let mut flows = Table::new(&["TABLE", "FLOWS", "ROOM FOR", "FULL"]);
+        for table in &self.flows {
+            let percent = table.used.saturating_mul(100).checked_div(table.capacity).unwrap_or_default();
+            let numbers = [table.used, table.capacity].map(|n| n.to_string());
+            let [used, capacity] = numbers;
+            flows.row([table.name.clone(), used, capacity, format!("{percent} %")]);
+        }
+        page.section("Uplinks", uplinks)
+            .section("Flows", flows)
+            .section("Hooks", hooks)
             .section("Packets", packets)
             .section("Drops", drops)
             .lines("Missing kernel features", &self.missing_features.join("\n"));

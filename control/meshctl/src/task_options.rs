@@ -1,6 +1,6 @@
 //! What `attach` and `run` say about a task.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mesh_api::v1::{AttachRequest, attach_request};
 use mesh_types::Name;
@@ -19,25 +19,43 @@ pub struct TaskOptions {
     /// Name of the task [default: made from the service or the task's id]
     #[arg(long)]
     name: Option<Name>,
-    /// Static address on the only network
+    /// Static IPv4 address on the only network
     #[arg(long, value_name = "ADDRESS")]
-    ip: Option<IpAddr>,
+    ip: Option<Ipv4Addr>,
+    /// Static IPv6 address on the only network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
     /// Further name of the task on its networks; may be repeated
     #[arg(long, value_name = "NAME")]
     alias: Vec<Name>,
+    /// Share of the service's new connections, in relation to those of its other tasks: 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    weight: u16,
+    /// How long the task may keep its connections when it drains, for example 90s [default: the service's]
+    #[arg(long, value_name = "TIME", value_parser = mesh_types::parse_seconds)]
+    drain_timeout: Option<u32>,
 }
 
 impl TaskOptions {
     /// The request for a task in `namespace`.
     pub fn request(self, namespace: attach_request::Namespace) -> AttachRequest {
+        let v4 = self.ip.map(|ip| ip.to_string());
+        let addresses = v4.into_iter().chain(self.ip6.map(|ip| ip.to_string())).collect();
         AttachRequest {
             namespace: Some(namespace),
             name: self.name.map(String::from).unwrap_or_default(),
             service: self.service.unwrap_or_default(),
             networks: self.network,
-            address: self.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            addresses,
             aliases: self.alias.into_iter().map(String::from).collect(),
+            weight: self.weight.into(),
+            drain_timeout_secs: self.drain_timeout,
         }
+    }
+
+    /// Whether the task belongs to a service.
+    pub fn has_service(&self) -> bool {
+        self.service.is_some()
     }
 
     /// The task as an error names it.

@@ -140,9 +140,10 @@ pub(crate) fn init() -> Command {
             manager_token: [2; 16],
         }),
         gossip_key: Sensitive([3; 32]),
-        pool: None,
+        pools: vec![],
         ingress: NetworkId::from_u128(1),
-        ingress_subnet: None,
+        ingress_subnets: vec![],
+        ingress_ipv6: false,
         now: 0,
     }
 }

@@ -4,10 +4,11 @@ mod init;
 mod lease;
 mod network;
 mod node;
+mod port;
 mod service;
 
 pub use lease::MAX_LEASE;
-pub use network::MTU_RANGE;
+pub use network::{IPV6_MTU, MTU_RANGE};
 
 use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
 
@@ -37,12 +38,22 @@ impl State {
             (Some(cluster), command) => cluster.apply(command)?,
             (
                 None,
-                Command::Init { cluster, node, secrets, gossip_key, pool, ingress, ingress_subnet, now },
+                Command::Init {
+                    cluster,
+                    node,
+                    secrets,
+                    gossip_key,
+                    pools,
+                    ingress,
+                    ingress_subnets,
+                    ingress_ipv6,
+                    now,
+                },
             ) => {
                 let response = Response::Node(node.clone());
-                let subnets = init::pool(pool)?;
-                let mut made = Cluster::new(cluster, node, *secrets, gossip_key.0, subnets);
-                made.create_ingress(ingress, ingress_subnet, now)?;
+                let pools = init::pools(&pools)?;
+                let mut made = Cluster::new(cluster, node, *secrets, gossip_key.0, pools);
+                made.create_ingress(ingress, &ingress_subnets, ingress_ipv6, now)?;
                 self.cluster = Some(Box::new(made));
                 (response, Change::View)
             }
@@ -70,11 +81,8 @@ impl Cluster {
             Command::RemoveNetwork(network) => self.remove_network(network),
             Command::CreateService(new) => self.create_service(new),
             Command::RemoveService(service) => self.remove_service(service),
-            Command::Publish { service, port } => self.publish(service, port),
-            Command::Unpublish { service, published, protocol } => {
-                self.unpublish(service, published, protocol)
-            }
-            Command::Lease { node, network, count } => self.lease(node, network, count),
+            Command::UpdateService { service, change } => self.update_service(service, change),
+            Command::Lease { node, network, count, family } => self.lease(node, network, count, family),
             Command::LeaseAddress { node, network, address } => self.lease_address(node, network, address),
             Command::ReturnLease { node, network, addresses } => {
                 Ok(self.return_lease(node, network, &addresses))

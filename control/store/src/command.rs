@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_types::{
-    Availability, ClusterId, EndpointMode, Name, Network, NetworkId, Node, NodeId, PortConfig, Protocol,
-    Role, Service, ServiceId,
+    Affinity, Availability, ClusterId, EndpointMode, Family, Name, Network, NetworkId, Node, NodeId,
+    PortConfig, PortFilter, Role, Service, ServiceId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +56,14 @@ pub struct NewNetwork {
     pub id: NetworkId,
     /// Its name.
     pub name: Name,
-    /// Its subnets, each with the gateway asked for; empty: the next free one of the cluster's pool.
+    /// Its subnets, at most one per family, each with the gateway asked for; empty: the next free one of the cluster's
+    /// IPv4 pool.
     pub subnets: Vec<(IpNet, Option<IpAddr>)>,
-    /// Part of a subnet that addresses are given out of; addresses asked for by number may lie outside.
-    pub ip_range: Option<IpNet>,
+    /// If there is no IPv6 subnet among them, the next free one of the cluster's IPv6 pool too.
+    pub ipv6: bool,
+    /// Parts of the subnets that addresses are given out of, at most one per family; addresses asked for by number may
+    /// lie outside.
+    pub ip_ranges: Vec<IpNet>,
     /// Free-standing tasks may join.
     pub attachable: bool,
     /// No way out of the network.
@@ -87,6 +91,12 @@ pub struct NewService {
     pub endpoint_mode: EndpointMode,
     /// Its published ports; 0 asks for a free one.
     pub ports: Vec<PortConfig>,
+    /// What keeps a client with one task.
+    pub affinity: Option<Affinity>,
+    /// Whether nodes send to their own tasks first.
+    pub prefer_local: bool,
+    /// How long a draining task may keep its flows, in seconds.
+    pub drain_timeout_secs: u32,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.
@@ -112,6 +122,25 @@ pub struct NodeChange {
     pub remove_labels: Vec<String>,
 }
 
+/// What to change of a service; `None` leaves a thing as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServiceChange {
+    /// Another affinity, or none.
+    pub affinity: Option<Option<Affinity>>,
+    /// Whether nodes send to their own tasks first.
+    pub prefer_local: Option<bool>,
+    /// How long a draining task may keep its flows, in seconds.
+    pub drain_timeout_secs: Option<u32>,
+    /// Ports to close: all that fit one of these. One that fits nothing refuses the whole change.
+    pub remove_ports: Vec<PortFilter>,
+    /// Ports to publish after that; 0 asks for a free one.
+    pub add_ports: Vec<PortConfig>,
+    /// Labels to set.
+    pub set_labels: BTreeMap<String, String>,
+    /// Labels to take away.
+    pub remove_labels: Vec<String>,
+}
+
 /// A change of the cluster's state. Time and randomness come inside, so that every manager computes the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -125,12 +154,15 @@ pub enum Command {
         secrets: Box<Secrets>,
         /// The key that seals gossip.
         gossip_key: Sensitive<[u8; 32]>,
-        /// Where subnets come from when none is asked for; [`mesh_types::DEFAULT_POOL`] unless set.
-        pool: Option<IpNet>,
+        /// Where subnets come from when none is asked for, at most one per family; [`mesh_types::DEFAULT_POOL`] and
+        /// [`mesh_types::DEFAULT_POOL6`] unless set.
+        pools: Vec<IpNet>,
         /// A fresh random id for the ingress network.
         ingress: NetworkId,
-        /// The ingress network's subnet; the first of the pool unless set.
-        ingress_subnet: Option<IpNet>,
+        /// The ingress network's subnets; the first of the IPv4 pool unless set.
+        ingress_subnets: Vec<IpNet>,
+        /// Whether the ingress network has IPv6, out of the pool unless its subnet is set.
+        ingress_ipv6: bool,
         /// Seconds since 1970-01-01 UTC.
         now: u64,
     },
@@ -153,21 +185,12 @@ pub enum Command {
     CreateService(NewService),
     /// Takes a service away with its virtual addresses and ports. Answers [`Response::Done`].
     RemoveService(ServiceId),
-    /// Publishes one more port. Answers [`Response::Published`].
-    Publish {
+    /// Changes a service, its published ports among them. Answers [`Response::Service`].
+    UpdateService {
         /// The service.
         service: ServiceId,
-        /// The port; 0 asks for a free one.
-        port: PortConfig,
-    },
-    /// Closes a published port. Answers [`Response::Done`].
-    Unpublish {
-        /// The service.
-        service: ServiceId,
-        /// The port that clients use.
-        published: u16,
-        /// Its transport.
-        protocol: Protocol,
+        /// What to change.
+        change: ServiceChange,
     },
     /// Gives a node addresses to attach tasks with. Answers [`Response::Leased`] with one or more, often fewer than
     /// asked for (see [`crate::MAX_LEASE`]).
@@ -178,6 +201,8 @@ pub enum Command {
         network: NetworkId,
         /// How many are wanted; 0 counts as 1.
         count: u32,
+        /// Of which family; none: so many of each that the network has, or none at all.
+        family: Option<Family>,
     },
     /// Gives a node this very address. Answers [`Response::Leased`]; again for an address it holds already.
     LeaseAddress {
@@ -216,10 +241,8 @@ pub enum Response {
     Node(Node),
     /// The network made.
     Network(Network),
-    /// The service made.
+    /// The service as it is now.
     Service(Service),
-    /// The port as published.
-    Published(PortConfig),
     /// The addresses that the node got.
     Leased(Vec<IpAddr>),
     /// The addresses that were freed.

@@ -10,8 +10,8 @@ mod command;
 mod rejection;
 mod state;
 
-pub use apply::{MAX_LEASE, MTU_RANGE};
+pub use apply::{IPV6_MTU, MAX_LEASE, MTU_RANGE};
 pub use codec::DecodeError;
-pub use command::{Command, NewNetwork, NewService, NodeChange, Response, Secrets, Sensitive};
+pub use command::{Command, NewNetwork, NewService, NodeChange, Response, Secrets, Sensitive, ServiceChange};
 pub use rejection::{Holder, Kind, Rejection};
 pub use state::State;

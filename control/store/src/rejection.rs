@@ -3,7 +3,9 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use mesh_types::{Name, NetworkId, NodeId, PortConfig, Protocol, ServiceId, SubnetError};
+use mesh_types::{
+    Family, Name, NetworkId, NodeId, PortConfig, PortFilter, Protocol, PublishAt, ServiceId, SubnetError,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -98,27 +100,37 @@ pub enum Rejection {
         "node {0} is the last manager; a cluster needs one (`meshctl leave --force` gives the cluster up)"
     )]
     LastManager(Name),
+    /// No node can have this data-path address.
+    #[error("{0} is not an address that a node's VXLAN packets can come from")]
+    DataPathAddress(IpAddr),
+    /// Another node has this data-path address.
+    #[error("data-path address {address} is that of node {node}")]
+    DataPathAddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The node that has it.
+        node: Name,
+    },
     /// A subnet cannot be used.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
-    /// IPv6 subnets have no data path yet.
-    #[error("subnet {0}: IPv6 overlays are not there yet; use an IPv4 subnet")]
-    Ipv6Overlay(IpNet),
-    /// Two subnets of one network overlap.
-    #[error("subnets {first} and {second} of network {network} overlap each other")]
-    OwnSubnetsOverlap {
-        /// The network's name.
-        network: Name,
-        /// One subnet.
+    /// More than one pool of a family.
+    #[error("a cluster has one {family} pool; {first} and {second} were given")]
+    PoolsOfOneFamily {
+        /// The family.
+        family: Family,
+        /// One pool.
         first: IpNet,
         /// The other.
         second: IpNet,
     },
     /// More than one subnet of a family.
-    #[error("network {network} can have one IPv4 subnet; {first} and {second} were given")]
+    #[error("network {network} can have one {family} subnet; {first} and {second} were given")]
     SubnetsOfOneFamily {
         /// The network's name.
         network: Name,
+        /// The family.
+        family: Family,
         /// One subnet.
         first: IpNet,
         /// The other.
@@ -135,6 +147,44 @@ pub enum Rejection {
         range: IpNet,
         /// The subnet.
         subnet: IpNet,
+    },
+    /// A range of a family that the network has no subnet of.
+    #[error("network {network} has no {family} subnet that ip range {range} could lie in")]
+    IpRangeFamily {
+        /// The network's name.
+        network: Name,
+        /// The family.
+        family: Family,
+        /// The range.
+        range: IpNet,
+    },
+    /// More than one range of a family.
+    #[error("network {network} can have one {family} ip range; {first} and {second} were given")]
+    IpRangesOfOneFamily {
+        /// The network's name.
+        network: Name,
+        /// The family.
+        family: Family,
+        /// One range.
+        first: IpNet,
+        /// The other.
+        second: IpNet,
+    },
+    /// An address was asked for of a family that the network does not have.
+    #[error("network {network} has no {family} addresses")]
+    NoSuchFamily {
+        /// The network's name.
+        network: Name,
+        /// The family.
+        family: Family,
+    },
+    /// The MTU is too small for IPv6.
+    #[error("mtu {given} of network {network} is too small for its IPv6 subnet, which needs {min}", min = crate::IPV6_MTU)]
+    Mtu6 {
+        /// The network's name.
+        network: Name,
+        /// The MTU asked for, in bytes.
+        given: u16,
     },
     /// The MTU is out of bounds.
     #[error("mtu {given} of network {network} is not in {min}..={max}", min = crate::MTU_RANGE.start(), max = crate::MTU_RANGE.end())]
@@ -166,26 +216,61 @@ pub enum Rejection {
         /// The network's name.
         network: Name,
     },
-    /// Another service publishes the port.
+    /// Another service publishes the port, or one that overlaps it.
     #[error(
-        "port {published}/{protocol} is published by service {owner}; unpublish it there or choose another port"
+        "port {port} is published by service {owner}{where_}; unpublish it there, or choose another port{elsewhere}",
+        port = .asked.place(), where_ = clash(.asked, .taken), elsewhere = elsewhere(.taken)
     )]
     PortTaken {
-        /// The port that clients use.
-        published: u16,
-        /// Its transport.
-        protocol: Protocol,
+        /// The port asked for.
+        asked: PortConfig,
+        /// The one that is in its way.
+        taken: PortConfig,
         /// The service that has it.
         owner: Name,
     },
+    /// The service itself publishes the port already, or one that overlaps it.
+    #[error(
+        "service {service} publishes {taken} already; to change it, close it first with \
+         `meshctl unpublish {place} {service}`, or do both at once with \
+         `meshctl service update --publish-rm {place} --publish-add {asked} {service}`",
+        place = .taken.place()
+    )]
+    PortPublished {
+        /// The port asked for.
+        asked: PortConfig,
+        /// The one that is in its way.
+        taken: PortConfig,
+        /// The service.
+        service: Name,
+    },
     /// One request names a port twice.
-    #[error("port {published}/{protocol} is given twice")]
+    #[error("port {} is given twice: as {first} and as {second}", .second.place())]
     PortTwice {
+        /// One of them.
+        first: PortConfig,
+        /// The other.
+        second: PortConfig,
+    },
+    /// An SCTP port that would have to be translated.
+    #[error(
+        "sctp port {published} cannot lead to {target}: the checksum covers the ports and cannot be corrected; \
+         write {target}:{target}/sctp"
+    )]
+    SctpPorts {
         /// The port that clients use.
         published: u16,
-        /// Its transport.
-        protocol: Protocol,
+        /// The port that the tasks listen on.
+        target: u16,
     },
+    /// Direct return for a port that leads only to the node's own tasks.
+    #[error("port {0}: in mode host replies leave by the task's node anyway; leave return=direct out")]
+    DirectHost(PortConfig),
+    /// What balances cannot be had without a virtual address.
+    #[error(
+        "service {0} has endpoint mode dnsrr, which leaves the choice of a task to clients; {1} needs --endpoint-mode vip"
+    )]
+    DnsRrBalancing(Name, String),
     /// The cluster itself needs the port.
     #[error("port {published}/{protocol} cannot be published: the cluster uses it for {purpose}")]
     PortReserved {
@@ -200,20 +285,19 @@ pub enum Rejection {
     #[error("port 0 is not a port that tasks can listen on; write PUBLISHED:TARGET, for example 8080:80")]
     TargetPort,
     /// The port to close is not open.
-    #[error("service {service} does not publish {published}/{protocol}; {}", published_list(.ports))]
+    #[error("service {service} does not publish {wanted}; {}", published_list(.ports))]
     NotPublished {
         /// The service's name.
         service: Name,
-        /// The port asked for.
-        published: u16,
-        /// Its transport.
-        protocol: Protocol,
+        /// The ports asked for.
+        wanted: PortFilter,
         /// What it does publish.
         ports: Vec<PortConfig>,
     },
     /// Published ports need a virtual address mode.
     #[error(
-        "service {0} has endpoint mode dnsrr and cannot publish ports; create it with --endpoint-mode vip"
+        "service {0} has endpoint mode dnsrr and cannot publish ports in mode ingress; publish them with mode=host, \
+         or create it with --endpoint-mode vip"
     )]
     DnsRrPorts(Name),
     /// The address is in use.
@@ -240,13 +324,13 @@ pub enum Rejection {
     #[error(
         "network {network} ({subnet}) has no free address: {vips} virtual addresses, leases {leases}; \
          end tasks, or create a larger network",
-        subnet = join(.subnets), leases = leases_list(.leases)
+        leases = leases_list(.leases)
     )]
     AddressesExhausted {
         /// The network's name.
         network: Name,
-        /// The network's subnets.
-        subnets: Vec<IpNet>,
+        /// The subnet that is full.
+        subnet: IpNet,
         /// How many addresses services have.
         vips: u64,
         /// How many addresses each node has.
@@ -281,6 +365,22 @@ fn leases_list(leases: &[(Name, u64)]) -> String {
         return "none".to_owned();
     }
     leases.iter().map(|(node, count)| format!("{node}: {count}")).collect::<Vec<_>>().join(", ")
+}
+
+/// How the port in the way differs from the one asked for.
+fn clash(asked: &PortConfig, taken: &PortConfig) -> String {
+    let at = match taken.at {
+        at if at == asked.at => String::new(),
+        PublishAt::Any => " on all addresses".to_owned(),
+        at => format!(" on {at}"),
+    };
+    let mode = if taken.mode == asked.mode { String::new() } else { format!(" in mode {}", taken.mode) };
+    at + &mode
+}
+
+fn elsewhere(taken: &PortConfig) -> &'static str {
+    // An address or interface of one's own helps only against another one.
+    if taken.at == PublishAt::Any { "" } else { ", address or interface" }
 }
 
 fn published_list(ports: &[PortConfig]) -> String {

@@ -24,7 +24,10 @@ pub(crate) struct Cluster {
     pub id: ClusterId,
     pub secrets: Secrets,
     pub gossip_keys: GossipKeys,
+    /// Of IPv4 subnets.
     pub subnets: SubnetPool,
+    /// Of IPv6 subnets.
+    pub subnets6: SubnetPool,
     pub vnis: VniPool,
     pub ports: PortPool<ServiceId>,
     pub nodes: BTreeMap<NodeId, Node>,

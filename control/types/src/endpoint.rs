@@ -21,6 +21,8 @@ pub enum EndpointState {
     Ready,
     /// Keeps its flows, takes no new ones.
     Draining,
+    /// Takes no flows of its service any more: the drain is over. It is still on its network.
+    Drained,
 }
 
 /// One task's attachment to one network. Announced by the node that owns it, and by no other.

@@ -1,4 +1,4 @@
-//! Wire quantities: VXLAN network identifiers and Ethernet addresses.
+//! Wire quantities: VXLAN network identifiers, address families and Ethernet addresses.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -52,6 +52,31 @@ impl TryFrom<u32> for Vni {
 impl From<Vni> for u32 {
     fn from(vni: Vni) -> u32 {
         vni.0
+    }
+}
+
+/// A family of addresses. IPv4 comes first wherever both are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// RFC 791.
+    V4,
+    /// RFC 8200.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
     }
 }
 

@@ -6,10 +6,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Name, NetworkId, Vni};
+use crate::{Family, Name, NetworkId, Vni};
 
-/// Where subnets come from when none is asked for, cut into /24.
+/// Where IPv4 subnets come from when none is asked for, cut into /24.
 pub const DEFAULT_POOL: &str = "10.0.0.0/8";
+/// Where IPv6 subnets come from when none is asked for, cut into /64: unique local addresses (RFC 4193) whose global
+/// ID says `meshd`.
+pub const DEFAULT_POOL6: &str = "fd6d:6573:6864::/48";
 /// The name of the network that every node is on, made with the cluster.
 pub const INGRESS_NETWORK: &str = "ingress";
 
@@ -78,6 +81,11 @@ impl Subnet {
         self.net
     }
 
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.gateway)
+    }
+
     /// The gateway's address.
     pub fn gateway(&self) -> IpAddr {
         self.gateway
@@ -107,7 +115,7 @@ pub struct Network {
     pub name: Name,
     /// What separates its packets from those of other networks.
     pub vni: Vni,
-    /// At most one subnet per family, and at least one.
+    /// At most one subnet per family and at least one; IPv4 first.
     pub subnets: Vec<Subnet>,
     /// Free-standing tasks (of no service) may join.
     pub attachable: bool,

@@ -71,11 +71,25 @@ impl Control for LocalControl {
         self.manager().await?.unpublish(request).await
     }
 
+    async fn update_service(
+        &self,
+        request: Request<v1::UpdateServiceRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        self.manager().await?.update_service(request).await
+    }
+
     async fn get_join_token(
         &self,
         request: Request<v1::JoinTokenRequest>,
     ) -> Result<Response<v1::JoinTokenResponse>, Status> {
         self.manager().await?.get_join_token(request).await
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<v1::UpdateNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        self.manager().await?.update_node(request).await
     }
 
     async fn remove_node(

@@ -1,17 +1,23 @@
 //! Which backend a flow is given: the one it has, else the one that every node would choose.
+//!
+//! [`pick`] only reads; [`note`] writes down what came of it. A program that may leave a packet to another one after all
+//! picks first and notes when it has decided.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns};
-use mesh_abi::{BackendValue, ChoiceValue, Counter, DropReason, FlowKey, ServiceValue};
-
-use crate::{
-    hash,
-    maps::{BACKENDS, CHOICES, CHOICES_KEPT, MAGLEV},
-    parse::{ACK, SYN},
-    verdict::count,
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use mesh_abi::{
+    BackendValue, ChoiceValue, Counter, DropReason, FlowKey, PUBLISHED, ServiceValue,
+    flow_state::{CONFIRMED, DIRECT},
+    service_flags,
 };
 
-/// Flow entries note the time of their last packet no more often than this, so that packets seldom dirty them.
-pub const TOUCH_NS: u64 = 1_000_000_000;
+use crate::{
+    affinity,
+    conntrack::{self, Flow, TOUCH_NS},
+    hash,
+    maps::{BACKENDS, CHOICES, CHOICES_KEPT, MAGLEV},
+    parse::{RST, TCP},
+    verdict::count,
+};
 
 /// What a flow is given.
 pub enum Choice {
@@ -31,77 +37,255 @@ pub struct Chooser {
     pub ifindex: u32,
 }
 
+/// What is to be written down of a choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// The flow goes on.
+    Update,
+    /// The flow is new.
+    Begin,
+    /// The flow is new, and an established one of the same key is over.
+    Replace,
+    /// The flow is over: its backend is gone.
+    Forget,
+    /// There is no backend at all.
+    Refuse,
+}
+
+/// A choice that is not written down yet. Nothing in it depends on anything else in it, for the verifier's sake.
+#[derive(Clone, Copy)]
+pub struct Pick {
+    /// Nothing when there is none (any more).
+    pub backend: Option<&'static BackendValue>,
+    /// Key into `BACKENDS`.
+    id: u32,
+    step: Step,
+}
+
+impl Pick {
+    const REFUSED: Self = Self { backend: None, id: 0, step: Step::Refuse };
+}
+
 /// The backend of the flow `key`.
 #[inline(always)]
 pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Choice, DropReason> {
-    let opens = by.flags & (SYN | ACK) == SYN;
-    let client = by.client;
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let kept = kept(key, now, client);
-    // A new connection asks the table: what an earlier one on the same ports was given may be draining, or belong to
-    // another service that had the port then.
-    if let Some(backend) = kept
-        && !opens
-    {
-        return Ok(Choice::Backend(backend));
+    let now = conntrack::now();
+    let pick = pick(key, service, by, established(key), now);
+    note(pick, key, service, by, now);
+    match pick.backend {
+        Some(backend) => Ok(Choice::Backend(backend)),
+        None if pick.step == Step::Forget => Ok(Choice::Gone),
+        None => Err(DropReason::NoBackend),
     }
-    match from_table(key, service) {
-        Some((id, backend)) => {
-            let choice = ChoiceValue {
-                last_seen: now,
-                backend: id,
-                client,
-                ifindex: by.ifindex,
-                state: 0,
-                reserved: [0; 3],
-            };
-            // A choice that cannot be kept is made again, alike, for the next packet.
-            let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
-            count(Counter::NewFlow);
-            Ok(Choice::Backend(backend))
+}
+
+/// The entry of an established flow.
+#[inline(always)]
+pub fn established(key: &FlowKey) -> Option<&'static ChoiceValue> {
+    // SAFETY: an entry that is removed meanwhile gives one packet what it was given last.
+    unsafe { CHOICES_KEPT.get(key) }
+}
+
+/// The choice for an established flow whose packet opens none anew; `kept` is its entry.
+#[inline(always)]
+pub fn pick_established(key: &FlowKey, by: &Chooser, kept: &ChoiceValue, now: u64) -> Option<Pick> {
+    if conntrack::opens(by.flags) {
+        return None;
+    }
+    let backend = backend(kept.backend)?;
+    Some(Pick { backend: Some(backend), id: kept.backend, step: goes_on(key, by, kept, now) })
+}
+
+/// The choice for any flow; `kept` is its entry if it is established.
+#[inline(always)]
+pub fn pick(
+    key: &FlowKey,
+    service: &ServiceValue,
+    by: &Chooser,
+    kept: Option<&'static ChoiceValue>,
+    now: u64,
+) -> Pick {
+    let begin = if kept.is_some() { Step::Replace } else { Step::Begin };
+    if conntrack::opens(by.flags) {
+        // A new connection asks the table: what an earlier one on the same ports was given may be draining, or belong
+        // to another service that had the port then.
+        let Some((id, new)) = from_table(key, service, now) else {
+            // Only draining tasks are left: better one of those than none.
+            let Some(known) = kept.or_else(|| recent(key)) else { return Pick::REFUSED };
+            let Some(old) = backend(known.backend) else { return Pick::REFUSED };
+            return Pick { backend: Some(old), id: known.backend, step: Step::Nothing };
+        };
+        let step = match kept {
+            // Opened once more, perhaps by somebody else with the client's address: nothing is lost by believing that
+            // the established one lives.
+            Some(kept) if kept.backend == id && !conntrack::closing(kept.state) => Step::Nothing,
+            _ => begin,
+        };
+        return Pick { backend: Some(new), id, step };
+    }
+    if let Some(known) = kept.or_else(|| recent(key)) {
+        if let Some(old) = backend(known.backend) {
+            return Pick { backend: Some(old), id: known.backend, step: goes_on(key, by, known, now) };
         }
-        // Only draining tasks are left: better one of those than none.
-        None => kept.map(Choice::Backend).ok_or(DropReason::NoBackend),
+        if key.protocol == TCP {
+            return Pick { backend: None, id: 0, step: Step::Forget };
+        }
     }
+    let Some((id, new)) = from_table(key, service, now) else { return Pick::REFUSED };
+    let step = if by.flags & RST != 0 { Step::Nothing } else { begin };
+    Pick { backend: Some(new), id, step }
+}
+
+/// Writes down what was picked for a packet of `key`.
+#[inline(always)]
+pub fn note(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u64) {
+    match pick.step {
+        Step::Nothing | Step::Refuse => {}
+        Step::Update => update(key, by, now),
+        Step::Forget => {
+            let _ = CHOICES_KEPT.remove(key);
+            let _ = CHOICES.remove(key);
+        }
+        Step::Begin | Step::Replace => {
+            begin(pick, key, service, by, now);
+            if affinity::is_remembered(service) {
+                affinity::note(key, service, pick.id, now);
+            }
+            if pick.step == Step::Replace {
+                // After the insertion, so that there is an entry at any moment.
+                let _ = CHOICES_KEPT.remove(key);
+            }
+        }
+    }
+}
+
+/// Writes down what [`pick_established`] found.
+#[inline(always)]
+pub fn note_established(pick: Pick, key: &FlowKey, by: &Chooser, now: u64) {
+    if pick.step == Step::Update {
+        update(key, by, now);
+    }
+}
+
+/// Whether a pick was noted to give replies another way than through this node.
+#[inline(always)]
+pub fn is_direct(choice: &ChoiceValue) -> bool {
+    choice.state & DIRECT != 0
 }
 
 /// The choice for the flow that a returned packet answers, noting the answer; `flags` as in [`Chooser`].
 #[inline(always)]
-pub fn answered(key: &FlowKey, _flags: u8) -> Option<&'static ChoiceValue> {
-    known(key)
+pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
+    let choice = CHOICES_KEPT.get_ptr_mut(key).or_else(|| CHOICES.get_ptr_mut(key))?;
+    let now = conntrack::now();
+    // SAFETY: a map value, valid until the program ends.
+    unsafe {
+        let next = conntrack::answered((*choice).state, key.protocol == TCP, flags);
+        if (*choice).is_news(next, now) {
+            ChoiceValue::tell(choice, (next, now));
+        }
+        Some(&*choice)
+    }
 }
 
 /// The choice for a flow, as it stands.
 #[inline(always)]
 pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {
+    established(key).or_else(|| recent(key))
+}
+
+/// The entry of a flow that is not established.
+#[inline(always)]
+fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
     // SAFETY: an entry that is evicted meanwhile gives another flow's choice to one packet, and nothing worse.
-    unsafe { CHOICES_KEPT.get(key).or_else(|| CHOICES.get(key)) }
+    unsafe { CHOICES.get(key) }
 }
 
 #[inline(always)]
-fn kept(key: &FlowKey, now: u64, client: u32) -> Option<&'static BackendValue> {
-    let choice = CHOICES.get_ptr_mut(key)?;
-    // SAFETY: a map value, valid until the program ends; racing writers write the same kind of time.
-    let id = unsafe {
-        if now.wrapping_sub((*choice).last_seen) > TOUCH_NS {
-            (*choice).last_seen = now;
-        }
-        if (*choice).client != client {
-            (*choice).client = client;
-        }
-        (*choice).backend
-    };
+fn backend(id: u32) -> Option<&'static BackendValue> {
     // SAFETY: values of a map without preallocation stay as they were until the program ends.
     unsafe { BACKENDS.get(id) }
 }
 
 #[inline(always)]
-fn from_table(key: &FlowKey, service: &ServiceValue) -> Option<(u32, &'static BackendValue)> {
+fn from_table(key: &FlowKey, service: &ServiceValue, now: u64) -> Option<(u32, &'static BackendValue)> {
     if service.table_len == 0 {
         return None;
     }
-    let id = *MAGLEV.get(service.table_base + hash::flow(key) % service.table_len)?;
-    // SAFETY: see `kept`.
-    unsafe { BACKENDS.get(id) }.map(|backend| (id, backend))
+    if affinity::is_remembered(service)
+        && let Some(found) = affinity::recall(key, service, now)
+    {
+        return Some(found);
+    }
+    let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
+    let id = *MAGLEV.get(service.table_base + hash % service.table_len)?;
+    Some((id, backend(id)?))
+}
+
+/// What a further packet of a flow changes.
+#[inline(always)]
+fn goes_on(key: &FlowKey, by: &Chooser, known: &ChoiceValue, now: u64) -> Step {
+    let next = conntrack::asked(known.state, key.protocol == TCP, by.flags);
+    if known.is_news(next, now) || known.client != by.client || known.ifindex != by.ifindex {
+        Step::Update
+    } else {
+        Step::Nothing
+    }
+}
+
+/// Writes down a further packet of a flow.
+#[inline(always)]
+fn update(key: &FlowKey, by: &Chooser, now: u64) {
+    let kept = CHOICES_KEPT.get_ptr_mut(key);
+    let Some(choice) = kept.or_else(|| CHOICES.get_ptr_mut(key)) else { return };
+    // SAFETY: a map value, valid until the program ends.
+    let value = unsafe {
+        let old = (*choice).state;
+        let next = conntrack::asked(old, key.protocol == TCP, by.flags);
+        let promote = kept.is_none() && next & CONFIRMED != 0;
+        let due = old & CONFIRMED == 0 || now.wrapping_sub((*choice).last_seen) > TOUCH_NS;
+        (*choice).client = by.client;
+        (*choice).ifindex = by.ifindex;
+        ChoiceValue::tell(choice, (next, now));
+        if !promote || !due {
+            return;
+        }
+        *choice
+    };
+    if CHOICES_KEPT.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
+        let _ = CHOICES.remove(key);
+    }
+}
+
+#[inline(always)]
+fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u64) {
+    let state = conntrack::asked(first_state(pick, key, service, by), key.protocol == TCP, by.flags);
+    let choice = ChoiceValue {
+        last_seen: now,
+        backend: pick.id,
+        client: by.client,
+        ifindex: by.ifindex,
+        state: state & !CONFIRMED,
+        reserved: [0; 3],
+    };
+    // A choice that cannot be kept is made again, alike, for the next packet.
+    let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
+    count(Counter::NewFlow);
+}
+
+/// Whether answers are seen here: those of published ports come through this node unless they go straight to the client,
+/// those of VIPs when they open or end a connection ([`crate::decap`]), and those of tasks of this node always
+/// ([`crate::reverse::find`]). A connection whose opening was missed cannot wait for its answer.
+#[inline(always)]
+fn first_state(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser) -> u8 {
+    let here = pick.backend.is_some_and(|backend| backend.ifindex != 0);
+    let seen = if here {
+        true
+    } else if key.scope == PUBLISHED {
+        service.flags & service_flags::DIRECT == 0
+    } else {
+        conntrack::opens(by.flags)
+    };
+    if seen { 0 } else { DIRECT }
 }

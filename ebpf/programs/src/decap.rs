@@ -10,8 +10,8 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_get_tunnel_key,
 };
 use mesh_abi::{
-    Address, Counter, DropReason, INGRESS_VNI, NodeConfig, RETURN_VNI, ReturnPath, SteeringKind,
-    VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
+    Address, ChoiceValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
+    SteeringKind, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     key,
     maps::{HOST_ADDRESSES, NETWORKS, PEERS, node, scratch},
-    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN},
     skb::{self, ETHERNET, Skb},
     task,
     verdict::{self, Outcome, Verdict, count, pack, unpack},
@@ -33,10 +33,8 @@ pub struct Arrival {
     /// VTEP address of the sender.
     pub sender: Address,
     vni: [u8; 4],
-    /// The outer headers are still there.
-    wrapped: bool,
-    /// They are IPv6's.
-    outer_v6: bool,
+    /// Offset of the inner Ethernet header: zero when the kernel has taken the outer headers off.
+    pub inner: u32,
 }
 
 impl Arrival {
@@ -48,19 +46,22 @@ impl Arrival {
     }
 }
 
-/// By the fast path: the outer headers are still there, those of family `U`.
+/// Offset of the inner Ethernet header behind outer headers of family `U`.
+pub const fn inner_offset<U: Family>() -> u32 {
+    ETHERNET + U::HEADER + 16
+}
+
+/// By the fast path: the outer headers are still there.
 #[inline(always)]
-pub fn fast<U: Family>(skb: Skb, node: &NodeConfig) -> Outcome {
+pub fn fast(skb: Skb, node: &NodeConfig) -> Outcome {
     let arrival = Arrival::room()?;
-    let vxlan: Vxlan = skb.load(ETHERNET + U::HEADER + 8)?;
+    let vxlan: Vxlan = skb.load(arrival.inner.wrapping_sub(8))?;
     if vxlan.flags & VNI_VALID == 0 {
         return Err(DropReason::Malformed);
     }
     arrival.vni = [0, vxlan.vni[0], vxlan.vni[1], vxlan.vni[2]];
-    arrival.wrapped = true;
-    arrival.outer_v6 = U::V6;
     count(Counter::FastReceived);
-    receive(skb, node, arrival, ETHERNET + U::HEADER + 16)
+    receive(skb, node, arrival)
 }
 
 /// By the VXLAN device, which has taken the outer headers off. Nothing passes on to the node's stack.
@@ -70,7 +71,7 @@ pub fn general(skb: Skb) -> Outcome {
     let arrival = Arrival::room()?;
     verdict::ok(read_tunnel(skb, node, arrival))?;
     count(Counter::GeneralReceived);
-    receive(skb, node, arrival, 0)
+    receive(skb, node, arrival)
 }
 
 /// Reads what the VXLAN device has noted of the outer headers.
@@ -94,36 +95,35 @@ fn read_tunnel(skb: Skb, node: &NodeConfig, arrival: &mut Arrival) -> u64 {
         V4::mapped(&unsafe { tunnel.__bindgen_anon_1.remote_ipv4 }.to_be_bytes())
     };
     arrival.vni = tunnel.tunnel_id.to_be_bytes();
-    arrival.wrapped = false;
-    arrival.outer_v6 = outer_v6;
+    arrival.inner = 0;
     verdict::code(Ok(()))
 }
 
-/// A packet whose inner Ethernet header is at `inner`.
+/// A packet of which all is known but what is inside.
 #[inline(always)]
-fn receive(skb: Skb, node: &NodeConfig, arrival: &Arrival, inner: u32) -> Outcome {
+fn receive(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
     if unsafe { PEERS.get(key::peer(key::bytes(key::words(&arrival.sender)))) }.is_none() {
         return Err(DropReason::UnknownSender);
     }
-    let kind: [u8; 2] = skb.load(inner + 12)?;
+    let kind: [u8; 2] = skb.load(arrival.inner.wrapping_add(12))?;
     match kind {
-        ETHERTYPE_IPV4 => unpack(opened::<V4>(skb, node, arrival, inner)),
-        ETHERTYPE_IPV6 => unpack(opened::<V6>(skb, node, arrival, inner)),
+        ETHERTYPE_IPV4 => unpack(opened::<V4>(skb, node, arrival)),
+        ETHERTYPE_IPV6 => unpack(opened::<V6>(skb, node, arrival)),
         _ => Err(DropReason::Unsupported),
     }
 }
 
 #[inline(never)]
-fn opened<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival, inner: u32) -> u64 {
-    pack(open::<F>(skb, node, arrival, inner))
+fn opened<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> u64 {
+    pack(open::<F>(skb, node, arrival))
 }
 
 #[inline(always)]
-fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival, inner: u32) -> Outcome {
-    let ethernet: Ethernet = skb.load(inner)?;
+fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
+    let ethernet: Ethernet = skb.load(arrival.inner)?;
     let (packet, way) = deliver::room::<F>()?;
-    skb::parse(skb, inner + ETHERNET, packet)?;
+    skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
         INGRESS_VNI => steered(skb, arrival, (packet, way), &macs),
@@ -140,9 +140,14 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
     if unsafe { NETWORKS.get(key::network(vni)) }.is_none() {
         return Err(DropReason::UnknownVni);
     }
-    let source = &packet.tuple.source;
-    if !is_endpoint_of::<F>(arrival, vni, source) && deliver::vip::<F>(vni, source).is_none() {
-        return Err(DropReason::ForgedSource);
+    if !is_endpoint_of::<F>(arrival, vni, &packet.tuple.source) {
+        if deliver::vip::<F>(vni, &packet.tuple.source).is_none() {
+            return Err(DropReason::ForgedSource);
+        }
+        // The answer of a VIP. Those within a connection would tell the choice nothing new.
+        if packet.flags & (SYN | FIN | RST) != 0 {
+            let _ = heard(packet, u32::from_ne_bytes(vni));
+        }
     }
     let endpoint = match deliver::endpoint::<F>(vni, &packet.tuple.destination) {
         Some(endpoint) if endpoint.ifindex != 0 => endpoint,
@@ -150,6 +155,13 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
     };
     strip(skb, arrival, packet)?;
     deliver::into_task(skb, endpoint.ifindex, &endpoint.mac, &macs.from)
+}
+
+/// Lets the choice behind an answer know of it.
+#[inline(never)]
+fn heard<F: Family>(packet: &Packet<F>, scope: u32) -> Option<&'static ChoiceValue> {
+    let asked = key::backward(&packet.tuple, packet.protocol, scope.to_ne_bytes());
+    choose::answered(&asked, packet.flags)
 }
 
 /// A packet to a VIP or published port, for a task of this node that the sender chose.
@@ -236,12 +248,23 @@ fn is_endpoint_of<F: Family>(arrival: &Arrival, vni: [u8; 4], address: &F::Addre
 /// Takes the outer headers off, if they are still there.
 #[inline(always)]
 fn strip<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> Result<(), DropReason> {
-    if !arrival.wrapped {
+    verdict::ok(stripped(skb, arrival, packet))
+}
+
+#[inline(never)]
+fn stripped<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> u64 {
+    verdict::code(take_off(skb, arrival, packet))
+}
+
+#[inline(always)]
+fn take_off<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> Result<(), DropReason> {
+    if arrival.inner == 0 {
         return Ok(());
     }
-    let overhead = if arrival.outer_v6 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
     const PLAIN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
-    if arrival.outer_v6 == F::V6 {
+    let outer_v6 = arrival.inner == inner_offset::<V6>();
+    let overhead = if outer_v6 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
+    if outer_v6 == F::V6 {
         skb.adjust_room(-(overhead as i32), PLAIN)?;
     } else {
         change_family::<F>(skb, overhead as i32, PLAIN)?;

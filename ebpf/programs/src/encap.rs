@@ -191,7 +191,7 @@ fn tag(skb: Skb, node: &NodeConfig, way: &Way) -> Result<(), DropReason> {
     let key = unsafe { &mut *words.as_mut_ptr().cast::<bpf_tunnel_key>() };
     key.tunnel_id = u32::from_be_bytes(way.vni);
     key.tunnel_ttl = TTL;
-    // Over IPv6 the kernel takes no packet without a checksum unless the device says so; this one may be another's.
+    // Over IPv6 the kernel takes no packet without a checksum unless the receiving device says so.
     let flags = if node.flags & node_flags::UNDERLAY_V6 != 0 {
         key.__bindgen_anon_1.remote_ipv6 = key::words(&way.vtep);
         key.__bindgen_anon_3.local_ipv6 = key::words(&node.vtep);
@@ -199,7 +199,7 @@ fn tag(skb: Skb, node: &NodeConfig, way: &Way) -> Result<(), DropReason> {
     } else {
         key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(v4_of(&way.vtep));
         key.__bindgen_anon_3.local_ipv4 = u32::from_be_bytes(v4_of(&node.vtep));
-        BPF_F_ZERO_CSUM_TX
+        if node.flags & node_flags::OUTER_CHECKSUM != 0 { 0 } else { BPF_F_ZERO_CSUM_TX }
     };
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the helper reads `size` bytes of the key.

@@ -21,6 +21,13 @@ pub fn flow(key: &FlowKey) -> u32 {
     finish(ports(h, key.source_port, key.destination_port, key.protocol))
 }
 
+/// Hash of a client's address alone.
+#[inline(always)]
+pub fn client(address: &[u8; 16]) -> u32 {
+    let h = mix(mix(0, word(address, 0)), word(address, 4));
+    finish(mix(mix(h, word(address, 8)), word(address, 12)))
+}
+
 /// Hash for the outer UDP source port: spreads flows over paths, nothing depends on its value.
 #[inline(always)]
 pub fn entropy<F: Family>(t: &Tuple<F>, protocol: u8) -> u32 {

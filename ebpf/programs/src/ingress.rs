@@ -26,15 +26,13 @@ pub fn from_uplink(skb: Skb) -> Outcome {
         _ => return Ok(Verdict::Pass),
     };
     match code {
-        VXLAN_OVER_V4 => decap::fast::<V4>(skb, node),
-        VXLAN_OVER_V6 => decap::fast::<V6>(skb, node),
+        VXLAN => decap::fast(skb, node),
         code => unpack(code),
     }
 }
 
 /// In place of an outcome: a VXLAN packet for the fast path.
-const VXLAN_OVER_V4: u64 = u64::MAX;
-const VXLAN_OVER_V6: u64 = u64::MAX - 1;
+const VXLAN: u64 = u64::MAX;
 
 #[inline(never)]
 fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
@@ -52,7 +50,8 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         }
         let Ok(arrival) = Arrival::room() else { return pack(Ok(Verdict::Pass)) };
         arrival.sender = F::mapped(&packet.tuple.source);
-        return if F::V6 { VXLAN_OVER_V6 } else { VXLAN_OVER_V4 };
+        arrival.inner = decap::inner_offset::<F>();
+        return VXLAN;
     }
     let Some(service) = own_port(node, packet) else { return pack(Ok(Verdict::Pass)) };
     let next = to_published(skb, node, way, packet, service);

@@ -2,8 +2,10 @@
 #![no_std]
 #![no_main]
 
+mod affinity;
 mod arp;
 mod choose;
+mod conntrack;
 mod decap;
 mod deliver;
 mod echo;

@@ -16,6 +16,7 @@ use crate::{
     deliver::Way,
     family::{V4, V6},
     parse::Packet,
+    reverse::Search,
 };
 
 /// `CONFIG[0]`: the node itself.
@@ -76,6 +77,15 @@ pub static REVERSE: LruHashMap<FlowKey, ReverseValue> = LruHashMap::with_max_ent
 #[map]
 pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
     HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Where a flow could not have its client's own port at the task: not zero at the hash of the reply's key that it would
+/// have had. Never cleared: all that it costs is a longer search.
+#[map]
+pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+
+/// Room for a search.
+#[map]
+pub static SEARCH: PerCpuArray<Search> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ports of fragmented packets.
 #[map]

@@ -26,7 +26,9 @@ const DESTINATION_OPTIONS: u8 = 60;
 const MOST_EXTENSIONS: u32 = 4;
 
 /// Bits of TCP's flag byte (RFC 9293, section 3.1).
+pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 /// In place of an ICMP type.

@@ -4,131 +4,282 @@
 //! flows can look the same to the task (one client port, through two nodes, to the same task): then the second one is
 //! given another source port, found again by its packets among the same few candidates.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::bpf_ktime_get_ns,
-};
-use mesh_abi::{DropReason, FlowKey, ReturnPath, ReverseValue};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use mesh_abi::{DropReason, FlowKey, PUBLISHED, ReturnPath, ReverseValue, flow_state::CONFIRMED};
 
 use crate::{
-    choose::TOUCH_NS,
-    hash,
-    maps::{REVERSE, REVERSE_KEPT},
-    verifier::forget,
+    choose,
+    conntrack::{self, Flow, TOUCH_NS},
+    hash, key,
+    maps::{DISPLACED, REVERSE, REVERSE_KEPT, SEARCH},
+    parse::TCP,
 };
 
 /// Source ports tried for one flow, its own included.
 const CANDIDATES: u32 = 16;
 /// When all are taken, one whose flow was silent for so long is given away.
 const SILENT_NS: u64 = 120_000_000_000;
-/// In place of a port: none found.
-const NONE: u32 = 0x1_0000;
 /// Ports below are left to services.
 const FIRST_PORT: u32 = 1024;
+/// Length of `DISPLACED`.
+const PLACES: u32 = 4096;
 
 /// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task.
 ///
 /// `reply` is the reply's key, its destination port the client's own; `value` is what replies become; `flags` is TCP's
 /// flag byte of the packet towards the task, zero for other protocols.
 #[inline(always)]
-pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, _flags: u8) -> Result<[u8; 2], DropReason> {
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Result<[u8; 2], DropReason> {
+    let now = conntrack::now();
     value.last_seen = now;
-    let mut free = forget(NONE);
-    let mut silent = forget(NONE);
-    let mut oldest = now.saturating_sub(SILENT_NS);
-    let mut candidate = value.destination_port;
+    value.state = conntrack::asked(0, reply.protocol == TCP, flags);
+    let own = value.destination_port;
+    reply.destination_port = own;
+    let first = entry(reply);
+    let place = match first {
+        Some(known) if same_flow(known, value) => Place::found(own),
+        // Others may have been given a later port, but seldom were; a connection that opens may have any.
+        None if conntrack::opens(flags) || !is_displaced(value) => Place::free(own),
+        _ => search_all(reply, value),
+    };
+    let port = place.port();
+    reply.destination_port = port;
+    match place.kind() {
+        Place::FOUND => go_on(reply, value, flags, now)?,
+        Place::FREE => {
+            if port != own {
+                displace(value);
+            }
+            // Fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
+            begin(reply, value, BPF_NOEXIST)?;
+        }
+        Place::SILENT => {
+            displace(value);
+            begin(reply, value, BPF_ANY)?;
+            let _ = REVERSE_KEPT.remove(&*reply);
+        }
+        _ => return Err(DropReason::NoFreePort),
+    }
+    Ok(port)
+}
+
+/// Where a flow's entry is or may be: a port, and one of the kinds. One number, because the verifier forgets what
+/// belongs together in anything larger.
+#[derive(Clone, Copy)]
+struct Place(u32);
+
+impl Place {
+    const NOWHERE: u32 = 0;
+    /// The flow has an entry.
+    const FOUND: u32 = 1;
+    /// It has none, and nobody has this one.
+    const FREE: u32 = 2;
+    /// It has none, and every one is another's; this one's flow has been silent for long.
+    const SILENT: u32 = 3;
+
+    #[inline(always)]
+    fn found([a, b]: [u8; 2]) -> Self {
+        Self(u32::from_le_bytes([a, b, Self::FOUND as u8, 0]))
+    }
+
+    #[inline(always)]
+    fn free([a, b]: [u8; 2]) -> Self {
+        Self(u32::from_le_bytes([a, b, Self::FREE as u8, 0]))
+    }
+
+    #[inline(always)]
+    fn silent([a, b]: [u8; 2]) -> Self {
+        Self(u32::from_le_bytes([a, b, Self::SILENT as u8, 0]))
+    }
+
+    #[inline(always)]
+    fn port(self) -> [u8; 2] {
+        let [a, b, ..] = self.0.to_le_bytes();
+        [a, b]
+    }
+
+    #[inline(always)]
+    fn kind(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// A search under way. It is in a map rather than on the stack, where the verifier would follow each value that any caller
+/// may have put there through every turn of the loops.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Search {
+    reply: FlowKey,
+    value: ReverseValue,
+}
+
+/// Looks through all candidates; few packets need it.
+#[inline(always)]
+fn search_all(reply: &FlowKey, value: &ReverseValue) -> Place {
+    let Some(search) = SEARCH.get_ptr_mut(0) else { return Place(Place::NOWHERE) };
+    // SAFETY: this CPU's own slot, and nothing else runs there before this program ends.
+    let search = unsafe { &mut *search };
+    search.reply = *reply;
+    search.value = *value;
+    walk(search)
+}
+
+/// Three plain loops, for which the verifier has no more than one thing to remember.
+#[inline(never)]
+fn walk(search: &mut Search) -> Place {
+    let Search { reply, value } = search;
+    let own = value.destination_port;
+    let mut candidate = own;
     for _ in 0..CANDIDATES {
         reply.destination_port = candidate;
-        let key: &FlowKey = reply;
-        match REVERSE.get_ptr_mut(key) {
-            None => {
-                if free >= NONE {
-                    free = u16::from_be_bytes(candidate).into();
-                }
-            }
-            Some(entry) => {
-                // SAFETY: a map value, valid until the program ends.
-                let entry = unsafe { &mut *entry };
-                if same_flow(entry, value) {
-                    refresh(entry, value, now);
-                    return Ok(candidate);
-                }
-                if entry.last_seen < oldest {
-                    oldest = entry.last_seen;
-                    silent = u16::from_be_bytes(candidate).into();
-                }
-            }
+        if let Some(known) = entry(reply)
+            && same_flow(known, value)
+        {
+            return Place::found(candidate);
         }
         candidate = next_candidate(candidate, value);
-        (free, silent) = (forget(free), forget(silent));
     }
-    let (port, flags) = match (free, silent) {
-        (port @ ..NONE, _) => (port, BPF_NOEXIST),
-        (_, port @ ..NONE) => (port, BPF_ANY),
-        _ => return Err(DropReason::NoFreePort),
-    };
-    let port = (port as u16).to_be_bytes();
-    reply.destination_port = port;
-    let (key, value): (&FlowKey, &ReverseValue) = (reply, value);
-    // NOEXIST fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
-    REVERSE.insert(key, value, u64::from(flags)).map_err(|_| DropReason::FlowTableFull)?;
-    Ok(port)
+    candidate = own;
+    for _ in 0..CANDIDATES {
+        reply.destination_port = candidate;
+        if entry(reply).is_none() {
+            return Place::free(candidate);
+        }
+        candidate = next_candidate(candidate, value);
+    }
+    candidate = own;
+    for _ in 0..CANDIDATES {
+        reply.destination_port = candidate;
+        if let Some(known) = entry(reply)
+            && is_over(known, value.last_seen)
+        {
+            return Place::silent(candidate);
+        }
+        candidate = next_candidate(candidate, value);
+    }
+    Place(Place::NOWHERE)
+}
+
+/// Whether an entry may be given to another flow.
+#[inline(always)]
+fn is_over(known: &ReverseValue, now: u64) -> bool {
+    let may_end = known.state & CONFIRMED == 0 || conntrack::closed(known.state);
+    may_end && now.saturating_sub(known.last_seen) > SILENT_NS
 }
 
 /// The entry for a reply as a task sent it, with these TCP flags.
 #[inline(always)]
-pub fn find(reply: &FlowKey, _flags: u8) -> Option<&'static ReverseValue> {
-    let entry = REVERSE.get_ptr_mut(reply)?;
+pub fn find(reply: &FlowKey, flags: u8) -> Option<&'static ReverseValue> {
+    let entry = REVERSE_KEPT.get_ptr_mut(reply).or_else(|| REVERSE.get_ptr_mut(reply))?;
+    let now = conntrack::now();
     // SAFETY: a map value, valid until the program ends.
-    unsafe {
-        let now = bpf_ktime_get_ns();
-        if now.wrapping_sub((*entry).last_seen) > TOUCH_NS {
-            (*entry).last_seen = now;
+    let entry = unsafe {
+        let next = conntrack::answered((*entry).state, reply.protocol == TCP, flags);
+        if (*entry).is_news(next, now) {
+            ReverseValue::tell(entry, (next, now));
+            tell_choice(reply, &*entry, flags);
         }
-        Some(&*entry)
-    }
+        &*entry
+    };
+    Some(entry)
 }
 
 /// The source port that the packets of a flow have at the task, if the flow is known. Arguments as for [`remember`];
 /// nothing is noted.
 #[inline(always)]
 pub fn search(reply: &mut FlowKey, value: &ReverseValue) -> Option<[u8; 2]> {
-    let mut candidate = value.destination_port;
-    for _ in 0..CANDIDATES {
-        reply.destination_port = candidate;
-        let key: &FlowKey = reply;
-        if let Some(entry) = REVERSE_KEPT.get_ptr(key).or_else(|| REVERSE.get_ptr(key)) {
-            // SAFETY: a map value, valid until the program ends.
-            if same_flow(unsafe { &*entry }, value) {
-                return Some(candidate);
-            }
+    let place = search_all(reply, value);
+    if place.kind() == Place::FOUND { Some(place.port()) } else { None }
+}
+
+/// The entry of a reply.
+#[inline(always)]
+fn entry(reply: &FlowKey) -> Option<&'static ReverseValue> {
+    // SAFETY: an entry that is removed meanwhile says what it said last, or what another flow's says, to one packet.
+    unsafe { REVERSE_KEPT.get(reply).or_else(|| REVERSE.get(reply)) }
+}
+
+/// A further packet of a known flow.
+#[inline(always)]
+fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(), DropReason> {
+    let kept = REVERSE_KEPT.get_ptr_mut(reply);
+    // One that was evicted this very moment comes back with the next packet.
+    let Some(entry) = kept.or_else(|| REVERSE.get_ptr_mut(reply)) else { return Ok(()) };
+    // SAFETY: a map value, valid until the program ends.
+    let known = unsafe { &*entry };
+    if conntrack::opens(flags) && conntrack::closing(known.state) {
+        begin(reply, value, BPF_ANY)?;
+        if kept.is_some() {
+            let _ = REVERSE_KEPT.remove(reply);
         }
-        candidate = next_candidate(candidate, value);
+        return Ok(());
     }
-    None
+    let next = conntrack::asked(known.state, reply.protocol == TCP, flags);
+    let moved = known.path != value.path || known.vtep != value.vtep || known.ifindex != value.ifindex;
+    if !moved && !known.is_news(next, now) {
+        return Ok(());
+    }
+    let promote = kept.is_none() && next & CONFIRMED != 0;
+    let due = known.state & CONFIRMED == 0 || now.wrapping_sub(known.last_seen) > TOUCH_NS;
+    // SAFETY: see above.
+    unsafe {
+        (*entry).vtep = value.vtep;
+        (*entry).ifindex = value.ifindex;
+        (*entry).path = value.path;
+        ReverseValue::tell(entry, (next, now));
+        if promote && due && REVERSE_KEPT.insert(reply, &*entry, u64::from(BPF_NOEXIST)).is_ok() {
+            let _ = REVERSE.remove(reply);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn begin(reply: &FlowKey, value: &ReverseValue, how: u32) -> Result<(), DropReason> {
+    REVERSE.insert(reply, value, u64::from(how)).map_err(|_| DropReason::FlowTableFull)
+}
+
+/// Replies that leave without passing the programs that ask for choices tell theirs themselves, when there is news.
+#[inline(always)]
+fn tell_choice(reply: &FlowKey, value: &ReverseValue, flags: u8) {
+    const NETWORK: u8 = ReturnPath::Network as u8;
+    const UPLINK: u8 = ReturnPath::Uplink as u8;
+    const HOST: u8 = ReturnPath::Host as u8;
+    let scope = match value.path {
+        NETWORK => reply.scope,
+        UPLINK | HOST => PUBLISHED,
+        _ => return,
+    };
+    let asked = FlowKey {
+        source: value.destination,
+        destination: value.source,
+        scope,
+        source_port: value.destination_port,
+        destination_port: value.source_port,
+        protocol: reply.protocol,
+        reserved: [0; 3],
+    };
+    let _ = choose::answered(&asked, flags);
 }
 
 /// A flow is known by both its ends; the node it comes through may change.
 #[inline(always)]
 fn same_flow(a: &ReverseValue, b: &ReverseValue) -> bool {
-    a.source_port == b.source_port
-        && a.destination_port == b.destination_port
-        && a.destination == b.destination
-        && a.source == b.source
-        && (a.path == ReturnPath::Network as u8) == (b.path == ReturnPath::Network as u8)
-}
-
-#[inline(always)]
-fn refresh(entry: &mut ReverseValue, value: &ReverseValue, now: u64) {
-    if entry.path != value.path || entry.vtep != value.vtep {
-        entry.vtep = value.vtep;
-        entry.path = value.path;
+    let ports = |v: &ReverseValue| {
+        let (s, d) = (v.source_port, v.destination_port);
+        u32::from_le_bytes([s[0], s[1], d[0], d[1]])
+    };
+    let (sources, destinations) = (
+        (key::words(&a.source), key::words(&b.source)),
+        (key::words(&a.destination), key::words(&b.destination)),
+    );
+    // Without a branch for each word: the verifier would follow every one.
+    let mut differs = ports(a) ^ ports(b);
+    for i in 0..4 {
+        differs |= sources.0[i] ^ sources.1[i];
+        differs |= destinations.0[i] ^ destinations.1[i];
     }
-    if now.wrapping_sub(entry.last_seen) > TOUCH_NS {
-        entry.last_seen = now;
-    }
+    differs == 0 && (a.path == ReturnPath::Network as u8) == (b.path == ReturnPath::Network as u8)
 }
 
 /// The candidate after `port`: depends on both ends of the flow, so that colliding flows part ways.
@@ -139,4 +290,27 @@ fn next_candidate(port: [u8; 2], value: &ReverseValue) -> [u8; 2] {
     let ports = u32::from_le_bytes([port[0], port[1], value.source_port[0], value.source_port[1]]);
     let number = FIRST_PORT + hash::again(front ^ ports) % (65536 - FIRST_PORT);
     (number as u16).to_be_bytes()
+}
+
+/// Whether a flow like this one may have another source port than its client's.
+#[inline(always)]
+fn is_displaced(value: &ReverseValue) -> bool {
+    DISPLACED.get(mark_of(value)).is_none_or(|mark| *mark != 0)
+}
+
+/// Notes that this flow has.
+#[inline(always)]
+fn displace(value: &ReverseValue) {
+    if let Some(mark) = DISPLACED.get_ptr_mut(mark_of(value)) {
+        // SAFETY: a map value; whoever writes it writes the same.
+        unsafe { *mark = 1 };
+    }
+}
+
+#[inline(always)]
+fn mark_of(value: &ReverseValue) -> u32 {
+    let c = &value.destination;
+    let client = u32::from_le_bytes([c[12], c[13], c[14], c[15]]);
+    let ports = [value.destination_port, value.source_port];
+    hash::again(client ^ u32::from_le_bytes([ports[0][0], ports[0][1], ports[1][0], ports[1][1]])) % PLACES
 }

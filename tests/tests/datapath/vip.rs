@@ -106,10 +106,10 @@ fn a_choice_outlives_the_table_and_a_draining_task_gets_no_new_connection() {
     assert_eq!(chosen(&node, &to_vip(A).tcp(4000, 80, b"goes on still")), C.id);
     assert_eq!(chosen(&node, &to_vip(A).syn(4000, 80)), B.id);
 
-    assert_eq!(chosen(&node, &to_vip(A).tcp(4001, 80, b"its task goes away")), B.id);
+    assert_eq!(chosen(&node, &to_vip(A).udp(4001, 80, b"its task goes away")), B.id);
     node.remove::<u32, mesh_abi::BackendValue>("BACKENDS", B.id);
     node.service(vip_key(VIP), 0, 1, 0);
-    assert_eq!(chosen(&node, &to_vip(A).tcp(4001, 80, b"chosen anew")), C.id);
+    assert_eq!(chosen(&node, &to_vip(A).udp(4001, 80, b"chosen anew")), C.id);
 }
 
 #[test]

@@ -12,7 +12,7 @@ const MODULES: [&str; 5] = ["virtio_pci", "virtio-rng", "9pnet_virtio", "9p", "o
 
 /// The terminal that everything but the kernel's own log goes to.
 pub const TERMINAL: &str = "/dev/ttyS1";
-/// The first that the guest says.
+/// What the guest says when all is mounted.
 pub const ALIVE: &str = "guest: alive";
 /// The tag of the host's root.
 pub const ROOT_TAG: &str = "host";
@@ -50,7 +50,7 @@ fn script(kernel: &Kernel, modules: &[String], command: &str) -> String {
     // Through a pipe, so that nobody takes the serial port for a person's terminal. The port is not closed before all
     // has left it.
     let run = format!(
-        "stty -F {TERMINAL} raw -echo; {command} </dev/null 2>&1 | cat >{TERMINAL}; \
+        "stty -F {TERMINAL} raw -echo; echo '{ALIVE}' >{TERMINAL}; {command} </dev/null 2>&1 | cat >{TERMINAL}; \
          echo b >/proc/sysrq-trigger; sleep 60"
     );
     format!(
@@ -64,8 +64,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 exec >{TERMINAL} 2>&1
 trap 'echo \"guest: the root cannot be mounted\"; sync; echo b >/proc/sysrq-trigger' EXIT
-echo '{ALIVE}'
-{load}mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=524288 {ROOT_TAG} /host
+{load}mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 {ROOT_TAG} /host
 mount -t tmpfs memory /memory
 mkdir /memory/upper /memory/work
 mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work root /root

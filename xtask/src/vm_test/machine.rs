@@ -60,14 +60,20 @@ impl Machine<'_> {
         self.folder.join("kernel.log")
     }
 
-    /// The ends of the kernel's and of qemu's messages.
+    /// The ends of the kernel's, qemu's and the guest's messages.
     fn last_words(&self) -> String {
-        [self.kernel_log(), self.folder.join("qemu.log")].map(|log| lines_of(&log, 20)).join("\n")
+        let logs = [self.kernel_log(), self.folder.join("qemu.log"), self.output()];
+        logs.map(|log| lines_of(&log, 20)).join("\n")
+    }
+
+    /// What the guest says.
+    fn output(&self) -> PathBuf {
+        self.folder.join("guest.log")
     }
 
     /// One boot; false when the machine gave no sign of life.
     fn boot(&self, archive: &Path, at_most: Duration, each: &mut impl FnMut(&str)) -> Result<bool> {
-        let output = self.folder.join("guest.log");
+        let output = self.output();
         File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
         let mut lines = Lines::of(&output)?;
         let log = self.folder.join("qemu.log");

@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use crate::{findings::Findings, progress::step};
 
-/// Emulation is some twenty times slower than the processor.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(5);
 
 /// What the nodes' uplinks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,10 +79,12 @@ pub fn tell(cluster: &Cluster, wire: Wire, findings: &mut Findings) -> Result<()
     });
     findings.look(&at("a restarted daemon takes its filters over"), || restarted(cluster, first, wire));
     findings.look(&at("client: curl goes on through n1"), || published(cluster, first));
-    findings.look(&at("drops on both nodes"), || cluster.nodes().iter().map(drops).collect());
+    findings.look(&at("status: packets by path"), || packets(cluster, wire));
+    findings.look(&at("status: drops"), || counted(cluster, "drops"));
     drop((web, asker));
     findings.look(&at("meshctl leave removes the filters of n2"), || {
-        second.ctl(&["leave"])?;
+        // Its session with the manager that was restarted may not be back yet.
+        wait("leave", SOON, || second.ctl(&["leave"]))?;
         let left = filters(second)?;
         ensure!(left.is_empty(), "{left:?}");
         Ok("none left".to_owned())
@@ -171,12 +172,27 @@ fn restarted(cluster: &Cluster, node: &Node, wire: Wire) -> Result<String> {
     Ok(format!("{} filters", after.len()))
 }
 
-/// What `status` counts as dropped, for people to see.
-fn drops(node: &Node) -> Result<String> {
-    let status = node.ctl_json(&["status"])?;
-    let drops = status["data_path"]["drops"].as_object().context("`status` has no drops")?;
-    let counted = drops.iter().filter(|(_, count)| count.as_u64() != Some(0));
-    let counted: Vec<String> = counted.map(|(reason, count)| format!("{reason} {count}")).collect();
-    let counted = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
-    Ok(format!("{}: {counted}; ", node.name()))
+/// Where XDP is on the uplink, it must have had packets: those that the client sent through n1 to a task on n2.
+fn packets(cluster: &Cluster, wire: Wire) -> Result<String> {
+    if wire.uplink_hooks().contains(&"xdp") {
+        let status = cluster[0].ctl_json(&["status"])?;
+        let packets = status["data_path"]["packets"]["xdp"].as_u64();
+        ensure!(packets > Some(0), "no packets by XDP: {}", counted(cluster, "packets")?);
+    }
+    counted(cluster, "packets")
+}
+
+/// Counters of both nodes' data paths that are not 0, for people to see.
+fn counted(cluster: &Cluster, which: &str) -> Result<String> {
+    let mut lines = Vec::new();
+    for node in cluster.nodes() {
+        let status = node.ctl_json(&["status"])?;
+        let counters = status["data_path"][which].as_object();
+        let counters = counters.with_context(|| format!("`status` has no {which}"))?;
+        let counted = counters.iter().filter(|(_, count)| count.as_u64() != Some(0));
+        let counted: Vec<String> = counted.map(|(name, count)| format!("{name} {count}")).collect();
+        let counted = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
+        lines.push(format!("{}: {counted}", node.name()));
+    }
+    Ok(lines.join("\n"))
 }

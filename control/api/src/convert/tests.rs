@@ -83,6 +83,17 @@ fn an_endpoint_round_trips() {
 }
 
 #[test]
+fn a_listener_round_trips() {
+    let process = Some(ListenerProcess { name: "nginx".into(), pid: 123 });
+    let address = "::".parse().unwrap();
+    let listener = Listener { port: 80, protocol: Protocol::Tcp, address, process };
+    assert_eq!(Listener::try_from(v1::Listener::from(&listener)), Ok(listener.clone()));
+    assert_eq!(listener.to_string(), "port 80/tcp: also listened on by nginx (pid 123)");
+    let unknown = Listener { process: None, ..listener };
+    assert_eq!(Listener::try_from(v1::Listener::from(&unknown)), Ok(unknown));
+}
+
+#[test]
 fn what_is_invalid_is_named() {
     let mut wire = v1::ClusterView::from(&view());
     wire.networks[0].vni = 0;

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_api::v1;
-use mesh_store::{NewNetwork, NewService, State};
-use mesh_types::{EndpointMode, Name, NetworkId, PortConfig, Protocol, ServiceId};
+use mesh_store::{NewNetwork, NewService, ServiceChange, State};
+use mesh_types::{
+    Affinity, DEFAULT_DRAIN_SECS, EndpointMode, Name, NetworkId, PortConfig, PortFilter, ServiceId,
+};
 use tonic::Status;
 
 use crate::{shared::unix_now, status::invalid};
@@ -17,7 +19,8 @@ pub(super) fn network(request: v1::CreateNetworkRequest) -> Result<NewNetwork, S
         id: NetworkId::random(),
         name: name(request.name)?,
         subnets: request.subnets.iter().map(subnet).collect::<Result<_, _>>()?,
-        ip_range: None,
+        ipv6: request.ipv6,
+        ip_ranges: request.ip_ranges.iter().map(|text| ip_range(text)).collect::<Result<_, _>>()?,
         attachable: request.attachable,
         internal: request.internal,
         ingress: false,
@@ -43,28 +46,54 @@ pub(super) fn service(request: v1::CreateServiceRequest, state: &State) -> Resul
         name: name(request.name)?,
         networks: networks.into_iter().map(|network| (network, aliases.clone())).collect(),
         endpoint_mode,
-        ports: request.ports.into_iter().map(|p| port(Some(p))).collect::<Result<_, _>>()?,
+        ports: ports(request.ports)?,
+        affinity: request.affinity.map(affinity),
+        prefer_local: request.prefer_local,
+        drain_timeout_secs: request.drain_timeout_secs.unwrap_or(DEFAULT_DRAIN_SECS),
         labels: request.labels,
         now: unix_now(),
     })
 }
 
-pub(super) fn port(port: Option<v1::Port>) -> Result<PortConfig, Status> {
-    Ok(port
-        .ok_or_else(|| invalid("port", "not given; write PUBLISHED:TARGET, for example 8080:80"))?
-        .try_into()?)
+pub(super) fn change(request: v1::UpdateServiceRequest) -> Result<ServiceChange, Status> {
+    use v1::update_service_request::AffinityChange;
+    let affinity = match request.affinity_change {
+        None | Some(AffinityChange::NoAffinity(false)) => None,
+        Some(AffinityChange::NoAffinity(true)) => Some(None),
+        Some(AffinityChange::Affinity(given)) => Some(Some(affinity(given))),
+    };
+    Ok(ServiceChange {
+        affinity,
+        prefer_local: request.prefer_local,
+        drain_timeout_secs: request.drain_timeout_secs,
+        remove_ports: filters(&request.remove_ports)?,
+        add_ports: ports(request.add_ports)?,
+        set_labels: request.set_labels,
+        remove_labels: request.remove_labels,
+    })
 }
 
-pub(super) fn published(request: &v1::UnpublishRequest) -> Result<(u16, Protocol), Status> {
-    let number = u16::try_from(request.published).ok().filter(|number| *number != 0);
-    let number = number.ok_or_else(|| {
-        invalid("published", format!("{} is not a port number of 1 to 65535", request.published))
-    })?;
-    let protocol = match request.protocol() {
-        v1::Protocol::Unspecified => Protocol::default(),
-        given => given.try_into()?,
+pub(super) fn ports(ports: Vec<v1::Port>) -> Result<Vec<PortConfig>, Status> {
+    // A protocol that is not said is the usual one.
+    let complete = |mut port: v1::Port| {
+        if port.protocol() == v1::Protocol::Unspecified {
+            port.set_protocol(v1::Protocol::Tcp);
+        }
+        port
     };
-    Ok((number, protocol))
+    Ok(ports.into_iter().map(complete).map(TryInto::try_into).collect::<Result<_, _>>()?)
+}
+
+pub(super) fn filters(texts: &[String]) -> Result<Vec<PortFilter>, Status> {
+    texts.iter().map(|text| text.parse().map_err(|e| invalid("ports", e))).collect()
+}
+
+fn affinity(affinity: v1::Affinity) -> Affinity {
+    Affinity { timeout_secs: affinity.timeout_secs }
+}
+
+fn ip_range(text: &str) -> Result<IpNet, Status> {
+    text.parse().map_err(|_| invalid("ip_range", format!("{text:?} is not a range such as 10.10.3.64/26")))
 }
 
 fn name(text: String) -> Result<Name, Status> {

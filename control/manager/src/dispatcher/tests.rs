@@ -29,9 +29,10 @@ fn cluster() -> State {
         node,
         secrets: Box::new(secrets),
         gossip_key: Sensitive([0; 32]),
-        pool: None,
+        pools: vec![],
         ingress: NetworkId::from_u128(1),
-        ingress_subnet: None,
+        ingress_subnets: vec![],
+        ingress_ipv6: false,
         now: 0,
     };
     state.apply(init).unwrap();
@@ -43,7 +44,8 @@ fn network(number: u32) -> Command {
         id: NetworkId::from_u128(100 + u128::from(number)),
         name: format!("n{number}").parse().unwrap(),
         subnets: vec![],
-        ip_range: None,
+        ipv6: false,
+        ip_ranges: vec![],
         attachable: false,
         internal: false,
         ingress: false,
@@ -56,6 +58,7 @@ fn network(number: u32) -> Command {
 struct Running {
     state: State,
     changes: watch::Sender<Arc<State>>,
+    told: watch::Sender<Arc<Listeners>>,
     stream: mpsc::Receiver<Result<v1::NodeState, Status>>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
@@ -66,10 +69,11 @@ impl Running {
         let state = cluster();
         let (changes, watched) = watch::channel(Arc::new(state.clone()));
         let (states, stream) = mpsc::channel(1);
+        let (told, listeners) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
         let place = Place { node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
-        let ended = tokio::spawn(session(place, watched, NODE, states, stop.clone()));
-        Self { state, changes, stream, stop, ended }
+        let ended = tokio::spawn(session(place, watched, listeners, NODE, states, stop.clone()));
+        Self { state, changes, told, stream, stop, ended }
     }
 
     fn apply(&mut self, command: Command) {
@@ -109,9 +113,20 @@ async fn leases_of_others_and_secrets_wake_nobody() {
         tokio::task::yield_now().await;
     }
     assert!(session.stream.try_recv().is_err());
-    session.apply(Command::Lease { node: NODE, network: NetworkId::from_u128(1), count: 2 });
+    session.apply(Command::Lease { node: NODE, network: NetworkId::from_u128(1), count: 2, family: None });
     let state = session.stream.recv().await.unwrap().unwrap();
     assert_eq!(state.leases[0].addresses, ["10.0.0.2", "10.0.0.3"]);
+}
+
+#[tokio::test]
+async fn listeners_of_all_nodes_are_sent() {
+    let mut session = Running::start();
+    assert_eq!(session.networks().await, 1);
+    let address = IpAddr::from([0, 0, 0, 0]);
+    let listener = Listener { port: 80, protocol: mesh_types::Protocol::Tcp, address, process: None };
+    session.told.send_replace(Arc::new([(NodeId::from_u128(2), vec![listener.clone()])].into()));
+    let state = session.stream.recv().await.unwrap().unwrap();
+    assert_eq!(state.listeners, [node_listeners(NodeId::from_u128(2), &[listener])]);
 }
 
 #[tokio::test]

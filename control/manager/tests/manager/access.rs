@@ -61,7 +61,7 @@ async fn every_method_asks_for_the_right_caller() {
     let own = dial(&manager, manager.identity().clone()).await;
 
     let methods = methods();
-    assert_eq!(methods.len(), 14, "{methods:?}");
+    assert_eq!(methods.len(), 17, "{methods:?}");
     for method in &methods {
         let service = method.split('/').nth(1).unwrap();
         let (stranger, removed) = (call(&stranger, method).await, call(&removed.channel, method).await);

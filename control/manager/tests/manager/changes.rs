@@ -31,7 +31,7 @@ async fn a_network_and_a_service_come_and_go() {
     let status = control.create_network(network("prod", "10.10.4.0/24")).await.unwrap_err();
     assert_says(&status, Code::AlreadyExists, &["prod"]);
     for (subnet, part) in
-        [("10.10.3.1/24", "10.10.3.0/24"), ("10.10.3", "\"10.10.3\""), ("fd00::/64", "IPv6")]
+        [("10.10.3.1/24", "10.10.3.0/24"), ("10.10.3", "\"10.10.3\""), ("fe80::/64", "fe80::/64")]
     {
         let status = control.create_network(network("other", subnet)).await.unwrap_err();
         assert_says(&status, Code::InvalidArgument, &[part]);
@@ -49,7 +49,8 @@ async fn a_network_and_a_service_come_and_go() {
         (web.networks[0].vips.as_slice(), web.networks[0].aliases.as_slice()),
         (["10.10.3.2".to_owned()].as_slice(), ["www".to_owned()].as_slice())
     );
-    let publish = |published| v1::PublishRequest { service: "web".into(), port: Some(port(published, 8080)) };
+    let publish =
+        |published| v1::PublishRequest { service: "web".into(), ports: vec![port(published, 8080)] };
     let web = control.publish(publish(0)).await.unwrap().into_inner();
     assert_eq!(web.ports.iter().map(|p| p.published).collect::<Vec<_>>(), [80, 30_000]);
     let status = control.publish(publish(80)).await.unwrap_err();
@@ -59,16 +60,17 @@ async fn a_network_and_a_service_come_and_go() {
     let status = control.remove_network(remove("prod")).await.unwrap_err();
     assert_says(&status, Code::FailedPrecondition, &["prod", "web"]);
 
-    let unpublish = |published, service: &str| v1::UnpublishRequest {
+    let unpublish = |port: &str, service: &str| v1::UnpublishRequest {
         service: service.into(),
-        published,
-        protocol: v1::Protocol::Tcp.into(),
+        ports: vec![port.into()],
     };
-    let status = control.unpublish(unpublish(81, "")).await.unwrap_err();
+    let status = control.unpublish(unpublish("80/icmp", "")).await.unwrap_err();
+    assert_says(&status, Code::InvalidArgument, &["icmp"]);
+    let status = control.unpublish(unpublish("81", "")).await.unwrap_err();
     assert_says(&status, Code::NotFound, &["81/tcp"]);
-    let web = control.unpublish(unpublish(80, "")).await.unwrap().into_inner();
+    let web = control.unpublish(unpublish("80", "")).await.unwrap().into_inner();
     assert_eq!(web.ports.len(), 1);
-    let status = control.unpublish(unpublish(80, "web")).await.unwrap_err();
+    let status = control.unpublish(unpublish("80", "web")).await.unwrap_err();
     assert_says(&status, Code::NotFound, &["web", "80/tcp", "30000:8080/tcp"]);
 
     let status = control.remove_service(remove("nothing")).await.unwrap_err();
@@ -76,6 +78,94 @@ async fn a_network_and_a_service_come_and_go() {
     control.remove_service(remove("web")).await.unwrap();
     let removed = control.remove_network(remove(&prod.id)).await.unwrap().into_inner();
     assert_eq!((removed.id, removed.name.as_str()), (prod.id, "prod"));
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_service_changes() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let control = manager.control();
+    for (name, at) in [("web", "10.0.0.5"), ("db", "10.0.0.6")] {
+        let at = Some(v1::port::At::Address(at.into()));
+        let ports = vec![v1::Port { at, ..port(80, 80) }];
+        let request = v1::CreateServiceRequest { name: name.into(), ports, ..Default::default() };
+        control.create_service(Request::new(request)).await.unwrap();
+    }
+    let unpublish = v1::UnpublishRequest { service: String::new(), ports: vec!["80".into()] };
+    let status = control.unpublish(Request::new(unpublish)).await.unwrap_err();
+    assert_says(&status, Code::InvalidArgument, &["80/tcp", "web", "db", "name the service"]);
+
+    use v1::update_service_request::AffinityChange;
+    let request = v1::UpdateServiceRequest {
+        service: "web".into(),
+        affinity_change: Some(AffinityChange::Affinity(v1::Affinity { timeout_secs: 60 })),
+        prefer_local: Some(true),
+        drain_timeout_secs: Some(5),
+        remove_ports: vec!["80".into()],
+        add_ports: vec![v1::Port { mode: v1::PublishMode::Host.into(), ..port(81, 81) }],
+        ..Default::default()
+    };
+    let web = control.update_service(Request::new(request)).await.unwrap().into_inner();
+    let web = mesh_types::Service::try_from(web).unwrap();
+    assert_eq!(web.affinity.unwrap().timeout_secs, 60);
+    assert_eq!((web.prefer_local, web.drain_timeout_secs), (true, 5));
+    assert_eq!(web.ports, ["81:81,mode=host".parse().unwrap()]);
+    let request = v1::UpdateServiceRequest {
+        service: "web".into(),
+        affinity_change: Some(AffinityChange::NoAffinity(true)),
+        add_ports: vec![port(81, 82)],
+        ..Default::default()
+    };
+    let status = control.update_service(Request::new(request)).await.unwrap_err();
+    assert_says(&status, Code::AlreadyExists, &["81:81/tcp,mode=host", "meshctl unpublish 81/tcp web"]);
+    assert!(manager.state().borrow().service(web.id).unwrap().affinity.is_some(), "all or nothing");
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_changes() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let control = manager.control();
+    let request = v1::UpdateNodeRequest {
+        node: "first".into(),
+        availability: v1::Availability::Drain.into(),
+        set_labels: [("zone".to_owned(), "a".to_owned())].into(),
+        ..Default::default()
+    };
+    let node = control.update_node(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!((node.availability(), node.labels.len()), (v1::Availability::Drain, 1));
+    let request = v1::UpdateNodeRequest {
+        node: "first".into(),
+        remove_labels: vec!["zone".into()],
+        ..Default::default()
+    };
+    let node = control.update_node(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!((node.availability(), node.labels.len()), (v1::Availability::Drain, 0));
+    let request = v1::UpdateNodeRequest { node: "other".into(), ..Default::default() };
+    let status = control.update_node(Request::new(request)).await.unwrap_err();
+    assert_says(&status, Code::NotFound, &["no such node: other"]);
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_network_has_both_families() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let control = manager.control();
+    let request = v1::CreateNetworkRequest {
+        ipv6: true,
+        ip_ranges: vec!["10.10.3.64/26".into()],
+        ..network("prod", "10.10.3.0/24")
+    };
+    let prod = control.create_network(Request::new(request)).await.unwrap().into_inner();
+    let nets: Vec<_> = prod.subnets.iter().map(|s| (s.net.as_str(), s.gateway.as_str())).collect();
+    assert_eq!(nets, [("10.10.3.0/24", "10.10.3.1"), ("fd6d:6573:6864::/64", "fd6d:6573:6864::1")]);
+    let request =
+        v1::CreateServiceRequest { name: "web".into(), networks: vec!["prod".into()], ..Default::default() };
+    let web = control.create_service(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(web.networks[0].vips, ["10.10.3.64", "fd6d:6573:6864::2"]);
     manager.shutdown().await;
 }
 

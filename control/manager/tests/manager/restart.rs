@@ -26,7 +26,7 @@ async fn a_restart_keeps_all() {
     let member = Member::join(&manager, "second").await;
     let request = CreateNetworkRequest { name: "prod".into(), ..Default::default() };
     let prod = manager.control().create_network(Request::new(request)).await.unwrap().into_inner();
-    let lease = LeaseRequest { network_id: prod.id, count: 2, address: String::new() };
+    let lease = LeaseRequest { network_id: prod.id, count: 2, ..Default::default() };
     member.dispatcher().lease(lease).await.unwrap();
     let token_before = token(&manager, Role::Worker, false).await;
     let before = manager.state().borrow().encode();
@@ -56,7 +56,7 @@ async fn a_cluster_is_not_made_twice() {
 #[tokio::test]
 async fn a_failed_init_leaves_nothing() {
     let home = Home::new();
-    let bad = NewCluster { pool: Some("10.0.0.1/8".parse().unwrap()), ..new_cluster() };
+    let bad = NewCluster { pools: vec!["10.0.0.1/8".parse().unwrap()], ..new_cluster() };
     let error = Manager::init(home.options(), bad).await.err().unwrap();
     assert!(text(&error).contains("10.0.0.1/8"), "{}", text(&error));
     assert_eq!(fs::read_dir(home.dir.path()).unwrap().count(), 0);

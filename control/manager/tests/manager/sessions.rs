@@ -1,8 +1,8 @@
 //! What members see and lease.
 
 use mesh_api::v1::{
-    CreateNetworkRequest, LeaseRequest, LeaveRequest, RemoveRequest, ReturnLeaseRequest, Subnet,
-    control_server::Control,
+    CreateNetworkRequest, IpFamily, LeaseRequest, LeaveRequest, Listener, NodeListeners, NodeReport,
+    Protocol, RemoveRequest, ReturnLeaseRequest, Subnet, control_server::Control,
 };
 use tonic::{Code, Request};
 
@@ -29,7 +29,7 @@ async fn a_session_sees_every_change() {
     let next = session.until(|view, _| view.network("prod").is_ok()).await;
     assert!(view(&next).version > seen.version);
 
-    let lease = LeaseRequest { network_id: prod.id.clone(), count: 3, address: String::new() };
+    let lease = LeaseRequest { network_id: prod.id.clone(), count: 3, ..Default::default() };
     let leased = member.dispatcher().lease(lease).await.unwrap().into_inner().addresses;
     assert_eq!(leased, ["10.10.3.2", "10.10.3.3", "10.10.3.4"]);
     let next = session.until(|_, state| !state.leases.is_empty()).await;
@@ -48,7 +48,8 @@ async fn the_leases_of_others_are_not_sent() {
     let prod = manager.control().create_network(network("prod")).await.unwrap().into_inner();
     let mut session = second.session().await;
     session.until(|view, _| view.network("prod").is_ok()).await;
-    let lease = LeaseRequest { network_id: prod.id, count: 1, address: "10.10.3.9".into() };
+    let lease =
+        LeaseRequest { network_id: prod.id, count: 1, address: "10.10.3.9".into(), ..Default::default() };
     third.dispatcher().lease(lease.clone()).await.unwrap();
     let status = second.dispatcher().lease(lease).await.unwrap_err();
     assert_says(&status, Code::AlreadyExists, &["10.10.3.9", "prod", "node third"]);
@@ -56,6 +57,76 @@ async fn the_leases_of_others_are_not_sent() {
     manager.control().create_network(network("more")).await.unwrap();
     let next = session.next().await.unwrap();
     assert!(view(&next).network("more").is_ok() && next.leases.is_empty());
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn leases_of_one_family() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let mut request = network("prod");
+    request.get_mut().ipv6 = true;
+    let network_id = manager.control().create_network(request).await.unwrap().into_inner().id;
+    let lease = |family: IpFamily| LeaseRequest {
+        network_id: network_id.clone(),
+        count: 1,
+        family: family.into(),
+        ..Default::default()
+    };
+    for (family, addresses) in [
+        (IpFamily::Unspecified, &["10.10.3.2", "fd6d:6573:6864::2"][..]),
+        (IpFamily::V6, &["fd6d:6573:6864::3"]),
+        (IpFamily::V4, &["10.10.3.3"]),
+    ] {
+        let leased = member.dispatcher().lease(lease(family)).await.unwrap().into_inner();
+        assert_eq!(leased.addresses, addresses);
+    }
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_nodes_report_is_followed_and_told() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let (second, third) = (Member::join(&manager, "second").await, Member::join(&manager, "third").await);
+    let listener = Listener {
+        port: 80,
+        protocol: Protocol::Tcp.into(),
+        address: "0.0.0.0".into(),
+        process: "nginx".into(),
+        pid: 123,
+    };
+    let report = |address: &str, listeners: &[Listener]| NodeReport {
+        data_path_addr: address.into(),
+        listeners: listeners.to_vec(),
+    };
+    let own_session = second.session().await;
+    let mut session = third.session().await;
+    let told = report("192.168.9.2", std::slice::from_ref(&listener));
+    second.dispatcher().report(told.clone()).await.unwrap();
+    let node = second.identity.current().own().node;
+    let state = session
+        .until(|view, state| {
+            let address = view.nodes[&node].data_path_addr;
+            address.to_string() == "192.168.9.2" && !state.listeners.is_empty()
+        })
+        .await;
+    assert_eq!(state.listeners, [NodeListeners { node_id: node.to_string(), listeners: vec![listener] }]);
+    assert_eq!(manager.listeners().borrow()[&node].len(), 1);
+
+    let version = manager.state().borrow().version();
+    second.dispatcher().report(told).await.unwrap();
+    assert_eq!(manager.state().borrow().version(), version, "said again");
+    let status = third.dispatcher().report(report("192.168.9.2", &[])).await.unwrap_err();
+    assert_says(&status, Code::AlreadyExists, &["192.168.9.2", "node second"]);
+    let status = third.dispatcher().report(report("0.0.0.0", &[])).await.unwrap_err();
+    assert_says(&status, Code::InvalidArgument, &["0.0.0.0"]);
+    let status = third.dispatcher().report(report("nonsense", &[])).await.unwrap_err();
+    assert_says(&status, Code::InvalidArgument, &["nonsense"]);
+
+    drop(own_session);
+    session.until(|_, state| state.listeners.is_empty()).await;
     manager.shutdown().await;
 }
 

@@ -63,8 +63,8 @@ pub fn new_cluster() -> NewCluster {
     NewCluster {
         name: "first".parse().unwrap(),
         data_path_addr: "127.0.0.1".parse().unwrap(),
-        pool: None,
-        ingress_subnet: None,
+        pools: vec![],
+        ingress_ipv6: false,
     }
 }
 

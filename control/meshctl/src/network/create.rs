@@ -16,6 +16,9 @@ use crate::{context::Context, daemon::answer, failure::Failure, label, report::N
 Examples:
   meshctl network create --driver overlay --subnet 10.10.3.0/24 prod
   meshctl network create --subnet 10.10.4.0/24 --gateway 10.10.4.254 --attachable test
+  meshctl network create --ipv6 web                            both families, out of the pools
+  meshctl network create --subnet 10.10.5.0/24 --subnet fd00:5::/64 both
+  meshctl network create --subnet fd00:6::/64 six              IPv6 alone
   meshctl network create --internal --opt mtu=1400 db")]
 pub struct Args {
     /// Driver
@@ -24,9 +27,15 @@ pub struct Args {
     /// Subnet, such as 10.10.3.0/24; may be repeated, one per family [default: the next free one of the pool]
     #[arg(long, value_parser = subnet)]
     subnet: Vec<IpNet>,
-    /// Gateway of the subnet that it is in; may be repeated [default: the first address]
+    /// Gateway of the subnet of its family; may be repeated [default: the first address]
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
+    /// Part of the subnet of its family that addresses are given out of; may be repeated [default: all of it]
+    #[arg(long, value_name = "RANGE")]
+    ip_range: Vec<IpNet>,
+    /// An IPv6 subnet beside the IPv4 one: the next free /64 of the pool, unless one is given
+    #[arg(long)]
+    ipv6: bool,
     /// Let tasks of no service join
     #[arg(long)]
     attachable: bool,
@@ -72,6 +81,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         internal: args.internal,
         mtu: args.opt.last().copied().unwrap_or_default().into(),
         labels: args.label.into_iter().collect(),
+        ip_ranges: args.ip_range.iter().map(ToString::to_string).collect(),
+        ipv6: args.ipv6,
     };
     let daemon = context.daemon().await?;
     let network = answer(daemon.control().create_network(request))
@@ -86,7 +97,7 @@ fn subnets(nets: &[IpNet], gateways: &[IpAddr]) -> Result<Vec<Subnet>, Failure> 
     let usage = |text: String| Failure::Usage(text);
     for gateway in gateways {
         if !nets.iter().any(|net| net.contains(gateway)) {
-            return Err(usage(format!("gateway {gateway} is in none of the subnets given")));
+            return Err(usage(format!("gateway {gateway} is in none of the subnets given with --subnet")));
         }
     }
     let with_gateway = |net: &IpNet| {

@@ -11,6 +11,7 @@ use super::{Cluster, PortReport, TaskReport};
 use crate::{
     label,
     output::{Page, Table, list, short, state, time, yes_no},
+    ports,
 };
 
 /// A network.
@@ -87,6 +88,9 @@ pub struct NetworkService {
     pub vips: Vec<IpAddr>,
     /// Its published ports.
     pub ports: Vec<PortReport>,
+    /// The same for people, ranges in one.
+    #[serde(skip)]
+    pub ports_shown: Vec<String>,
     /// How many tasks it has on the network.
     pub tasks: usize,
 }
@@ -154,6 +158,7 @@ impl NetworkDetail {
                     name: service.name.to_string(),
                     vips: place.vips.clone(),
                     ports: service.ports.iter().copied().map(PortReport::from).collect(),
+                    ports_shown: ports::arrows(&service.ports),
                     tasks: tasks.iter().filter(|task| task.service_id.as_ref() == Some(&id)).count(),
                     id,
                 })
@@ -190,7 +195,7 @@ impl NetworkDetail {
         let mut services = Table::new(&["NAME", "VIP", "TASKS", "PORTS"]);
         for service in &self.services {
             let vips = if service.vips.is_empty() { "-".to_owned() } else { list(&service.vips) };
-            services.row([service.name.clone(), vips, service.tasks.to_string(), list(&service.ports)]);
+            services.row([service.name.clone(), vips, service.tasks.to_string(), list(&service.ports_shown)]);
         }
         let mut tasks = Table::new(&["ID", "NAME", "SERVICE", "NODE", "ADDRESS", "STATE"]);
         for task in &self.tasks {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use mesh_types::Node;
 use serde::Serialize;
 
-use super::{Cluster, TaskReport, task_table};
+use super::{Cluster, ListenerReport, TaskReport, listener_lines, task_table};
 use crate::{
     label,
     output::{Page, state, time, yes_no},
@@ -44,16 +44,23 @@ pub struct NodeDetail {
     pub node: NodeReport,
     /// Its tasks.
     pub tasks: Vec<TaskReport>,
+    /// Its processes that published ports shadow.
+    pub listeners: Vec<ListenerReport>,
 }
 
 impl NodeReport {
     /// About `node`.
     pub fn new(cluster: &Cluster, node: &Node) -> Self {
+        Self::known_by(Some(cluster), node)
+    }
+
+    /// About the node that a change answers with; without a `cluster` its status is not known.
+    pub fn known_by(cluster: Option<&Cluster>, node: &Node) -> Self {
         Self {
             id: node.id.to_string(),
             name: node.name.to_string(),
-            this_node: cluster.this_node == Some(node.id),
-            status: cluster.node_status(node.id),
+            this_node: cluster.is_some_and(|cluster| cluster.this_node == Some(node.id)),
+            status: cluster.map_or("unknown", |cluster| cluster.node_status(node.id)),
             availability: node.availability.to_string(),
             role: node.role.as_str(),
             advertise_addr: node.advertise_addr,
@@ -67,9 +74,10 @@ impl NodeReport {
 impl NodeDetail {
     /// About `node`.
     pub fn new(cluster: &Cluster, node: &Node) -> Self {
+        let listeners = cluster.listeners_of(node.id);
         let node = NodeReport::new(cluster, node);
         let tasks = cluster.tasks().into_iter().filter(|task| task.node_id == node.id).collect();
-        Self { node, tasks }
+        Self { node, tasks, listeners }
     }
 
     /// For people.
@@ -86,7 +94,8 @@ impl NodeDetail {
             .field("Data path address", node.data_path_addr)
             .field("Labels", label::list(&node.labels))
             .field("Joined", time(node.joined_at))
-            .section("Tasks", task_table(&self.tasks));
+            .section("Tasks", task_table(&self.tasks))
+            .lines("Warnings", &listener_lines(&self.listeners));
         page.render()
     }
 }

@@ -1,16 +1,17 @@
 //! Services.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use mesh_api::v1;
-use mesh_types::{Name, NetworkId, PortConfig, Service};
+use mesh_types::{Name, NetworkId, PortConfig, PublishAt, Service, format_seconds};
 use serde::Serialize;
 
-use super::{Cluster, TaskReport, task_table};
+use super::{Cluster, ListenerReport, TaskReport, listener_lines, task_table};
 use crate::{
     label,
-    output::{Page, Table, list, time},
+    output::{Page, Table, list, time, yes_no},
+    ports,
 };
 
 /// A service.
@@ -26,6 +27,15 @@ pub struct ServiceReport {
     pub networks: Vec<ServiceNetworkReport>,
     /// Its published ports.
     pub ports: Vec<PortReport>,
+    /// The same for people, ranges in one.
+    #[serde(skip)]
+    pub ports_shown: Vec<String>,
+    /// `client-ip` or `client-ip,TIMEOUT`.
+    pub affinity: Option<String>,
+    /// Whether nodes send to their own tasks first.
+    pub prefer_local: bool,
+    /// How long a draining task may keep its connections.
+    pub drain_timeout_secs: u32,
     /// How many tasks it has.
     pub task_count: usize,
     /// Labels.
@@ -54,10 +64,16 @@ pub struct PortReport {
     pub published: u16,
     /// The port that the tasks listen on.
     pub target: u16,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: &'static str,
-    /// Always `ingress`.
-    pub mode: String,
+    /// `ingress` or `host`.
+    pub mode: &'static str,
+    /// The address that it is open on; with no interface either, all of them.
+    pub address: Option<IpAddr>,
+    /// The interface that it is open on.
+    pub interface: Option<String>,
+    /// `tunnel` or `direct`.
+    pub return_mode: &'static str,
 }
 
 impl From<PortConfig> for PortReport {
@@ -66,14 +82,17 @@ impl From<PortConfig> for PortReport {
             published: port.published,
             target: port.target,
             protocol: port.protocol.as_str(),
-            mode: port.mode.to_string(),
+            mode: port.mode.as_str(),
+            address: match port.at {
+                PublishAt::Address(address) => Some(address),
+                _ => None,
+            },
+            interface: match port.at {
+                PublishAt::Interface(name) => Some(name.to_string()),
+                _ => None,
+            },
+            return_mode: port.return_mode.as_str(),
         }
-    }
-}
-
-impl fmt::Display for PortReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "*:{}->{}/{}", self.published, self.target, self.protocol)
     }
 }
 
@@ -85,6 +104,8 @@ pub struct ServiceDetail {
     pub service: ServiceReport,
     /// Its tasks.
     pub tasks: Vec<TaskReport>,
+    /// Processes of nodes that its ports shadow.
+    pub listeners: Vec<ListenerReport>,
 }
 
 impl ServiceReport {
@@ -113,6 +134,10 @@ impl ServiceReport {
             endpoint_mode: service.endpoint_mode.to_string(),
             networks: networks.collect(),
             ports: service.ports.iter().copied().map(PortReport::from).collect(),
+            ports_shown: ports::arrows(&service.ports),
+            affinity: service.affinity.map(|affinity| affinity.to_string()),
+            prefer_local: service.prefer_local,
+            drain_timeout_secs: service.drain_timeout_secs,
             task_count: names.map_or(0, |cluster| cluster.tasks_of(service.id)),
             labels: service.labels.clone(),
             created_at: service.created_at,
@@ -123,10 +148,11 @@ impl ServiceReport {
 impl ServiceDetail {
     /// About `service`.
     pub fn new(cluster: &Cluster, service: &Service) -> Self {
+        let listeners = cluster.listeners_on(&service.ports);
         let service = ServiceReport::new(cluster, service);
         let tasks = cluster.tasks().into_iter();
         let tasks = tasks.filter(|task| task.service_id.as_ref() == Some(&service.id)).collect();
-        Self { service, tasks }
+        Self { service, tasks, listeners }
     }
 
     /// For people.
@@ -136,14 +162,19 @@ impl ServiceDetail {
         page.field("ID", &service.id)
             .field("Name", &service.name)
             .field("Endpoint mode", &service.endpoint_mode)
-            .field("Ports", list(&service.ports))
+            .field("Ports", list(&service.ports_shown))
+            .field("Affinity", service.affinity.as_deref().unwrap_or("none"))
+            .field("Prefer local", yes_no(service.prefer_local))
+            .field("Drain timeout", format_seconds(service.drain_timeout_secs))
             .field("Labels", label::list(&service.labels))
             .field("Created", time(service.created_at));
         let mut networks = Table::new(&["NAME", "VIP", "ALIASES"]);
         for place in &service.networks {
             networks.row([place.network.clone(), list(&place.vips), list(&place.aliases)]);
         }
-        page.section("Networks", networks).section("Tasks", task_table(&self.tasks));
+        page.section("Networks", networks)
+            .section("Tasks", task_table(&self.tasks))
+            .lines("Warnings", &listener_lines(&self.listeners));
         page.render()
     }
 }

@@ -24,8 +24,10 @@ pub struct TaskReport {
     pub node: String,
     /// The id of its node.
     pub node_id: String,
-    /// `ready`, or `draining` when it takes no new flows.
+    /// `ready`; `draining` when it takes no new flows, `drained` when that is over.
     pub state: &'static str,
+    /// Its share of its service's new flows, in relation to the other tasks'.
+    pub weight: u16,
     /// The networks that it is on.
     pub networks: Vec<TaskNetwork>,
     /// Its namespace's path, or `pid N`; known on its own node only.
@@ -68,7 +70,12 @@ impl TaskReport {
         let first = endpoints.first()?;
         let id = first.task.to_string();
         let local = cluster.local.get(&id);
-        let draining = endpoints.iter().any(|endpoint| endpoint.state == EndpointState::Draining);
+        let is = |state| endpoints.iter().any(|endpoint| endpoint.state == state);
+        let state = match (is(EndpointState::Draining), is(EndpointState::Drained)) {
+            (true, _) => "draining",
+            (false, true) => "drained",
+            (false, false) => "ready",
+        };
         let networks = endpoints.iter().map(|endpoint| TaskNetwork::new(cluster, endpoint));
         Some(Self {
             name: first.name.to_string(),
@@ -76,7 +83,8 @@ impl TaskReport {
             service_id: first.service.map(|service| service.to_string()),
             node: cluster.node_name(first.node),
             node_id: first.node.to_string(),
-            state: if draining { "draining" } else { "ready" },
+            state,
+            weight: first.weight,
             networks: networks.collect(),
             namespace: local.map(|task| task.namespace.clone()),
             pid: local.map(|task| task.pid).filter(|&pid| pid != 0),

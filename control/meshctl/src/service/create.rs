@@ -3,14 +3,16 @@
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use mesh_api::v1::{self, CreateServiceRequest};
-use mesh_types::{Name, PortConfig};
+use mesh_types::Name;
 
 use crate::{
     context::Context,
     daemon::answer,
     label,
     name::reference,
+    ports::Ports,
     report::{Cluster, ServiceReport},
+    service::balancing::Balancing,
 };
 
 /// Make a service: a name and an address for a group of tasks
@@ -20,6 +22,7 @@ Examples:
   meshctl service create --network prod web
   meshctl service create --network prod --publish 80:80 --publish 443:443 web
   meshctl service create --network prod --endpoint-mode dnsrr --alias database db
+  meshctl service create --network prod --affinity client-ip,30m --drain-timeout 2m shop
 
 Tasks of it are made with `meshctl run --service NAME` and `meshctl attach --service NAME`, on any node.")]
 pub struct Args {
@@ -29,9 +32,11 @@ pub struct Args {
     /// Further name on each of the networks; may be repeated
     #[arg(long, value_name = "NAME")]
     alias: Vec<Name>,
-    /// Port to open on every node, as with `meshctl publish`; may be repeated
+    /// Port to open, as with `meshctl publish`; may be repeated
     #[arg(long, short, value_name = "PORT")]
-    publish: Vec<PortConfig>,
+    publish: Vec<Ports>,
+    #[command(flatten)]
+    balancing: Balancing,
     /// What the name is answered with: one balanced address, or those of the tasks
     #[arg(long, value_enum, default_value_t)]
     endpoint_mode: Mode,
@@ -60,8 +65,11 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         networks: args.network,
         aliases: args.alias.into_iter().map(String::from).collect(),
         endpoint_mode: mode.into(),
-        ports: args.publish.into_iter().map(v1::Port::from).collect(),
+        ports: Ports::wire(&args.publish),
         labels: args.label.into_iter().collect(),
+        affinity: args.balancing.affinity(),
+        prefer_local: args.balancing.prefer_local.unwrap_or_default(),
+        drain_timeout_secs: args.balancing.drain_timeout(),
     };
     let daemon = context.daemon().await?;
     let service = answer(daemon.control().create_service(request))

@@ -43,7 +43,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
                 list(places.iter().map(|place| &place.network)),
                 list(places.iter().flat_map(|place| &place.vips)),
                 service.task_count.to_string(),
-                list(&service.ports),
+                list(&service.ports_shown),
             ]);
         }
         table.render()

@@ -1,7 +1,7 @@
 //! Verbs that change something: what the daemon is asked, and what is printed.
 
 use crate::{
-    data::{PROD, WEB},
+    data::{PROD, TASK_WEB_1, WEB},
     fake::{Fake, Script},
 };
 
@@ -48,12 +48,14 @@ fn join_token() {
 fn network_create_prints_the_id() {
     let (asked, printed) = asked(
         "network create --driver overlay --subnet 10.10.3.0/24 --gateway 10.10.3.9 --subnet fd00:3::/64 \
-         --attachable --internal --label a=b --opt mtu=1400 prod",
+         --ip-range 10.10.3.64/26 --ipv6 --attachable --internal --label a=b --opt mtu=1400 prod",
     );
     assert_eq!(printed, format!("{PROD}\n"));
     for part in [
         "Subnet { net: \"10.10.3.0/24\", gateway: \"10.10.3.9\" }",
         "Subnet { net: \"fd00:3::/64\", gateway: \"fd00:3::1\" }",
+        "ip_ranges: [\"10.10.3.64/26\"]",
+        "ipv6: true",
         "attachable: true",
         "internal: true",
         "mtu: 1400",
@@ -67,10 +69,19 @@ fn network_create_prints_the_id() {
 fn service_create_prints_the_id() {
     let (asked, printed) = asked(
         "service create --network prod --network test --alias www --publish 80:80 --publish 53/udp \
-         --endpoint-mode dnsrr web",
+         --affinity client-ip,30m --prefer-local --drain-timeout 2m --endpoint-mode dnsrr web",
     );
     assert_eq!(printed, format!("{WEB}\n"));
-    for part in ["[\"prod\", \"test\"]", "[\"www\"]", "Dnsrr", "published: 80", "target: 53, protocol: Udp"] {
+    for part in [
+        "[\"prod\", \"test\"]",
+        "[\"www\"]",
+        "Dnsrr",
+        "published: 80",
+        "target: 53, protocol: Udp",
+        "Affinity { timeout_secs: 1800 }",
+        "prefer_local: true",
+        "drain_timeout_secs: Some(120)",
+    ] {
         assert!(asked.contains(part), "{part} in {asked}");
     }
 }
@@ -82,7 +93,58 @@ fn publish_prints_the_port() {
     let (asked_for, printed) = asked("publish published=8053,target=53,protocol=udp web");
     assert_eq!(printed, "8053:53/udp\n");
     assert!(asked_for.contains("protocol: Udp"), "{asked_for}");
-    assert!(asked("unpublish 8053/udp").0.contains("published: 8053, protocol: Udp"));
+    let (asked_for, printed) = asked("publish --return direct 8000-8002 web");
+    assert_eq!(asked_for.matches("return_mode: Direct").count(), 3, "{asked_for}");
+    assert_eq!(printed, "30000-30002:8000-8002/tcp,return=direct\n", "{asked_for}");
+    assert!(asked("publish eth0:80:80 web").0.contains("Interface(\"eth0\")"));
+    assert!(asked("publish [fd00::5]:80:80,mode=host web").0.contains("Address(\"fd00::5\")"));
+    for (words, port) in [
+        ("unpublish 8053/udp", "8053/udp"),
+        ("unpublish 10.0.0.5:80:80", "10.0.0.5:80:80/tcp"),
+        ("unpublish 8000-8010 web", "8000-8010/tcp"),
+        ("unpublish published=80,mode=host web", "80/tcp,mode=host"),
+    ] {
+        assert!(asked(words).0.contains(&format!("ports: [\"{port}\"]")), "{words}");
+    }
+}
+
+#[test]
+fn service_update_says_only_what_changes() {
+    let (asked_for, printed) = asked(
+        "service update --affinity none --prefer-local=false --drain-timeout none --publish-rm 80 \
+         --publish-add 80:80,mode=host --publish-add 1-2:1-2 --label-add a=b --label-rm c web",
+    );
+    assert_eq!(printed, format!("{WEB}\n"));
+    for part in [
+        "NoAffinity(true)",
+        "prefer_local: Some(false)",
+        "drain_timeout_secs: Some(30)",
+        "remove_ports: [\"80/tcp\"]",
+        "mode: Host",
+        "published: 2, target: 2",
+        "set_labels: {\"a\": \"b\"}",
+        "remove_labels: [\"c\"]",
+    ] {
+        assert!(asked_for.contains(part), "{part} in {asked_for}");
+    }
+    let (asked_for, _) = asked("service update --drain-timeout 1m web");
+    for part in ["affinity_change: None", "prefer_local: None", "add_ports: []"] {
+        assert!(asked_for.contains(part), "{part} in {asked_for}");
+    }
+    let nothing = fake().run("service update web");
+    assert_eq!(nothing.code, Some(2), "{}", nothing.errors);
+}
+
+#[test]
+fn node_update() {
+    let (asked_for, printed) = asked("node update --availability drain --label-add zone=a n2");
+    assert_eq!(printed, format!("{}\n", crate::data::NODE_2));
+    assert!(
+        asked_for.contains("availability: Drain") && asked_for.contains("\"zone\": \"a\""),
+        "{asked_for}"
+    );
+    assert!(asked("node update --label-rm zone n2").0.contains("availability: Unspecified"));
+    assert_eq!(fake().run("node update n2").code, Some(2));
 }
 
 #[test]
@@ -99,9 +161,12 @@ fn removal_goes_on_after_a_refusal() {
 #[test]
 fn attach_and_detach() {
     let own = std::process::id();
-    let (asked_for, printed) = asked(&format!("attach --network prod --ip 10.10.3.3 --name web.1 {own}"));
+    let (asked_for, printed) = asked(&format!(
+        "attach --network prod --ip 10.10.3.3 --ip6 fd00::3 --weight 7 --drain-timeout 90s --name web.1 {own}"
+    ));
     assert!(asked_for.contains(&format!("Pid({own})")), "{asked_for}");
-    assert!(asked_for.contains("address: \"10.10.3.3\""), "{asked_for}");
+    assert!(asked_for.contains("addresses: [\"10.10.3.3\", \"fd00::3\"]"), "{asked_for}");
+    assert!(asked_for.contains("weight: 7, drain_timeout_secs: Some(90)"), "{asked_for}");
     assert_eq!(
         printed,
         "ID             NAME    NETWORK   ADDRESS\n1task0000000   web.1   prod      10.10.3.3\n"
@@ -109,11 +174,52 @@ fn attach_and_detach() {
     let (asked_for, _) = asked(&format!("attach --service web /proc/{own}/ns/net"));
     assert!(asked_for.contains(&format!("Path(\"/proc/{own}/ns/net\")")), "{asked_for}");
 
-    assert!(asked("detach web.1").0.contains("\"web.1\""));
+    // It drains first, and is then meant by its id.
+    let (asked_for, printed) = asked("detach web.1");
+    let steps: Vec<&str> = asked_for.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(steps, ["GetTaskRequest", "DrainTaskRequest", "DetachRequest"], "{asked_for}");
+    assert!(asked_for.contains("\"web.1\"") && asked_for.ends_with(&format!("\"{TASK_WEB_1}\" }}")));
+    assert_eq!(printed, "web.1\n");
+    assert!(!asked("detach --force web.1").0.contains("DrainTask"));
     assert!(asked("detach red").0.contains("netns/red\""));
     let outcome = fake().run("detach nothing");
     assert_eq!(outcome.code, Some(1));
     assert_eq!(outcome.errors, "meshctl: cannot detach nothing: no such task: nothing\n");
+}
+
+#[test]
+fn drain_waits_when_told_to_and_says_what_was_cut() {
+    let slow = |flows_cut| Fake::start(Script { drains: 3, flows_cut, ..Script::default() });
+    let fake = slow(2);
+    assert_eq!(fake.print("task drain --timeout 90s web.1"), "web.1\n");
+    let asked_for = fake.asked();
+    assert_eq!(asked_for.len(), 1, "it does not wait: {asked_for:?}");
+    assert!(asked_for[0].contains("timeout_secs: Some(90)"), "{asked_for:?}");
+
+    let fake = slow(2);
+    let told = fake.run("task drain --wait web.1");
+    assert_eq!((told.code, told.text.as_str()), (Some(0), "web.1\n"));
+    let note = "meshctl: task web.1: 2 connections were still open when its drain timeout ended\n";
+    assert_eq!(told.errors, note);
+    assert!(fake.asked().len() > 3, "{:?}", fake.asked());
+    let told = fake.run("--format json task drain --wait web.1");
+    let json: serde_json::Value = serde_json::from_str(&told.text).unwrap();
+    assert_eq!((&json["state"], &json["flows_cut"]), (&"drained".into(), &2.into()));
+
+    let told = slow(0).run("detach web.1");
+    assert_eq!((told.code, told.text.as_str(), told.errors.as_str()), (Some(0), "web.1\n", ""));
+    let json = slow(0).json("task drain web.1");
+    assert_eq!((&json["state"], &json["drain_left_secs"]), (&"draining".into(), &25.into()));
+    let told = slow(0).run("task drain nothing");
+    assert_eq!(told.errors, "meshctl: cannot drain nothing: no such task: nothing\n");
+}
+
+#[test]
+fn task_update() {
+    let (asked_for, printed) = asked("task update --weight 7 web.1");
+    assert!(asked_for.contains("weight: 7"), "{asked_for}");
+    assert_eq!(printed, "web.1\n");
+    assert_eq!(fake().json("task update --weight 7 web.1")["weight"], 7);
 }
 
 #[test]

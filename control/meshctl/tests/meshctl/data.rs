@@ -69,8 +69,9 @@ pub fn view() -> v1::ClusterView {
         ports: vec![port(80, 80, v1::Protocol::Tcp), port(8053, 53, v1::Protocol::Udp)],
         labels: BTreeMap::new(),
         created_at: 1_700_000_000,
-        drain_timeout_secs: 30,
-        ..v1::Service::default()
+        affinity: Some(v1::Affinity { timeout_secs: 1800 }),
+        prefer_local: true,
+        drain_timeout_secs: 90,
     };
     let db = v1::Service {
         id: DB.to_owned(),
@@ -124,6 +125,19 @@ pub fn endpoints() -> Vec<v1::Endpoint> {
     ]
 }
 
+/// Of the third node; the last one is on a port that nobody publishes.
+pub fn listeners() -> Vec<v1::NodeListeners> {
+    let listener = |port: u32, process: &str, pid: u32| v1::Listener {
+        port,
+        protocol: v1::Protocol::Tcp.into(),
+        address: "0.0.0.0".to_owned(),
+        process: process.to_owned(),
+        pid,
+    };
+    let listeners = vec![listener(80, "nginx", 123), listener(80, "", 0), listener(443, "caddy", 124)];
+    vec![v1::NodeListeners { node_id: NODE_3.to_owned(), listeners }]
+}
+
 pub fn status() -> v1::StatusResponse {
     let member =
         |id: &str, state: v1::MemberState| v1::Member { node_id: id.to_owned(), state: state.into() };
@@ -164,7 +178,15 @@ pub fn status() -> v1::StatusResponse {
             .into(),
             packets: [("fast".to_owned(), 1000), ("general".to_owned(), 0)].into(),
             features: vec!["netkit: not in this kernel".to_owned()],
+            uplinks: vec![v1::Uplink {
+                interface: "eth0".to_owned(),
+                hook: "tcx".to_owned(),
+                reason: "veth".to_owned(),
+                mtu: 1500,
+            }],
+            flows: vec![v1::FlowTable { name: "choices".to_owned(), used: 50, capacity: 1000 }],
         }),
         warnings: vec!["the clock is off by 3 s".to_owned()],
+        listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
     }
 }

@@ -75,6 +75,40 @@ ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STAT
 }
 
 #[test]
+fn task_inspect() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("task inspect web.1"),
+        "\
+ID:            1task00000000000000000000
+Name:          web.1
+Service:       web
+Node:          n1
+State:         ready
+Weight:        1
+Namespace:     pid 4711
+Connections:   3
+
+Networks:
+  NAME   ADDRESSES   MAC                 ALIASES
+  prod   10.10.3.3   02:42:0a:0a:03:03
+"
+    );
+    // Of tasks of other nodes only what all know.
+    let page = fake.print("task inspect 2task");
+    assert!(page.contains("State:     draining") && !page.contains("Connections"), "{page}");
+    assert!(fake.json("task inspect 2task")[0]["local"].is_null());
+    assert_eq!(fake.json("task inspect web.1")[0]["local"]["flows"], 3);
+    let told = fake.run("task inspect nothing");
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.errors.contains("no such task: nothing") && told.errors.contains("task ls"),
+        "{}",
+        told.errors
+    );
+}
+
+#[test]
 fn network_inspect() {
     assert_eq!(
         fake().print("network inspect prod"),
@@ -114,9 +148,20 @@ Tasks:
 fn service_and_node_inspect() {
     let fake = fake();
     let page = fake.print("service inspect web");
-    for line in ["Endpoint mode:   vip", "  prod   10.10.3.2   www", "2task0000000"] {
+    for line in [
+        "Endpoint mode:   vip",
+        "  prod   10.10.3.2   www",
+        "2task0000000",
+        "Affinity:        client-ip,30m",
+        "Prefer local:    yes",
+        "Drain timeout:   1m30s",
+        "port 80/tcp: also listened on by nginx (pid 123) on node n3: shadowed by the mesh",
+        "port 80/tcp: also listened on by a process on node n3",
+    ] {
         assert!(page.contains(line), "{line} in {page}");
     }
+    assert!(!page.contains("caddy"), "not its port: {page}");
+    assert!(fake.print("node inspect n3").contains("port 443/tcp: also listened on by caddy (pid 124)"));
     let page = fake.print("node inspect");
     for line in ["Hostname:            n1", "This node:           yes", "probe"] {
         assert!(page.contains(line), "{line} in {page}");
@@ -148,6 +193,14 @@ Members that are not alive:
   NODE ID        NAME   STATE
   3node0000000   n3     down
 
+Uplinks:
+  INTERFACE   HOOK   MTU    WHY NOT XDP
+  eth0        tcx    1500   veth
+
+Flows:
+  TABLE     FLOWS   ROOM FOR   FULL
+  choices   50      1000       5 %
+
 Hooks:
   INTERFACE     PROGRAM     KIND
   eth0          uplink      tcx
@@ -167,6 +220,7 @@ Missing kernel features:
 
 Warnings:
   the clock is off by 3 s
+  port 80/tcp: also listened on by nginx (pid 123) on node n1: shadowed by the mesh
 "
     );
 }
@@ -201,6 +255,10 @@ fn json() {
     let service = &fake.json("service inspect web")[0];
     assert_eq!(service["networks"][0]["vips"][0], "10.10.3.2");
     assert_eq!(service["ports"][1]["published"], 8053);
+    assert_eq!(service["ports"][1]["mode"], "ingress");
+    assert_eq!((&service["affinity"], &service["prefer_local"]), (&"client-ip,30m".into(), &true.into()));
+    assert_eq!(service["listeners"][1]["pid"], 123);
+    assert_eq!(web["weight"], 1);
     assert_eq!(fake.json("service ls")[0]["task_count"], 1);
     assert_eq!(fake.json("status")["data_path"]["drops"]["no_backend"], 12);
 }

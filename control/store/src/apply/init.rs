@@ -2,25 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use mesh_ipam::{PortPool, SubnetPool, VniPool};
-use mesh_types::{ClusterId, INGRESS_NETWORK, Name, NetworkId, Node, Role, Subnet};
+use mesh_types::{
+    ClusterId, DEFAULT_POOL, DEFAULT_POOL6, Family, INGRESS_NETWORK, Name, NetworkId, Node, Role, Subnet,
+};
 
-use super::{Change, network::refuse_ipv6};
+use super::Change;
 use crate::{
     NewNetwork, Rejection, Response, Secrets,
     state::{Cluster, GossipKeys},
 };
 
-/// The pool asked for, else [`mesh_types::DEFAULT_POOL`].
-pub(super) fn pool(asked: Option<IpNet>) -> Result<SubnetPool, Rejection> {
-    let range = match asked {
-        Some(range) => range,
-        None => Ipv4Net::new_assert([10, 0, 0, 0].into(), 8).into(),
-    };
-    refuse_ipv6(range)?;
-    Subnet::new(range, None)?;
-    Ok(SubnetPool::new(range))
+/// The IPv4 pool and the IPv6 pool asked for, else [`mesh_types::DEFAULT_POOL`] and [`mesh_types::DEFAULT_POOL6`].
+pub(super) fn pools(asked: &[IpNet]) -> Result<(SubnetPool, SubnetPool), Rejection> {
+    let (mut v4, mut v6) = (None, None);
+    for pool in asked {
+        Subnet::new(*pool, None)?;
+        let family = Family::of(pool.addr());
+        let slot = if family == Family::V4 { &mut v4 } else { &mut v6 };
+        if let Some(first) = slot.replace(*pool) {
+            return Err(Rejection::PoolsOfOneFamily { family, first, second: *pool });
+        }
+    }
+    let v4 = v4.unwrap_or_else(|| default_pool(DEFAULT_POOL));
+    let v6 = v6.unwrap_or_else(|| default_pool(DEFAULT_POOL6));
+    Ok((SubnetPool::new(v4), SubnetPool::new(v6)))
+}
+
+#[expect(clippy::expect_used, reason = "the constants are valid; a test makes a cluster with them")]
+fn default_pool(text: &str) -> IpNet {
+    text.parse().expect("a valid range")
 }
 
 impl Cluster {
@@ -30,13 +42,14 @@ impl Cluster {
         node: Node,
         secrets: Secrets,
         gossip_key: [u8; 32],
-        subnets: SubnetPool,
+        (subnets, subnets6): (SubnetPool, SubnetPool),
     ) -> Self {
         Self {
             id,
             secrets,
             gossip_keys: GossipKeys(vec![gossip_key]),
             subnets,
+            subnets6,
             vnis: VniPool::default(),
             ports: PortPool::default(),
             nodes: BTreeMap::from([(node.id, node)]),
@@ -49,14 +62,16 @@ impl Cluster {
     pub(super) fn create_ingress(
         &mut self,
         id: NetworkId,
-        subnet: Option<IpNet>,
+        subnets: &[IpNet],
+        ipv6: bool,
         now: u64,
     ) -> Result<(), Rejection> {
         self.create_network(NewNetwork {
             id,
             name: ingress_name(),
-            subnets: subnet.map(|net| (net, None)).into_iter().collect(),
-            ip_range: None,
+            subnets: subnets.iter().map(|net| (*net, None)).collect(),
+            ipv6,
+            ip_ranges: Vec::new(),
             attachable: false,
             internal: false,
             ingress: true,

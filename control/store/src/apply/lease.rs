@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_ipam::{AddressError, AddressPool};
-use mesh_types::{Name, NetworkId, NodeId, Subnet};
+use mesh_types::{Family, Name, NetworkId, NodeId, Subnet};
 
 use super::{Change, Outcome};
 use crate::{
@@ -11,28 +11,40 @@ use crate::{
     state::{AddressUse, Cluster, NetworkEntry},
 };
 
-/// The most addresses that one [`crate::Command::Lease`] gives.
+/// The most addresses of a family that one [`crate::Command::Lease`] gives.
 ///
 /// It gives no more than a fair share either: what is free, divided by the nodes and one more for those that come,
 /// but at least one. So three nodes can share a /29, and the first ones do not starve the last.
 pub const MAX_LEASE: u32 = 8;
 
 impl Cluster {
-    pub(super) fn lease(&mut self, node: NodeId, id: NetworkId, count: u32) -> Outcome {
+    pub(super) fn lease(
+        &mut self,
+        node: NodeId,
+        id: NetworkId,
+        count: u32,
+        family: Option<Family>,
+    ) -> Outcome {
         self.known_node(node)?;
         let entry = self.known_network(id)?;
-        // The pool with most room: with several subnets a lease comes out of one of them.
-        let best = entry.pools.iter().enumerate().max_by_key(|(i, pool)| (pool.free(), usize::MAX - i));
-        let Some((index, pool)) = best.filter(|(_, pool)| pool.free() > 0) else {
-            return Err(self.exhausted(entry));
-        };
-        let fair = (pool.free() / (self.nodes.len() as u128 + 1)).clamp(1, u128::from(MAX_LEASE));
-        // At most MAX_LEASE, so it fits.
-        let count = u128::from(count.max(1)).min(fair) as usize;
-        let addresses = pool.pick(count);
+        let wanted = |pool: &AddressPool<AddressUse>| family.is_none_or(|f| f == pool.subnet().family());
+        let mut addresses = Vec::new();
+        for pool in entry.pools.iter().filter(|pool| wanted(pool)) {
+            if pool.free() == 0 {
+                return Err(self.exhausted(entry, pool));
+            }
+            let fair = (pool.free() / (self.nodes.len() as u128 + 1)).clamp(1, u128::from(MAX_LEASE));
+            // At most MAX_LEASE, so it fits.
+            addresses.extend(pool.pick(u128::from(count.max(1)).min(fair) as usize));
+        }
+        if let (Some(family), []) = (family, addresses.as_slice()) {
+            let network = entry.network.name.clone();
+            return Err(Rejection::NoSuchFamily { network, family });
+        }
 
-        if let Some(pool) = self.networks.get_mut(&id).and_then(|entry| entry.pools.get_mut(index)) {
-            for address in &addresses {
+        for pool in self.networks.get_mut(&id).into_iter().flat_map(|entry| &mut entry.pools) {
+            let net = pool.subnet().net();
+            for address in addresses.iter().filter(|a| net.contains(*a)) {
                 // Chosen as free above, each once.
                 let _ = pool.take_picked(*address, AddressUse::Lease(node));
             }
@@ -82,11 +94,11 @@ impl Cluster {
         (Response::Returned(returned), change)
     }
 
-    /// The rejection for a network without a free address, with who has them.
-    pub(super) fn exhausted(&self, entry: &NetworkEntry) -> Rejection {
+    /// The rejection for a network without a free address in one of its pools, with who has them.
+    pub(super) fn exhausted(&self, entry: &NetworkEntry, pool: &AddressPool<AddressUse>) -> Rejection {
         let mut vips = 0;
         let mut leases: BTreeMap<Name, u64> = BTreeMap::new();
-        for used in entry.pools.iter().flat_map(|pool| pool.held().values()) {
+        for used in pool.held().values() {
             match used {
                 AddressUse::Vip(_) => vips += 1,
                 AddressUse::Lease(node) => {
@@ -98,7 +110,7 @@ impl Cluster {
         }
         Rejection::AddressesExhausted {
             network: entry.network.name.clone(),
-            subnets: entry.pools.iter().map(AddressPool::subnet).map(Subnet::net).collect(),
+            subnet: pool.subnet().net(),
             vips,
             leases: leases.into_iter().collect(),
         }

@@ -1,20 +1,22 @@
 //! Networks.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use ipnet::IpNet;
-use mesh_ipam::AddressPool;
-use mesh_types::{Name, Network, NetworkId, Subnet};
+use mesh_ipam::{AddressPool, SubnetPool};
+use mesh_types::{Family, Name, Network, NetworkId, Subnet};
 
 use super::{Change, Outcome, free_name};
 use crate::{
     Kind, NewNetwork, Rejection, Response,
-    state::{Cluster, NetworkEntry},
+    state::{AddressUse, Cluster, NetworkEntry},
 };
 
 /// The MTUs that a network may be given, in bytes: what IPv4 hosts must accept (RFC 791), and what fits a packet
 /// with VXLAN's 50 bytes.
 pub const MTU_RANGE: RangeInclusive<u16> = 576..=65_485;
+/// The least MTU of a network with IPv6, in bytes (RFC 8200, section 5).
+pub const IPV6_MTU: u16 = 1280;
 
 impl Cluster {
     pub(super) fn create_network(&mut self, new: NewNetwork) -> Outcome {
@@ -29,9 +31,12 @@ impl Cluster {
         if let Some(entry) = ingress {
             return Err(Rejection::IngressExists(entry.network.name.clone()));
         }
-        let subnets = self.subnets_for(&new.name, &new.subnets)?;
-        let pools = subnets.iter().map(|subnet| address_pool(&new.name, *subnet, new.ip_range));
-        let pools = pools.collect::<Result<Vec<_>, _>>()?;
+        let subnets = self.subnets_for(&new)?;
+        let has_ipv6 = subnets.iter().any(|subnet| subnet.family() == Family::V6);
+        if let Some(given) = new.mtu.filter(|mtu| has_ipv6 && *mtu < IPV6_MTU) {
+            return Err(Rejection::Mtu6 { network: new.name, given });
+        }
+        let pools = address_pools(&new, &subnets)?;
         let vni = self.vnis.pick().ok_or(Rejection::VnisExhausted)?;
 
         self.vnis.take(vni);
@@ -67,59 +72,58 @@ impl Cluster {
         Ok((Response::Done, Change::View))
     }
 
-    /// The subnets asked for, else a free one of the pool. Subnets of other networks may overlap: networks never meet.
-    fn subnets_for(
-        &self,
-        network: &Name,
-        asked: &[(IpNet, Option<IpAddr>)],
-    ) -> Result<Vec<Subnet>, Rejection> {
-        if asked.is_empty() {
-            return Ok(vec![self.free_subnet()?]);
-        }
+    /// The subnets asked for, else a free one of the pool, IPv4 first. Subnets of other networks may overlap: networks
+    /// never meet.
+    fn subnets_for(&self, new: &NewNetwork) -> Result<Vec<Subnet>, Rejection> {
         let mut subnets: Vec<Subnet> = Vec::new();
-        for (net, gateway) in asked {
-            refuse_ipv6(*net)?;
+        for (net, gateway) in &new.subnets {
             let subnet = Subnet::new(*net, *gateway)?;
-            if let Some(first) = subnets.iter().map(Subnet::net).find(|first| overlap(first, net)) {
-                return Err(Rejection::OwnSubnetsOverlap { network: network.clone(), first, second: *net });
+            let family = subnet.family();
+            if let Some(first) = subnets.iter().find(|first| first.family() == family) {
+                let (network, first) = (new.name.clone(), first.net());
+                return Err(Rejection::SubnetsOfOneFamily { network, family, first, second: *net });
             }
             subnets.push(subnet);
         }
-        // All are IPv4 until IPv6 is let in.
-        if let [first, second, ..] = subnets.as_slice() {
-            let (first, second) = (first.net(), second.net());
-            return Err(Rejection::SubnetsOfOneFamily { network: network.clone(), first, second });
+        if subnets.is_empty() {
+            subnets.push(self.free_subnet(&self.subnets)?);
         }
+        if new.ipv6 && !subnets.iter().any(|subnet| subnet.family() == Family::V6) {
+            subnets.push(self.free_subnet(&self.subnets6)?);
+        }
+        subnets.sort_by_key(Subnet::family);
         Ok(subnets)
     }
 
     /// A subnet of the pool that overlaps no network, nor any node's address: tasks would lose the way to that node.
-    fn free_subnet(&self) -> Result<Subnet, Rejection> {
+    fn free_subnet(&self, pool: &SubnetPool) -> Result<Subnet, Rejection> {
         let networks = self.networks.values().flat_map(|entry| &entry.network.subnets).map(Subnet::net);
         let nodes = self.nodes.values().flat_map(|n| [n.advertise_addr, n.data_path_addr]).map(IpNet::from);
-        let net = self.subnets.pick(networks.chain(nodes));
-        let net = net.ok_or(Rejection::SubnetsExhausted(self.subnets.range()))?;
+        let net = pool.pick(networks.chain(nodes));
+        let net = net.ok_or(Rejection::SubnetsExhausted(pool.range()))?;
         Ok(Subnet::new(net, None)?)
     }
 }
 
-/// The one place that keeps IPv6 out of overlays, for as long as the data path has none.
-pub(super) fn refuse_ipv6(net: IpNet) -> Result<(), Rejection> {
-    if net.addr().is_ipv6() { Err(Rejection::Ipv6Overlay(net)) } else { Ok(()) }
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
-fn address_pool<H: Clone + PartialEq>(
-    network: &Name,
-    subnet: Subnet,
-    range: Option<IpNet>,
-) -> Result<AddressPool<H>, Rejection> {
-    AddressPool::new(subnet, range).map_err(|e| Rejection::IpRange {
-        network: network.clone(),
-        range: e.range,
-        subnet: e.subnet,
-    })
+/// A pool per subnet, each of the range of its family.
+fn address_pools(new: &NewNetwork, subnets: &[Subnet]) -> Result<Vec<AddressPool<AddressUse>>, Rejection> {
+    let mut ranges: BTreeMap<Family, IpNet> = BTreeMap::new();
+    for range in &new.ip_ranges {
+        let family = Family::of(range.addr());
+        let network = || new.name.clone();
+        if !subnets.iter().any(|subnet| subnet.family() == family) {
+            return Err(Rejection::IpRangeFamily { network: network(), family, range: *range });
+        }
+        if let Some(first) = ranges.insert(family, *range) {
+            return Err(Rejection::IpRangesOfOneFamily { network: network(), family, first, second: *range });
+        }
+    }
+    let pool = |subnet: &Subnet| {
+        AddressPool::new(*subnet, ranges.get(&subnet.family()).copied()).map_err(|e| Rejection::IpRange {
+            network: new.name.clone(),
+            range: e.range,
+            subnet: e.subnet,
+        })
+    };
+    subnets.iter().map(pool).collect()
 }

@@ -1,5 +1,7 @@
 //! Members.
 
+use std::net::IpAddr;
+
 use mesh_types::{Name, Node, NodeId, Role};
 
 use super::{Change, Outcome, same_name};
@@ -35,6 +37,9 @@ impl Cluster {
         if change.role == Some(Role::Worker) {
             self.keep_a_manager(node)?;
         }
+        if let Some(address) = change.data_path_addr.filter(|address| *address != node.data_path_addr) {
+            self.free_data_path_addr(address)?;
+        }
         let mut node = node.clone();
         node.name = change.name.unwrap_or(node.name);
         node.role = change.role.unwrap_or(node.role);
@@ -51,6 +56,17 @@ impl Cluster {
     fn free_node_name(&self, id: NodeId, name: &Name) -> Result<(), Rejection> {
         match self.nodes.values().find(|other| other.id != id && same_name(&other.name, name)) {
             Some(other) => Err(Rejection::NodeNameTaken { name: other.name.clone(), holder: other.id }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an address that no packet can come from, and that of another node: its tasks' packets would go astray.
+    fn free_data_path_addr(&self, address: IpAddr) -> Result<(), Rejection> {
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(Rejection::DataPathAddress(address));
+        }
+        match self.nodes.values().find(|other| other.data_path_addr == address) {
+            Some(other) => Err(Rejection::DataPathAddressTaken { address, node: other.name.clone() }),
             None => Ok(()),
         }
     }

@@ -1,15 +1,13 @@
-//! Services: virtual addresses and published ports.
+//! Services and their virtual addresses.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use mesh_types::{
-    DEFAULT_DRAIN_SECS, EndpointMode, GOSSIP_PORT, MANAGER_PORT, Name, NetworkId, PortConfig, Protocol,
-    Service, ServiceId, ServiceNetwork, VXLAN_PORT,
-};
+use mesh_ipam::AddressPool;
+use mesh_types::{Affinity, EndpointMode, Name, NetworkId, Service, ServiceId, ServiceNetwork};
 
-use super::{Change, Outcome, free_name};
+use super::{Change, Outcome, free_name, port::Publisher};
 use crate::{
-    Kind, NewService, Rejection, Response,
+    Kind, NewService, Rejection, Response, ServiceChange,
     state::{AddressUse, Cluster, NetworkEntry},
 };
 
@@ -19,12 +17,13 @@ impl Cluster {
             return Err(Rejection::IdTaken { kind: Kind::Service, id: new.id.to_string() });
         }
         free_name(Kind::Service, &new.name, self.services.values().map(|service| &service.name))?;
-        let ports = self.choose_ports(&new.name, new.endpoint_mode, &new.ports)?;
+        let mut pool = self.ports.clone();
+        let publisher = Publisher { id: new.id, name: &new.name, mode: new.endpoint_mode };
+        let ports = self.choose_ports(&mut pool, publisher, &new.ports)?;
+        refuse_balancing(&new.name, new.endpoint_mode, new.affinity, new.prefer_local)?;
         let networks = self.choose_vips(&new)?;
 
-        for (asked, port) in new.ports.iter().zip(&ports) {
-            self.take_port(asked, port, new.id);
-        }
+        self.ports = pool;
         for on in &networks {
             for (pool, vip) in
                 self.networks.get_mut(&on.network).into_iter().flat_map(|e| &mut e.pools).zip(&on.vips)
@@ -39,9 +38,9 @@ impl Cluster {
             networks,
             endpoint_mode: new.endpoint_mode,
             ports,
-            affinity: None,
-            prefer_local: false,
-            drain_timeout_secs: DEFAULT_DRAIN_SECS,
+            affinity: new.affinity,
+            prefer_local: new.prefer_local,
+            drain_timeout_secs: new.drain_timeout_secs,
             labels: new.labels,
             created_at: new.now,
         };
@@ -58,77 +57,40 @@ impl Cluster {
         Ok((Response::Done, Change::View))
     }
 
-    pub(super) fn publish(&mut self, id: ServiceId, asked: PortConfig) -> Outcome {
-        let service = self.known_service(id)?;
-        let ports = self.choose_ports(&service.name, service.endpoint_mode, &[asked])?;
-        let service = self.services.get_mut(&id).ok_or(Rejection::UnknownService(id))?;
-        service.ports.extend(&ports);
-        for port in &ports {
-            self.take_port(&asked, port, id);
+    pub(super) fn update_service(&mut self, id: ServiceId, change: ServiceChange) -> Outcome {
+        let before = self.known_service(id)?;
+        let mut service = before.clone();
+        let mut pool = self.ports.clone();
+        let mut closed = BTreeSet::new();
+        for wanted in &change.remove_ports {
+            let fit = before.ports.iter().filter(|port| wanted.matches(port)).copied();
+            let known = closed.len();
+            closed.extend(fit);
+            // Two that fit the same ports are one too many only if nothing fits the second.
+            if closed.len() == known && !closed.iter().any(|port| wanted.matches(port)) {
+                let (service, ports) = (service.name, service.ports);
+                return Err(Rejection::NotPublished { service, wanted: *wanted, ports });
+            }
         }
-        // One was asked for, so one was chosen.
-        Ok((Response::Published(ports.first().copied().unwrap_or(asked)), Change::View))
-    }
+        for port in &closed {
+            pool.release(port, &id);
+        }
+        service.ports.retain(|port| !closed.contains(port));
+        let publisher = Publisher { id, name: &before.name, mode: before.endpoint_mode };
+        service.ports.extend(self.choose_ports(&mut pool, publisher, &change.add_ports)?);
+        service.affinity = change.affinity.unwrap_or(service.affinity);
+        service.prefer_local = change.prefer_local.unwrap_or(service.prefer_local);
+        service.drain_timeout_secs = change.drain_timeout_secs.unwrap_or(service.drain_timeout_secs);
+        service.labels.retain(|key, _| !change.remove_labels.contains(key));
+        service.labels.extend(change.set_labels);
+        refuse_balancing(&service.name, service.endpoint_mode, service.affinity, service.prefer_local)?;
 
-    pub(super) fn unpublish(&mut self, id: ServiceId, published: u16, protocol: Protocol) -> Outcome {
-        let service = self.services.get_mut(&id).ok_or(Rejection::UnknownService(id))?;
-        if !self.ports.release(protocol, published, &id) {
-            let (service, ports) = (service.name.clone(), service.ports.clone());
-            return Err(Rejection::NotPublished { service, published, protocol, ports });
+        let changed = if *before == service { Change::Nothing } else { Change::View };
+        if changed == Change::View {
+            self.ports = pool;
+            self.services.insert(id, service.clone());
         }
-        service.ports.retain(|port| (port.published, port.protocol) != (published, protocol));
-        Ok((Response::Done, Change::View))
-    }
-
-    /// Checks the ports asked for and fills the open ones in; takes none.
-    fn choose_ports(
-        &self,
-        service: &Name,
-        mode: EndpointMode,
-        asked: &[PortConfig],
-    ) -> Result<Vec<PortConfig>, Rejection> {
-        if mode == EndpointMode::Dnsrr && !asked.is_empty() {
-            return Err(Rejection::DnsRrPorts(service.clone()));
-        }
-        let mut chosen = BTreeSet::new();
-        for &PortConfig { published, target, protocol, .. } in asked {
-            if target == 0 {
-                return Err(Rejection::TargetPort);
-            }
-            if published == 0 {
-                continue;
-            }
-            if let Some(purpose) = reserved(published, protocol) {
-                let purpose = purpose.to_owned();
-                return Err(Rejection::PortReserved { published, protocol, purpose });
-            }
-            if let Some(owner) = self.ports.holder(protocol, published) {
-                let owner = self.known_service(*owner)?.name.clone();
-                return Err(Rejection::PortTaken { published, protocol, owner });
-            }
-            if !chosen.insert((protocol, published)) {
-                return Err(Rejection::PortTwice { published, protocol });
-            }
-        }
-        let mut ports = Vec::with_capacity(asked.len());
-        for port in asked {
-            let mut port = *port;
-            if port.published == 0 {
-                let free = self.ports.pick(port.protocol, &chosen);
-                port.published = free.ok_or(Rejection::PortsExhausted(port.protocol))?;
-                chosen.insert((port.protocol, port.published));
-            }
-            ports.push(port);
-        }
-        Ok(ports)
-    }
-
-    fn take_port(&mut self, asked: &PortConfig, chosen: &PortConfig, holder: ServiceId) {
-        if asked.published == 0 {
-            self.ports.take_picked(chosen.protocol, chosen.published, holder);
-        } else {
-            self.ports.take(chosen.protocol, chosen.published, holder);
-        }
+        Ok((Response::Service(service), changed))
     }
 
     /// The service's place on each network, with virtual addresses that are free; takes none.
@@ -158,17 +120,25 @@ impl Cluster {
     }
 
     fn free_vips(&self, entry: &NetworkEntry) -> Result<Vec<IpAddr>, Rejection> {
-        let free = entry.pools.iter().map(|pool| pool.pick(1).first().copied());
-        free.map(|vip| vip.ok_or_else(|| self.exhausted(entry))).collect()
+        let free = |pool: &AddressPool<AddressUse>| {
+            pool.pick(1).first().copied().ok_or_else(|| self.exhausted(entry, pool))
+        };
+        entry.pools.iter().map(free).collect()
     }
 }
 
-/// What the cluster uses a port for on every node.
-fn reserved(port: u16, protocol: Protocol) -> Option<&'static str> {
-    match (port, protocol) {
-        (MANAGER_PORT, Protocol::Tcp) => Some("its managers"),
-        (GOSSIP_PORT, _) => Some("gossip"),
-        (VXLAN_PORT, Protocol::Udp) => Some("VXLAN"),
-        _ => None,
-    }
+/// With `dnsrr` clients choose the task.
+fn refuse_balancing(
+    name: &Name,
+    mode: EndpointMode,
+    affinity: Option<Affinity>,
+    prefer_local: bool,
+) -> Result<(), Rejection> {
+    let option = match (affinity, prefer_local) {
+        _ if mode == EndpointMode::Vip => return Ok(()),
+        (None, false) => return Ok(()),
+        (Some(_), _) => "--affinity",
+        (None, true) => "--prefer-local",
+    };
+    Err(Rejection::DnsRrBalancing(name.clone(), option.to_owned()))
 }

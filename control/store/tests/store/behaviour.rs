@@ -2,29 +2,13 @@
 
 use crate::common::*;
 use mesh_store::{Command, DecodeError, NodeChange, Rejection, Response, Sensitive, State};
-use mesh_types::{EndpointMode, NetworkId, NodeId, PortConfig, Protocol, Role, ServiceId, Subnet};
-
-/// Applies, expects a refusal that changes nothing, and gives its text.
-fn refused(state: &mut State, command: Command) -> String {
-    let before = state.encode();
-    let text = state.apply(command).unwrap_err().to_string();
-    assert_eq!(state.encode(), before, "{text}");
-    text
-}
-
-#[track_caller]
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{text:?} lacks {part:?}");
-    }
-}
+use mesh_types::{EndpointMode, NetworkId, NodeId, Role, ServiceId, Subnet};
 
 #[test]
 fn init_makes_the_ingress_network() {
     let mut state = State::default();
     assert!(state.view().is_none() && state.secrets().is_none());
     assert_says(&refused(&mut state, Command::RemoveNode(NodeId::from_u128(1))), &["meshctl init"]);
-    assert_says(&refused(&mut state, init(Some("fd00::/8"), None)), &["fd00::/8"]);
     assert_says(&refused(&mut state, init(Some("10.0.0.1/8"), None)), &["10.0.0.0/8"]);
     assert_says(&refused(&mut state, init(None, Some("127.0.0.0/24"))), &["127.0.0.0/24"]);
     state.apply(init(None, None)).unwrap();
@@ -40,16 +24,11 @@ fn init_makes_the_ingress_network() {
 #[test]
 fn the_automatic_subnet_avoids_networks_and_nodes() {
     let mut state = State::default();
-    let Command::Init { cluster, mut node, secrets, gossip_key, pool, ingress, now, .. } = init(None, None)
-    else {
-        unreachable!()
-    };
+    let mut first = init(None, None);
+    let Command::Init { node, .. } = &mut first else { unreachable!() };
     node.advertise_addr = ip("10.0.0.4");
     node.data_path_addr = ip("10.0.3.4");
-    let ingress_subnet = None;
-    state
-        .apply(Command::Init { cluster, node, secrets, gossip_key, pool, ingress, ingress_subnet, now })
-        .unwrap();
+    state.apply(first).unwrap();
     let net =
         |state: &State, text: &str| state.view().unwrap().network(text).unwrap().subnets[0].net().to_string();
     assert_eq!(net(&state, "ingress"), "10.0.1.0/24");
@@ -65,12 +44,7 @@ fn networks_may_overlap_each_other_but_not_themselves() {
     let b = create_network(&mut state, new_network(2, "b", &["10.9.0.0/24"])).unwrap();
     assert_ne!(a.vni, b.vni);
     let mut say = |new, parts: &[&str]| assert_says(&refused(&mut state, Command::CreateNetwork(new)), parts);
-    say(
-        new_network(3, "c", &["10.8.0.0/16", "10.8.1.0/24"]),
-        &["10.8.0.0/16", "10.8.1.0/24", "overlap", "c"],
-    );
     say(new_network(3, "c", &["10.8.0.0/24", "10.8.1.0/24"]), &["one IPv4 subnet", "10.8.1.0/24"]);
-    say(new_network(3, "c", &["fd00::/64"]), &["fd00::/64", "IPv6"]);
     say(new_network(3, "c", &["10.8.0.9/24"]), &["10.8.0.9/24", "10.8.0.0/24"]);
     say(new_network(3, "A", &[]), &["network name a is taken"]);
     say(new_network(1, "c", &[]), &["already"]);
@@ -78,9 +52,9 @@ fn networks_may_overlap_each_other_but_not_themselves() {
     new.subnets[0].1 = Some(ip("10.8.1.1"));
     say(new.clone(), &["10.8.1.1", "10.8.0.0/24"]);
     new.subnets[0].1 = None;
-    new.ip_range = Some("10.7.0.0/25".parse().unwrap());
+    new.ip_ranges = vec!["10.7.0.0/25".parse().unwrap()];
     say(new.clone(), &["10.7.0.0/25", "10.8.0.0/24"]);
-    new.ip_range = None;
+    new.ip_ranges = vec![];
     new.mtu = Some(100);
     say(new.clone(), &["mtu 100", "576"]);
     new.mtu = None;
@@ -101,7 +75,7 @@ fn a_pool_runs_dry() {
 fn the_range_limits_what_is_given_but_not_what_is_asked_for() {
     let mut state = cluster(1);
     let mut new = new_network(1, "a", &["10.9.0.0/24"]);
-    new.ip_range = Some("10.9.0.64/30".parse().unwrap());
+    new.ip_ranges = vec!["10.9.0.64/30".parse().unwrap()];
     let a = create_network(&mut state, new).unwrap();
     assert_eq!(lease(&mut state, 1, a.id, 2).unwrap(), [ip("10.9.0.64"), ip("10.9.0.65")]);
     lease_address(&mut state, 1, a.id, "10.9.0.7").unwrap();
@@ -137,7 +111,7 @@ fn services_get_a_vip_per_network() {
     let mut new = new_service(2, "rr", &[a.id], &[]);
     new.endpoint_mode = EndpointMode::Dnsrr;
     assert!(create_service(&mut state, new.clone()).unwrap().networks[0].vips.is_empty());
-    let text = refused(&mut state, Command::Publish { service: new.id, port: "80:80".parse().unwrap() });
+    let text = refused(&mut state, change(new.id, &[], &["80:80"]));
     assert_says(&text, &["service rr", "dnsrr"]);
     let mut say = |new, parts: &[&str]| assert_says(&refused(&mut state, Command::CreateService(new)), parts);
     say(new_service(3, "WEB", &[], &[]), &["service name web is taken"]);
@@ -145,47 +119,6 @@ fn services_get_a_vip_per_network() {
     say(new_service(3, "x", &[a.id, a.id], &[]), &["service x", "network a twice"]);
     let on_ingress = create_service(&mut state, new_service(3, "x", &[], &[])).unwrap();
     assert_eq!(on_ingress.networks[0].network, INGRESS);
-}
-
-#[test]
-fn ports_have_one_owner() {
-    let mut state = cluster(1);
-    let web =
-        create_service(&mut state, new_service(1, "web", &[], &["80:80", "80:53/udp", "8080"])).unwrap();
-    let published: Vec<u16> = web.ports.iter().map(|p| p.published).collect();
-    assert_eq!(published, [80, 80, 30_000]);
-    let db = create_service(&mut state, new_service(2, "db", &[], &[])).unwrap();
-    let mut say = |port: &str, parts: &[&str]| {
-        let command = Command::Publish { service: db.id, port: port.parse().unwrap() };
-        assert_says(&refused(&mut state, command), parts);
-    };
-    say("80:81", &["80/tcp", "service web"]);
-    say("2377:80", &["2377/tcp", "managers"]);
-    say("7946:80/udp", &["7946/udp", "gossip"]);
-    say("4789:80/udp", &["4789/udp", "VXLAN"]);
-    let twice = Command::CreateService(new_service(3, "x", &[], &["90:1", "90:2"]));
-    assert_says(&refused(&mut state, twice), &["90/tcp", "twice"]);
-    let zero = PortConfig { target: 0, ..web.ports[0] };
-    let text = refused(&mut state, Command::Publish { service: db.id, port: zero });
-    assert_says(&text, &["port 0"]);
-
-    assert_eq!(publish(&mut state, &db, "5432").unwrap().published, 30_001);
-    let close = |published, protocol| Command::Unpublish { service: web.id, published, protocol };
-    assert_says(&refused(&mut state, close(81, Protocol::Tcp)), &["service web", "81/tcp", "80:80/tcp"]);
-    state.apply(close(80, Protocol::Tcp)).unwrap();
-    assert_eq!(state.service(web.id).unwrap().ports.len(), 2);
-    publish(&mut state, &db, "80:81").unwrap();
-    state.apply(Command::RemoveService(db.id)).unwrap();
-    publish(&mut state, &web, "80:80").unwrap();
-}
-
-#[test]
-fn automatic_ports_avoid_those_of_the_same_request() {
-    let mut state = cluster(1);
-    let ports = ["8080", "30000:1", "8081", "8082/udp"];
-    let web = create_service(&mut state, new_service(1, "web", &[], &ports)).unwrap();
-    let published: Vec<u16> = web.ports.iter().map(|p| p.published).collect();
-    assert_eq!(published, [30_001, 30_000, 30_002, 30_000]);
 }
 
 #[test]
@@ -197,7 +130,7 @@ fn three_nodes_share_a_29() {
         assert_eq!(lease(&mut state, node, a.id, 8).unwrap(), [ip(address)]);
     }
     let node = NodeId::from_u128(2);
-    let text = refused(&mut state, Command::Lease { node, network: a.id, count: 1 });
+    let text = refused(&mut state, Command::Lease { node, network: a.id, count: 1, family: None });
     assert_says(&text, &["network a", "10.9.0.0/29", "n1: 2, n2: 1, n3: 1", "1 virtual"]);
     let text = refused(&mut state, Command::CreateService(new_service(2, "db", &[a.id], &[])));
     assert_says(&text, &["network a", "no free address"]);
@@ -244,7 +177,7 @@ fn leases_come_back() {
     lease(&mut state, 2, a.id, 3).unwrap();
     state.apply(Command::RemoveNode(second)).unwrap();
     assert!(state.leases_of(second).is_empty());
-    let text = refused(&mut state, Command::Lease { node: second, network: a.id, count: 1 });
+    let text = refused(&mut state, Command::Lease { node: second, network: a.id, count: 1, family: None });
     assert_says(&text, &["no such node"]);
 }
 

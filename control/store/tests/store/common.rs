@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use mesh_store::{Command, NewNetwork, NewService, Rejection, Response, Secrets, Sensitive, State};
+use mesh_store::{
+    Command, NewNetwork, NewService, Rejection, Response, Secrets, Sensitive, ServiceChange, State,
+};
 use mesh_types::{
     Availability, ClusterId, EndpointMode, Name, Network, NetworkId, Node, NodeId, PortConfig, Role, Service,
     ServiceId,
@@ -44,9 +46,10 @@ pub fn init(pool: Option<&str>, ingress_subnet: Option<&str>) -> Command {
             manager_token: [2; 16],
         }),
         gossip_key: Sensitive([3; 32]),
-        pool: pool.map(|net| net.parse().unwrap()),
+        pools: pool.iter().map(|net| net.parse().unwrap()).collect(),
         ingress: INGRESS,
-        ingress_subnet: ingress_subnet.map(|net| net.parse().unwrap()),
+        ingress_subnets: ingress_subnet.iter().map(|net| net.parse().unwrap()).collect(),
+        ingress_ipv6: false,
         now: 5,
     }
 }
@@ -66,7 +69,8 @@ pub fn new_network(id: u128, text: &str, subnets: &[&str]) -> NewNetwork {
         id: NetworkId::from_u128(id),
         name: name(text),
         subnets: subnets.iter().map(|net| (net.parse().unwrap(), None)).collect(),
-        ip_range: None,
+        ipv6: false,
+        ip_ranges: vec![],
         attachable: true,
         internal: false,
         ingress: false,
@@ -83,6 +87,9 @@ pub fn new_service(id: u128, text: &str, networks: &[NetworkId], ports: &[&str])
         networks: networks.iter().map(|network| (*network, Vec::new())).collect(),
         endpoint_mode: EndpointMode::Vip,
         ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
+        affinity: None,
+        prefer_local: false,
+        drain_timeout_secs: 30,
         labels: BTreeMap::new(),
         now: 6,
     }
@@ -102,16 +109,27 @@ pub fn create_service(state: &mut State, new: NewService) -> Result<Service, Rej
     }
 }
 
+/// Closes and opens published ports.
+pub fn change(service: ServiceId, close: &[&str], open: &[&str]) -> Command {
+    let change = ServiceChange {
+        remove_ports: close.iter().map(|port| port.parse().unwrap()).collect(),
+        add_ports: open.iter().map(|port| port.parse().unwrap()).collect(),
+        ..ServiceChange::default()
+    };
+    Command::UpdateService { service, change }
+}
+
+/// Publishes one more port; answers with it as it is then.
 pub fn publish(state: &mut State, service: &Service, port: &str) -> Result<PortConfig, Rejection> {
-    match state.apply(Command::Publish { service: service.id, port: port.parse().unwrap() })? {
-        Response::Published(port) => Ok(port),
+    match state.apply(change(service.id, &[], &[port]))? {
+        Response::Service(service) => Ok(*service.ports.last().unwrap()),
         other => panic!("{other:?}"),
     }
 }
 
 pub fn lease(state: &mut State, node: u8, network: NetworkId, count: u32) -> Result<Vec<IpAddr>, Rejection> {
     let node = NodeId::from_u128(node.into());
-    match state.apply(Command::Lease { node, network, count })? {
+    match state.apply(Command::Lease { node, network, count, family: None })? {
         Response::Leased(addresses) => Ok(addresses),
         other => panic!("{other:?}"),
     }
@@ -125,4 +143,19 @@ pub fn lease_address(
 ) -> Result<Response, Rejection> {
     let node = NodeId::from_u128(node.into());
     state.apply(Command::LeaseAddress { node, network, address: ip(address) })
+}
+
+/// Applies, expects a refusal that changes nothing, and gives its text.
+pub fn refused(state: &mut State, command: Command) -> String {
+    let before = state.encode();
+    let text = state.apply(command).unwrap_err().to_string();
+    assert_eq!(state.encode(), before, "{text}");
+    text
+}
+
+#[track_caller]
+pub fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
 }

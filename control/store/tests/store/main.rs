@@ -4,4 +4,6 @@
 
 mod behaviour;
 mod common;
+mod families;
+mod ports;
 mod properties;

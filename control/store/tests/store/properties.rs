@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::common::*;
 use mesh_store::{Command, NodeChange, Sensitive, State};
-use mesh_types::{EndpointMode, NetworkId, NodeId, Protocol, Role, ServiceId};
+use mesh_types::{
+    EndpointMode, Family, NetworkId, NodeId, PortConfig, Protocol, PublishMode, Role, ServiceId,
+};
 use proptest::prelude::*;
 
 fn node_id() -> impl Strategy<Value = NodeId> {
@@ -21,17 +23,38 @@ fn service_id() -> impl Strategy<Value = ServiceId> {
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
-    (0u8..10).prop_map(|low| IpAddr::from([10, 9, 0, low]))
+    prop_oneof![
+        (0u8..10).prop_map(|low| IpAddr::from([10, 9, 0, low])),
+        (0u16..10).prop_map(|low| IpAddr::from([0xfd00, 9, 0, 0, 0, 0, 0, low])),
+    ]
 }
 
 fn port() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["80:80", "80:80/udp", "81:1", "8080", "53/udp", "2377:1"])
+    prop::sample::select(vec![
+        "80:80",
+        "80:80/udp",
+        "81:1",
+        "8080",
+        "53/udp",
+        "2377:1",
+        "10.0.0.5:80:80",
+        "eth0:80:80",
+        "81:1,mode=host",
+        "5:5/sctp",
+        "10.0.0.5::80",
+    ])
 }
 
 fn command() -> impl Strategy<Value = Command> {
     let names = || prop::sample::select(vec!["a", "b", "c", "A"]);
-    let subnet =
-        prop::sample::select(vec!["10.9.0.0/29", "10.9.0.0/28", "10.0.1.0/24", "fd00::/64", "10.9.0.1/29"]);
+    let subnet = prop::sample::select(vec![
+        "10.9.0.0/29",
+        "10.9.0.0/28",
+        "10.0.1.0/24",
+        "fd00::/64",
+        "fd00:9::/125",
+        "10.9.0.1/29",
+    ]);
     prop_oneof![
         1 => Just(init(None, None)),
         3 => (1u8..5).prop_map(|n| Command::AddNode(node(n))),
@@ -40,9 +63,12 @@ fn command() -> impl Strategy<Value = Command> {
             let role = Some(if manager { Role::Manager } else { Role::Worker });
             Command::UpdateNode { node, change: NodeChange { role, ..NodeChange::default() } }
         }),
-        4 => (1u128..4, names(), prop::option::of(subnet)).prop_map(|(id, name, subnet)| {
-            Command::CreateNetwork(new_network(id, name, subnet.as_slice()))
-        }),
+        4 => (1u128..4, names(), prop::collection::vec(subnet, 0..3), any::<bool>()).prop_map(
+            |(id, name, subnets, ipv6)| {
+                let new = new_network(id, name, &subnets);
+                Command::CreateNetwork(mesh_store::NewNetwork { ipv6, ..new })
+            },
+        ),
         1 => network_id().prop_map(Command::RemoveNetwork),
         4 => (
             1u128..5,
@@ -56,14 +82,14 @@ fn command() -> impl Strategy<Value = Command> {
             Command::CreateService(new)
         }),
         1 => service_id().prop_map(Command::RemoveService),
-        2 => (service_id(), port()).prop_map(|(service, port)| {
-            Command::Publish { service, port: port.parse().unwrap() }
-        }),
-        1 => (service_id(), prop::sample::select(vec![80u16, 81, 30_000])).prop_map(|(service, published)| {
-            Command::Unpublish { service, published, protocol: Protocol::Tcp }
-        }),
-        6 => (node_id(), network_id(), 0u32..12).prop_map(|(node, network, count)| {
-            Command::Lease { node, network, count }
+        3 => (
+            service_id(),
+            prop::collection::vec(prop::sample::select(vec!["80", "81", "30000", "80/udp", "*:80", "1-99"]), 0..2),
+            prop::collection::vec(port(), 0..3),
+        ).prop_map(|(service, close, open)| change(service, &close, &open)),
+        6 => (node_id(), network_id(), 0u32..12, 0u8..3).prop_map(|(node, network, count, family)| {
+            let family = [None, Some(Family::V4), Some(Family::V6)][usize::from(family)];
+            Command::Lease { node, network, count, family }
         }),
         3 => (node_id(), network_id(), address()).prop_map(|(node, network, address)| {
             Command::LeaseAddress { node, network, address }
@@ -82,6 +108,13 @@ fn check(state: &State) {
     let Some(view) = state.view() else { return };
     let leases: Vec<_> = view.nodes.keys().map(|node| state.leases_of(*node)).collect();
     for network in view.networks.values() {
+        let families: Vec<_> = network.subnets.iter().map(|subnet| subnet.family()).collect();
+        assert!(!families.is_empty() && families.is_sorted_by(|a, b| a < b), "{families:?}");
+        for place in view.services.values().filter(|s| s.endpoint_mode == EndpointMode::Vip) {
+            for on in place.networks.iter().filter(|on| on.network == network.id) {
+                assert_eq!(on.vips.iter().map(|vip| Family::of(*vip)).collect::<Vec<_>>(), families);
+            }
+        }
         let mut seen = BTreeSet::new();
         for subnet in &network.subnets {
             assert!(seen.insert(subnet.gateway()));
@@ -99,13 +132,16 @@ fn check(state: &State) {
     }
     let vnis: BTreeSet<_> = view.networks.values().map(|n| n.vni).collect();
     assert_eq!(vnis.len(), view.networks.len());
-    let mut ports = BTreeSet::new();
+    let mut ports: Vec<PortConfig> = Vec::new();
     for service in view.services.values() {
         assert!(!service.networks.is_empty());
         assert!(service.networks.iter().all(|n| view.networks.contains_key(&n.network)));
         for port in &service.ports {
-            assert!(port.published != 0 && service.endpoint_mode == EndpointMode::Vip);
-            assert!(ports.insert((port.protocol, port.published)), "{port} twice");
+            assert!(port.published != 0);
+            assert!(service.endpoint_mode == EndpointMode::Vip || port.mode == PublishMode::Host);
+            assert!(port.protocol != Protocol::Sctp || port.published == port.target);
+            assert!(!ports.iter().any(|other| other.clashes(port)), "{port} twice");
+            ports.push(*port);
         }
     }
     assert!(view.nodes.values().any(|node| node.role == Role::Manager));

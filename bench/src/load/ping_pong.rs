@@ -2,34 +2,26 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow};
 
+use super::{Sample, sockets};
 use crate::{
+    cpu::Busy,
+    path::Path,
     pinning::{Processors, pin},
     stats::median,
 };
 
 const SIZE: usize = 64;
 const WARM_UP: usize = 500;
-const AT_MOST: Duration = Duration::from_secs(2);
 
-/// The median round trip over UDP in microseconds. The sockets may live in different namespaces.
-pub fn udp(
-    client: &UdpSocket,
-    server: &UdpSocket,
-    to: SocketAddr,
-    count: usize,
-    processors: Processors,
-) -> Result<f64> {
-    client.connect(to).with_context(|| format!("connecting to {to}"))?;
-    for socket in [client, server] {
-        socket.set_read_timeout(Some(AT_MOST)).context("a socket's timeout")?;
-    }
+/// The median round trip over UDP in microseconds.
+pub fn udp(path: &Path, count: usize, processors: Processors) -> Result<Sample> {
+    let (client, server) = sockets::udp(path, |ports| ports.echo)?;
     let echo = || -> Result<()> {
         pin(processors.server)?;
         let mut buffer = [0; SIZE];
@@ -47,52 +39,49 @@ pub fn udp(
 }
 
 /// The median round trip over one TCP connection in microseconds.
-pub fn tcp(mut client: TcpStream, server: &TcpListener, count: usize, processors: Processors) -> Result<f64> {
-    client.set_nodelay(true).context("TCP_NODELAY")?;
-    client.set_read_timeout(Some(AT_MOST)).context("a socket's timeout")?;
+pub fn tcp(path: &Path, count: usize, processors: Processors) -> Result<Sample> {
+    let (mut client, mut server) = sockets::tcp(path, |ports| ports.echo)?;
     let echo = || -> Result<()> {
         pin(processors.server)?;
-        let (mut peer, _) = server.accept().context("accepting")?;
-        peer.set_nodelay(true).context("TCP_NODELAY")?;
-        peer.set_read_timeout(Some(AT_MOST)).context("a socket's timeout")?;
         let mut buffer = [0; SIZE];
         for _ in 0..count + WARM_UP {
-            peer.read_exact(&mut buffer).context("the server hears nothing")?;
-            peer.write_all(&buffer).context("answering")?;
+            server.read_exact(&mut buffer).context("the server hears nothing")?;
+            server.write_all(&buffer).context("answering")?;
         }
         Ok(())
     };
-    let mut once = || {
+    let once = || {
         client.write_all(&[7; SIZE]).context("sending")?;
         client.read_exact(&mut [0; SIZE]).context("no answer")
     };
-    with_server(echo, || measure(count, processors, &mut once))
+    with_server(echo, || measure(count, processors, once))
 }
 
-fn measure(count: usize, processors: Processors, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
+fn measure(count: usize, processors: Processors, mut once: impl FnMut() -> Result<()>) -> Result<Sample> {
     pin(processors.client)?;
     for _ in 0..WARM_UP {
         once()?;
     }
     let mut times = Vec::with_capacity(count);
+    let busy = Busy::start()?;
     for _ in 0..count {
         let start = Instant::now();
         once()?;
         times.push(start.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(median(&times))
+    Ok(Sample { value: median(&times), cpu: busy.seconds()? / count as f64 })
 }
 
 /// Runs both ends, each on a thread of its own; the client's error comes first, since it tells more.
 fn with_server(
     server: impl FnOnce() -> Result<()> + Send,
-    client: impl FnOnce() -> Result<f64> + Send,
-) -> Result<f64> {
+    client: impl FnOnce() -> Result<Sample> + Send,
+) -> Result<Sample> {
     thread::scope(|scope| {
         let server = scope.spawn(server);
         let client = scope.spawn(client).join().map_err(|_| anyhow!("the client panicked"))?;
         let server = server.join().map_err(|_| anyhow!("the server panicked"))?;
-        let median = client?;
-        server.map(|()| median)
+        let sample = client?;
+        server.map(|()| sample)
     })
 }

@@ -1,0 +1,156 @@
+//! What paths are loaded with, and what is measured then.
+
+mod http;
+mod ping_pong;
+mod sockets;
+mod stream;
+mod udp_rate;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{path::Path, pinning::Processors};
+
+pub use http::{Server, nginx_words};
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// In the measure's unit.
+    pub value: f64,
+    /// Processor time of the whole machine, in seconds for each unit of work.
+    pub cpu: f64,
+}
+
+/// How much each measurement does.
+#[derive(Debug, Clone)]
+pub struct Amount {
+    /// Of a stream, and of requests by HTTP. Datagrams are sent for half of it.
+    pub length: Duration,
+    /// Of each latency run.
+    pub round_trips: usize,
+    /// Congestion control of a stream's sender, if not the machine's.
+    pub congestion: Option<String>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measure {
+    /// Throughput of one TCP connection.
+    Stream,
+    /// Median round trip of 64 bytes in datagrams.
+    UdpRoundTrip,
+    /// Median round trip of 64 bytes on a TCP connection.
+    TcpRoundTrip,
+    /// Datagrams of 64 bytes one way.
+    UdpRate,
+    /// Requests on 32 connections that are kept.
+    KeepAlive,
+    /// Requests with a connection each, 32 at a time.
+    PerRequest,
+}
+
+impl Measure {
+    /// All, in the order in which they are taken and shown.
+    pub const ALL: [Self; 6] = [
+        Self::Stream,
+        Self::UdpRoundTrip,
+        Self::TcpRoundTrip,
+        Self::UdpRate,
+        Self::KeepAlive,
+        Self::PerRequest,
+    ];
+
+    /// For people, with the unit.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Stream => "TCP stream, Gbit/s",
+            Self::UdpRoundTrip => "64 B UDP round trip p50, us",
+            Self::TcpRoundTrip => "64 B TCP round trip p50, us",
+            Self::UdpRate => "64 B UDP, 1000/s",
+            Self::KeepAlive => "HTTP keep-alive, 1000/s",
+            Self::PerRequest => "HTTP connection each, 1000/s",
+        }
+    }
+
+    /// For programs, with the unit.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Stream => "tcp_stream_gbit_per_s",
+            Self::UdpRoundTrip => "udp_round_trip_p50_us",
+            Self::TcpRoundTrip => "tcp_round_trip_p50_us",
+            Self::UdpRate => "udp_kilopackets_per_s",
+            Self::KeepAlive => "http_keep_alive_kilorequests_per_s",
+            Self::PerRequest => "http_connection_each_kilorequests_per_s",
+        }
+    }
+
+    /// What processor time is given in, and how many of that a second is.
+    pub fn cpu_unit(self) -> (&'static str, f64) {
+        match self {
+            Self::Stream => ("ms/GB", 1e3),
+            Self::UdpRoundTrip | Self::TcpRoundTrip => ("us/round trip", 1e6),
+            Self::UdpRate => ("us/packet", 1e6),
+            Self::KeepAlive | Self::PerRequest => ("us/request", 1e6),
+        }
+    }
+
+    /// Whether `path` can carry it.
+    pub fn fits(self, path: &Path) -> bool {
+        path.udp || !matches!(self, Self::UdpRoundTrip | Self::UdpRate)
+    }
+
+    /// Takes it once.
+    pub fn take(self, path: &Path, amount: &Amount, processors: Processors) -> Result<Sample> {
+        match self {
+            Self::Stream => stream::run(path, amount.length, processors, amount.congestion.as_deref()),
+            Self::UdpRoundTrip => ping_pong::udp(path, amount.round_trips, processors),
+            Self::TcpRoundTrip => ping_pong::tcp(path, amount.round_trips, processors),
+            Self::UdpRate => udp_rate::run(path, amount.length / 2, processors),
+            Self::KeepAlive => http::keep_alive(path, amount.length, processors),
+            Self::PerRequest => http::connection_each(path, amount.length, processors),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::{Ports, Way};
+    use mesh_tests::{NetNs, Prefix, TestNet, get};
+
+    const HERE: &str = "here";
+
+    #[test]
+    fn every_measure_is_taken() {
+        let net = TestNet::create(Prefix::unique(), 2).unwrap();
+        let (from, to) = (net.nodes()[0].path(), net.nodes()[1].path());
+        let path = Path::plain(Way::Underlay, from, to, net.address(1), Ports::from(16000), HERE);
+        let processors = Processors::pick().unwrap();
+        let server = Server::start(net.prefix(), HERE, &path.to, path.served.http, processors.server);
+        let _server = server.unwrap();
+        let said = NetNs::run_at(&path.from, || get(path.dial(|p| p.http), Duration::from_secs(1)));
+        assert_eq!(said.unwrap().unwrap(), HERE);
+        let amount =
+            Amount { length: Duration::from_secs(1), round_trips: 200, congestion: Some("reno".to_owned()) };
+        for measure in Measure::ALL {
+            let sample = measure.take(&path, &amount, processors).unwrap();
+            assert!(sample.value > 0.0 && sample.cpu > 0.0, "{measure:?}: {sample:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_answer_is_an_error() {
+        let net = TestNet::create(Prefix::unique(), 2).unwrap();
+        let (from, to) = (net.nodes()[0].path(), net.nodes()[1].path());
+        // Servers listen, but elsewhere.
+        let (at, dialled) = (Ports::from(16000), Ports::from(17000));
+        let path = Path { dialled, ..Path::plain(Way::Underlay, from, to, net.address(1), at, HERE) };
+        let amount = Amount { length: Duration::from_secs(1), round_trips: 10, congestion: None };
+        for measure in Measure::ALL {
+            let taken = measure.take(&path, &amount, Processors::pick().unwrap());
+            assert!(taken.is_err(), "{measure:?}: {taken:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What nodes say of themselves: kept in memory, for as long as a session of the node lasts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use mesh_types::{Listener, NodeId};
+use tokio::sync::watch;
+
+/// The listeners of all nodes that have any.
+pub type Listeners = BTreeMap<NodeId, Vec<Listener>>;
+
+/// See the module.
+pub(crate) struct Reports {
+    /// The number of each node's newest session: an older one may end after that has begun.
+    sessions: Mutex<BTreeMap<NodeId, u64>>,
+    listeners: watch::Sender<Arc<Listeners>>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { sessions: Mutex::default(), listeners: watch::channel(Arc::default()).0 }
+    }
+}
+
+impl Reports {
+    /// The listeners, as they change.
+    pub fn watch(&self) -> watch::Receiver<Arc<Listeners>> {
+        self.listeners.subscribe()
+    }
+
+    /// Replaces what `node` said before.
+    pub fn set(&self, node: NodeId, mut listeners: Vec<Listener>) {
+        listeners.sort();
+        listeners.dedup();
+        self.listeners.send_if_modified(|all| {
+            let changed = all.get(&node).map_or(&[][..], Vec::as_slice) != listeners.as_slice();
+            if changed {
+                let all = Arc::make_mut(all);
+                match listeners.is_empty() {
+                    true => drop(all.remove(&node)),
+                    false => drop(all.insert(node, listeners)),
+                }
+            }
+            changed
+        });
+    }
+
+    /// A session of `node` begins; it ends when the answer is dropped.
+    pub fn session(self: &Arc<Self>, node: NodeId) -> SessionGuard {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = sessions.entry(node).or_default();
+        *number += 1;
+        SessionGuard { reports: self.clone(), node, number: *number }
+    }
+}
+
+/// Forgets what a node said when its last session ends.
+pub(crate) struct SessionGuard {
+    reports: Arc<Reports>,
+    node: NodeId,
+    number: u64,
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let mut sessions = self.reports.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.get(&self.node) == Some(&self.number) {
+            sessions.remove(&self.node);
+            drop(sessions);
+            self.reports.set(self.node, Vec::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_types::Protocol;
+
+    use super::*;
+
+    const NODE: NodeId = NodeId::from_u128(1);
+
+    fn listener(port: u16) -> Listener {
+        let address = [0, 0, 0, 0].into();
+        Listener { port, protocol: Protocol::Tcp, address, process: None }
+    }
+
+    #[test]
+    fn what_is_said_lasts_as_long_as_the_newest_session() {
+        let reports = Arc::new(Reports::default());
+        let mut seen = reports.watch();
+        let old = reports.session(NODE);
+        reports.set(NODE, vec![listener(81), listener(80), listener(80)]);
+        assert_eq!(seen.borrow_and_update().get(&NODE).unwrap(), &[listener(80), listener(81)]);
+        reports.set(NODE, vec![listener(80), listener(81)]);
+        assert!(!seen.has_changed().unwrap(), "said again");
+        let new = reports.session(NODE);
+        drop(old);
+        assert!(!seen.has_changed().unwrap());
+        drop(new);
+        assert!(seen.borrow_and_update().is_empty());
+    }
+}
