@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod drops;
+mod dual;
+mod frames;
 mod overlay;
 mod packets;
 mod published;
