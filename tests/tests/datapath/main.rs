@@ -6,6 +6,8 @@
 
 mod drops;
 mod dual;
+mod errors;
+mod fragments;
 mod frames;
 mod overlay;
 mod packets;
