@@ -75,7 +75,7 @@ fn wrap(skb: Skb, node: &NodeConfig, packet: &Packet, envelope: &Envelope) -> Re
 
 /// Outer IPv4 (RFC 791), UDP (RFC 768), VXLAN (RFC 7348) and the inner Ethernet header.
 #[inline(always)]
-fn outer(node: &NodeConfig, packet: &Packet, envelope: &Envelope, total: u32) -> Outer {
+pub fn outer(node: &NodeConfig, packet: &Packet, envelope: &Envelope, total: u32) -> Outer {
     let (source, destination) = (v4_of(&node.vtep), v4_of(&envelope.vtep));
     let [len_hi, len_lo] = (total as u16).to_be_bytes();
     let [udp_hi, udp_lo] = ((total - IPV4_HEADER) as u16).to_be_bytes();

@@ -16,7 +16,7 @@ macro_rules! headers {
     )*};
 }
 
-headers!([u8; 1], [u8; 2], [u8; 4], [u8; 8], Ethernet, Macs, Ipv4, Tcp, Udp, Icmp, Arp, Vxlan, Outer);
+headers!(u32, u64, [u64; 8], [u8; 1], [u8; 2], [u8; 4], [u8; 8], Ethernet, Macs, Ipv4, Tcp, Udp, Icmp, Arp, Vxlan, Outer);
 
 /// The two addresses of an Ethernet header.
 #[repr(C, align(4))]

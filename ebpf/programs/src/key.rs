@@ -77,29 +77,42 @@ pub fn published(port: [u8; 2], protocol: u8) -> ServiceKey {
 /// The flow that a packet belongs to as it looks now.
 #[inline(always)]
 pub fn flow(packet: &Packet, scope: [u8; 4]) -> FlowKey {
-    FlowKey {
-        source: mapped(packet.tuple.source),
-        destination: mapped(packet.tuple.destination),
+    let t = &packet.tuple;
+    flow_of(
+        (mapped(t.source), mapped(t.destination)),
         scope,
-        source_port: packet.tuple.source_port,
-        destination_port: packet.tuple.destination_port,
-        protocol: packet.protocol,
-        reserved: [0; 3],
-    }
+        (t.source_port, t.destination_port),
+        packet.protocol,
+    )
 }
 
 /// The flow to a published port that a packet, translated already, answers.
 #[inline(always)]
 pub fn asked(packet: &Packet) -> FlowKey {
-    FlowKey {
-        source: mapped(packet.tuple.destination),
-        destination: mapped(packet.tuple.source),
-        scope: PUBLISHED,
-        source_port: packet.tuple.destination_port,
-        destination_port: packet.tuple.source_port,
-        protocol: packet.protocol,
-        reserved: [0; 3],
-    }
+    let t = &packet.tuple;
+    flow_of(
+        (mapped(t.destination), mapped(t.source)),
+        PUBLISHED,
+        (t.destination_port, t.source_port),
+        packet.protocol,
+    )
+}
+
+/// A flow's key. Written by whole words, as its hash reads it: a processor waits for a word that was written in parts.
+#[inline(always)]
+pub fn flow_of(
+    (source, destination): (Address, Address),
+    scope: [u8; 4],
+    (source_port, destination_port): ([u8; 2], [u8; 2]),
+    protocol: u8,
+) -> FlowKey {
+    let ([a, b, c, d], [e, f, g, h]) = (words(&source), words(&destination));
+    let ports =
+        u32::from_ne_bytes([source_port[0], source_port[1], destination_port[0], destination_port[1]]);
+    let last = u32::from_ne_bytes([protocol, 0, 0, 0]);
+    let words = [a, b, c, d, e, f, g, h, u32::from_ne_bytes(scope), ports, last];
+    // SAFETY: the same size, and every pattern of bits is a key.
+    unsafe { core::mem::transmute::<[u32; 11], FlowKey>(words) }
 }
 
 /// The flow of a task's replies to a client.

@@ -11,7 +11,10 @@ use mesh_abi::{
     PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
 };
 
-use crate::reverse::Search;
+use crate::{
+    reverse::Search,
+    xdp_next_hop::{SLOTS, Slot},
+};
 
 /// `CONFIG[0]`: the node itself.
 #[map]
@@ -76,6 +79,10 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 /// have had. Never cleared: all that it costs is a longer search.
 #[map]
 pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+
+/// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
+#[map]
+pub static NEXT_HOPS: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Room for a search.
 #[map]
