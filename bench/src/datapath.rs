@@ -40,6 +40,9 @@ pub struct Options {
     /// Round trips of each latency run.
     #[arg(long, default_value_t = 20_000)]
     round_trips: usize,
+    /// Congestion control of the TCP streams, such as `cubic`; the machine's unless given.
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// Pin only clients and servers; let packets be received on whichever processor sent them.
     #[arg(long)]
     unsteered: bool,
@@ -92,7 +95,11 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure(world: &World, groups: &[Group], options: &Options, processors: Processors) -> Result<Results> {
     let ways = Ways::set_up(world, groups, processors, !options.unsteered)?;
-    let amount = Amount { length: Duration::from_secs(options.seconds), round_trips: options.round_trips };
+    let amount = Amount {
+        length: Duration::from_secs(options.seconds),
+        round_trips: options.round_trips,
+        congestion: options.congestion.clone(),
+    };
     let mut results = Results { notes: ways.notes.clone(), ..Results::default() };
     let mut programs = None;
     if groups.contains(&Group::Programs) {
@@ -105,7 +112,7 @@ fn measure(world: &World, groups: &[Group], options: &Options, processors: Proce
                 progress(measure.title());
                 let fitting = paths.iter().filter(|path| measure.fits(path));
                 for path in fitting {
-                    let sample = take(measure, path, amount, processors, &mut results.notes)?;
+                    let sample = take(measure, path, &amount, processors, &mut results.notes)?;
                     results.add(*group, measure, path.way, sample);
                 }
             }
@@ -127,7 +134,7 @@ fn measure(world: &World, groups: &[Group], options: &Options, processors: Proce
 fn take(
     measure: Measure,
     path: &Path,
-    amount: Amount,
+    amount: &Amount,
     processors: Processors,
     notes: &mut Vec<String>,
 ) -> Result<Sample> {

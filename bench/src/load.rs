@@ -24,12 +24,14 @@ pub struct Sample {
 }
 
 /// How much each measurement does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Amount {
     /// Of a stream, and of requests by HTTP. Datagrams are sent for half of it.
     pub length: Duration,
     /// Of each latency run.
     pub round_trips: usize,
+    /// Congestion control of a stream's sender, if not the machine's.
+    pub congestion: Option<String>,
 }
 
 /// What is measured.
@@ -100,9 +102,9 @@ impl Measure {
     }
 
     /// Takes it once.
-    pub fn take(self, path: &Path, amount: Amount, processors: Processors) -> Result<Sample> {
+    pub fn take(self, path: &Path, amount: &Amount, processors: Processors) -> Result<Sample> {
         match self {
-            Self::Stream => stream::run(path, amount.length, processors),
+            Self::Stream => stream::run(path, amount.length, processors, amount.congestion.as_deref()),
             Self::UdpRoundTrip => ping_pong::udp(path, amount.round_trips, processors),
             Self::TcpRoundTrip => ping_pong::tcp(path, amount.round_trips, processors),
             Self::UdpRate => udp_rate::run(path, amount.length / 2, processors),
@@ -130,9 +132,10 @@ mod tests {
         let _server = server.unwrap();
         let said = NetNs::run_at(&path.from, || get(path.dial(|p| p.http), Duration::from_secs(1)));
         assert_eq!(said.unwrap().unwrap(), HERE);
-        let amount = Amount { length: Duration::from_secs(1), round_trips: 200 };
+        let amount =
+            Amount { length: Duration::from_secs(1), round_trips: 200, congestion: Some("reno".to_owned()) };
         for measure in Measure::ALL {
-            let sample = measure.take(&path, amount, processors).unwrap();
+            let sample = measure.take(&path, &amount, processors).unwrap();
             assert!(sample.value > 0.0 && sample.cpu > 0.0, "{measure:?}: {sample:?}");
         }
     }
@@ -144,9 +147,9 @@ mod tests {
         // Servers listen, but elsewhere.
         let (at, dialled) = (Ports::from(16000), Ports::from(17000));
         let path = Path { dialled, ..Path::plain(Way::Underlay, from, to, net.address(1), at, HERE) };
-        let amount = Amount { length: Duration::from_secs(1), round_trips: 10 };
+        let amount = Amount { length: Duration::from_secs(1), round_trips: 10, congestion: None };
         for measure in Measure::ALL {
-            let taken = measure.take(&path, amount, Processors::pick().unwrap());
+            let taken = measure.take(&path, &amount, Processors::pick().unwrap());
             assert!(taken.is_err(), "{measure:?}: {taken:?}");
         }
     }

@@ -9,4 +9,4 @@ mod vxlan_bridge;
 pub use dnat::translate;
 pub use haproxy::Haproxy;
 pub use machine::Machine;
-pub use vxlan_bridge::VxlanBridge;
+pub use vxlan_bridge::{VxlanBridge, plain_bridges};

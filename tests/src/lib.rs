@@ -39,4 +39,4 @@ pub use process::{Lifetime, Process, lines_of, output, succeed};
 
 pub use task::{Nginx, Task, TaskSpec};
 pub use testnet::{GATEWAY, OUTSIDE, TestNet};
-pub use wait::wait;
+pub use wait::{PATIENCE, wait};

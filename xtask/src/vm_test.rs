@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mesh_tests::{Binaries, interrupt, verifier::Verified};
+use mesh_tests::{Binaries, PATIENCE, interrupt, verifier::Verified};
 
 pub use self::guest::run as run_guest;
 use self::{
@@ -33,6 +33,8 @@ use crate::{
 
 /// Called by the host, or inside through its files.
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "kmod"];
+/// How many times longer than usual to wait inside.
+const SLOWNESS: u32 = 6;
 /// What the kernel writes when something in it is wrong.
 const TROUBLE: [&str; 6] =
     ["WARNING: ", "BUG: ", "Oops", "Kernel panic", "general protection", "refcount_t: "];
@@ -139,7 +141,7 @@ fn boot(options: &MachineOptions, order: &Order) -> Result<Told> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     let program = std::env::current_exe().context("where this program is")?;
     let word = |path: &Path| initramfs::quoted(&path.display().to_string());
-    let command = format!("{} vm-guest {}", word(&program), word(&file));
+    let command = format!("{PATIENCE}={SLOWNESS} {} vm-guest {}", word(&program), word(&file));
     let machine =
         Machine { kernel: &kernel, accelerator: &options.accel, command: &command, folder: &folder.0 };
     let mut told = Told::default();

@@ -21,6 +21,7 @@ use mesh_tests::{Cluster, NetNs, Node, Task, TaskSpec, TestNet, resolve, wait};
 use crate::{
     load::nginx_words,
     path::Ports,
+    peers,
     pinning::{self, Processors},
 };
 
@@ -62,6 +63,8 @@ impl World {
     pub fn start(processors: Processors, steered: bool) -> Result<Self> {
         let cluster = Cluster::start(3)?;
         let net = cluster.net();
+        // The wire is to be a wire.
+        peers::plain_bridges(net.hub())?;
         if steered {
             let [asker, near, far] =
                 [Self::ASKER, Self::NEAR, Self::FAR].map(|node| net.nodes()[node].path());

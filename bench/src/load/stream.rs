@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Sample, sockets};
 use crate::{
@@ -21,9 +22,18 @@ const CHUNK: usize = 128 << 10;
 /// Until the congestion window is open.
 const WARM_UP: Duration = Duration::from_millis(400);
 
-/// Gbit/s that the receiver saw.
-pub fn run(path: &Path, length: Duration, processors: Processors) -> Result<Sample> {
+/// Gbit/s that the receiver saw. `congestion` names the sender's congestion control, if not the machine's.
+pub fn run(
+    path: &Path,
+    length: Duration,
+    processors: Processors,
+    congestion: Option<&str>,
+) -> Result<Sample> {
     let (mut client, mut server) = sockets::tcp(path, |ports| ports.stream)?;
+    if let Some(name) = congestion {
+        setsockopt(&client, sockopt::TcpCongestion, &name.into())
+            .with_context(|| format!("congestion control {name}"))?;
+    }
     let (received, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let receiver = scope.spawn(|| -> Result<()> {

@@ -1,5 +1,7 @@
 //! The whole command line.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{
     Parser, Subcommand,
@@ -84,16 +86,20 @@ impl Cli {
     }
 
     /// Does what the command line says.
-    pub fn execute(self) -> Result<()> {
+    pub fn execute(self) -> Result<ExitCode> {
         let context = Context::new(self.options);
         match self.command {
             Command::Run(args) => run::run(&args, &context),
-            Command::Completion(args) => completion::run(&args, &context),
+            Command::Completion(args) => completion::run(&args, &context).map(|()| ExitCode::SUCCESS),
             // These are the way out of being in no cluster.
             command @ (Command::Init(_) | Command::Join(_)) => {
-                context.runtime()?.block_on(command.execute(&context))
+                context.runtime()?.block_on(command.execute(&context))?;
+                Ok(ExitCode::SUCCESS)
             }
-            command => context.runtime()?.block_on(context.explained(command.execute(&context))),
+            command => {
+                context.runtime()?.block_on(context.explained(command.execute(&context)))?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -114,8 +120,8 @@ impl Command {
             Command::Attach(args) => attach::run(args, context).await,
             Command::Detach(args) => detach::run(args, context).await,
             Command::Task(command) => command.run(context).await,
-            Command::Run(args) => run::run(&args, context),
-            Command::Completion(args) => completion::run(&args, context),
+            // `Cli::execute` does these: they need no runtime, or one of their own.
+            Command::Run(_) | Command::Completion(_) => Ok(()),
         }
     }
 }

@@ -1,10 +1,17 @@
 //! `meshctl detach`.
 
 use anyhow::{Context as _, Result};
-use mesh_api::v1::{DetachRequest, DetachResponse};
+use mesh_api::v1::{DetachRequest, DetachResponse, GetTaskRequest, LocalTask};
+use tonic::Code;
 
 use crate::{
-    context::Context, daemon::answer, failure::Failure, name::reference, namespace, report::Removed,
+    context::Context,
+    daemon::{Daemon, answer},
+    drain,
+    failure::Failure,
+    name::reference,
+    namespace,
+    report::Removed,
 };
 
 /// End a task of this node; its namespace stays
@@ -13,8 +20,14 @@ use crate::{
 Examples:
   meshctl detach db
   meshctl detach red                  the namespace /var/run/netns/red, if no task has that name
-  meshctl detach 4711                 the task of process 4711")]
+  meshctl detach 4711                 the task of process 4711
+  meshctl detach --force web.1        without draining it first
+
+A task of a service drains first: it gets no new connections, and keeps those it has until its drain timeout.")]
 pub struct Args {
+    /// At once, cutting connections
+    #[arg(long, short)]
+    force: bool,
     /// Name, id or beginning of the id of a task; or a namespace as with attach
     #[arg(value_name = "TASK|NAMESPACE|PID", value_parser = reference)]
     task: String,
@@ -22,22 +35,33 @@ pub struct Args {
 
 /// Asks the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
-    let what = format!("cannot detach {}", args.task);
+    let what = || format!("cannot detach {}", args.task);
     let daemon = context.daemon().await?;
-    let detach = async |reference: String| answer(daemon.local().detach(DetachRequest { reference })).await;
-    let path = || namespace::path(&args.task).map(|path| path.to_string_lossy().into_owned());
-    let answered = if args.task.contains('/') {
-        detach(path()?).await
-    } else {
-        match detach(args.task.clone()).await {
-            // The daemon knows namespaces by their paths alone.
-            Err(Failure::Refused { code: tonic::Code::NotFound, message }) => {
-                let not_found = Failure::Refused { code: tonic::Code::NotFound, message };
-                detach(path()?).await.map_err(|_| not_found)
-            }
-            answered => answered,
-        }
-    };
-    let DetachResponse { task_id: id, name } = answered.context(what)?;
+    let task = find(&daemon, &args.task).await.with_context(what)?;
+    let of_service = task.endpoints.iter().any(|endpoint| !endpoint.service_id.is_empty());
+    if of_service && !args.force {
+        let draining = drain::begin(&daemon, &task.task_id, None).await.with_context(what)?;
+        drain::note(&drain::finished(&daemon, draining).await.with_context(what)?);
+    }
+    let request = DetachRequest { reference: task.task_id };
+    let DetachResponse { task_id: id, name } =
+        answer(daemon.local().detach(request)).await.with_context(what)?;
     context.show(&Removed { id, name }, |task| task.name.clone())
+}
+
+/// The task that `text` means; a namespace's name comes after those of tasks.
+async fn find(daemon: &Daemon, text: &str) -> Result<LocalTask> {
+    let get = async |reference: String| answer(daemon.local().get_task(GetTaskRequest { reference })).await;
+    let path = || namespace::path(text).map(|path| path.to_string_lossy().into_owned());
+    if text.contains('/') {
+        return Ok(get(path()?).await?);
+    }
+    match get(text.to_owned()).await {
+        // The daemon knows namespaces by their paths alone.
+        Err(Failure::Refused { code: Code::NotFound, message }) => {
+            let not_found = Failure::Refused { code: Code::NotFound, message };
+            Ok(get(path()?).await.map_err(|_| not_found)?)
+        }
+        found => Ok(found?),
+    }
 }

@@ -12,6 +12,7 @@ mod completion;
 mod context;
 mod daemon;
 mod detach;
+mod drain;
 mod failure;
 mod filter;
 mod init;
@@ -32,6 +33,8 @@ mod run;
 mod sandbox;
 mod service;
 mod status;
+mod stop_signal;
+mod supervise;
 mod task;
 mod task_options;
 mod unpublish;
@@ -39,8 +42,12 @@ mod unpublish;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::Cli::of_process().execute() {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match supervise::BecomeArgs::of_process() {
+        Some(args) => supervise::become_command(&args),
+        None => cli::Cli::of_process().execute(),
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => failure::print(&error),
     }
 }

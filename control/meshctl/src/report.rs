@@ -4,6 +4,7 @@
 //! `null`, lists are arrays. `inspect` prints an array with an element for each argument.
 
 mod listener;
+mod local_task;
 mod network;
 mod node;
 mod service;
@@ -18,6 +19,7 @@ use mesh_types::{ClusterView, Endpoint, Listener, NetworkId, NodeId, ServiceId, 
 use crate::daemon::{Daemon, answer};
 
 pub use listener::{ListenerReport, listener_lines};
+pub use local_task::{LocalTaskReport, TaskDetail};
 pub use network::{NetworkDetail, NetworkReport};
 pub use node::{NodeDetail, NodeReport};
 pub use service::{PortReport, ServiceDetail, ServiceReport};

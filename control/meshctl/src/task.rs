@@ -1,6 +1,9 @@
 //! `meshctl task`.
 
+mod drain;
+mod inspect;
 mod ls;
+mod update;
 
 use anyhow::Result;
 
@@ -10,6 +13,9 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Ls(ls::Args),
+    Inspect(inspect::Args),
+    Update(update::Args),
+    Drain(drain::Args),
 }
 
 impl Command {
@@ -17,6 +23,9 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Ls(args) => ls::run(&args, context).await,
+            Command::Inspect(args) => inspect::run(&args, context).await,
+            Command::Update(args) => update::run(args, context).await,
+            Command::Drain(args) => drain::run(&args, context).await,
         }
     }
 }

@@ -53,6 +53,11 @@ impl TaskOptions {
         }
     }
 
+    /// Whether the task belongs to a service.
+    pub fn has_service(&self) -> bool {
+        self.service.is_some()
+    }
+
     /// The task as an error names it.
     pub fn what(&self) -> String {
         match (&self.name, &self.service) {

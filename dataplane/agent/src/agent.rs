@@ -11,21 +11,21 @@ use std::{
 use mesh_ca::IdentityCell;
 use mesh_dns::Forwarder;
 use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Timing};
-use mesh_lb::{DataPath, HookKind, Options, describe_hook};
+use mesh_lb::DataPath;
 use mesh_netlink::Netlink;
-use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, NodeId};
+use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    AgentError, Leases, LocalTask, PathChoice, SessionError, SessionState,
+    AgentError, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
-    host::{HOST_LINK, Host, TASK_LINK_PREFIX, VXLAN_LINK, is_task_link},
-    planner::Tables,
-    reconcile::{Dns, Reconciler},
+    host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
+    planner::Planner,
+    reconcile::{Dns, Reconciler, Spoken},
     session::{Session, Told},
-    state::{Files, State},
+    state::{Files, Remote, State},
 };
 
 /// How long a new member waits for the cluster's state.
@@ -40,8 +40,8 @@ pub struct AgentOptions {
     pub node: NodeId,
     /// Its cluster.
     pub cluster: ClusterId,
-    /// Where its VXLAN packets come from and go to.
-    pub data_path_addr: IpAddr,
+    /// What to make of its links.
+    pub host: HostOptions,
     /// Where it gossips.
     pub advertise_addr: IpAddr,
     /// Its certificate.
@@ -50,10 +50,8 @@ pub struct AgentOptions {
     pub managers: Vec<SocketAddr>,
     /// Folder of its kept files.
     pub state_dir: PathBuf,
-    /// Folder, on a bpffs or to be one, for pinned maps and links.
-    pub bpf_dir: PathBuf,
-    /// Which way packets between nodes go.
-    pub path: PathChoice,
+    /// Pinned maps and links, and how the data path behaves.
+    pub data_path: mesh_lb::Options,
     /// Where the node's own resolvers are listed.
     pub resolv_conf: PathBuf,
 }
@@ -74,40 +72,20 @@ pub(crate) struct Inner {
     pub state: Mutex<State>,
     pub reconciler: tokio::sync::Mutex<Reconciler>,
     pub dns: tokio::sync::Mutex<BTreeMap<mesh_types::TaskId, Dns>>,
+    pub spoken: tokio::sync::Mutex<Spoken>,
     pub forwarder: Arc<Forwarder>,
     pub stop: CancellationToken,
     pub tickets: AtomicU64,
     pub unhealthy: Mutex<Option<String>>,
+    /// Wakes the watcher of drains.
+    pub drains: tokio::sync::Notify,
+    /// Processes of this node that published ports shadow.
+    pub listeners: Mutex<Vec<Listener>>,
+    /// Those of all nodes, as the managers tell.
+    pub all_listeners: Mutex<BTreeMap<NodeId, Vec<Listener>>>,
+    /// What the host's firewall has against tasks.
+    pub closed: Mutex<Vec<String>>,
     pub runner: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// How the node stands, for people.
-#[derive(Debug, Clone)]
-pub struct Status {
-    /// The manager session.
-    pub session: SessionState,
-    /// Managers known.
-    pub managers: Vec<SocketAddr>,
-    /// Version of the decided state.
-    pub view_version: u64,
-    /// Members by gossip.
-    pub members: BTreeMap<NodeId, MemberState>,
-    /// Tasks of this node.
-    pub tasks: usize,
-    /// `fast`, or `general` and why.
-    pub path: String,
-    /// The uplink's name and MTU in bytes.
-    pub uplink: (String, u32),
-    /// Largest packet of a task in bytes.
-    pub task_mtu: u32,
-    /// What is attached: interface, program, and by what.
-    pub hooks: Vec<(String, String, HookKind)>,
-    /// Counters of the data path.
-    pub data_path: mesh_lb::Stats,
-    /// Kernel features that are missing, one line each.
-    pub missing: Vec<String>,
-    /// What needs an operator's eye.
-    pub warnings: Vec<String>,
 }
 
 impl Agent {
@@ -127,10 +105,19 @@ impl Agent {
         }
 
         let netlink = Netlink::connect()?;
-        let host = Host::ensure(&netlink, options.data_path_addr, options.path).await?;
+        let last = files.load_data_path()?;
+        let peers: Vec<_> = kept.iter().flat_map(|(view, ..)| view.nodes.values()).collect();
+        let peers =
+            peers.iter().filter(|n| n.id != options.node).map(|n| n.data_path_addr).collect::<Vec<_>>();
+        // What changed while no daemon ran has changed for good.
+        let known = Known { last: last.as_ref(), may_change: true, peers: &peers };
+        let host = Host::ensure(&netlink, &options.host, known).await?;
         Host::ensure_egress()?;
+        if tasks.iter().flat_map(|t| &t.attachments).any(|a| a.egress6.is_some()) {
+            Host::ensure_egress6()?;
+        }
         let settings = host.settings;
-        let data_path = DataPath::open(Options::new(&options.bpf_dir))?;
+        let data_path = DataPath::open(options.data_path.clone())?;
 
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
@@ -166,13 +153,17 @@ impl Agent {
         leases.replace(&held);
         let state = State {
             view: Arc::new(view),
-            tasks: Vec::new(),
+            tasks: Arc::default(),
             leases,
             reserved: BTreeMap::new(),
             leaving: false,
             generation,
-            remembered: (!remembered.is_empty()).then(|| (remembered, Instant::now() + REMEMBER)),
+            remember_until: (!remembered.is_empty()).then(|| Instant::now() + REMEMBER),
+            data_path: last,
+            data_path_lost: None,
         };
+        let mut planner = Planner::new(options.node);
+        planner.remember(remembered);
         let forwarder = Forwarder::from_file(&options.resolv_conf);
         let inner = Inner {
             node: options.node,
@@ -181,29 +172,41 @@ impl Agent {
             session,
             files,
             state: Mutex::new(state),
-            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, host, missing)),
+            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, planner, host.clone(), missing)),
             dns: tokio::sync::Mutex::default(),
+            spoken: tokio::sync::Mutex::default(),
             forwarder: Arc::new(forwarder),
             stop,
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
+            drains: tokio::sync::Notify::new(),
+            listeners: Mutex::default(),
+            all_listeners: Mutex::default(),
+            closed: Mutex::default(),
             runner: Mutex::new(None),
             options,
         };
         let agent = Self { inner: Arc::new(inner) };
+        agent.keep_data_path(&host);
         agent.adopt(tasks).await;
+        agent.follow_availability();
         agent.apply_view_to_gossip().await;
         agent.reconcile().await?;
         agent.remove_past_links().await;
         agent.save_tasks()?;
         guard.disarm();
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
+        let stop = || agent.inner.stop.clone();
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().watch_drains()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().look_around()));
         info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
         Ok(agent)
     }
 
     /// Takes over the tasks of before a restart that still are; forgets the others.
     async fn adopt(&self, tasks: Vec<LocalTask>) {
+        let mut adopted = Vec::new();
         for task in tasks {
             let Some(ending) = Ending::adopt(&task) else {
                 info!(task = %task.name, "a kept task has ended meanwhile");
@@ -215,9 +218,15 @@ impl Agent {
             }
             {
                 let mut state = self.lock();
-                task.attachments.iter().for_each(|a| state.leases.adopt(a.network, a.address));
-                state.tasks.push(task.clone());
+                for attachment in &task.attachments {
+                    attachment.addresses.iter().for_each(|a| state.leases.adopt(attachment.network, *a));
+                }
+                state.tasks_mut().push(task.clone());
             }
+            adopted.push((task, ending));
+        }
+        // All of them first, so that their names are planned once.
+        for (task, ending) in adopted {
             let dns = match task.namespace.open() {
                 Ok(ns) => self.start_dns(&ns, &task).await.map_err(|e| e.to_string()),
                 Err(error) => Err(error.to_string()),
@@ -270,64 +279,43 @@ impl Agent {
 
     /// The tasks of this node.
     pub fn tasks(&self) -> Vec<LocalTask> {
-        self.lock().tasks.clone()
+        self.lock().tasks.to_vec()
     }
 
     /// Every endpoint this node knows of, and the members.
     pub fn endpoints(&self) -> (Vec<Endpoint>, BTreeMap<NodeId, MemberState>) {
         let own = self.lock().tasks.iter().flat_map(|t| t.endpoints(self.inner.node)).collect::<Vec<_>>();
         let tables = self.inner.gossip.watch().borrow().clone();
-        let mut all: BTreeMap<_, Endpoint> = BTreeMap::new();
-        for endpoint in
-            tables.endpoints.values().flat_map(|t| t.values()).filter(|e| e.node != self.inner.node)
-        {
-            all.insert((endpoint.task, endpoint.network), Endpoint::clone(endpoint));
-        }
-        all.extend(own.into_iter().map(|e| ((e.task, e.network), e)));
-        (all.into_values().collect(), tables.members.iter().map(|(&id, m)| (id, m.state)).collect())
+        let others = tables.endpoints.values().flat_map(EndpointTable::values);
+        let others = others.filter(|e| e.node != self.inner.node).map(|e| Endpoint::clone(e));
+        // One that published ports lead to is in two tables.
+        let all: BTreeMap<_, _> = others.chain(own).map(|e| ((e.task, e.network), e)).collect();
+        (all.into_values().collect(), self.members())
     }
 
-    /// How the node stands.
-    pub async fn status(&self) -> Result<Status, AgentError> {
-        let reconciler = self.inner.reconciler.lock().await;
-        let (view_version, tasks, gone) = {
-            let state = self.lock();
-            (state.view.version, state.tasks.len(), !state.view.nodes.contains_key(&self.inner.node))
-        };
-        let mut warnings = Vec::new();
-        warnings.extend(lock(&self.inner.unhealthy).clone());
-        let session = self.inner.session.state();
-        if gone || matches!(session, SessionState::Removed(_)) {
-            warnings
-                .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
+    /// Processes of all nodes that published ports shadow, as far as this node was told.
+    pub fn listeners(&self) -> BTreeMap<NodeId, Vec<Listener>> {
+        let mut all = lock(&self.inner.all_listeners).clone();
+        let own = lock(&self.inner.listeners).clone();
+        match own.is_empty() {
+            true => drop(all.remove(&self.inner.node)),
+            false => drop(all.insert(self.inner.node, own)),
         }
-        let host = reconciler.host();
-        let data_path = reconciler.stats()?;
-        Ok(Status {
-            session,
-            managers: self.inner.session.managers(),
-            view_version,
-            members: self.endpoints().1,
-            tasks,
-            path: match (host.settings.fast_path, self.inner.options.path) {
-                (true, _) => "fast".into(),
-                (false, PathChoice::General) => "general (by configuration)".into(),
-                (false, PathChoice::Auto) => "general".into(),
-            },
-            uplink: (host.uplink.name.clone(), host.uplink.mtu),
-            task_mtu: host.settings.inner_mtu,
-            hooks: hooks(&data_path, &host.uplink.name),
-            data_path,
-            missing: reconciler.missing().to_vec(),
-            warnings,
-        })
+        all
+    }
+
+    /// The members by gossip.
+    pub(crate) fn members(&self) -> BTreeMap<NodeId, MemberState> {
+        self.inner.gossip.watch().borrow().members.iter().map(|(&id, m)| (id, m.state)).collect()
     }
 
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
-        let remote = self.remote_now();
-        if let Err(error) = self.inner.files.save_remote(&remote) {
+        // What was remembered is better than what gossip had no time to tell.
+        if self.lock().remember_until.is_none_or(|until| until <= Instant::now())
+            && let Err(error) = self.inner.files.save_remote(self.remote_now())
+        {
             warn!(%error, "keep endpoints");
         }
         self.inner.gossip.shutdown().await;
@@ -363,7 +351,9 @@ impl Agent {
         // The loop would make the node's links anew.
         self.halt().await;
         self.inner.gossip.shutdown().await;
-        problems.extend(DataPath::remove_pins(&self.inner.options.bpf_dir).err().map(|e| e.to_string()));
+        problems.extend(
+            DataPath::remove_pins(&self.inner.options.data_path.bpf_dir).err().map(|e| e.to_string()),
+        );
         problems.extend(Host::remove(&self.inner.netlink).await.iter().map(ToString::to_string));
         problems.extend(self.inner.files.remove().err().map(|e| e.to_string()));
         problems
@@ -379,7 +369,7 @@ impl Agent {
     }
 
     /// What the others run, by gossip.
-    pub(crate) fn remote_now(&self) -> Tables {
+    pub(crate) fn remote_now(&self) -> Remote {
         let tables = self.inner.gossip.watch().borrow().clone();
         let others = |table: &EndpointTable| {
             let others = table.values().filter(|e| e.node != self.inner.node);
@@ -387,22 +377,6 @@ impl Agent {
         };
         tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
     }
-}
-
-/// Names the interfaces of the node-wide hooks, which the data path knows by their program alone.
-fn hooks(data_path: &mesh_lb::Stats, uplink: &str) -> Vec<(String, String, HookKind)> {
-    let named = data_path.links.iter().map(|(hook, &kind)| {
-        let (interface, program) = describe_hook(hook);
-        let interface = interface.unwrap_or_else(|| match program.as_str() {
-            "uplink" => uplink.to_owned(),
-            "vxlan" => VXLAN_LINK.to_owned(),
-            _ => HOST_LINK.0.to_owned(),
-        });
-        (interface, program, kind)
-    });
-    let mut all: Vec<_> = named.collect();
-    all.sort();
-    all
 }
 
 /// Removes what an agent that failed to start made on this node; goes on past errors and tells them. Not while one runs.

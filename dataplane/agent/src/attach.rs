@@ -9,16 +9,20 @@ use std::{
 use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
-    ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId, Service, TaskId,
+    Availability, ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId,
+    Service, TaskId,
 };
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Attachment, DetachError, LocalTask, NsIdentity, NsRef, SessionState,
+    Agent, AttachError, Attachment, DetachError, Drain, LocalTask, NsIdentity, NsRef, SessionState,
+    TaskError,
+    addresses::Taken,
     ending::{Ending, open_process},
-    host::TASK_LINK_PREFIX,
-    planner::egress_address,
+    host::{Host, TASK_LINK_PREFIX},
+    planner::{Family, egress_address4, egress_address6},
     state::{MAX_ENDPOINTS, Reservation},
+    uplinks::task_mtu,
 };
 
 /// Longest wait for attaches and detaches under way when the node leaves: a call to a manager and then some.
@@ -40,10 +44,14 @@ pub struct AttachSpec {
     pub service: Option<String>,
     /// The networks; those of the service when there are none.
     pub networks: Vec<String>,
-    /// A static address.
-    pub address: Option<IpAddr>,
+    /// Static addresses, at most one per family; they need exactly one network.
+    pub addresses: Vec<IpAddr>,
     /// Further names.
     pub aliases: Vec<Name>,
+    /// Its share of its service's new flows, 1 to [`mesh_types::MAX_WEIGHT`].
+    pub weight: u16,
+    /// Seconds for which it may drain; its service's when there are none.
+    pub drain_timeout_secs: Option<u32>,
 }
 
 /// An attach that is decided but not yet made.
@@ -122,6 +130,20 @@ impl Agent {
             return Err(AttachError::Leaving);
         }
         let view = state.view.clone();
+        if let Some(node) = view.nodes.get(&self.inner.node)
+            && node.availability != Availability::Active
+        {
+            return Err(AttachError::Unavailable {
+                node: node.name.clone(),
+                availability: node.availability,
+            });
+        }
+        for (place, address) in spec.addresses.iter().enumerate() {
+            let same = |a: &&IpAddr| Family::of(**a) == Family::of(*address);
+            if let Some(other) = spec.addresses[..place].iter().find(same) {
+                return Err(AttachError::TwoOfAFamily(*other, *address));
+            }
+        }
         if let Some(task) = state.tasks.iter().find(|t| t.namespace_id == ns_id) {
             let (namespace, task) = (spec.namespace.clone(), task.name.clone());
             return Err(AttachError::AlreadyAttached { namespace, task });
@@ -165,7 +187,7 @@ impl Agent {
 
     /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
     async fn make(&self, spec: &AttachSpec, plan: Plan) -> Result<LocalTask, AttachError> {
-        let addresses = self.take_addresses(&plan.networks, spec.address).await?;
+        let taken = self.take_addresses(&plan.networks, &spec.addresses).await?;
         let mut task = LocalTask {
             id: plan.id,
             name: plan.name.clone(),
@@ -174,8 +196,11 @@ impl Agent {
             namespace: spec.namespace.clone(),
             namespace_id: plan.ns_id,
             attachments: Vec::new(),
+            weight: spec.weight,
+            drain_timeout_secs: spec.drain_timeout_secs,
+            drain: Drain::None,
         };
-        let made = match self.make_links(&plan, &addresses, spec.address.is_some(), &mut task).await {
+        let made = match self.make_links(&plan, &taken, &mut task).await {
             Ok(()) => match plan.networks.iter().try_for_each(|n| self.check_name_elsewhere(n, &plan.name)) {
                 Ok(()) => self.bring_up(&plan.ns, &task).await,
                 taken => taken,
@@ -186,9 +211,7 @@ impl Agent {
             for problem in self.take_down(&task).await {
                 warn!(task = %task.name, problem, "roll back of attach");
             }
-            let fixed = spec.address.is_some();
-            let had = plan.networks.iter().zip(addresses).map(|(n, a)| (n.id, a, fixed));
-            self.give_back(had.collect()).await;
+            self.give_back(taken).await;
             return Err(error);
         }
         Ok(task)
@@ -197,54 +220,64 @@ impl Agent {
     async fn make_links(
         &self,
         plan: &Plan,
-        addresses: &[IpAddr],
-        fixed: bool,
+        taken: &[Taken],
         task: &mut LocalTask,
     ) -> Result<(), AttachError> {
         let names = plan.ns.run(interface_names)?;
         let mut free_names = (0..).map(|n| format!("eth{n}")).filter(|n| !names.contains(n));
-        // The default route leads where there is a way out; the data path drops what an internal network must not send.
-        let way_out = plan.networks.iter().position(|n| !n.internal).unwrap_or(0);
+        // The default routes lead where there is a way out; the data path drops what an internal network must not send.
+        let way_out = |family: Family| {
+            let open = plan.networks.iter().position(|n| !n.internal && family.is_on(n));
+            open.or_else(|| plan.networks.iter().position(|n| family.is_on(n)))
+        };
+        let ways_out = [Family::V4, Family::V6].map(|family| (family, way_out(family)));
         let node_mtu = self.inner_mtu().await;
-        for (place, (network, &address)) in plan.networks.iter().zip(addresses).enumerate() {
-            let Some(subnet) = network.subnet_of(address) else { continue };
-            let prefix = IpNet::new(address, subnet.net().prefix_len()).unwrap_or(IpNet::from(address));
+        for (place, (network, taken)) in plan.networks.iter().zip(taken).enumerate() {
             let local_id = plan.ids[place];
-            let egress = (!network.internal).then(|| egress_address(local_id.0)).flatten();
-            let (mac, task_link) = (Mac::of_address(address), free_names.next().unwrap_or_default());
-            let link = format!("{TASK_LINK_PREFIX}{:08x}", link_number(plan.id, network.id));
-            let wanted = TaskLink {
-                host_name: &link,
-                task_name: &task_link,
-                ns: &plan.ns,
-                mac,
-                addresses: vec![prefix],
-                default_gateway: (place == way_out).then_some(subnet.gateway()),
-                mtu: network.mtu.map_or(node_mtu, |m| node_mtu.min(m.into())),
-                egress,
-            };
-            let ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
-            let network = network.id;
-            let generation = plan.generation;
-            task.attachments.push(Attachment {
-                network,
-                address,
-                fixed,
-                mac,
+            let of = |family| taken.addresses.iter().copied().find(|a| Family::of(*a) == family);
+            let out = |family| !network.internal && of(family).is_some();
+            let mut attachment = Attachment {
+                network: network.id,
+                addresses: taken.addresses.clone(),
+                fixed: taken.fixed.clone(),
+                mac: taken.addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |a| Mac::of_address(*a)),
                 local_id,
-                generation,
-                egress,
-                link,
-                task_link,
-                ifindex,
-            });
+                generation: plan.generation,
+                egress4: out(Family::V4).then(|| egress_address4(local_id)).flatten(),
+                egress6: out(Family::V6).then(|| egress_address6(local_id)).flatten(),
+                link: format!("{TASK_LINK_PREFIX}{:08x}", link_number(plan.id, network.id)),
+                task_link: free_names.next().unwrap_or_default(),
+                ifindex: 0,
+            };
+            if attachment.egress6.is_some() {
+                Host::ensure_egress6().map_err(AttachError::Agent)?;
+            }
+            let with_prefix = |address: &IpAddr| {
+                let subnet = network.subnet_of(*address)?;
+                IpNet::new(*address, subnet.net().prefix_len()).ok()
+            };
+            let gateways = ways_out.iter().filter(|(_, at)| *at == Some(place));
+            let wanted = TaskLink {
+                host_name: &attachment.link,
+                task_name: &attachment.task_link,
+                ns: &plan.ns,
+                mac: attachment.mac,
+                addresses: taken.addresses.iter().filter_map(with_prefix).collect(),
+                default_gateways: gateways
+                    .filter_map(|(family, _)| Some(network.subnet_of(of(*family)?)?.gateway()))
+                    .collect(),
+                mtu: task_mtu(node_mtu, network),
+                egress: attachment.egress(),
+            };
+            attachment.ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
+            task.attachments.push(attachment);
         }
         Ok(())
     }
 
     async fn bring_up(&self, ns: &NetNs, task: &LocalTask) -> Result<(), AttachError> {
         self.start_dns(ns, task).await?;
-        self.lock().tasks.push(task.clone());
+        self.lock().tasks_mut().push(task.clone());
         self.reconcile().await?;
         self.save_tasks()?;
         Ok(())
@@ -252,22 +285,10 @@ impl Agent {
 
     /// Detaches the task that `reference` means: its name, id, id prefix, namespace path or pid.
     pub async fn detach(&self, reference: &str) -> Result<LocalTask, DetachError> {
-        let id = {
-            let state = self.lock();
-            let by_namespace = |t: &&LocalTask| match &t.namespace {
-                NsRef::Path(path) => path.as_os_str() == reference,
-                NsRef::Pid(pid) => pid.to_string() == reference,
-            };
-            match state.tasks.iter().find(by_namespace) {
-                Some(task) => task.id,
-                None => match LocalTask::find(&state.tasks, reference) {
-                    Ok(task) => task.id,
-                    Err(mesh_types::LookupError::Unknown { .. }) => {
-                        return Err(DetachError::Unknown(reference.to_owned()));
-                    }
-                    Err(ambiguous) => return Err(ambiguous.into()),
-                },
-            }
+        let id = match self.task(reference) {
+            Ok(task) => task.id,
+            Err(TaskError::Ambiguous(ambiguous)) => return Err(ambiguous.into()),
+            Err(_) => return Err(DetachError::Unknown(reference.to_owned())),
         };
         self.detach_id(id).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
     }
@@ -278,7 +299,7 @@ impl Agent {
         let task = {
             let mut state = self.lock();
             let place = state.tasks.iter().position(|t| t.id == id)?;
-            let task = state.tasks.remove(place);
+            let task = state.tasks_mut().remove(place);
             // Until the links are gone, so that no new task has their routes.
             let held = Reservation {
                 namespace: task.namespace_id,
@@ -293,7 +314,12 @@ impl Agent {
         self.announce().await;
         let mut problems = self.take_down(&task).await;
         problems.extend(self.save_tasks().err().map(|e| e.to_string()));
-        self.give_back(task.attachments.iter().map(|a| (a.network, a.address, a.fixed)).collect()).await;
+        let had = task.attachments.iter().map(|a| Taken {
+            network: a.network,
+            addresses: a.addresses.clone(),
+            fixed: a.fixed.clone(),
+        });
+        self.give_back(had.collect()).await;
         self.lock().reserved.remove(&ticket);
         info!(task = %task.name, id = %task.id, "detached");
         Some(match problems.is_empty() {
@@ -313,7 +339,7 @@ impl Agent {
 
     /// Removes everything of a task from this node; goes on past errors and tells them.
     async fn take_down(&self, task: &LocalTask) -> Vec<String> {
-        self.lock().tasks.retain(|t| t.id != task.id);
+        self.lock().tasks_mut().retain(|t| t.id != task.id);
         let mut problems = Vec::new();
         problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
         self.stop_dns(task.id).await;
@@ -376,7 +402,7 @@ fn networks(
     match networks.len() {
         0 => Err(AttachError::NoNetwork),
         1 => Ok(networks),
-        _ if spec.address.is_some() => Err(AttachError::AddressNeedsOneNetwork),
+        _ if !spec.addresses.is_empty() => Err(AttachError::AddressNeedsOneNetwork),
         _ => Ok(networks),
     }
 }

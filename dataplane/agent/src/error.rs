@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_types::{LookupError, Name};
+use mesh_types::{Availability, LookupError, Name};
 use thiserror::Error;
 
 use crate::{NsRef, SessionError, kept::KeptError};
@@ -33,14 +33,25 @@ pub enum AgentError {
         /// How the session stood.
         why: String,
     },
-    /// IPv6 underlays have no data path in this version.
-    #[error(
-        "data path address {0}: this version carries traffic over IPv4 only; give an IPv4 address with --data-path-addr"
-    )]
-    NotIpv4(IpAddr),
+    /// The interface that was chosen for the data path has no address.
+    #[error("interface {interface} has no address for the data path{}",
+        .last.map(|last| format!(" (it had {last})")).unwrap_or_default())]
+    NoAddress {
+        /// The interface.
+        interface: String,
+        /// The address it had.
+        last: Option<IpAddr>,
+    },
     /// The kernel lacks something the data path needs.
     #[error("this kernel lacks what the data path needs: {0}")]
     Features(String),
+}
+
+impl AgentError {
+    /// Whether no interface has the data path's address any more.
+    pub(crate) fn is_lost_address(&self) -> bool {
+        matches!(self, Self::Netlink(mesh_netlink::Error::AddressNotFound(_)) | Self::NoAddress { .. })
+    }
 }
 
 /// A task was not attached. Nothing of it is left.
@@ -71,6 +82,20 @@ pub enum AttachError {
     /// A static address needs one network to belong to.
     #[error("a static address needs exactly one network")]
     AddressNeedsOneNetwork,
+    /// One address per family is all that a task has on a network.
+    #[error("{0} and {1} are of the same family; a task has one address of each")]
+    TwoOfAFamily(IpAddr, IpAddr),
+    /// The managers said that this node takes no tasks.
+    #[error(
+        "node {node} takes no tasks: its availability is {availability}; run the task on another node, or on a manager \
+         `meshctl node update {node} --availability active`"
+    )]
+    Unavailable {
+        /// This node.
+        node: Name,
+        /// What was said.
+        availability: Availability,
+    },
     /// The address is not of the network.
     #[error("address {address} is not in a subnet of network {network} ({subnets})")]
     AddressOutside {

@@ -14,8 +14,24 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const MAGIC: &[u8; 7] = b"meshd/k";
-const VERSION: u8 = 1;
+/// Version 2 came with IPv6 addresses, weights and drains of tasks, and the options of ports and services.
+const VERSION: u8 = 2;
 const HEADER: usize = MAGIC.len() + 1 + 32;
+
+/// A value that is kept in a file.
+pub trait Format: Serialize + DeserializeOwned {
+    /// Reads what a daemon of this or an earlier format version wrote; `None` when that cannot be. Types that never
+    /// changed need nothing else.
+    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
+        let _ = version;
+        decode(bytes)
+    }
+}
+
+/// Reads a value in the form that it has now.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
 
 /// Why a kept file cannot be used. The file is left as it is.
 #[derive(Debug, Error)]
@@ -58,7 +74,7 @@ pub enum Durability {
 }
 
 /// Replaces the file at `path` by `value`.
-pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), KeptError> {
+pub fn save<T: Format>(path: &Path, value: &T, durability: Durability) -> Result<(), KeptError> {
     let failed = |source| KeptError::Io { path: path.to_owned(), action: "write", source };
     let payload = postcard::to_stdvec(value).map_err(|e| failed(io::Error::other(e)))?;
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
@@ -84,7 +100,7 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> 
 }
 
 /// Reads the file at `path`; `None` when there is none.
-pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, KeptError> {
+pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -102,12 +118,14 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, KeptError> {
     if Sha256::digest(payload).as_slice() != &header[MAGIC.len() + 1..] {
         return Err(damaged("its digest does not fit its contents"));
     }
-    postcard::from_bytes(payload).map(Some).map_err(|_| damaged("its contents cannot be read"))
+    T::decode(version, payload).map(Some).ok_or_else(|| damaged("its contents cannot be read"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Format for Vec<u32> {}
 
     #[test]
     fn round_trips_and_tells_damage() {
@@ -132,6 +150,6 @@ mod tests {
         let mut newer = whole;
         newer[MAGIC.len()] = VERSION + 1;
         fs::write(&path, &newer).unwrap();
-        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: 2, .. })));
+        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: 3, .. })));
     }
 }

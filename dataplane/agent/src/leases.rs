@@ -7,6 +7,8 @@ use std::{
 
 use mesh_types::NetworkId;
 
+use crate::planner::Family;
+
 /// The leases of a node. Freed addresses go to the end of the line, so that an address rests before it is used again.
 #[derive(Debug, Clone, Default)]
 pub struct Leases {
@@ -49,10 +51,11 @@ impl Leases {
         }
     }
 
-    /// Takes a free address of the network.
-    pub fn take(&mut self, network: NetworkId) -> Option<IpAddr> {
+    /// Takes a free address of that family of the network.
+    pub fn take(&mut self, network: NetworkId, family: Family) -> Option<IpAddr> {
         let lease = self.networks.get_mut(&network)?;
-        let address = lease.free.pop_front()?;
+        let place = lease.free.iter().position(|a| Family::of(*a) == family)?;
+        let address = lease.free.remove(place)?;
         lease.used.insert(address);
         Some(address)
     }
@@ -86,15 +89,20 @@ impl Leases {
         }
     }
 
-    /// Takes out what should be given back to the managers: `fixed`, which somebody else may want by its number, and what
-    /// is free beyond `keep` once that is more than twice as much. It is not given to tasks until [`Leases::add`] says so.
-    pub fn give_back(&mut self, network: NetworkId, fixed: Option<IpAddr>, keep: usize) -> Vec<IpAddr> {
+    /// Takes out what should be given back to the managers: those of `fixed` that are free, which somebody else may want
+    /// by their numbers, and what is free of a family beyond `keep` once that is more than twice as much. It is not given
+    /// to tasks until [`Leases::add`] says so.
+    pub fn give_back(&mut self, network: NetworkId, fixed: &[IpAddr], keep: usize) -> Vec<IpAddr> {
         let Some(lease) = self.networks.get_mut(&network) else { return Vec::new() };
-        let mut given: Vec<_> = fixed.filter(|a| lease.free.contains(a)).into_iter().collect();
+        let mut given: Vec<_> = fixed.iter().copied().filter(|a| lease.free.contains(a)).collect();
         lease.free.retain(|a| !given.contains(a));
-        if lease.free.len() > 2 * keep {
-            given.extend(lease.free.drain(keep..));
+        for family in Family::ALL {
+            let free: Vec<_> = lease.free.iter().copied().filter(|a| Family::of(*a) == family).collect();
+            if free.len() > 2 * keep {
+                given.extend(&free[keep..]);
+            }
         }
+        lease.free.retain(|a| !given.contains(a));
         lease.returning.extend(&given);
         given
     }
@@ -121,12 +129,12 @@ mod tests {
     fn a_freed_address_rests() {
         let mut leases = Leases::default();
         leases.add(NET, &[ip(2), ip(3), ip(4)]);
-        assert_eq!(leases.take(NET), Some(ip(2)));
+        assert_eq!(leases.take(NET, Family::V4), Some(ip(2)));
         leases.put_back(NET, ip(2));
-        assert_eq!(leases.take(NET), Some(ip(3)));
-        assert_eq!(leases.take(NET), Some(ip(4)));
-        assert_eq!(leases.take(NET), Some(ip(2)));
-        assert_eq!(leases.take(NET), None);
+        assert_eq!(leases.take(NET, Family::V4), Some(ip(3)));
+        assert_eq!(leases.take(NET, Family::V4), Some(ip(4)));
+        assert_eq!(leases.take(NET, Family::V4), Some(ip(2)));
+        assert_eq!(leases.take(NET, Family::V4), None);
     }
 
     #[test]
@@ -136,7 +144,7 @@ mod tests {
         assert!(leases.take_address(NET, ip(3)));
         leases.replace(&BTreeMap::new());
         assert!(leases.is_used(NET, ip(3)));
-        assert_eq!(leases.take(NET), None);
+        assert_eq!(leases.take(NET, Family::V4), None);
     }
 
     #[test]
@@ -144,19 +152,33 @@ mod tests {
         let mut leases = Leases::default();
         let held = BTreeMap::from([(NET, vec![ip(2), ip(3), ip(4), ip(5)])]);
         leases.replace(&held);
-        assert_eq!(leases.give_back(NET, Some(ip(3)), 1), [ip(3), ip(4), ip(5)]);
+        assert_eq!(leases.give_back(NET, &[ip(3)], 1), [ip(3), ip(4), ip(5)]);
         // The managers have not heard of it yet.
         leases.replace(&held);
         assert!(!leases.take_address(NET, ip(3)));
-        assert!(leases.give_back(NET, Some(ip(3)), 1).is_empty());
+        assert!(leases.give_back(NET, &[ip(3)], 1).is_empty());
         leases.add(NET, &[ip(3)]);
         assert!(leases.take_address(NET, ip(3)));
         // Used addresses stay.
-        assert!(leases.give_back(NET, Some(ip(3)), 1).is_empty());
+        assert!(leases.give_back(NET, &[ip(3)], 1).is_empty());
         // Given back, and leased to this node again.
         leases.replace(&BTreeMap::from([(NET, vec![ip(2), ip(3), ip(4)])]));
         leases.replace(&held);
         assert!(leases.take_address(NET, ip(5)));
+    }
+
+    #[test]
+    fn families_are_taken_and_given_back_apart() {
+        let mut leases = Leases::default();
+        let six = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+        leases.add(NET, &[ip(2), six(2), six(3), six(4), six(5)]);
+        assert_eq!(leases.take(NET, Family::V6), Some(six(2)));
+        assert_eq!(leases.take(NET, Family::V4), Some(ip(2)));
+        assert_eq!(leases.take(NET, Family::V4), None);
+        leases.put_back(NET, ip(2));
+        assert_eq!(leases.give_back(NET, &[], 1), [six(4), six(5)]);
+        assert_eq!(leases.take(NET, Family::V6), Some(six(3)));
+        assert_eq!(leases.take(NET, Family::V6), None);
     }
 
     proptest! {
@@ -166,9 +188,9 @@ mod tests {
             let mut taken = BTreeSet::new();
             for (step, last) in steps {
                 match step {
-                    5 => for a in leases.give_back(NET, Some(ip(last)), 1) { prop_assert!(!taken.contains(&a)); },
+                    5 => for a in leases.give_back(NET, &[ip(last)], 1) { prop_assert!(!taken.contains(&a)); },
                     0 => leases.add(NET, &[ip(last)]),
-                    1 => if let Some(a) = leases.take(NET) { prop_assert!(taken.insert(a)); },
+                    1 => if let Some(a) = leases.take(NET, Family::V4) { prop_assert!(taken.insert(a)); },
                     2 => if leases.take_address(NET, ip(last)) { prop_assert!(taken.insert(ip(last))); },
                     3 => if taken.remove(&ip(last)) { leases.put_back(NET, ip(last)); },
                     _ => leases.replace(&BTreeMap::from([(NET, vec![ip(last), ip(last + 1)])])),

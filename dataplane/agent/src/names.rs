@@ -1,51 +1,64 @@
 //! The names that a network's tasks can resolve, from what is decided and what runs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use mesh_dns::NetworkNames;
-use mesh_types::{ClusterView, Endpoint, EndpointMode, EndpointState, Network};
+use mesh_types::{Endpoint, EndpointMode, EndpointState, Network, Service, ServiceId, ServiceNetwork};
 
-/// Names and reverse names on `network`; `endpoints` are those of its table.
+/// Names and reverse names on `network`; `services` are those on it, `endpoints` those of its table.
 pub fn network_names<'a>(
-    view: &ClusterView,
     network: &Network,
+    services: impl IntoIterator<Item = &'a Service>,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
 ) -> NetworkNames {
-    let mut forward: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    let mut reverse = BTreeMap::new();
-    let mut add = |name: &str, address: IpAddr| {
-        let addresses = forward.entry(name.to_ascii_lowercase()).or_default();
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    };
-    let services = || {
-        view.services.values().filter_map(|s| Some((s, s.networks.iter().find(|n| n.network == network.id)?)))
-    };
+    let member = |service: &'a Service| service.networks.iter().find(|n| n.network == network.id);
+    let services: BTreeMap<ServiceId, (&Service, &ServiceNetwork)> =
+        services.into_iter().filter_map(|s| Some((s.id, (s, member(s)?)))).collect();
+    let mut names = Names::default();
     for endpoint in endpoints.into_iter().filter(|e| e.network == network.id) {
         for &address in &endpoint.addresses {
-            reverse.insert(address, format!("{}.{}", endpoint.name, network.name));
-            add(endpoint.name.as_str(), address);
-            endpoint.aliases.iter().for_each(|alias| add(alias.as_str(), address));
+            names.reverse.insert(address, format!("{}.{}", endpoint.name, network.name));
+            names.add(endpoint.name.as_str(), address);
+            endpoint.aliases.iter().for_each(|alias| names.add(alias.as_str(), address));
         }
-        let service = services().find(|(s, _)| Some(s.id) == endpoint.service);
+        let service = endpoint.service.and_then(|s| services.get(&s));
         if let (Some((service, member)), EndpointState::Ready) = (service, endpoint.state) {
             for &address in &endpoint.addresses {
-                add(&format!("tasks.{}", service.name), address);
+                names.add(&format!("tasks.{}", service.name), address);
                 if service.endpoint_mode == EndpointMode::Dnsrr {
-                    add(service.name.as_str(), address);
-                    member.aliases.iter().for_each(|alias| add(alias.as_str(), address));
+                    names.add(service.name.as_str(), address);
+                    member.aliases.iter().for_each(|alias| names.add(alias.as_str(), address));
                 }
             }
         }
     }
-    for (service, member) in services() {
+    for (service, member) in services.values() {
         for &vip in &member.vips {
-            reverse.insert(vip, format!("{}.{}", service.name, network.name));
-            add(service.name.as_str(), vip);
-            member.aliases.iter().for_each(|alias| add(alias.as_str(), vip));
+            names.reverse.insert(vip, format!("{}.{}", service.name, network.name));
+            names.add(service.name.as_str(), vip);
+            member.aliases.iter().for_each(|alias| names.add(alias.as_str(), vip));
         }
     }
-    let subnets = network.subnets.iter().map(|s| s.net()).collect();
-    NetworkNames { name: network.name.clone(), subnets, forward, reverse }
+    let forward = names.forward.into_iter().map(|(name, addresses)| (name, addresses.into_iter().collect()));
+    NetworkNames {
+        name: network.name.clone(),
+        subnets: network.subnets.iter().map(|s| s.net()).collect(),
+        forward: forward.collect(),
+        reverse: names.reverse,
+    }
+}
+
+#[derive(Default)]
+struct Names {
+    forward: BTreeMap<String, BTreeSet<IpAddr>>,
+    reverse: BTreeMap<IpAddr, String>,
+}
+
+impl Names {
+    fn add(&mut self, name: &str, address: IpAddr) {
+        self.forward.entry(name.to_ascii_lowercase()).or_default().insert(address);
+    }
 }

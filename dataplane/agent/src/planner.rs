@@ -1,271 +1,225 @@
-//! The pure planner: from what is decided and what runs to what the data path holds and gossip tells.
+//! The pure planner: from what is decided and what runs to what the data path holds, gossip tells and tasks resolve.
+//!
+//! A [`Planner`] keeps its last plan and makes anew only the networks and services that a change concerns, so that an
+//! endpoint that comes or goes costs the same among ten and among 100,000. Whatever happened before, a plan is the one
+//! that would be made from nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-use mesh_gossip::{Announcement, Interest};
-use mesh_lb::{
-    Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan,
-    NodeSettings, PeerEntry, PublishedOn, ServiceEntry, ServicePlan,
-};
-use mesh_types::{
-    ClusterView, Endpoint, EndpointMode, EndpointState, Network, NetworkId, NodeId, Role, Service, ServiceId, Vni,
-};
+use mesh_dns::NetworkNames;
+use mesh_gossip::{Announcement, Interest, Tables};
+use mesh_lb::{Desired, LocalEntry, NodeSettings, PeerEntry};
+use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId};
 
-use crate::LocalTask;
+use crate::{LocalTask, names::network_names};
 
-/// Endpoints by table: the network itself, or the ingress network for those that published ports lead to.
-pub type Tables = BTreeMap<NetworkId, Vec<Endpoint>>;
+mod announce;
+mod facts;
+mod family;
+mod findings;
+mod network;
+mod places;
+mod remembered;
+mod service;
+
+pub use announce::{announcements, ingress_network, interest, published_on};
+use facts::{Changes, Facts};
+pub use family::Family;
+pub use findings::Finding;
+use remembered::Remembered;
 
 /// Everything that a plan follows from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
-    /// This node.
-    pub node: NodeId,
-    /// Its interfaces.
+    /// This node's interfaces.
     pub settings: NodeSettings,
-    /// Its addresses on which published ports are open.
-    pub host_addresses: &'a BTreeSet<IpAddr>,
+    /// Its addresses on which published ports are open, and the interfaces that hold them.
+    pub host_addresses: &'a BTreeMap<IpAddr, String>,
+    /// The interfaces by which the VTEP addresses of other nodes are reached; those that are not here are reached by the
+    /// one that holds this node's.
+    pub routes: &'a BTreeMap<IpAddr, u32>,
     /// What the managers decided.
-    pub view: &'a ClusterView,
+    pub view: &'a Arc<ClusterView>,
     /// The tasks of this node.
-    pub tasks: &'a [LocalTask],
-    /// The endpoints of all nodes, from [`tables`].
-    pub tables: &'a Tables,
+    pub tasks: &'a Arc<Vec<LocalTask>>,
+    /// Networks that tasks are just being attached to.
+    pub attaching: &'a BTreeSet<NetworkId>,
+    /// What runs elsewhere, and what gossip says of this node; that is not believed.
+    pub gossip: &'a Arc<Tables>,
 }
 
-/// The endpoints of the others, and this node's from its own tasks, which it knows best.
-pub fn tables(node: NodeId, view: &ClusterView, tasks: &[LocalTask], remote: &Tables) -> Tables {
-    let mut all = remote.clone();
-    all.values_mut().for_each(|endpoints| endpoints.retain(|e| e.node != node));
-    for Announcement { scope, endpoint } in announcements(node, view, tasks) {
-        all.entry(scope).or_default().push(endpoint);
-    }
-    all
+/// What follows.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What the data path should hold. Networks and services that did not change are the allocations of the last plan.
+    pub desired: Desired,
+    /// The names on the networks of this node's tasks and of those being attached; unchanged ones are shared too.
+    pub names: BTreeMap<NetworkId, Arc<NetworkNames>>,
+    /// What this node tells the others.
+    pub announcements: Arc<Vec<Announcement>>,
+    /// The tables it wants.
+    pub interest: Interest,
+    /// What an operator should know of.
+    pub findings: Vec<Finding>,
 }
 
-/// What the data path should hold.
-pub fn plan(inputs: &Inputs<'_>) -> Desired {
-    let mut desired = Desired::new(inputs.settings);
-    desired.host_addresses = inputs.host_addresses.clone();
-    let others = inputs.view.nodes.values().filter(|n| n.id != inputs.node);
-    desired.peers = others.map(|n| (n.data_path_addr, PeerEntry::default())).collect();
-    let local_networks: BTreeSet<_> = networks_of(inputs.tasks).collect();
-    for network in local_networks.iter().filter_map(|id| inputs.view.networks.get(id)) {
-        plan_network(inputs, network, &mut desired);
+/// Plans for one node.
+#[derive(Debug)]
+pub struct Planner {
+    node: NodeId,
+    kept: Option<(Facts, Planned)>,
+    remembered: Remembered,
+    forget: bool,
+}
+
+impl Planner {
+    /// Knows nothing yet.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, kept: None, remembered: Remembered::default(), forget: false }
     }
-    plan_local(inputs, &mut desired);
-    for service in inputs.view.services.values() {
-        let mut frontends = BTreeMap::new();
-        plan_vips(inputs, service, &local_networks, &mut frontends);
-        plan_ports(inputs, service, &mut frontends);
-        if !frontends.is_empty() {
-            let plan = ServicePlan { number: number_of(service.id), frontends };
-            desired.services.insert(service.id, Arc::new(plan));
+
+    /// Believes in these endpoints of other nodes, by table, until gossip tells otherwise or
+    /// [`Planner::forget_remembered`] is called. Before the first plan only.
+    pub fn remember(&mut self, tables: BTreeMap<NetworkId, Vec<Endpoint>>) {
+        self.remembered = Remembered::new(self.node, tables);
+    }
+
+    /// From the next plan on, only what gossip tells counts.
+    pub fn forget_remembered(&mut self) {
+        self.remembered = Remembered::default();
+        self.forget = true;
+    }
+
+    /// What follows from the inputs.
+    pub fn plan(&mut self, inputs: &Inputs<'_>) -> &Planned {
+        let (facts, planned) = self.kept.get_or_insert_with(|| {
+            let facts = Facts::new(self.node, inputs, std::mem::take(&mut self.remembered));
+            (facts, Planned::new(inputs.settings))
+        });
+        let changes = facts.update(inputs, std::mem::take(&mut self.forget));
+        planned.follow(facts, &changes, inputs.routes);
+        planned
+    }
+
+    /// The plan made last; none before the first.
+    pub fn last(&self) -> Option<&Planned> {
+        self.kept.as_ref().map(|(_, planned)| planned)
+    }
+}
+
+impl Planned {
+    fn new(settings: NodeSettings) -> Self {
+        Self {
+            desired: Desired::new(settings),
+            names: BTreeMap::new(),
+            announcements: Arc::default(),
+            interest: Interest::default(),
+            findings: Vec::new(),
         }
     }
-    desired
-}
 
-/// A number that is the same on every node, and different for nearly all services.
-fn number_of(service: ServiceId) -> u32 {
-    let id = service.as_u128();
-    (id ^ (id >> 32) ^ (id >> 64) ^ (id >> 96)) as u32
-}
-
-fn networks_of(tasks: &[LocalTask]) -> impl Iterator<Item = NetworkId> + '_ {
-    tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.network))
-}
-
-fn plan_network(inputs: &Inputs<'_>, network: &Network, desired: &mut Desired) {
-    let subnet = |v4: bool| network.subnets.iter().find(|s| s.net().addr().is_ipv4() == v4).copied();
-    let entry = NetworkEntry { v4: subnet(true), v6: subnet(false), internal: network.internal };
-    let mut endpoints = BTreeMap::new();
-    for endpoint in endpoints_on(inputs, network.id, network.id) {
-        let Some(place) = place_of(inputs, endpoint) else { continue };
-        for &address in &endpoint.addresses {
-            let entry = EndpointEntry { vtep: place.vtep, mac: endpoint.mac, ifindex: place.ifindex };
-            endpoints.insert(address, entry);
+    /// Makes anew what `changes` concern.
+    fn follow(&mut self, facts: &Facts, changes: &Changes, routes: &BTreeMap<IpAddr, u32>) {
+        self.desired.config = *facts.settings();
+        self.desired.peers = peers(facts, routes);
+        if changes.view {
+            self.desired.host_addresses = facts.host_addresses().keys().copied().collect();
+            self.findings = findings::findings(facts);
+        }
+        if changes.view || changes.tasks {
+            self.desired.local = local(facts);
+            if self.announcements != *facts.announcements() {
+                self.announcements = facts.announcements().clone();
+            }
+        }
+        if changes.view || changes.interest {
+            self.interest = interest(facts.node(), facts.view(), facts.tasks(), facts.attaching());
+        }
+        self.follow_networks(facts, changes);
+        self.follow_names(facts, changes);
+        for id in &changes.services {
+            let made = facts.view().services.get(id).and_then(|s| service::service_plan(facts, s));
+            put(&mut self.desired.services, *id, made);
         }
     }
-    desired.networks.insert(network.vni, Arc::new(NetworkPlan { entry, endpoints }));
-}
 
-/// Where an endpoint is; none while its node is not known.
-struct Place {
-    vtep: IpAddr,
-    ifindex: Option<u32>,
-}
-
-fn place_of(inputs: &Inputs<'_>, endpoint: &Endpoint) -> Option<Place> {
-    let vtep = inputs.view.nodes.get(&endpoint.node)?.data_path_addr;
-    if endpoint.node != inputs.node {
-        return Some(Place { vtep, ifindex: None });
+    fn follow_networks(&mut self, facts: &Facts, changes: &Changes) {
+        if changes.networks.is_empty() {
+            return;
+        }
+        if changes.view {
+            // A network that is gone has left no VNI to find its plan by.
+            let networks = facts.view().networks.values().filter(|n| facts.is_local(n.id));
+            let vnis: BTreeSet<_> = networks.map(|n| n.vni).collect();
+            self.desired.networks.retain(|vni, _| vnis.contains(vni));
+        }
+        for network in changes.networks.iter().filter_map(|id| facts.view().networks.get(id)) {
+            let made = facts.is_local(network.id).then(|| network::network_plan(facts, network));
+            put(&mut self.desired.networks, network.vni, made);
+        }
     }
-    let attachments = inputs.tasks.iter().flat_map(|t| &t.attachments);
-    let ifindex = attachments.into_iter().find(|a| a.local_id == endpoint.local_id)?.ifindex;
-    Some(Place { vtep, ifindex: Some(ifindex) })
+
+    fn follow_names(&mut self, facts: &Facts, changes: &Changes) {
+        for id in &changes.names {
+            let network = facts.view().networks.get(id).filter(|_| facts.is_named(*id));
+            let made = network.map(|n| network_names(n, facts.services_on(*id), facts.on_network(*id)));
+            put(&mut self.names, *id, made);
+        }
+    }
 }
 
-/// The endpoints in the table of `scope` that are on `network`.
-fn endpoints_on<'a>(
-    inputs: &Inputs<'a>,
-    scope: NetworkId,
-    network: NetworkId,
-) -> impl Iterator<Item = &'a Endpoint> {
-    inputs.tables.get(&scope).into_iter().flatten().filter(move |e| e.network == network)
+/// Puts a part in its place, or removes it; one that is as it was stays the same allocation.
+fn put<K: Ord, V: PartialEq>(parts: &mut BTreeMap<K, Arc<V>>, key: K, made: Option<V>) {
+    match made {
+        None => drop(parts.remove(&key)),
+        Some(made) if parts.get(&key).is_some_and(|part| **part == made) => {}
+        Some(made) => drop(parts.insert(key, Arc::new(made))),
+    }
 }
 
-fn plan_local(inputs: &Inputs<'_>, desired: &mut Desired) {
-    let attachments = inputs.tasks.iter().flat_map(|t| t.attachments.iter().map(move |a| (t, a)));
-    for (task, attachment) in attachments {
-        let Some(network) = inputs.view.networks.get(&attachment.network) else { continue };
+/// The other nodes that packets can be sent to and may come from.
+fn peers(facts: &Facts, routes: &BTreeMap<IpAddr, u32>) -> BTreeMap<IpAddr, PeerEntry> {
+    let usual = facts.settings().uplink_ifindex;
+    let entry = |vtep: &IpAddr| PeerEntry { ifindex: routes.get(vtep).copied().filter(|i| *i != usual) };
+    facts.other_vteps().map(|vtep| (vtep, entry(&vtep))).collect()
+}
+
+/// This node's endpoints.
+fn local(facts: &Facts) -> BTreeMap<LocalEndpointId, LocalEntry> {
+    let attachments = facts.tasks().iter().flat_map(|t| t.attachments.iter().map(move |a| (t, a)));
+    let entries = attachments.filter_map(|(task, attachment)| {
+        let network = facts.view().networks.get(&attachment.network)?;
         let entry = LocalEntry {
             vni: network.vni,
-            v4: match attachment.address {
-                IpAddr::V4(v4) => Some(v4),
-                IpAddr::V6(_) => None,
-            },
-            v6: match attachment.address {
-                IpAddr::V4(_) => None,
-                IpAddr::V6(v6) => Some(v6),
-            },
+            v4: attachment.v4(),
+            v6: attachment.v6(),
             mac: attachment.mac,
             ifindex: attachment.ifindex,
             generation: attachment.generation,
-            egress4: attachment.egress,
-            egress6: None,
+            egress4: attachment.egress4,
+            egress6: attachment.egress6,
             served: task.service.is_some(),
         };
-        desired.local.insert(attachment.local_id, entry);
-    }
+        Some((attachment.local_id, entry))
+    });
+    entries.collect()
 }
 
-/// What clients of one service speak to.
-type Frontends = BTreeMap<Frontend, ServiceEntry>;
-
-fn plan_vips(
-    inputs: &Inputs<'_>,
-    service: &Service,
-    local: &BTreeSet<NetworkId>,
-    frontends: &mut Frontends,
-) {
-    if service.endpoint_mode != EndpointMode::Vip {
-        return;
-    }
-    for member in service.networks.iter().filter(|n| local.contains(&n.network)) {
-        let Some(network) = inputs.view.networks.get(&member.network) else { continue };
-        let endpoints = endpoints_on(inputs, network.id, network.id);
-        let backends = backends(inputs, service, network.vni, endpoints);
-        for &address in &member.vips {
-            let frontend = Frontend::Vip { vni: network.vni, address };
-            frontends.insert(frontend, entry(None, &backends));
-        }
-    }
-}
-
-fn plan_ports(inputs: &Inputs<'_>, service: &Service, frontends: &mut Frontends) {
-    if service.ports.is_empty() {
-        return;
-    }
-    let (Some(ingress), Some(network)) = (ingress_network(inputs.view), published_on(inputs.view, service))
-    else {
-        return;
-    };
-    let endpoints = endpoints_on(inputs, ingress, network.id);
-    let backends = backends(inputs, service, network.vni, endpoints);
-    for port in &service.ports {
-        let frontend = Frontend::Published {
-            on: PublishedOn::AnyV4,
-            port: port.published,
-            protocol: port.protocol,
-        };
-        frontends.insert(frontend, entry(Some(port.target), &backends));
-    }
-}
-
-fn entry(target_port: Option<u16>, backends: &[Backend]) -> ServiceEntry {
-    ServiceEntry { affinity: None, direct: false, target_port, backends: backends.to_vec() }
-}
-
-fn backends<'a>(
-    inputs: &Inputs<'_>,
-    service: &Service,
-    vni: Vni,
-    endpoints: impl Iterator<Item = &'a Endpoint>,
-) -> Vec<Backend> {
-    let backend = |endpoint: &Endpoint| {
-        let place = place_of(inputs, endpoint)?;
-        Some(Backend {
-            key: BackendKey(endpoint.task, endpoint.network),
-            vni,
-            address: *endpoint.addresses.first()?,
-            vtep: place.vtep,
-            ifindex: place.ifindex,
-            endpoint: endpoint.local_id,
-            generation: endpoint.generation,
-            draining: endpoint.state == EndpointState::Draining,
-            weight: 1,
-        })
-    };
-    endpoints.filter(|e| e.service == Some(service.id)).filter_map(backend).collect()
-}
-
-/// The network whose table carries the endpoints of published ports to every node.
-pub fn ingress_network(view: &ClusterView) -> Option<NetworkId> {
-    view.networks.values().find(|n| n.ingress).map(|n| n.id)
-}
-
-/// The network over which the published ports of a service reach its tasks: the one that holds their default route.
-pub fn published_on<'a>(view: &'a ClusterView, service: &Service) -> Option<&'a Network> {
-    let networks = || service.networks.iter().filter_map(|n| view.networks.get(&n.network));
-    networks().find(|n| !n.internal).or_else(|| networks().next())
-}
-
-/// What this node tells the others: each endpoint in the table of its network, and those that published ports lead to
-/// also in the table of the ingress network, which every node has.
-pub fn announcements(node: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> Vec<Announcement> {
-    let mut all = Vec::new();
-    for task in tasks {
-        let service = task.service.and_then(|s| view.services.get(&s));
-        let published =
-            service.filter(|s| !s.ports.is_empty()).and_then(|s| published_on(view, s)).map(|n| n.id);
-        for endpoint in task.endpoints(node) {
-            if let Some(ingress) = ingress_network(view)
-                && published == Some(endpoint.network)
-                && ingress != endpoint.network
-            {
-                all.push(Announcement { scope: ingress, endpoint: endpoint.clone() });
-            }
-            all.push(Announcement { scope: endpoint.network, endpoint });
-        }
-    }
-    all
-}
-
-/// The tables this node wants: those of its tasks' networks, of tasks that are just being attached, and the ingress
-/// network's; a manager answers questions about every task, so it wants all.
-pub fn interest(
-    node: NodeId,
-    view: &ClusterView,
-    tasks: &[LocalTask],
-    attaching: &BTreeSet<NetworkId>,
-) -> Interest {
-    if view.nodes.get(&node).is_some_and(|n| n.role == Role::Manager) {
-        return Interest::All;
-    }
-    let networks = networks_of(tasks).chain(attaching.iter().copied());
-    Interest::Networks(networks.chain(ingress_network(view)).collect())
-}
-
-/// The first address of the pool that stands for sandboxes outside, plus the endpoint's id.
-pub fn egress_address(id: u32) -> Option<Ipv4Addr> {
+/// The node-local IPv4 address that stands for an endpoint outside: the pool's first, plus the id.
+pub fn egress_address4(id: LocalEndpointId) -> Option<Ipv4Addr> {
     let (first, prefix) = mesh_lb::EGRESS_POOL;
     let size = 1u32 << (32 - u32::from(prefix));
-    (id > 0 && id < size - 1).then(|| Ipv4Addr::from(u32::from_be_bytes(first) + id))
+    (id.0 > 0 && id.0 < size - 1).then(|| Ipv4Addr::from(u32::from_be_bytes(first) + id.0))
+}
+
+/// The same for IPv6: the pool's first, with the id in the last four bytes.
+pub fn egress_address6(id: LocalEndpointId) -> Option<Ipv6Addr> {
+    let (first, _) = mesh_lb::EGRESS_POOL6;
+    (id.0 > 0).then(|| Ipv6Addr::from(u128::from_be_bytes(first) | u128::from(id.0)))
 }
 
 #[cfg(test)]

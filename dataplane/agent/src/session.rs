@@ -13,13 +13,15 @@ use mesh_api::{
     v1::{self, dispatcher_client::DispatcherClient},
 };
 use mesh_ca::IdentityCell;
-use mesh_types::{ClusterView, NetworkId};
+use mesh_types::{ClusterView, Listener, NetworkId, NodeId};
 use rand::Rng;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
+
+use crate::planner::Family;
 
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -36,6 +38,15 @@ pub struct Told {
     pub leases: BTreeMap<NetworkId, Vec<IpAddr>>,
     /// Where managers are.
     pub managers: Vec<SocketAddr>,
+    /// Processes of all nodes that published ports shadow.
+    pub listeners: BTreeMap<NodeId, Vec<Listener>>,
+}
+
+/// What this node sees of itself, for the managers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Report {
+    data_path: Option<IpAddr>,
+    listeners: Vec<Listener>,
 }
 
 /// How the session stands, for people.
@@ -83,6 +94,7 @@ struct Shared {
     managers: Mutex<Vec<SocketAddr>>,
     channel: Mutex<Option<Channel>>,
     state: watch::Sender<SessionState>,
+    report: watch::Sender<Report>,
 }
 
 impl Session {
@@ -94,7 +106,9 @@ impl Session {
         stop: CancellationToken,
     ) -> Self {
         let (state, _) = watch::channel(SessionState::Disconnected("not tried yet".into()));
-        let shared = Shared { identity, managers: Mutex::new(managers), channel: Mutex::new(None), state };
+        let report = watch::channel(Report::default()).0;
+        let (managers, channel) = (Mutex::new(managers), Mutex::new(None));
+        let shared = Shared { identity, managers, channel, state, report };
         let session = Self { shared: Arc::new(shared) };
         let run = session.clone();
         tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
@@ -111,18 +125,35 @@ impl Session {
         lock(&self.shared.managers).clone()
     }
 
-    /// Asks for `count` more addresses of a network, or for just `address`.
+    /// Tells the managers where this node's VXLAN packets come from and go to, now and at the beginning of each session.
+    pub fn report_data_path(&self, address: IpAddr) {
+        self.shared.report.send_if_modified(|report| report.data_path.replace(address) != Some(address));
+    }
+
+    /// Tells the managers which processes of this node published ports shadow, likewise.
+    pub fn report_listeners(&self, listeners: Vec<Listener>) {
+        self.shared.report.send_if_modified(|report| {
+            let before = std::mem::replace(&mut report.listeners, listeners);
+            before != report.listeners
+        });
+    }
+
+    /// Asks for `count` more addresses of that family of a network, or for just `address`.
     pub async fn lease(
         &self,
         network: NetworkId,
         count: u32,
+        family: Family,
         address: Option<IpAddr>,
     ) -> Result<Vec<IpAddr>, SessionError> {
         let request = v1::LeaseRequest {
             network_id: network.to_string(),
             count,
             address: address.map(|a| a.to_string()).unwrap_or_default(),
-            ..Default::default()
+            family: match family {
+                Family::V4 => v1::IpFamily::V4.into(),
+                Family::V6 => v1::IpFamily::V6.into(),
+            },
         };
         let mut client = self.client()?;
         let answer = call(client.lease(request)).await?.into_inner();
@@ -206,13 +237,31 @@ impl Session {
         let channel = connected.map_err(|e| lost(one_line(&e)))?;
         let mut client = DispatcherClient::new(channel.clone());
         let stream = client.session(v1::SessionRequest {}).await;
-        let mut stream = stream.map_err(refused)?.into_inner();
-        while let Some(state) = stream.message().await.map_err(refused)? {
+        let stream = stream.map_err(refused)?.into_inner();
+        let listening = async { self.listen(manager, channel.clone(), stream, told).await };
+        tokio::select! {
+            ended = listening => ended.map_err(|e| match e {
+                Ended::Refused(status) => refused(status),
+                Ended::Unreadable(why) => lost(why),
+            }),
+            never = self.tell(client.clone()) => match never {},
+        }
+    }
+
+    /// Takes what the manager says until it ends the session.
+    async fn listen(
+        &self,
+        manager: SocketAddr,
+        channel: Channel,
+        mut stream: tonic::Streaming<v1::NodeState>,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<(), Ended> {
+        while let Some(state) = stream.message().await.map_err(Ended::Refused)? {
             let state = match convert(state) {
                 Ok(state) => state,
                 Err(error) => {
                     warn!(%manager, %error, "unreadable state from manager");
-                    return Err(lost(error));
+                    return Err(Ended::Unreadable(error));
                 }
             };
             debug!(%manager, version = state.view.version, "state from manager");
@@ -229,6 +278,32 @@ impl Session {
         }
         Ok(())
     }
+
+    /// Tells the manager what this node sees of itself, at once and whenever that changes.
+    async fn tell(&self, mut client: DispatcherClient<Channel>) -> std::convert::Infallible {
+        let mut reports = self.shared.report.subscribe();
+        loop {
+            let report = reports.borrow_and_update().clone();
+            let message = v1::NodeReport {
+                data_path_addr: report.data_path.map(|a| a.to_string()).unwrap_or_default(),
+                listeners: report.listeners.iter().map(Into::into).collect(),
+            };
+            if let Err(error) = call(client.report(message)).await {
+                warn!(%error, "report to the manager");
+                tokio::time::sleep(MAX_BACKOFF).await;
+                continue;
+            }
+            if reports.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Why a session ended before its time.
+enum Ended {
+    Refused(tonic::Status),
+    Unreadable(String),
 }
 
 async fn call<T>(
@@ -257,7 +332,14 @@ fn convert(state: v1::NodeState) -> Result<Told, String> {
         leases.insert(network, addresses.map_err(|e| format!("lease.addresses: {e}"))?);
     }
     let managers: Result<Vec<SocketAddr>, _> = state.managers.iter().map(|m| m.parse()).collect();
-    Ok(Told { view, leases, managers: managers.map_err(|e| format!("managers: {e}"))? })
+    let managers = managers.map_err(|e| format!("managers: {e}"))?;
+    let mut listeners = BTreeMap::new();
+    for of_node in state.listeners {
+        let node = parse_id("listeners.node_id", &of_node.node_id).map_err(|e| e.to_string())?;
+        let all: Result<Vec<Listener>, _> = of_node.listeners.into_iter().map(Listener::try_from).collect();
+        listeners.insert(node, all.map_err(|e| e.to_string())?);
+    }
+    Ok(Told { view, leases, managers, listeners })
 }
 
 /// An error with its sources on one line, without repetitions and the transport's own name for them.

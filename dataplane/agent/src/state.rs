@@ -12,10 +12,13 @@ use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Leases, LocalTask, NsIdentity,
-    kept::{self, Durability, KeptError},
-    planner::Tables,
+    Leases, LocalTask, NsIdentity, earlier,
+    kept::{self, Durability, Format, KeptError},
+    uplinks::DataPathAddress,
 };
+
+/// Endpoints by table: that of their network, or the ingress network's.
+pub type Remote = BTreeMap<NetworkId, Vec<Endpoint>>;
 
 /// Most endpoints of one node: as many as there are node-local egress addresses.
 pub const MAX_ENDPOINTS: u32 = (1 << 14) - 2;
@@ -25,8 +28,8 @@ pub const MAX_ENDPOINTS: u32 = (1 << 14) - 2;
 pub struct State {
     /// What the managers decided.
     pub view: Arc<ClusterView>,
-    /// The tasks of this node.
-    pub tasks: Vec<LocalTask>,
+    /// The tasks of this node. The planner knows by the allocation that nothing changed.
+    pub tasks: Arc<Vec<LocalTask>>,
     /// The addresses leased to it.
     pub leases: Leases,
     /// What attaches and detaches under way hold.
@@ -35,8 +38,12 @@ pub struct State {
     pub leaving: bool,
     /// The last generation given out.
     pub generation: Generation,
-    /// What the others ran when the daemon last stopped; believed until gossip has had time to tell anew.
-    pub remembered: Option<(Tables, Instant)>,
+    /// Until when what the others ran before this start is believed, where gossip has not told anew.
+    pub remember_until: Option<Instant>,
+    /// Where VXLAN packets come from and go to, as it was last.
+    pub data_path: Option<DataPathAddress>,
+    /// Since when no interface has had it.
+    pub data_path_lost: Option<Instant>,
 }
 
 /// What an attach or detach under way holds, so that no other takes it.
@@ -53,6 +60,11 @@ pub struct Reservation {
 }
 
 impl State {
+    /// The tasks, to change them.
+    pub fn tasks_mut(&mut self) -> &mut Vec<LocalTask> {
+        Arc::make_mut(&mut self.tasks)
+    }
+
     /// The networks of attaches under way.
     pub fn attaching(&self) -> BTreeSet<NetworkId> {
         self.reserved.values().flat_map(|r| r.networks.iter().copied()).collect()
@@ -81,19 +93,42 @@ pub struct Files {
     dir: PathBuf,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct KeptTasks {
-    boot: String,
-    tasks: Vec<LocalTask>,
-    generation: Generation,
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptTasks {
+    pub boot: String,
+    pub tasks: Vec<LocalTask>,
+    pub generation: Generation,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct KeptView {
-    view: ClusterView,
-    leases: BTreeMap<NetworkId, Vec<IpAddr>>,
-    managers: Vec<std::net::SocketAddr>,
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptView {
+    pub view: ClusterView,
+    pub leases: BTreeMap<NetworkId, Vec<IpAddr>>,
+    pub managers: Vec<std::net::SocketAddr>,
 }
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptRemote(pub Remote);
+
+impl Format for KeptTasks {
+    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
+        if version < 2 { earlier::tasks(bytes) } else { kept::decode(bytes) }
+    }
+}
+
+impl Format for KeptView {
+    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
+        if version < 2 { earlier::view(bytes) } else { kept::decode(bytes) }
+    }
+}
+
+impl Format for KeptRemote {
+    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
+        if version < 2 { earlier::remote(bytes) } else { kept::decode(bytes) }
+    }
+}
+
+impl Format for DataPathAddress {}
 
 impl Files {
     /// Files below the daemon's state folder.
@@ -141,18 +176,28 @@ impl Files {
     }
 
     /// Keeps what the others run.
-    pub fn save_remote(&self, remote: &Tables) -> Result<(), KeptError> {
-        kept::save(&self.path("endpoints"), remote, Durability::Process)
+    pub fn save_remote(&self, remote: Remote) -> Result<(), KeptError> {
+        kept::save(&self.path("endpoints"), &KeptRemote(remote), Durability::Process)
     }
 
     /// What the others ran.
-    pub fn load_remote(&self) -> Result<Tables, KeptError> {
-        Ok(kept::load::<BTreeMap<NetworkId, Vec<Endpoint>>>(&self.path("endpoints"))?.unwrap_or_default())
+    pub fn load_remote(&self) -> Result<Remote, KeptError> {
+        Ok(kept::load::<KeptRemote>(&self.path("endpoints"))?.map(|kept| kept.0).unwrap_or_default())
+    }
+
+    /// Keeps the data path address.
+    pub fn save_data_path(&self, address: &DataPathAddress) -> Result<(), KeptError> {
+        kept::save(&self.path("data-path"), address, Durability::Disk)
+    }
+
+    /// The data path address of last time.
+    pub fn load_data_path(&self) -> Result<Option<DataPathAddress>, KeptError> {
+        kept::load(&self.path("data-path"))
     }
 
     /// Removes all of them; for a node that left its cluster.
     pub fn remove(&self) -> std::io::Result<()> {
-        for name in ["view", "tasks", "endpoints"] {
+        for name in ["view", "tasks", "endpoints", "data-path"] {
             match std::fs::remove_file(self.path(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
@@ -53,24 +53,67 @@ impl fmt::Display for NsRef {
 pub struct Attachment {
     /// The network.
     pub network: NetworkId,
-    /// Its leased address.
-    pub address: IpAddr,
-    /// Whether somebody asked for just this address.
-    pub fixed: bool,
+    /// Its leased addresses: one for each family of the network, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Those of them that somebody asked for.
+    pub fixed: Vec<IpAddr>,
     /// Its Ethernet address.
     pub mac: Mac,
     /// Its id in the data path.
     pub local_id: LocalEndpointId,
     /// Which use of that id.
     pub generation: Generation,
-    /// The node-local address that stands for it outside.
-    pub egress: Option<Ipv4Addr>,
+    /// The node-local IPv4 address that stands for it outside; none without IPv4, and on internal networks.
+    pub egress4: Option<Ipv4Addr>,
+    /// The node-local IPv6 address that stands for it outside.
+    pub egress6: Option<Ipv6Addr>,
     /// Name of the veth's end on the node.
     pub link: String,
     /// Name of the veth's end in the task.
     pub task_link: String,
     /// Number of the node's end.
     pub ifindex: u32,
+}
+
+impl Attachment {
+    /// Its IPv4 address.
+    pub fn v4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None })
+    }
+
+    /// Its IPv6 address.
+    pub fn v6(&self) -> Option<Ipv6Addr> {
+        self.addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None })
+    }
+
+    /// The addresses that stand for it outside.
+    pub fn egress(&self) -> Vec<IpAddr> {
+        self.egress4.map(IpAddr::V4).into_iter().chain(self.egress6.map(IpAddr::V6)).collect()
+    }
+}
+
+/// Whether a task takes new flows of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Drain {
+    /// It does.
+    #[default]
+    None,
+    /// It keeps its flows and takes no new ones.
+    Going {
+        /// When it is over at the latest: milliseconds since boot (`CLOCK_BOOTTIME`).
+        until: u64,
+        /// When it is over at the earliest, likewise.
+        least: u64,
+        /// Whether it drains because its node does.
+        by_node: bool,
+    },
+    /// It has none any more.
+    Done {
+        /// Established flows that were still there then.
+        cut: u64,
+        /// Whether it drained because its node does.
+        by_node: bool,
+    },
 }
 
 /// A task of this node.
@@ -90,6 +133,12 @@ pub struct LocalTask {
     pub namespace_id: NsIdentity,
     /// Its places on networks, in the order of its interfaces.
     pub attachments: Vec<Attachment>,
+    /// Its share of its service's new flows, 1 to [`mesh_types::MAX_WEIGHT`].
+    pub weight: u16,
+    /// Seconds for which it may drain; its service's when there are none.
+    pub drain_timeout_secs: Option<u32>,
+    /// Whether it takes new flows.
+    pub drain: Drain,
 }
 
 /// [`NsId`] as it is kept on disk.
@@ -116,13 +165,17 @@ impl LocalTask {
             task: self.id,
             name: self.name.clone(),
             service: self.service,
-            addresses: vec![a.address],
+            addresses: a.addresses.clone(),
             mac: a.mac,
             local_id: a.local_id,
             generation: a.generation,
             aliases: self.aliases.clone(),
-            state: EndpointState::Ready,
-            weight: 1,
+            state: match self.drain {
+                Drain::None => EndpointState::Ready,
+                Drain::Going { .. } => EndpointState::Draining,
+                Drain::Done { .. } => EndpointState::Drained,
+            },
+            weight: self.weight,
         })
     }
 

@@ -34,7 +34,7 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use seal::{SealError, Sealer};
-pub use shared_map::SharedMap;
+pub use shared_map::{Changes, SharedMap};
 pub use tables::{
     Announcement, EndpointKey, EndpointTable, Interest, MemberState, MemberStatus, Stats, Tables,
 };

@@ -162,7 +162,8 @@ impl Records {
 
     /// Forgets tombstones older than `ttl`.
     pub(crate) fn reap(&mut self, now: Duration, ttl: Duration) {
-        for owned in self.tables.values_mut().flat_map(BTreeMap::values_mut) {
+        let owned = self.tables.values_mut().flat_map(BTreeMap::values_mut);
+        for owned in owned.filter(|owned| owned.entries.len() > owned.live) {
             let floor = &mut owned.floor;
             owned.entries.retain(|_, entry| {
                 let old = entry.gone_since.is_some_and(|since| now.saturating_sub(since) >= ttl);

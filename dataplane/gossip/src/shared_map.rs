@@ -135,54 +135,62 @@ fn join<K: Clone, V: Clone>(chunks: &mut Vec<Chunk<K, V>>, at: usize) {
     }
 }
 
-impl<K: Ord, V: PartialEq> SharedMap<K, V> {
+impl<K, V> SharedMap<K, V> {
     /// What is otherwise in `newer`: each key with its value here and there, in order.
-    pub fn changes<'a>(&'a self, newer: &'a Self) -> Vec<(&'a K, Option<&'a V>, Option<&'a V>)> {
-        let mut changes = Vec::new();
-        if self.is_copy_of(newer) {
-            return changes;
-        }
-        let (mut old, mut new) = (Cursor::new(&self.chunks), Cursor::new(&newer.chunks));
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> Changes<'a, K, V> {
+        let same = self.is_copy_of(newer);
+        let of = |map: &'a Self| Cursor { chunks: if same { &[] } else { &map.chunks }, place: 0 };
+        Changes { old: of(self), new: of(newer) }
+    }
+}
+
+/// See [`SharedMap::changes`].
+#[derive(Debug)]
+pub struct Changes<'a, K, V> {
+    old: Cursor<'a, K, V>,
+    new: Cursor<'a, K, V>,
+}
+
+impl<'a, K: Ord, V: PartialEq> Iterator for Changes<'a, K, V> {
+    type Item = (&'a K, Option<&'a V>, Option<&'a V>);
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
             // Where both are at the start of a shared chunk, nothing in it differs. Since both go on by key, they get
             // there together at the first shared chunk after a difference.
-            while let (Some(before), Some(after)) = (old.whole(), new.whole())
+            while let (Some(before), Some(after)) = (self.old.whole(), self.new.whole())
                 && Arc::ptr_eq(before, after)
             {
-                old.skip();
-                new.skip();
+                self.old.skip();
+                self.new.skip();
             }
-            let order = match (old.entry(), new.entry()) {
-                (None, None) => return changes,
+            let order = match (self.old.entry(), self.new.entry()) {
+                (None, None) => return None,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some((before, _)), Some((after, _))) => before.cmp(after),
             };
-            let before = if order.is_le() { old.take() } else { None };
-            let after = if order.is_ge() { new.take() } else { None };
+            let before = if order.is_le() { self.old.take() } else { None };
+            let after = if order.is_ge() { self.new.take() } else { None };
             match (before, after) {
-                (Some((key, before)), Some((_, after))) if before != after => {
-                    changes.push((key, Some(before), Some(after)));
+                (Some((_, before)), Some((_, after))) if before == after => {}
+                (before, after) => {
+                    let (key, _) = before.or(after)?;
+                    return Some((key, before.map(|(_, value)| value), after.map(|(_, value)| value)));
                 }
-                (Some((key, before)), None) => changes.push((key, Some(before), None)),
-                (None, Some((key, after))) => changes.push((key, None, Some(after))),
-                _ => {}
             }
         }
     }
 }
 
 /// A place among the entries.
+#[derive(Debug)]
 struct Cursor<'a, K, V> {
     chunks: &'a [Chunk<K, V>],
     place: usize,
 }
 
 impl<'a, K, V> Cursor<'a, K, V> {
-    fn new(chunks: &'a [Chunk<K, V>]) -> Self {
-        Self { chunks, place: 0 }
-    }
-
     /// The chunk that it is at the start of.
     fn whole(&self) -> Option<&'a Chunk<K, V>> {
         self.chunks.first().filter(|_| self.place == 0)
@@ -207,13 +215,13 @@ impl<'a, K, V> Cursor<'a, K, V> {
     }
 }
 
-impl<K: PartialEq, V: PartialEq> PartialEq for SharedMap<K, V> {
+impl<K: Ord, V: PartialEq> PartialEq for SharedMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        self.is_copy_of(other) || (self.len == other.len && self.iter().eq(other.iter()))
+        self.len == other.len && self.changes(other).next().is_none()
     }
 }
 
-impl<K: Eq, V: Eq> Eq for SharedMap<K, V> {}
+impl<K: Ord, V: Eq> Eq for SharedMap<K, V> {}
 
 impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {

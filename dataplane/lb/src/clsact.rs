@@ -86,6 +86,18 @@ pub(crate) fn marks_of(marks: &Path, hook: &str) -> Result<Vec<PathBuf>, Error> 
     Ok(found)
 }
 
+/// Gives the marks of a hook on an interface to another hook.
+pub(crate) fn rename(marks: &Path, before: &str, hook: &str, ifindex: u32) -> Result<(), Error> {
+    for old in marks_of(marks, before)? {
+        if let Some((at, direction)) = parse(&old)
+            && at == ifindex
+        {
+            fs::rename(&old, mark(marks, hook, direction, ifindex)).map_err(file("rename", &old))?;
+        }
+    }
+    Ok(())
+}
+
 fn mark(marks: &Path, hook: &str, direction: TcAttachType, ifindex: u32) -> PathBuf {
     let direction = if matches!(direction, TcAttachType::Ingress) { "in" } else { "out" };
     marks.join(format!("{hook}@{ifindex}-{direction}"))

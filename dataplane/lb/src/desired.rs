@@ -6,9 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_types::{
-    Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni,
-};
+use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 
 /// Everything a node's data path should hold at one time. [`crate::DataPath::apply`] makes the maps agree with it.
 ///
@@ -65,6 +63,8 @@ pub struct NodeSettings {
     pub netns_cookie: u64,
     /// Whether the programs write and strip outer headers themselves.
     pub fast_path: bool,
+    /// Whether outer UDP headers carry a checksum; without the fast path only.
+    pub outer_checksum: bool,
 }
 
 /// Another node.

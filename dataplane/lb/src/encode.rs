@@ -1,6 +1,6 @@
 //! Desired facts as map keys and values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use mesh_abi::{
     ANY_V4, ANY_V6, Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
@@ -13,6 +13,11 @@ use crate::desired::{
     Backend, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, PeerEntry, PublishedOn, ServiceEntry,
 };
 
+/// An address that may be a mapped IPv4 one, as it is told to people.
+pub(crate) fn ip(address: &Address) -> IpAddr {
+    Ipv6Addr::from(*address).to_canonical()
+}
+
 pub(crate) fn address(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -24,14 +29,14 @@ fn vni(vni: Vni) -> [u8; 4] {
     vni.get().to_be_bytes()
 }
 
-pub(crate) fn config(desired: &Desired) -> NodeConfig {
+/// `addressed`: whether any published port is open at one address only.
+pub(crate) fn config(desired: &Desired, addressed: bool) -> NodeConfig {
     let node = &desired.config;
-    let frontends = || desired.services.values().flat_map(|s| s.frontends.keys());
-    let addressed = |f: &Frontend| matches!(f, Frontend::Published { on: PublishedOn::Address(_), .. });
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
     let flags = flag(node.fast_path, node_flags::FAST_PATH)
+        | flag(node.outer_checksum && !node.fast_path, node_flags::OUTER_CHECKSUM)
         | flag(node.vtep.is_ipv6(), node_flags::UNDERLAY_V6)
-        | flag(frontends().any(addressed), node_flags::ADDRESSED_PORTS)
+        | flag(addressed, node_flags::ADDRESSED_PORTS)
         | flag(desired.peers.values().any(|p| p.ifindex.is_some()), node_flags::MANY_UPLINKS);
     NodeConfig {
         netns_cookie: node.netns_cookie,
@@ -55,6 +60,15 @@ pub(crate) fn host_address(host: IpAddr) -> HostAddressKey {
     HostAddressKey { address: address(host) }
 }
 
+pub(crate) fn network_key(id: Vni) -> NetworkKey {
+    NetworkKey { vni: vni(id) }
+}
+
+/// The VNI of a network's key; none for what is no VNI of a network.
+pub(crate) fn vni_of(key: &NetworkKey) -> Option<Vni> {
+    Vni::new(u32::from_be_bytes(key.vni)).ok()
+}
+
 pub(crate) fn network(id: Vni, network: &NetworkEntry) -> (NetworkKey, NetworkValue) {
     let mut value = NetworkValue::default();
     if network.internal {
@@ -70,7 +84,7 @@ pub(crate) fn network(id: Vni, network: &NetworkEntry) -> (NetworkKey, NetworkVa
         value.prefix6 = prefix;
         value.flags |= network_flags::IPV6;
     }
-    (NetworkKey { vni: vni(id) }, value)
+    (network_key(id), value)
 }
 
 fn parts(subnet: Subnet) -> (IpAddr, IpAddr, u8) {

@@ -84,6 +84,12 @@ pub enum Error {
         /// How many are wanted, for `MAGLEV` together with what no gap was large enough for.
         wanted: usize,
     },
+    /// The monotonic clock could not be read. Nothing changed.
+    #[error("cannot read the clock")]
+    Clock {
+        /// Why.
+        source: io::Error,
+    },
     /// A map could not be written. What was written before stays, and is in itself consistent; the next `apply` goes on
     /// from there.
     #[error("cannot {action} {map}")]

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::{CgroupSockAddr, SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSockAddr, ProgramFd, SchedClassifier, TcAttachType, Xdp};
 
 use crate::{
     clsact,
@@ -28,6 +28,8 @@ pub enum HookKind {
     Clsact,
     /// A pinned link to a cgroup.
     Cgroup,
+    /// A pinned link to a network interface's driver.
+    Xdp,
 }
 
 impl fmt::Display for HookKind {
@@ -36,6 +38,7 @@ impl fmt::Display for HookKind {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::Cgroup => "cgroup",
+            Self::Xdp => "xdp",
         })
     }
 }
@@ -71,9 +74,9 @@ pub(crate) fn attach_tc(
         } else {
             AttachType::TcxEgress
         };
-        let fd = program.fd().map_err(|e| refused(io::Error::other(e)))?;
+        let loaded = Loaded::tc(program).map_err(refused)?;
         let same = |info: &sys::LinkInfo| info.target == ifindex;
-        match replace_or_create(&pin, fd, ifindex, attach_type, same) {
+        match replace_or_create(&pin, loaded, ifindex, attach_type, same) {
             Ok(()) => {
                 for mark in clsact::marks_of(&pins.clsact(), hook)? {
                     clsact::detach(&mark)?;
@@ -102,18 +105,44 @@ pub(crate) fn attach_cgroup(
         |source| Error::Attach { what: hook.to_owned(), target: cgroup.display().to_string(), source };
     let folder = fs::File::open(cgroup).map_err(file("open", cgroup))?;
     // A cgroup's id is its folder's inode number (64-bit kernels).
-    let id = folder.metadata().map_err(file("look at", cgroup))?.ino();
+    let cgroup_id = folder.metadata().map_err(file("look at", cgroup))?.ino();
     let fd = program.fd().map_err(|e| refused(io::Error::other(e)))?;
+    let id = program.info().map_err(|e| refused(io::Error::other(e)))?.id();
     let pin = pins.links().join(hook);
-    replace_or_create(&pin, fd, folder.as_raw_fd() as u32, attach_type, |info| info.cgroup() == id)
-        .map_err(refused)
+    replace_or_create(&pin, Loaded { fd, id }, folder.as_raw_fd() as u32, attach_type, |info| {
+        info.cgroup() == cgroup_id
+    })
+    .map_err(refused)
+}
+
+/// Attaches `program` to an interface of the calling thread's namespace, to be run by its driver or not at all.
+pub(crate) fn attach_xdp(pins: &Pins, program: &Xdp, hook: &str, interface: &str) -> io::Result<()> {
+    let ifindex = nix::net::if_::if_nametoindex(interface)?;
+    let fd = program.fd().map_err(io::Error::other)?;
+    let id = program.info().map_err(io::Error::other)?.id();
+    let same = |info: &sys::LinkInfo| info.target == ifindex;
+    replace_or_create(&pins.links().join(hook), Loaded { fd, id }, ifindex, AttachType::Xdp, same)
+}
+
+/// A program in the kernel.
+struct Loaded<'a> {
+    fd: &'a ProgramFd,
+    id: u32,
+}
+
+impl<'a> Loaded<'a> {
+    fn tc(program: &'a SchedClassifier) -> io::Result<Self> {
+        let fd = program.fd().map_err(io::Error::other)?;
+        let id = program.info().map_err(io::Error::other)?.id();
+        Ok(Self { fd, id })
+    }
 }
 
 /// Gives the pinned link a new program at once when it is attached where it should be; else makes a new link and pins it
-/// in place of the old one.
+/// in place of the old one. Changes nothing when it has that program already.
 fn replace_or_create(
     pin: &Path,
-    program: &aya::programs::ProgramFd,
+    program: Loaded<'_>,
     target: u32,
     attach_type: AttachType,
     same: impl Fn(&sys::LinkInfo) -> bool,
@@ -122,16 +151,31 @@ fn replace_or_create(
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         other => Some(other?),
     };
-    if let Some(link) = &old
-        && same(&sys::link_info(link)?)
-    {
-        return sys::link_update(link, program);
+    if let Some(link) = &old {
+        let info = sys::link_info(link)?;
+        if same(&info) {
+            return if info.program == program.id { Ok(()) } else { sys::link_update(link, program.fd) };
+        }
     }
-    let link = sys::link_create(program, target, attach_type)?;
+    let link = sys::link_create(program.fd, target, attach_type)?;
     if old.is_some() {
         pins::detach(pin).map_err(io::Error::other)?;
     }
     sys::obj_pin(&link, pin)
+}
+
+/// Lets what an earlier version attached to the one uplink it had, under the name `before`, go on under the name `hook`
+/// if it is on this interface.
+pub(crate) fn adopt_uplink(pins: &Pins, interface: &str, before: &str, hook: &str) -> Result<(), Error> {
+    let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else { return Ok(()) };
+    let [from, to] = [before, hook].map(|name| pins.links().join(name));
+    if let Ok(link) = sys::obj_get(&from)
+        && sys::link_info(&link).is_ok_and(|info| info.target == ifindex)
+        && !to.exists()
+    {
+        fs::rename(&from, &to).map_err(file("rename", &from))?;
+    }
+    clsact::rename(&pins.clsact(), before, hook, ifindex)
 }
 
 /// Detaches what has the name `hook`, if anything has.
@@ -149,7 +193,11 @@ pub(crate) fn attached(pins: &Pins) -> Result<BTreeMap<String, HookKind>, Error>
         found.insert(hook, HookKind::Clsact);
     }
     for hook in list(&pins.links())?.into_iter().filter_map(name) {
-        let kind = if hook.starts_with(CGROUP_PREFIX) { HookKind::Cgroup } else { HookKind::Tcx };
+        let kind = match hook.as_str() {
+            name if name.starts_with(CGROUP_PREFIX) => HookKind::Cgroup,
+            name if name.starts_with(XDP_PREFIX) => HookKind::Xdp,
+            _ => HookKind::Tcx,
+        };
         found.insert(hook, kind);
     }
     Ok(found)
@@ -157,14 +205,32 @@ pub(crate) fn attached(pins: &Pins) -> Result<BTreeMap<String, HookKind>, Error>
 
 /// Begins the names of cgroup hooks.
 pub(crate) const CGROUP_PREFIX: &str = "cgroup-";
+const UPLINK_PREFIX: &str = "uplink-";
+const XDP_PREFIX: &str = "xdp-";
 const TASK_PREFIX: &str = "task-";
 const TASK_IN: &str = "-in";
 const TASK_OUT: &str = "-out";
 
-/// The hooks of a task's interface: what it sends, and what the host sends to it. BPF file systems refuse dots in
-/// names, and interfaces refuse colons in theirs.
+/// BPF file systems refuse dots in names, and interfaces refuse colons in theirs.
+fn pin_name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
+
+/// The hooks of an uplink: tc's, which is always used, and XDP's.
+pub(crate) fn uplink_hooks(interface: &str) -> [String; 2] {
+    let name = pin_name(interface);
+    [format!("{UPLINK_PREFIX}{name}"), format!("{XDP_PREFIX}{name}")]
+}
+
+/// The interface of an uplink's hook.
+pub(crate) fn uplink_interface(hook: &str) -> Option<String> {
+    let name = hook.strip_prefix(UPLINK_PREFIX).or_else(|| hook.strip_prefix(XDP_PREFIX))?;
+    Some(name.replace(':', "."))
+}
+
+/// The hooks of a task's interface: what it sends, and what the host sends to it.
 pub(crate) fn task_hooks(interface: &str) -> [String; 2] {
-    let name = interface.replace('.', ":");
+    let name = pin_name(interface);
     [format!("{TASK_PREFIX}{name}{TASK_IN}"), format!("{TASK_PREFIX}{name}{TASK_OUT}")]
 }
 
@@ -173,6 +239,10 @@ pub(crate) fn task_hooks(interface: &str) -> [String; 2] {
 pub fn describe_hook(hook: &str) -> (Option<String>, String) {
     if let Some(program) = hook.strip_prefix(CGROUP_PREFIX) {
         return (Some("cgroup".to_owned()), program.to_owned());
+    }
+    if let Some(interface) = uplink_interface(hook) {
+        let xdp = hook.starts_with(XDP_PREFIX);
+        return (Some(interface), if xdp { "uplink_xdp" } else { "uplink" }.to_owned());
     }
     match task_interface(hook) {
         Some(interface) if hook.ends_with(TASK_IN) => (Some(interface), "from_task".to_owned()),

@@ -3,23 +3,32 @@
 //! An agent says what should be ([`Desired`]); [`DataPath`] finds the difference to what the kernel's maps hold and
 //! writes it in an order in which no packet meets half an update. The only crate that names aya.
 
+mod ageing;
+mod attach;
 mod clsact;
 mod datapath;
 mod desired;
+mod draft;
 mod encode;
 mod error;
 mod features;
+mod flows;
 mod held;
 mod hooks;
+mod layout1;
 pub mod maglev;
 mod maps;
 mod object;
 mod pins;
 mod plan;
+mod records;
 mod regions;
 mod sizes;
 mod stats;
 mod sys;
+mod table;
+mod takeover;
+mod uplink;
 
 pub use datapath::{Applied, DataPath, Options};
 pub use desired::{
@@ -28,11 +37,13 @@ pub use desired::{
 };
 pub use error::Error;
 pub use features::{Feature, Features, netns_cookie};
+pub use flows::{Aged, FlowCount, FlowTimeouts, Flows};
 pub use hooks::{HookKind, describe_hook};
 pub use mesh_abi::{
     Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
     VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
 };
 pub use object::OBJECT;
-pub use sizes::Sizes;
-pub use stats::{Flows, MapUse, Stats};
+pub use sizes::{Limits, Sizes};
+pub use stats::{MapUse, Stats};
+pub use uplink::{NoXdp, Uplink, UplinkHook};

@@ -1,25 +1,24 @@
-//! The typed maps: reads what they hold, and does one write after the other.
+//! The maps by name: reads what they hold, and writes to them.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd};
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    sys::SyscallError,
+    maps::{Array, Map, MapData, MapError, PerCpuArray},
 };
 use mesh_abi::{
-    BackendValue, ChoiceValue, EndpointKey, EndpointValue, FlowKey, HostAddressKey, LocalEndpoint,
-    NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, EndpointKey, EndpointValue, FlowKey,
+    HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue,
+    ServiceKey, ServiceValue, SocketKey, SocketValue,
 };
 
 use crate::{
     error::Error,
     held::{Held, MapOp},
     plan::Capacities,
-    sys,
+    sys::map::{array_read, array_write},
+    table::{Partly, Table, check_shape, failed, refused, unusable},
 };
-
-type Hash<K, V> = HashMap<MapData, K, V>;
 
 /// A map's name in the object, in `stats` and in errors.
 pub(crate) mod names {
@@ -48,104 +47,92 @@ use names::*;
 /// Every map that user space reads or writes.
 pub(crate) struct Maps {
     config: Array<MapData, NodeConfig>,
-    peers: Hash<PeerKey, PeerValue>,
-    host_addresses: Hash<HostAddressKey, u32>,
-    networks: Hash<NetworkKey, NetworkValue>,
-    endpoints: Hash<EndpointKey, EndpointValue>,
-    local_by_ifindex: Hash<u32, LocalEndpoint>,
-    local_by_id: Hash<u32, LocalEndpoint>,
-    services: Hash<ServiceKey, ServiceValue>,
-    backends: Hash<u32, BackendValue>,
+    peers: Table<PeerKey, PeerValue>,
+    host_addresses: Table<HostAddressKey, u32>,
+    networks: Table<NetworkKey, NetworkValue>,
+    endpoints: Table<EndpointKey, EndpointValue>,
+    local_by_ifindex: Table<u32, LocalEndpoint>,
+    local_by_id: Table<u32, LocalEndpoint>,
+    services: Table<ServiceKey, ServiceValue>,
+    pub(crate) backends: Table<u32, BackendValue>,
     table: MapData,
-    choices: MapData,
-    reverse: MapData,
+    table_slots: u32,
+    pub(crate) choices: Table<FlowKey, ChoiceValue>,
+    pub(crate) choices_kept: Table<FlowKey, ChoiceValue>,
+    pub(crate) reverse: Table<FlowKey, ReverseValue>,
+    pub(crate) reverse_kept: Table<FlowKey, ReverseValue>,
+    pub(crate) sockets: Table<SocketKey, SocketValue>,
+    pub(crate) affinity: Table<AffinityKey, AffinityValue>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
-    sizes: BTreeMap<&'static str, u32>,
 }
 
 impl Maps {
     /// Takes the maps of a loaded object.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let mut taker = Taker { ebpf, sizes: BTreeMap::new() };
+        let table = hash_or_array(ebpf, MAGLEV)?;
+        let table_slots = check_shape::<u32, u32>(MAGLEV, &table)?;
         Ok(Self {
-            config: taker.typed(CONFIG)?,
-            peers: taker.typed(PEERS)?,
-            host_addresses: taker.typed(HOST_ADDRESSES)?,
-            networks: taker.typed(NETWORKS)?,
-            endpoints: taker.typed(ENDPOINTS)?,
-            local_by_ifindex: taker.typed(LOCAL_BY_IFINDEX)?,
-            local_by_id: taker.typed(LOCAL_BY_ID)?,
-            services: taker.typed(SERVICES)?,
-            backends: taker.typed(BACKENDS)?,
-            table: taker.untyped::<u32, u32>(MAGLEV)?,
-            choices: taker.untyped::<FlowKey, ChoiceValue>(CHOICES)?,
-            reverse: taker.untyped::<FlowKey, ReverseValue>(REVERSE)?,
-            drops: taker.typed(DROPS)?,
-            counters: taker.typed(COUNTERS)?,
-            sizes: taker.sizes,
+            config: typed(ebpf, CONFIG)?,
+            peers: hash(ebpf, PEERS)?,
+            host_addresses: hash(ebpf, HOST_ADDRESSES)?,
+            networks: hash(ebpf, NETWORKS)?,
+            endpoints: hash(ebpf, ENDPOINTS)?,
+            local_by_ifindex: hash(ebpf, LOCAL_BY_IFINDEX)?,
+            local_by_id: hash(ebpf, LOCAL_BY_ID)?,
+            services: hash(ebpf, SERVICES)?,
+            backends: hash(ebpf, BACKENDS)?,
+            table,
+            table_slots,
+            choices: hash(ebpf, CHOICES)?,
+            choices_kept: hash(ebpf, CHOICES_KEPT)?,
+            reverse: hash(ebpf, REVERSE)?,
+            reverse_kept: hash(ebpf, REVERSE_KEPT)?,
+            sockets: hash(ebpf, SOCKETS)?,
+            affinity: hash(ebpf, AFFINITY)?,
+            drops: typed(ebpf, DROPS)?,
+            counters: typed(ebpf, COUNTERS)?,
         })
     }
 
-    /// How many entries each map has room for.
-    pub(crate) fn sizes(&self) -> &BTreeMap<&'static str, u32> {
-        &self.sizes
-    }
-
     pub(crate) fn capacities(&self) -> Capacities {
-        let size = |name| self.sizes.get(name).copied().unwrap_or(0);
         Capacities {
-            peers: size(PEERS),
-            host_addresses: size(HOST_ADDRESSES),
-            networks: size(NETWORKS),
-            endpoints: size(ENDPOINTS),
-            local_by_id: size(LOCAL_BY_ID),
-            local_by_ifindex: size(LOCAL_BY_IFINDEX),
-            services: size(SERVICES),
-            backends: size(BACKENDS),
+            peers: self.peers.capacity(),
+            host_addresses: self.host_addresses.capacity(),
+            networks: self.networks.capacity(),
+            endpoints: self.endpoints.capacity(),
+            local_by_id: self.local_by_id.capacity(),
+            local_by_ifindex: self.local_by_ifindex.capacity(),
+            services: self.services.capacity(),
+            backends: self.backends.capacity(),
         }
     }
 
-    /// Everything the maps hold.
+    /// Everything the maps hold that user space alone writes.
     pub(crate) fn read(&self) -> Result<Held, Error> {
-        let size = self.sizes.get(MAGLEV).copied().unwrap_or(0);
-        let mut held = Held::new(size);
+        let mut held = Held::new(self.table_slots);
         held.config = self.config.get(&0, 0).map_err(|e| failed("read", CONFIG, e))?;
-        held.peers = entries(PEERS, &self.peers)?;
-        held.host_addresses = entries(HOST_ADDRESSES, &self.host_addresses)?.into_keys().collect();
-        held.networks = entries(NETWORKS, &self.networks)?;
-        held.endpoints = entries(ENDPOINTS, &self.endpoints)?;
-        held.local_by_ifindex = entries(LOCAL_BY_IFINDEX, &self.local_by_ifindex)?;
-        held.local_by_id = entries(LOCAL_BY_ID, &self.local_by_id)?;
-        held.backends = entries(BACKENDS, &self.backends)?;
-        let services = entries(SERVICES, &self.services)?;
+        held.peers = self.peers.entries()?.into_iter().collect();
+        held.host_addresses = self.host_addresses.entries()?.into_iter().map(|(key, _)| key).collect();
+        held.networks = self.networks.entries()?.into_iter().collect();
+        held.adopt_endpoints(self.endpoints.entries()?);
+        held.local_by_ifindex = self.local_by_ifindex.entries()?.into_iter().collect();
+        held.local_by_id = self.local_by_id.entries()?.into_iter().collect();
+        held.adopt_backends(self.backends.entries()?, self.last_chosen()?);
+        let services: BTreeMap<_, _> = self.services.entries()?.into_iter().collect();
         held.adopt_services(services, |base, len| {
-            sys::array_read(self.table.fd().as_fd(), base, len).map_err(|e| refused("read", MAGLEV, e))
+            array_read(self.table.fd().as_fd(), base, len).map_err(|e| refused("read", MAGLEV, e))
         })?;
-        let last = held.backends.keys().next_back().copied().unwrap_or(0).max(self.last_chosen()?);
-        held.next_backend = last.wrapping_add(1).max(1);
         Ok(held)
     }
 
     /// The highest backend id that a flow names, whether or not there still is such a backend.
     fn last_chosen(&self) -> Result<u32, Error> {
         let mut last = 0;
-        scan::<ChoiceValue>(&self.choices, |bytes| {
-            const AT: usize = std::mem::offset_of!(ChoiceValue, backend);
-            if let Some(id) = bytes.get(AT..).and_then(|b| b.first_chunk()) {
-                last = last.max(u32::from_ne_bytes(*id));
-            }
-        })
-        .map_err(|e| refused("read", CHOICES, e))?;
+        for choices in [&self.choices, &self.choices_kept] {
+            choices.for_each(|_, choice| last = last.max(choice.backend))?;
+        }
         Ok(last)
-    }
-
-    /// How many flows have a backend here, and how many replies are translated here. Walks both maps.
-    pub(crate) fn flows(&self) -> Result<(u64, u64), Error> {
-        let (mut choices, mut reverse) = (0, 0);
-        scan::<ChoiceValue>(&self.choices, |_| choices += 1).map_err(|e| refused("read", CHOICES, e))?;
-        scan::<ReverseValue>(&self.reverse, |_| reverse += 1).map_err(|e| refused("read", REVERSE, e))?;
-        Ok((choices, reverse))
     }
 
     /// The sum over all CPUs of an element of `DROPS`.
@@ -160,110 +147,95 @@ impl Maps {
         Ok(values.iter().sum())
     }
 
-    /// Does one write.
-    pub(crate) fn write(&mut self, op: &MapOp) -> Result<(), Error> {
-        match op {
-            MapOp::SetConfig(value) => self.config.set(0, value, 0).map_err(|e| failed("write", CONFIG, e)),
-            MapOp::PutPeer(key, value) => put(PEERS, &mut self.peers, *key, *value),
-            MapOp::PutHostAddress(key) => put(HOST_ADDRESSES, &mut self.host_addresses, *key, 1),
-            MapOp::PutNetwork(key, value) => put(NETWORKS, &mut self.networks, *key, *value),
-            MapOp::PutLocalById(value) => put(LOCAL_BY_ID, &mut self.local_by_id, value.id, *value),
-            MapOp::PutLocalByIfindex(value) => {
-                put(LOCAL_BY_IFINDEX, &mut self.local_by_ifindex, value.ifindex, *value)
+    /// Does writes of one kind in their order, in few calls.
+    pub(crate) fn write(&mut self, run: &[MapOp]) -> Result<(), Partly> {
+        macro_rules! put {
+            ($table:ident, $pattern:pat => $entry:expr) => {
+                self.$table.put(run.iter().filter_map(|op| match op {
+                    $pattern => Some($entry),
+                    _ => None,
+                }))
+            };
+        }
+        macro_rules! delete {
+            ($table:ident, $pattern:pat => $key:expr) => {
+                self.$table.delete(run.iter().filter_map(|op| match op {
+                    $pattern => Some($key),
+                    _ => None,
+                }))
+            };
+        }
+        match run.first() {
+            None | Some(MapOp::LearnRegion { .. }) => Ok(()),
+            Some(MapOp::SetConfig(_)) => self.write_config(run),
+            Some(MapOp::WriteRegion { .. }) => self.write_tables(run),
+            Some(MapOp::PutPeer(..)) => put!(peers, MapOp::PutPeer(key, value) => (*key, *value)),
+            Some(MapOp::PutHostAddress(_)) => put!(host_addresses, MapOp::PutHostAddress(key) => (*key, 1)),
+            Some(MapOp::PutNetwork(..)) => put!(networks, MapOp::PutNetwork(key, value) => (*key, *value)),
+            Some(MapOp::PutLocalById(_)) => {
+                put!(local_by_id, MapOp::PutLocalById(value) => (value.id, *value))
             }
-            MapOp::PutEndpoint(key, value) => put(ENDPOINTS, &mut self.endpoints, *key, *value),
-            MapOp::PutBackend(id, value) => put(BACKENDS, &mut self.backends, *id, *value),
-            MapOp::WriteRegion { base, elements, .. } => {
-                sys::array_write(self.table.fd().as_fd(), *base, elements)
-                    .map_err(|e| refused("write", MAGLEV, e))
+            Some(MapOp::PutLocalByIfindex(_)) => {
+                put!(local_by_ifindex, MapOp::PutLocalByIfindex(value) => (value.ifindex, *value))
             }
-            MapOp::LearnRegion { .. } => Ok(()),
-            MapOp::PutService(key, value) => put(SERVICES, &mut self.services, *key, *value),
-            MapOp::DeleteService(key) => delete(SERVICES, &mut self.services, key),
-            MapOp::DeleteBackend(id) => delete(BACKENDS, &mut self.backends, id),
-            MapOp::DeleteEndpoint(key) => delete(ENDPOINTS, &mut self.endpoints, key),
-            MapOp::DeleteLocalByIfindex(ifindex) => {
-                delete(LOCAL_BY_IFINDEX, &mut self.local_by_ifindex, ifindex)
+            Some(MapOp::PutEndpoint(..)) => put!(endpoints, MapOp::PutEndpoint(key, value) => (*key, *value)),
+            Some(MapOp::PutBackend(..)) => put!(backends, MapOp::PutBackend(id, value) => (*id, *value)),
+            Some(MapOp::PutService(..)) => put!(services, MapOp::PutService(key, value) => (*key, *value)),
+            Some(MapOp::DeleteService(_)) => delete!(services, MapOp::DeleteService(key) => *key),
+            Some(MapOp::DeleteBackend(_)) => delete!(backends, MapOp::DeleteBackend(id) => *id),
+            Some(MapOp::DeleteEndpoint(_)) => delete!(endpoints, MapOp::DeleteEndpoint(key) => *key),
+            Some(MapOp::DeleteLocalByIfindex(_)) => {
+                delete!(local_by_ifindex, MapOp::DeleteLocalByIfindex(ifindex) => *ifindex)
             }
-            MapOp::DeleteLocalById(id) => delete(LOCAL_BY_ID, &mut self.local_by_id, id),
-            MapOp::DeleteNetwork(key) => delete(NETWORKS, &mut self.networks, key),
-            MapOp::DeleteHostAddress(key) => delete(HOST_ADDRESSES, &mut self.host_addresses, key),
-            MapOp::DeletePeer(key) => delete(PEERS, &mut self.peers, key),
+            Some(MapOp::DeleteLocalById(_)) => delete!(local_by_id, MapOp::DeleteLocalById(id) => *id),
+            Some(MapOp::DeleteNetwork(_)) => delete!(networks, MapOp::DeleteNetwork(key) => *key),
+            Some(MapOp::DeleteHostAddress(_)) => {
+                delete!(host_addresses, MapOp::DeleteHostAddress(key) => *key)
+            }
+            Some(MapOp::DeletePeer(_)) => delete!(peers, MapOp::DeletePeer(key) => *key),
         }
     }
-}
 
-struct Taker<'a> {
-    ebpf: &'a mut Ebpf,
-    sizes: BTreeMap<&'static str, u32>,
-}
-
-impl Taker<'_> {
-    fn typed<T: TryFrom<Map, Error = MapError>>(&mut self, name: &'static str) -> Result<T, Error> {
-        let map = self.ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
-        if let Some(data) = data_of(&map) {
-            let info = data.info().map_err(|e| unusable(name, e))?;
-            self.sizes.insert(name, info.max_entries());
+    fn write_config(&mut self, run: &[MapOp]) -> Result<(), Partly> {
+        for (done, op) in run.iter().enumerate() {
+            if let MapOp::SetConfig(value) = op {
+                let set = self.config.set(0, value, 0).map_err(|e| failed("write", CONFIG, e));
+                set.map_err(|error| Partly { done, error })?;
+            }
         }
-        T::try_from(map).map_err(|e| unusable(name, e))
+        Ok(())
     }
 
-    /// For maps that are used through raw calls: the handle, once the sizes of key and value have been checked. The
-    /// programs are loaded with its descriptor, so it must stay open.
-    fn untyped<K, V>(&mut self, name: &'static str) -> Result<MapData, Error> {
-        let map = self.ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
-        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) = map else {
-            return Err(Error::Missing { kind: "array or hash map", name });
-        };
-        let info = data.info().map_err(|e| unusable(name, e))?;
-        let check = |expected: usize, found: u32| {
-            let size = found as usize;
-            if size == expected { Ok(()) } else { Err(MapError::InvalidValueSize { size, expected }) }
-        };
-        check(size_of::<K>(), info.key_size()).map_err(|e| unusable(name, e))?;
-        check(size_of::<V>(), info.value_size()).map_err(|e| unusable(name, e))?;
-        self.sizes.insert(name, info.max_entries());
-        Ok(data)
+    fn write_tables(&self, run: &[MapOp]) -> Result<(), Partly> {
+        for (done, op) in run.iter().enumerate() {
+            if let MapOp::WriteRegion { base, elements, .. } = op {
+                let written = array_write(self.table.fd().as_fd(), *base, elements);
+                written.map_err(|e| Partly { done, error: refused("write", MAGLEV, e) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Room in the tables' array.
+    pub(crate) fn table_slots(&self) -> u32 {
+        self.table_slots
     }
 }
 
-/// The untyped handle of the kinds of map that the data path has.
-fn data_of(map: &Map) -> Option<&MapData> {
+fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
+    T::try_from(map).map_err(|e| unusable(name, e))
+}
+
+fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Table<K, V>, Error> {
+    Table::new(name, hash_or_array(ebpf, name)?)
+}
+
+/// The untyped handle, for raw calls.
+fn hash_or_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => Some(data),
-        _ => None,
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data),
+        _ => Err(Error::Missing { kind: "array or hash map", name }),
     }
-}
-
-fn unusable(map: &'static str, source: MapError) -> Error {
-    Error::Map { map, source: Box::new(source) }
-}
-
-fn failed(action: &'static str, map: &'static str, source: MapError) -> Error {
-    Error::Write { action, map, source: Box::new(source) }
-}
-
-fn refused(action: &'static str, map: &'static str, io_error: io::Error) -> Error {
-    failed(action, map, MapError::SyscallError(SyscallError { call: "bpf", io_error }))
-}
-
-fn entries<K: Pod + Ord, V: Pod>(name: &'static str, map: &Hash<K, V>) -> Result<BTreeMap<K, V>, Error> {
-    map.iter().collect::<Result<_, _>>().map_err(|e| failed("read", name, e))
-}
-
-fn put<K: Pod, V: Pod>(name: &'static str, map: &mut Hash<K, V>, key: K, value: V) -> Result<(), Error> {
-    map.insert(key, value, 0).map_err(|e| failed("write", name, e))
-}
-
-/// What is not there any more counts as deleted.
-fn delete<K: Pod, V: Pod>(name: &'static str, map: &mut Hash<K, V>, key: &K) -> Result<(), Error> {
-    match map.remove(key) {
-        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other.map_err(|e| failed("delete from", name, e)),
-    }
-}
-
-fn scan<V>(map: &MapData, each: impl FnMut(&[u8])) -> io::Result<()> {
-    sys::hash_scan(map.fd().as_fd(), size_of::<FlowKey>(), size_of::<V>(), each)
 }

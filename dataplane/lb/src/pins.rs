@@ -1,7 +1,8 @@
 //! Where the data path lives while no daemon runs: a folder on a BPF file system.
 //!
 //! ```text
-//! <bpf_dir>/v1/            maps, by the version of their layout
+//! <bpf_dir>/v2/            maps, by the version of their layout
+//! <bpf_dir>/v2-old/        maps of another size, until what is attached uses the new ones
 //! <bpf_dir>/links/         attached programs, one link each
 //! <bpf_dir>/clsact/        a folder for each filter on a kernel without links for tc (before 6.6)
 //! ```
@@ -22,6 +23,9 @@ use crate::{clsact, error::Error, sys};
 
 /// Tells our mounts from others' in `/proc/self/mountinfo`.
 const MOUNT_SOURCE: &str = "meshd-bpf";
+
+/// Ends the name of a folder with maps that were put aside.
+const OUTGROWN: &str = "-old";
 
 /// The folders of one data path.
 #[derive(Debug, Clone)]
@@ -48,7 +52,28 @@ impl Pins {
 
     /// The folder of the maps of this program's layout.
     pub(crate) fn maps(&self) -> PathBuf {
-        self.root.join(format!("v{LAYOUT_VERSION}"))
+        self.layout(LAYOUT_VERSION)
+    }
+
+    /// The folder of the maps of a layout.
+    pub(crate) fn layout(&self, version: u32) -> PathBuf {
+        self.root.join(format!("v{version}"))
+    }
+
+    /// The folder of the maps of this program's layout that have been replaced by larger or smaller ones.
+    pub(crate) fn outgrown(&self) -> PathBuf {
+        self.root.join(format!("v{LAYOUT_VERSION}{OUTGROWN}"))
+    }
+
+    /// Puts the maps aside, so that new ones take their place; false when others are there still.
+    pub(crate) fn put_aside(&self) -> Result<bool, Error> {
+        let (maps, aside) = (self.maps(), self.outgrown());
+        if aside.exists() {
+            return Ok(false);
+        }
+        fs::rename(&maps, &aside).map_err(file("rename", &maps))?;
+        create(&maps)?;
+        Ok(true)
     }
 
     /// The folder of the links.
@@ -61,11 +86,13 @@ impl Pins {
         self.root.join("clsact")
     }
 
-    /// Unpins the maps of other layouts. The programs that still use them keep them until they are replaced.
+    /// Unpins the maps of other layouts and those put aside. The programs that still use them keep them until they are
+    /// replaced.
     pub(crate) fn remove_other_layouts(&self) -> Result<(), Error> {
         let current = self.maps();
         for folder in list(&self.root)? {
             let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = name.strip_suffix(OUTGROWN).unwrap_or(&name);
             let version = name.strip_prefix('v').is_some_and(|v| v.parse::<u32>().is_ok());
             if version && folder != current {
                 remove_folder(&folder)?;

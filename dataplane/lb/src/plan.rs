@@ -3,17 +3,19 @@
 //! Additions come before what refers to them, and deletions after: a service points to a table only when all of it is
 //! written, and a table names a backend only while that exists.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_abi::{Address, BackendValue, ServiceKey, ServiceValue};
+use mesh_abi::{EndpointKey, node_flags};
+use mesh_types::Vni;
 
 use crate::{
-    desired::{BackendKey, Desired, ServiceEntry},
+    desired::{Desired, NetworkPlan},
     encode,
     error::Error,
     held::{Held, MapOp},
-    maglev::{self, MAX_WEIGHT},
-    regions::{Inputs, Known, Region, Regions},
+    records::{Backends, Changes, side_by_side},
 };
 
 /// How many entries the maps have room for.
@@ -29,89 +31,142 @@ pub(crate) struct Capacities {
     pub(crate) backends: u32,
 }
 
-/// What makes two backends the same for flows: everything but whether it drains.
-type Identity = (Address, Address, [u8; 4], u32, u16);
-
-fn identity(b: &BackendValue) -> Identity {
-    (b.vtep, b.address, b.vni, b.endpoint, b.generation)
+/// What is to be written, and what is known when it is.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// The writes, in an order in which every prefix is safe to stop at.
+    pub(crate) ops: Vec<MapOp>,
+    /// What was looked into.
+    pub(crate) changes: Changes,
+    /// The backends of the changed services, in their order.
+    pub(crate) backends: Vec<Backends>,
 }
 
 /// The writes that turn `held` into `desired`. An error means that nothing may be written.
-pub(crate) fn plan(held: &Held, desired: &Desired, room: &Capacities) -> Result<Vec<MapOp>, Error> {
-    let mut before = Vec::new();
-    let mut after = Vec::new();
-    let config = encode::config(desired);
-    if config != held.config {
-        before.push(MapOp::SetConfig(config));
+pub(crate) fn plan(held: &Held, desired: &Desired, room: &Capacities) -> Result<Plan, Error> {
+    let changes = held.records.changes(desired);
+    let mut ops = Ops::default();
+    plan_config(held, desired, &changes, &mut ops);
+    plan_node(held, desired, room, &mut ops)?;
+    plan_endpoints(held, desired, &changes, room, &mut ops)?;
+    let backends = services::plan(held, desired, &changes, room, &mut ops)?;
+    Ok(Plan { ops: ops.in_order(), changes, backends })
+}
+
+/// Writes that come before what refers to them, and deletions, which come after, the last one planned first.
+#[derive(Default)]
+struct Ops {
+    before: Vec<MapOp>,
+    after: Vec<MapOp>,
+}
+
+impl Ops {
+    fn in_order(mut self) -> Vec<MapOp> {
+        self.after.reverse();
+        self.before.append(&mut self.after);
+        self.before
     }
+}
+
+/// A flag that lets the programs skip a look-up is set before there is something to find, and unset when there is
+/// nothing left.
+fn plan_config(held: &Held, desired: &Desired, changes: &Changes, ops: &mut Ops) {
+    let wanted = encode::config(desired, changes.addressed);
+    let mut first = wanted;
+    first.flags |= held.config.flags & node_flags::ADDRESSED_PORTS;
+    if first != held.config {
+        ops.before.push(MapOp::SetConfig(first));
+    }
+    if wanted != first {
+        ops.after.push(MapOp::SetConfig(wanted));
+    }
+}
+
+/// What there is little of, and is looked at as a whole.
+fn plan_node(held: &Held, desired: &Desired, room: &Capacities, ops: &mut Ops) -> Result<(), Error> {
     let peers = desired.peers.iter().map(|(vtep, p)| encode::peer(*vtep, p)).collect();
     let hosts: BTreeSet<_> = desired.host_addresses.iter().map(|a| encode::host_address(*a)).collect();
     let networks = desired.networks.iter().map(|(vni, n)| encode::network(*vni, &n.entry)).collect();
-    let endpoints = desired.networks.iter().flat_map(|(vni, network)| {
-        network.endpoints.iter().map(|(address, e)| encode::endpoint((*vni, *address), e))
-    });
-    let endpoints = endpoints.collect();
     let local = desired.local.iter().map(|(id, l)| encode::local(*id, l));
     let by_id: BTreeMap<_, _> = local.clone().map(|l| (l.id, l)).collect();
     let by_ifindex: BTreeMap<_, _> = local.map(|l| (l.ifindex, l)).collect();
 
     difference("PEERS", room.peers, &held.peers, &peers)?.into_ops(
-        &mut before,
-        &mut after,
+        ops,
         |(k, v)| MapOp::PutPeer(k, v),
         MapOp::DeletePeer,
     );
     difference_of_sets("HOST_ADDRESSES", room.host_addresses, &held.host_addresses, &hosts)?.into_ops(
-        &mut before,
-        &mut after,
+        ops,
         MapOp::PutHostAddress,
         MapOp::DeleteHostAddress,
     );
     difference("NETWORKS", room.networks, &held.networks, &networks)?.into_ops(
-        &mut before,
-        &mut after,
+        ops,
         |(k, v)| MapOp::PutNetwork(k, v),
         MapOp::DeleteNetwork,
     );
     difference("LOCAL_BY_ID", room.local_by_id, &held.local_by_id, &by_id)?.into_ops(
-        &mut before,
-        &mut after,
+        ops,
         |(_, v)| MapOp::PutLocalById(v),
         MapOp::DeleteLocalById,
     );
     difference("LOCAL_BY_IFINDEX", room.local_by_ifindex, &held.local_by_ifindex, &by_ifindex)?.into_ops(
-        &mut before,
-        &mut after,
+        ops,
         |(_, v)| MapOp::PutLocalByIfindex(v),
         MapOp::DeleteLocalByIfindex,
     );
-    difference("ENDPOINTS", room.endpoints, &held.endpoints, &endpoints)?.into_ops(
-        &mut before,
-        &mut after,
-        |(k, v)| MapOp::PutEndpoint(k, v),
-        MapOp::DeleteEndpoint,
-    );
+    Ok(())
+}
 
-    let (wanted, ids) = number_backends(held, desired);
-    difference("BACKENDS", room.backends, &held.backends, &wanted)?.into_ops(
-        &mut before,
-        &mut after,
-        |(id, v)| MapOp::PutBackend(id, v),
-        MapOp::DeleteBackend,
-    );
-    let tables =
-        Tables { regions: held.regions.clone(), retired: Vec::new(), held, ids: &ids, ops: &mut before };
-    let services = tables.plan(desired)?;
-    difference("SERVICES", room.services, &held.services, &services)?.into_ops(
-        // The writes are among the tables' already.
-        &mut Vec::new(),
-        &mut after,
-        |(k, v)| MapOp::PutService(k, v),
-        MapOp::DeleteService,
-    );
-    after.reverse();
-    before.append(&mut after);
-    Ok(before)
+fn plan_endpoints(
+    held: &Held,
+    desired: &Desired,
+    changes: &Changes,
+    room: &Capacities,
+    ops: &mut Ops,
+) -> Result<(), Error> {
+    let mut added = 0;
+    let changed = changes.networks.iter().filter_map(|vni| desired.networks.get_key_value(vni));
+    for (vni, network) in changed {
+        added += plan_network(held, *vni, network, ops);
+    }
+    for (key, endpoints) in &held.endpoints {
+        if !encode::vni_of(key).is_some_and(|vni| desired.networks.contains_key(&vni)) {
+            let gone = endpoints.keys().map(|address| EndpointKey { vni: key.vni, address: *address });
+            ops.after.extend(gone.map(MapOp::DeleteEndpoint));
+        }
+    }
+    check_room("ENDPOINTS", room.endpoints, held.endpoint_count + added)
+}
+
+/// Plans the endpoints of one network; returns how many are new.
+fn plan_network(held: &Held, vni: Vni, network: &NetworkPlan, ops: &mut Ops) -> usize {
+    let network_key = encode::network_key(vni);
+    let there = held.endpoints.get(&network_key);
+    let mut added = 0;
+    let mut put = |address, entry| {
+        let (key, value) = encode::endpoint((vni, address), entry);
+        let before = there.and_then(|there| there.get(&key.address));
+        if before != Some(&value) {
+            added += usize::from(before.is_none());
+            ops.before.push(MapOp::PutEndpoint(key, value));
+        }
+    };
+    let gone = |address| MapOp::DeleteEndpoint(EndpointKey { vni: network_key.vni, address });
+    if let Some(recorded) = held.records.network(vni) {
+        side_by_side(&recorded.endpoints, &network.endpoints, |address, before, now| match now {
+            Some(now) if before == Some(now) => {}
+            Some(now) => put(*address, now),
+            None => ops.after.push(gone(encode::address(*address))),
+        });
+    } else {
+        network.endpoints.iter().for_each(|(address, entry)| put(*address, entry));
+        let there = there.into_iter().flat_map(BTreeMap::keys);
+        let stale = there.filter(|address| !network.endpoints.contains_key(&encode::ip(address)));
+        ops.after.extend(stale.map(|address| gone(*address)));
+    }
+    added
 }
 
 struct Difference<E, K> {
@@ -120,15 +175,9 @@ struct Difference<E, K> {
 }
 
 impl<E, K> Difference<E, K> {
-    fn into_ops(
-        self,
-        before: &mut Vec<MapOp>,
-        after: &mut Vec<MapOp>,
-        put: impl Fn(E) -> MapOp,
-        delete: impl Fn(K) -> MapOp,
-    ) {
-        before.extend(self.put.into_iter().map(put));
-        after.extend(self.delete.into_iter().map(delete));
+    fn into_ops(self, ops: &mut Ops, put: impl Fn(E) -> MapOp, delete: impl Fn(K) -> MapOp) {
+        ops.before.extend(self.put.into_iter().map(put));
+        ops.after.extend(self.delete.into_iter().map(delete));
     }
 }
 
@@ -138,9 +187,13 @@ fn difference<K: Ord + Copy, V: PartialEq + Copy>(
     held: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
 ) -> Result<Difference<(K, V), K>, Error> {
-    let put: Vec<_> = wanted.iter().filter(|(k, v)| held.get(k) != Some(v)).map(|(k, v)| (*k, *v)).collect();
-    let delete: Vec<_> = held.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
-    check_room(map, capacity, wanted.len(), delete.len())?;
+    let (mut put, mut delete) = (Vec::new(), Vec::new());
+    side_by_side(held, wanted, |key, before, now| match now {
+        Some(now) if before == Some(now) => {}
+        Some(now) => put.push((*key, *now)),
+        None => delete.push(*key),
+    });
+    check_room(map, capacity, wanted.len() + delete.len())?;
     Ok(Difference { put, delete })
 }
 
@@ -152,134 +205,13 @@ fn difference_of_sets<K: Ord + Copy>(
 ) -> Result<Difference<K, K>, Error> {
     let put: Vec<_> = wanted.difference(held).copied().collect();
     let delete: Vec<_> = held.difference(wanted).copied().collect();
-    check_room(map, capacity, wanted.len(), delete.len())?;
+    check_room(map, capacity, wanted.len() + delete.len())?;
     Ok(Difference { put, delete })
 }
 
-/// Deletions come last, so what they will remove takes room too.
-fn check_room(map: &'static str, capacity: u32, wanted: usize, leaving: usize) -> Result<(), Error> {
-    let wanted = wanted + leaving;
+/// Deletions come last, so `wanted` counts what they will remove too.
+fn check_room(map: &'static str, capacity: u32, wanted: usize) -> Result<(), Error> {
     if wanted > capacity as usize { Err(Error::Full { map, capacity, wanted }) } else { Ok(()) }
-}
-
-/// The entries of `BACKENDS`, and the id of each identity. What is there keeps its id.
-fn number_backends(held: &Held, desired: &Desired) -> (BTreeMap<u32, BackendValue>, BTreeMap<Identity, u32>) {
-    let mut ids: BTreeMap<Identity, u32> = held.backends.iter().map(|(id, b)| (identity(b), *id)).collect();
-    let mut wanted: BTreeMap<u32, BackendValue> = BTreeMap::new();
-    let mut next = held.next_backend.max(1);
-    let entries = desired.services.values().flat_map(|s| s.frontends.values());
-    for backend in entries.flat_map(|s| &s.backends) {
-        let value = encode::backend(backend);
-        let id = *ids.entry(identity(&value)).or_insert_with(|| {
-            while held.backends.contains_key(&next) || wanted.contains_key(&next) {
-                next = next.wrapping_add(1).max(1);
-            }
-            let id = next;
-            next = next.wrapping_add(1).max(1);
-            id
-        });
-        let entry = wanted.entry(id).or_insert(value);
-        entry.flags |= value.flags;
-    }
-    (wanted, ids)
-}
-
-/// The tables behind the services.
-struct Tables<'a> {
-    held: &'a Held,
-    ids: &'a BTreeMap<Identity, u32>,
-    ops: &'a mut Vec<MapOp>,
-    regions: Regions,
-    /// Regions that nothing will point to once the writes so far are done.
-    retired: Vec<u32>,
-}
-
-impl Tables<'_> {
-    /// Plans every service, and returns what `SERVICES` is to hold.
-    fn plan(mut self, desired: &Desired) -> Result<BTreeMap<ServiceKey, ServiceValue>, Error> {
-        let mut services = BTreeMap::new();
-        let frontends =
-            desired.services.values().flat_map(|s| s.frontends.iter().map(|(f, e)| (s.number, f, e)));
-        for (number, frontend, entry) in frontends {
-            let key = encode::service(frontend);
-            let before = self.held.services.get(&key);
-            let value = encode::service_value(number, entry, self.table(entry, before)?);
-            if before != Some(&value) {
-                self.ops.push(MapOp::PutService(key, value));
-                self.point(before, &value);
-            }
-            services.insert(key, value);
-        }
-        Ok(services)
-    }
-
-    /// Base and length of the region with the service's table, written if it is not there yet.
-    fn table(&mut self, entry: &ServiceEntry, before: Option<&ServiceValue>) -> Result<(u32, u32), Error> {
-        let Some(inputs) = self.inputs(entry) else { return Ok((0, 0)) };
-        let len = maglev::table_len(inputs.len());
-        if let Some(base) = self.regions.find(&inputs) {
-            self.retired.retain(|b| *b != base);
-            return Ok((base, len));
-        }
-        let weighted: Vec<(BackendKey, u16)> =
-            inputs.iter().map(|(_, key, weight)| (*key, *weight)).collect();
-        let ids = maglev::table(&weighted).into_iter().filter_map(|i| inputs.get(i as usize));
-        let elements: Vec<u32> = ids.map(|(id, ..)| *id).collect();
-        if let Some(ServiceValue { table_base, .. }) = before
-            && let Some(Region { known: Known::Contents(contents), .. }) = self.regions.get(*table_base)
-            && *contents == elements
-        {
-            let base = *table_base;
-            self.regions.learn(base, inputs.clone());
-            self.ops.push(MapOp::LearnRegion { base, inputs });
-            return Ok((base, len));
-        }
-        let base = self.allocate(len)?;
-        self.regions.insert(base, Region { len, users: 0, known: Known::Inputs(inputs.clone()) });
-        self.ops.push(MapOp::WriteRegion { base, elements, inputs });
-        Ok((base, len))
-    }
-
-    /// The backends that take new flows, each once; none when there is none.
-    fn inputs(&self, entry: &ServiceEntry) -> Option<Inputs> {
-        let ready = entry.backends.iter().filter(|b| !b.draining);
-        let by_key: BTreeMap<BackendKey, (u32, u16)> = ready
-            .filter_map(|b| {
-                let id = self.ids.get(&identity(&encode::backend(b)))?;
-                Some((b.key, (*id, b.weight.clamp(1, MAX_WEIGHT))))
-            })
-            .collect();
-        if by_key.is_empty() {
-            return None;
-        }
-        Some(by_key.into_iter().map(|(key, (id, weight))| (id, key, weight)).collect())
-    }
-
-    /// Free space, or else what this plan's earlier writes have freed.
-    fn allocate(&mut self, len: u32) -> Result<u32, Error> {
-        if let Some(base) = self.regions.gap(len) {
-            return Ok(base);
-        }
-        for base in self.retired.drain(..) {
-            self.regions.free(base);
-        }
-        self.regions.gap(len).ok_or(Error::Full {
-            map: "MAGLEV",
-            capacity: self.regions.capacity(),
-            wanted: self.regions.in_use() as usize + len as usize,
-        })
-    }
-
-    fn point(&mut self, before: Option<&ServiceValue>, now: &ServiceValue) {
-        if now.table_len > 0 {
-            self.regions.acquire(now.table_base);
-        }
-        if let Some(ServiceValue { table_base, table_len: 1.., .. }) = before
-            && self.regions.release(*table_base)
-        {
-            self.retired.push(*table_base);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use aya::maps::{MapError, MapInfo};
+use aya::maps::MapInfo;
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey,
-    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
+    FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
+    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
 };
+use serde::Deserialize;
 use tracing::warn;
 
-use crate::{error::Error, maps::names::*, pins};
+use crate::{error::Error, maps::names::*, pins, table::unusable};
 
 /// Room in the maps, in entries. Only the flow tables take their memory at once: about 300 bytes for each of `flows`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,53 @@ impl Default for Sizes {
     }
 }
 
+/// Some of [`Sizes`], as a configuration file gives them; the others are as by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// [`Sizes::peers`].
+    pub peers: Option<u32>,
+    /// [`Sizes::networks`].
+    pub networks: Option<u32>,
+    /// [`Sizes::endpoints`].
+    pub endpoints: Option<u32>,
+    /// [`Sizes::local_endpoints`].
+    pub local_endpoints: Option<u32>,
+    /// [`Sizes::services`].
+    pub services: Option<u32>,
+    /// [`Sizes::table_slots`].
+    pub table_slots: Option<u32>,
+    /// [`Sizes::backends`].
+    pub backends: Option<u32>,
+    /// [`Sizes::flows`].
+    pub flows: Option<u32>,
+    /// [`Sizes::fragments`].
+    pub fragments: Option<u32>,
+    /// [`Sizes::clients`].
+    pub clients: Option<u32>,
+    /// [`Sizes::host_sockets`].
+    pub host_sockets: Option<u32>,
+}
+
+impl Sizes {
+    /// These sizes with what `limits` says of them, at least 1 each.
+    pub fn with(mut self, limits: &Limits) -> Self {
+        let set = |size: &mut u32, limit: Option<u32>| *size = limit.unwrap_or(*size).max(1);
+        set(&mut self.peers, limits.peers);
+        set(&mut self.networks, limits.networks);
+        set(&mut self.endpoints, limits.endpoints);
+        set(&mut self.local_endpoints, limits.local_endpoints);
+        set(&mut self.services, limits.services);
+        set(&mut self.table_slots, limits.table_slots);
+        set(&mut self.backends, limits.backends);
+        set(&mut self.flows, limits.flows);
+        set(&mut self.fragments, limits.fragments);
+        set(&mut self.clients, limits.clients);
+        set(&mut self.host_sockets, limits.host_sockets);
+        self
+    }
+}
+
 /// A map as this program needs it.
 pub(crate) struct MapSpec {
     pub(crate) name: &'static str,
@@ -102,11 +150,23 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
     ]
 }
 
-/// The sizes of the pinned maps, by name. A set with a map of another shape, which a change of layout without a new
-/// version or a foreign hand has left, is unpinned as a whole, and so is a lone map whose length no longer fits; new
-/// ones are made then. What is attached keeps using the old ones until it is replaced.
-pub(crate) fn adoptable(folder: &Path, wanted: &[MapSpec]) -> Result<BTreeMap<&'static str, u32>, Error> {
-    let mut pinned = BTreeMap::new();
+/// What there is of the maps of an earlier daemon.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pinned {
+    /// None, or none that can be used.
+    Nothing,
+    /// Maps of these sizes, by name, which are as wanted.
+    Same,
+    /// Maps of the right shape, some of them larger or smaller than wanted. Their sizes by name.
+    Resized(BTreeMap<&'static str, u32>),
+}
+
+/// Looks at the pinned maps. A set with a map of another shape, which a change of layout without a new version or a
+/// foreign hand has left, is unpinned as a whole, and so is a lone map whose length follows from the program and no
+/// longer fits; new ones are made then. What is attached keeps using the old ones until it is replaced.
+pub(crate) fn pinned(folder: &Path, wanted: &[MapSpec]) -> Result<Pinned, Error> {
+    let mut sizes = BTreeMap::new();
+    let mut resized = false;
     for spec in wanted {
         let pin = folder.join(spec.name);
         if !fs::exists(&pin).map_err(pins::file("look at", &pin))? {
@@ -124,12 +184,10 @@ pub(crate) fn adoptable(folder: &Path, wanted: &[MapSpec]) -> Result<BTreeMap<&'
                 "pinned maps have another layout; begins with empty ones"
             );
             wanted.iter().try_for_each(|spec| pins::remove_file(&folder.join(spec.name)))?;
-            return Ok(BTreeMap::new());
+            return Ok(Pinned::Nothing);
         }
         let size = info.max_entries();
-        if size == spec.entries {
-            pinned.insert(spec.name, size);
-        } else if spec.fixed {
+        if size != spec.entries && spec.fixed {
             warn!(
                 map = spec.name,
                 size,
@@ -137,19 +195,14 @@ pub(crate) fn adoptable(folder: &Path, wanted: &[MapSpec]) -> Result<BTreeMap<&'
                 "pinned map is of another length; begins with an empty one"
             );
             pins::remove_file(&pin)?;
-        } else {
-            warn!(
-                map = spec.name,
-                size,
-                wanted = spec.entries,
-                "pinned map keeps its size until the node is restarted"
-            );
-            pinned.insert(spec.name, size);
+            continue;
         }
+        resized |= size != spec.entries;
+        sizes.insert(spec.name, size);
     }
-    Ok(pinned)
-}
-
-fn unusable(map: &'static str, source: MapError) -> Error {
-    Error::Map { map, source: Box::new(source) }
+    Ok(match (sizes.contains_key(CONFIG), resized) {
+        (_, true) => Pinned::Resized(sizes),
+        (true, false) => Pinned::Same,
+        (false, false) => Pinned::Nothing,
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_abi::{Counter, DropReason};
 
-use crate::hooks::HookKind;
+use crate::{hooks::HookKind, uplink::Uplink};
 
 /// Numbers of one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +13,13 @@ pub struct Stats {
     pub drops: BTreeMap<DropReason, u64>,
     /// Other packets by the way they went, since the maps were made.
     pub counters: BTreeMap<Counter, u64>,
-    /// How full the maps are that only user space writes, by name.
+    /// How full the maps are that do not make room by themselves, by name. For established flows (`CHOICES_KEPT`,
+    /// `REVERSE_KEPT`) as of the last walk of [`crate::DataPath::age_flows`] that came to the end.
     pub maps: BTreeMap<&'static str, MapUse>,
     /// What is attached, by name, and by what.
     pub links: BTreeMap<String, HookKind>,
+    /// The uplinks, by which programs their packets are handled.
+    pub uplinks: Vec<Uplink>,
 }
 
 /// How full a map is.
@@ -28,11 +31,9 @@ pub struct MapUse {
     pub capacity: u32,
 }
 
-/// How many flows the data path knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flows {
-    /// Flows that were given a backend on this node.
-    pub choices: u64,
-    /// Flows whose replies are translated on this node.
-    pub reverse: u64,
+impl MapUse {
+    /// The part that is in use: 1 when it is full.
+    pub fn pressure(&self) -> f64 {
+        f64::from(self.used) / f64::from(self.capacity.max(1))
+    }
 }

@@ -1,10 +1,12 @@
-//! The bpf(2) calls that aya lacks: links of any kind by file descriptor, and map operations in batches.
+//! The bpf(2) calls that aya lacks: links of any kind by file descriptor, and ([`map`]) map operations in batches.
+
+pub(crate) mod map;
 
 use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -13,11 +15,16 @@ use std::{
 /// Commands of bpf(2), from the kernel's `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy)]
 enum Cmd {
+    MapLookupElem = 1,
+    MapUpdateElem = 2,
+    MapDeleteElem = 3,
+    MapGetNextKey = 4,
     ObjPin = 6,
     ObjGet = 7,
     ObjGetInfoByFd = 15,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
+    MapDeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkDetach = 34,
@@ -35,6 +42,7 @@ pub(crate) enum AttachType {
     Udp6Recvmsg = 20,
     Inet4GetPeername = 29,
     Inet6GetPeername = 30,
+    Xdp = 37,
     TcxIngress = 46,
     TcxEgress = 47,
 }
@@ -87,6 +95,9 @@ pub(crate) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(Cmd::ObjGet, &mut attr) }
 }
 
+/// From the kernel's `include/uapi/linux/if_link.h`.
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
 #[repr(C)]
 struct LinkCreateAttr {
     prog_fd: u32,
@@ -95,11 +106,12 @@ struct LinkCreateAttr {
     flags: u32,
 }
 
-/// Attaches a program to an interface of the calling thread's namespace (behind those already there), or to a cgroup
-/// (beside those already there).
+/// Attaches a program to an interface of the calling thread's namespace (for tc behind those already there; for XDP it
+/// must be the only one, and runs in the driver or not at all), or to a cgroup (beside those already there).
 pub(crate) fn link_create(program: impl AsFd, target: u32, attach_type: AttachType) -> io::Result<OwnedFd> {
     let prog_fd = program.as_fd().as_raw_fd() as u32;
-    let mut attr = LinkCreateAttr { prog_fd, target, attach_type: attach_type as u32, flags: 0 };
+    let flags = if attach_type == AttachType::Xdp { XDP_FLAGS_DRV_MODE } else { 0 };
+    let mut attr = LinkCreateAttr { prog_fd, target, attach_type: attach_type as u32, flags };
     // SAFETY: the attributes of BPF_LINK_CREATE, which returns a descriptor; no pointers.
     unsafe { bpf_fd(Cmd::LinkCreate, &mut attr) }
 }
@@ -137,7 +149,7 @@ pub(crate) struct LinkInfo {
     /// The attached program's id.
     pub(crate) program: u32,
     pad: u32,
-    /// An interface index for tcx (0 once the interface is gone), half of the cgroup's id for cgroups.
+    /// An interface index for tcx and XDP (0 once the interface is gone), half of the cgroup's id for cgroups.
     pub(crate) target: u32,
     target_high: u32,
     attach_type: u32,
@@ -168,107 +180,4 @@ pub(crate) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     // SAFETY: the attributes of BPF_OBJ_GET_INFO_BY_FD; `info` has room for `info_len` bytes of plain integers.
     unsafe { bpf(Cmd::ObjGetInfoByFd, &mut attr) }?;
     Ok(info)
-}
-
-#[repr(C)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-/// Writes `values` to an array map of `u32` from `base` on.
-pub(crate) fn array_write(map: BorrowedFd<'_>, base: u32, values: &[u32]) -> io::Result<()> {
-    let keys: Vec<u32> = (base..).take(values.len()).collect();
-    let mut attr = BatchAttr {
-        in_batch: 0,
-        out_batch: 0,
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: values.len() as u32,
-        map_fd: map.as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the attributes of BPF_MAP_UPDATE_BATCH; both slices hold `count` elements of the map's key and value
-    // size, which are four bytes each.
-    unsafe { bpf(Cmd::MapUpdateBatch, &mut attr) }.map(drop)
-}
-
-/// Reads `len` elements of an array map of `u32` from `base` on.
-pub(crate) fn array_read(map: BorrowedFd<'_>, base: u32, len: u32) -> io::Result<Vec<u32>> {
-    let mut keys = vec![0u32; len as usize];
-    let mut values = vec![0u32; len as usize];
-    let (before, mut next) = (base.wrapping_sub(1), 0u32);
-    let mut attr = BatchAttr {
-        // The batch begins after this key; at the first one without.
-        in_batch: if base == 0 { 0 } else { &raw const before as u64 },
-        out_batch: &raw mut next as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: len,
-        map_fd: map.as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the attributes of BPF_MAP_LOOKUP_BATCH; all pointers are to memory of the sizes that the kernel writes:
-    // a key for each batch position, `count` keys and values of four bytes.
-    let result = unsafe { bpf(Cmd::MapLookupBatch, &mut attr) };
-    // ENOENT means that the end of the map was reached.
-    if let Err(error) = result
-        && error.raw_os_error() != Some(libc::ENOENT)
-    {
-        return Err(error);
-    }
-    values.truncate(attr.count as usize);
-    Ok(values)
-}
-
-/// Entries read by one call; more than the largest bucket of a hash map will ever hold.
-const SCAN: u32 = 4096;
-
-/// Calls `each` with every value of a hash map whose keys and values have these sizes. Concurrent writes may hide or
-/// repeat entries.
-pub(crate) fn hash_scan(
-    map: BorrowedFd<'_>,
-    key_size: usize,
-    value_size: usize,
-    mut each: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let mut keys = vec![0u8; SCAN as usize * key_size];
-    // The kernel copies values in strides of eight bytes only for per-CPU maps; this is for others.
-    let mut values = vec![0u8; SCAN as usize * value_size];
-    // Hash maps have a `u32` bucket number as position, whatever their keys are.
-    let (mut position, mut started) = (0u32, false);
-    loop {
-        let mut next = 0u32;
-        let mut attr = BatchAttr {
-            in_batch: if started { &raw const position as u64 } else { 0 },
-            out_batch: &raw mut next as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: SCAN,
-            map_fd: map.as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: the attributes of BPF_MAP_LOOKUP_BATCH; the positions are four bytes, and the buffers hold `count`
-        // keys and values of the sizes that the caller has checked against the map's.
-        let result = unsafe { bpf(Cmd::MapLookupBatch, &mut attr) };
-        let done = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) => return Err(error),
-        };
-        values.chunks_exact(value_size).take(attr.count as usize).for_each(&mut each);
-        if done {
-            return Ok(());
-        }
-        (position, started) = (next, true);
-    }
 }

@@ -3,22 +3,29 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
+use mesh_agent::DataPathChoice;
 use nix::ifaddrs::getifaddrs;
 
-/// The IPv4 addresses of this node's interfaces, loopback and our own links left out.
+/// The addresses of this node's interfaces; loopback, link-local IPv6 and those of our own links left out.
 fn candidates() -> Result<Vec<(String, IpAddr)>> {
     let mut found = Vec::new();
     for interface in getifaddrs()? {
-        let Some(address) = interface.address.as_ref().and_then(|a| a.as_sockaddr_in()) else { continue };
-        let address = IpAddr::V4(address.ip());
-        if !address.is_loopback() {
-            found.push((interface.interface_name, address));
+        let name = interface.interface_name;
+        let Some(address) = interface.address else { continue };
+        let four = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let Some(address) = four.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()))) else {
+            continue;
+        };
+        let link_local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+        if !address.is_loopback() && !link_local && !mesh_agent::is_own_link(&name) {
+            found.push((name, address));
         }
     }
     Ok(found)
 }
 
-/// What `--advertise-addr` or `--data-path-addr` means: an address, or an interface that has just one.
+/// What `--advertise-addr` or `--data-path-addr` means: an address, or an interface that has just one of a family (IPv4
+/// goes before IPv6).
 pub fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
     let found = candidates()?;
     if let Ok(address) = given.parse::<IpAddr>() {
@@ -28,23 +35,38 @@ pub fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
         };
     }
     let on: Vec<_> = found.iter().filter(|(name, _)| name == given).map(|(_, a)| *a).collect();
-    match on.as_slice() {
+    match preferred(&on).as_slice() {
         [one] => Ok(*one),
-        [] => {
-            bail!("{flag} {given}: neither an IPv4 address nor an interface that has one ({})", list(&found))
-        }
+        [] => bail!("{flag} {given}: neither an address nor an interface that has one ({})", list(&found)),
         _ => bail!("{flag} {given}: the interface has several addresses; name one ({})", list(&found)),
     }
+}
+
+/// As [`resolve`], with what was said: an interface is followed when its address changes.
+pub fn data_path(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
+    let address = resolve(flag, given)?;
+    let choice = match given.parse::<IpAddr>() {
+        Ok(address) => DataPathChoice::Address(address),
+        Err(_) => DataPathChoice::Interface(given.to_owned()),
+    };
+    Ok((address, choice))
 }
 
 /// The only address there is.
 pub fn only(flag: &str) -> Result<IpAddr> {
     let found = candidates()?;
-    match found.as_slice() {
-        [(_, one)] => Ok(*one),
-        [] => bail!("this node has no IPv4 address but loopback; give it one, then name it with {flag}"),
+    let addresses: Vec<_> = found.iter().map(|(_, a)| *a).collect();
+    match preferred(&addresses).as_slice() {
+        [one] => Ok(*one),
+        [] => bail!("this node has no address but loopback; give it one, then name it with {flag}"),
         _ => bail!("this node has several addresses; choose one with {flag} ({})", list(&found)),
     }
+}
+
+/// The IPv4 addresses, or the IPv6 ones where there are no others.
+fn preferred(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let four: Vec<_> = addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
+    if four.is_empty() { addresses.to_vec() } else { four }
 }
 
 fn list(found: &[(String, IpAddr)]) -> String {

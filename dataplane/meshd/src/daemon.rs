@@ -1,12 +1,12 @@
 //! The daemon: in no cluster, or a member with an agent and perhaps a manager.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, Result};
-use mesh_agent::{Agent, AgentOptions, PathChoice, SessionError};
+use mesh_agent::{Agent, AgentOptions, DataPathChoice, HostOptions, PathChoice, SessionError};
 use mesh_ca::{Identity, IdentityCell};
 use mesh_manager::{EndpointView, Manager, ManagerOptions, NewCluster};
 use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, Role};
@@ -112,11 +112,9 @@ impl Daemon {
         refuse_member(member.as_ref())?;
         state_dir::refuse_leftovers(&self.config.state_dir)?;
         let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
-        let data_path_addr = match spec.data_path_addr.as_str() {
-            "" => advertise_addr,
-            given => address::resolve("--data-path-addr", given)?,
-        };
-        let listen_addr = listen_address(&spec.listen_addr)?;
+        let (data_path_addr, data_path) =
+            data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
+        let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
         let pools = spec.default_addr_pools.iter();
         let pools = pools.map(|text| text.parse().with_context(|| format!("--default-addr-pool {text}")));
         let new = NewCluster {
@@ -126,7 +124,7 @@ impl Daemon {
             ingress_ipv6: spec.ipv6,
         };
         state_dir::begin(&self.config.state_dir)?;
-        let made = self.make_cluster(new, advertise_addr, listen_addr).await;
+        let made = self.make_cluster(new, advertise_addr, data_path, listen_addr).await;
         let (made, new) = self.or_wipe(made).await?;
         *member = Some(made);
         Ok(new)
@@ -136,6 +134,7 @@ impl Daemon {
         &self,
         new: NewCluster,
         advertise: IpAddr,
+        data_path: DataPathChoice,
         listen: SocketAddr,
     ) -> Result<(Member, NewMember)> {
         let (name, data_path_addr) = (new.name.clone(), new.data_path_addr);
@@ -152,6 +151,7 @@ impl Daemon {
             data_path_addr,
             listen_addr: listen,
             managers: manager.managers(),
+            data_path,
         };
         let agent = match self.begin(&membership, manager.identity()).await {
             Ok(agent) => agent,
@@ -337,16 +337,20 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
     let options = AgentOptions {
         node: membership.node,
         cluster: membership.cluster,
-        data_path_addr: membership.data_path_addr,
+        host: HostOptions {
+            data_path: membership.data_path.clone(),
+            path: match config.path {
+                PathMode::Auto => PathChoice::Auto,
+                PathMode::General => PathChoice::General,
+            },
+            outer_checksum: config.outer_checksum,
+            uplinks: config.uplinks.clone(),
+        },
         advertise_addr: membership.advertise_addr,
         identity,
         managers: membership.managers.clone(),
         state_dir: config.state_dir.clone(),
-        bpf_dir: config.bpf_dir.clone(),
-        path: match config.path {
-            PathMode::Auto => PathChoice::Auto,
-            PathMode::General => PathChoice::General,
-        },
+        data_path: config.data_path(),
         resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Agent::start(options).await?)
@@ -355,6 +359,15 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
 /// What a flag says, or the only address there is.
 pub fn advertise(flag: &str, given: &str) -> Result<IpAddr> {
     if given.is_empty() { address::only(flag) } else { address::resolve(flag, given) }
+}
+
+/// What `--data-path-addr` means, or else what `--advertise-addr` does.
+pub fn data_path(given: &str, advertised: &str, advertise_addr: IpAddr) -> Result<(IpAddr, DataPathChoice)> {
+    match (given, advertised) {
+        ("", "") => Ok((advertise_addr, DataPathChoice::Address(advertise_addr))),
+        ("", advertised) => address::data_path("--advertise-addr", advertised),
+        (given, _) => address::data_path("--data-path-addr", given),
+    }
 }
 
 /// The name given, or the host's.
@@ -368,9 +381,14 @@ pub fn node_name(given: &str) -> Result<Name> {
         .with_context(|| format!("the host's name {host:?} does not do; give another with --name"))
 }
 
-fn listen_address(given: &str) -> Result<SocketAddr> {
+/// Stands for every address of the family.
+pub fn any_of(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+fn listen_address(given: &str, advertise: IpAddr) -> Result<SocketAddr> {
     if given.is_empty() {
-        return Ok((Ipv4Addr::UNSPECIFIED, MANAGER_PORT).into());
+        return Ok((any_of(advertise), MANAGER_PORT).into());
     }
     let parsed = given
         .parse::<SocketAddr>()

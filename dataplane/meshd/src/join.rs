@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use mesh_agent::one_line;
+use mesh_agent::{DataPathChoice, one_line};
 use mesh_api::{
     parse_id, transport,
     v1::{self, dispatcher_client::DispatcherClient, join_client::JoinClient},
@@ -15,7 +15,7 @@ use mesh_ca::{CertificateDer, DigestMismatch, Identity, IdentityCell, JoinToken}
 use mesh_types::{MANAGER_PORT, Name, Node, Role};
 
 use crate::{
-    daemon::{advertise, node_name},
+    daemon::{advertise, any_of, data_path, node_name},
     membership::Membership,
 };
 
@@ -39,10 +39,7 @@ pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
     let token: JoinToken = spec.token.trim().parse().context("the join token is not usable")?;
     let name = node_name(&spec.name)?;
     let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
-    let data_path_addr = match spec.data_path_addr.as_str() {
-        "" => advertise_addr,
-        given => advertise("--data-path-addr", given)?,
-    };
+    let (data_path_addr, choice) = data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
     if spec.managers.is_empty() {
         bail!("name a manager to join, for example 192.168.0.1:{MANAGER_PORT}");
     }
@@ -51,7 +48,9 @@ pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
         let addresses = resolve(manager)?;
         for address in addresses {
             match ask(address, &token, &name, advertise_addr, data_path_addr).await {
-                Ok(joined) => return Ok(joined),
+                Ok((membership, identity)) => {
+                    return Ok((Membership { data_path: choice, ..membership }, identity));
+                }
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Unreachable(error)) => failed.push(one_line(error.as_ref())),
             }
@@ -125,14 +124,16 @@ fn accept(answer: v1::JoinResponse, key: mesh_ca::NodeKey) -> Result<(Membership
         role: node.role,
         advertise_addr: node.advertise_addr,
         data_path_addr: node.data_path_addr,
-        listen_addr: ([0, 0, 0, 0], MANAGER_PORT).into(),
+        listen_addr: (any_of(node.advertise_addr), MANAGER_PORT).into(),
         managers: managers.context("its list of managers")?,
+        data_path: DataPathChoice::Address(node.data_path_addr),
     };
     Ok((membership, identity))
 }
 
 fn resolve(manager: &str) -> Result<Vec<SocketAddr>> {
-    let found = match manager.parse::<IpAddr>() {
+    let bare = manager.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(manager);
+    let found = match bare.parse::<IpAddr>() {
         Ok(address) => return Ok(vec![(address, MANAGER_PORT).into()]),
         Err(_) if manager.contains(':') => manager.to_socket_addrs(),
         Err(_) => (manager, MANAGER_PORT).to_socket_addrs(),

@@ -1,21 +1,23 @@
 //! The Local service: what `meshctl` asks of this node.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use anyhow::Error;
 use mesh_agent::{
-    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, Status as AgentStatus, one_line,
+    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, Status as AgentStatus,
+    UplinkStatus, one_line,
 };
 use mesh_api::{
     node_listeners,
     v1::{self, attach_request::Namespace, local_server::Local},
 };
-use mesh_types::{ClusterView, Name, NodeId};
+use mesh_types::{ClusterView, MAX_WEIGHT, Name, NodeId};
 use tonic::{Request, Response, Status};
 
 use crate::{
     daemon::{Daemon, InitSpec, Member},
     join::JoinSpec,
+    tasks,
 };
 
 /// Where a task's own name server listens.
@@ -104,8 +106,10 @@ impl Local for LocalService {
         let decided = member.manager.as_ref().and_then(|manager| manager.state().borrow().view());
         let mut view = decided.unwrap_or_else(|| ClusterView::clone(&member.agent.view()));
         view.gossip_keys.clear();
-        let listeners = member.manager.as_ref().map(|manager| manager.listeners().borrow().clone());
-        let listeners = listeners.unwrap_or_default();
+        let listeners = match &member.manager {
+            Some(manager) => BTreeMap::clone(&manager.listeners().borrow()),
+            None => member.agent.listeners(),
+        };
         let listeners = listeners.iter().map(|(node, listeners)| node_listeners(*node, listeners));
         Ok(Response::new(v1::GetViewResponse {
             view: Some((&view).into()),
@@ -120,17 +124,10 @@ impl Local for LocalService {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let member = self.daemon.member().await?;
         let (endpoints, members) = member.agent.endpoints();
-        let local = member.agent.tasks().into_iter().map(|task| v1::LocalTask {
-            task_id: task.id.to_string(),
-            namespace: task.namespace.to_string(),
-            pid: task.namespace.pid().unwrap_or_default(),
-            name: task.name.to_string(),
-            ..Default::default()
-        });
         Ok(Response::new(v1::ListTasksResponse {
             endpoints: endpoints.iter().map(Into::into).collect(),
             members: members_of(&members),
-            local: local.collect(),
+            local: member.agent.tasks().iter().map(tasks::message).collect(),
         }))
     }
 
@@ -168,6 +165,31 @@ impl Local for LocalService {
         })?;
         Ok(Response::new(v1::DetachResponse { task_id: task.id.to_string(), name: task.name.to_string() }))
     }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let member = self.daemon.member().await?;
+        let reference = request.into_inner().reference;
+        tasks::get(&member.agent, member.membership.node, &reference).await.map(Response::new)
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::update(agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drain_task(
+        &self,
+        request: Request<v1::DrainTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::drain(agent, request.into_inner()).await.map(Response::new)
+    }
 }
 
 fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusResponse {
@@ -185,7 +207,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         node_name: membership.name.to_string(),
         role: v1::Role::from(membership.role).into(),
         advertise_addr: membership.advertise_addr.to_string(),
-        data_path_addr: membership.data_path_addr.to_string(),
+        data_path_addr: agent.data_path_addr.address.to_string(),
         managers: agent.managers.iter().map(ToString::to_string).collect(),
         manager_session: agent.session.to_string(),
         view_version: agent.view_version,
@@ -193,18 +215,24 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         tasks: agent.tasks.try_into().unwrap_or(u32::MAX),
         data_path: Some(v1::DataPathStatus {
             path: agent.path,
-            uplink: agent.uplink.0,
-            uplink_mtu: agent.uplink.1,
+            uplink: agent.data_path_addr.interface.clone(),
+            uplink_mtu: agent.uplinks.first().map_or(0, |u| u.mtu),
             task_mtu: agent.task_mtu,
             hooks: hooks.collect(),
             drops: counters(agent.data_path.drops.iter().map(|(r, &n)| (r.as_str(), n)).collect()),
             packets: counters(agent.data_path.counters.iter().map(|(c, &n)| (c.as_str(), n)).collect()),
             features: agent.missing,
+            uplinks: agent.uplinks.into_iter().map(uplink).collect(),
             ..Default::default()
         }),
         warnings: agent.warnings,
-        ..Default::default()
+        listeners: agent.listeners.iter().map(Into::into).collect(),
     }
+}
+
+fn uplink(uplink: UplinkStatus) -> v1::Uplink {
+    let UplinkStatus { interface, hook, reason, mtu } = uplink;
+    v1::Uplink { interface, hook, reason, mtu }
 }
 
 fn members_of(members: &BTreeMap<NodeId, mesh_agent::MemberState>) -> Vec<v1::Member> {
@@ -227,21 +255,25 @@ fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
     };
     let optional = |text: String| (!text.is_empty()).then_some(text);
     let name = optional(request.name).map(Name::new).transpose().map_err(|e| invalid(&e))?;
-    let mut addresses = request.addresses.into_iter().map(|a| {
-        a.parse().map_err(|_| Status::invalid_argument(format!("{a:?} is not an IP address")))
-    });
-    let address = addresses.next();
-    if addresses.next().is_some() {
-        return Err(Status::invalid_argument("a task takes one static address so far"));
-    }
+    let parse =
+        |a: &String| a.parse().map_err(|_| Status::invalid_argument(format!("{a:?} is not an IP address")));
+    let addresses: Result<Vec<IpAddr>, _> = request.addresses.iter().map(parse).collect();
+    let weight = match request.weight {
+        0 => 1,
+        given => u16::try_from(given).ok().filter(|w| (1..=MAX_WEIGHT).contains(w)).ok_or_else(|| {
+            Status::invalid_argument(format!("weight {given} is not between 1 and {MAX_WEIGHT}"))
+        })?,
+    };
     let aliases: Result<Vec<Name>, _> = request.aliases.into_iter().map(Name::new).collect();
     Ok(AttachSpec {
         namespace,
         name,
         service: optional(request.service),
         networks: request.networks,
-        address: address.transpose()?,
+        addresses: addresses?,
         aliases: aliases.map_err(|e| invalid(&e))?,
+        weight,
+        drain_timeout_secs: request.drain_timeout_secs,
     })
 }
 
@@ -265,6 +297,7 @@ fn attach_status(error: &AttachError) -> Status {
         AttachError::NoNetwork
         | AttachError::NetworkTwice(_)
         | AttachError::AddressNeedsOneNetwork
+        | AttachError::TwoOfAFamily(..)
         | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
         AttachError::AddressTaken { .. }
         | AttachError::NameTaken { .. }

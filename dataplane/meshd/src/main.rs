@@ -14,6 +14,7 @@ mod local;
 mod membership;
 mod socket;
 mod state_dir;
+mod tasks;
 
 use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 

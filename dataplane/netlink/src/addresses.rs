@@ -1,43 +1,80 @@
 //! Which link holds which address.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use futures::TryStreamExt;
-use mesh_types::Mac;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
-use crate::{Error, Netlink, Result, links::info_of};
+use crate::{Error, LinkInfo, Netlink, Result, error::is_errno, links::info_of};
 
-/// The link that carries a node's traffic.
+/// A link and the node's addresses on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uplink {
-    /// Its number.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Its Ethernet address; `None` on links without one (tunnels).
-    pub mac: Option<Mac>,
+pub struct Interface {
+    /// The link.
+    pub link: LinkInfo,
+    /// Sorted; without loopback, link-local IPv6 and those that duplicate address detection refused.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Netlink {
-    /// The link that holds `address`.
-    pub async fn uplink_of(&self, address: IpAddr) -> Result<Uplink> {
-        let holder = self.dump_addresses().await?.into_iter().find(|m| address_of(m) == Some(address));
-        let ifindex = holder.ok_or(Error::AddressNotFound(address))?.header.index;
-        let link = self.handle.link().get().match_index(ifindex).execute().try_next().await;
-        let link = link
-            .map_err(|e| Error::request("look up the link of", address.to_string(), e))?
-            .ok_or(Error::AddressNotFound(address))?;
-        let info = info_of(&link);
-        Ok(Uplink { ifindex, name: info.name, mtu: info.mtu, mac: info.mac })
+    /// The links of this namespace with their addresses, by number.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>> {
+        let mut addresses: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        for message in self.dump_addresses().await? {
+            if let Some(address) = address_of(&message).filter(is_reachable) {
+                addresses.entry(message.header.index).or_default().insert(address);
+            }
+        }
+        let mut links: Vec<_> = self.dump_links().await?.iter().map(info_of).collect();
+        links.sort_by_key(|link| link.ifindex);
+        let with = |link: LinkInfo| Interface {
+            addresses: addresses.remove(&link.ifindex).into_iter().flatten().collect(),
+            link,
+        };
+        Ok(links.into_iter().map(with).collect())
     }
 
-    /// The addresses of this namespace, sorted, without loopback and IPv6 link-local ones.
-    pub async fn local_addresses(&self) -> Result<Vec<IpAddr>> {
+    /// Lets a link hold just these addresses, each for itself alone.
+    pub(crate) async fn hold_addresses(&self, ifindex: u32, wanted: &[IpAddr]) -> Result<()> {
+        let mut missing = wanted.to_vec();
+        for message in self.dump_addresses().await?.into_iter().filter(|m| m.header.index == ifindex) {
+            let Some(address) = address_of(&message) else { continue };
+            if wanted.contains(&address) {
+                missing.retain(|a| *a != address);
+                continue;
+            }
+            match self.handle.address().del(message).execute().await {
+                Err(e) if !is_errno(&e, libc::EADDRNOTAVAIL) => {
+                    return Err(Error::request("remove address", address.to_string(), e));
+                }
+                _ => {}
+            }
+        }
+        for address in missing {
+            self.add_address(ifindex, ipnet::IpNet::from(address)).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds an address that is known to be nobody else's.
+    pub(crate) async fn add_address(&self, ifindex: u32, address: ipnet::IpNet) -> Result<()> {
+        let mut request = self.handle.address().add(ifindex, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            // Waiting a second for duplicate address detection would only delay.
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.map_err(|e| Error::request("add address", address.to_string(), e))
+    }
+
+    /// The addresses of this namespace, sorted, without loopback and IPv6 link-local ones, each with its link's number.
+    pub(crate) async fn local_addresses(&self) -> Result<Vec<(IpAddr, u32)>> {
         let messages = self.dump_addresses().await?;
-        let addresses: BTreeSet<_> = messages.iter().filter_map(address_of).filter(is_reachable).collect();
+        let held =
+            messages.iter().filter_map(|m| Some((address_of(m).filter(is_reachable)?, m.header.index)));
+        let addresses: BTreeSet<_> = held.collect();
         Ok(addresses.into_iter().collect())
     }
 
@@ -48,17 +85,20 @@ impl Netlink {
     }
 }
 
-/// The node's own address in a message: IFA_LOCAL, or IFA_ADDRESS where that is absent (IPv6).
+/// The node's own address in a message: IFA_LOCAL, or IFA_ADDRESS where that is absent (IPv6); none while it cannot be
+/// used because another host has it.
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
+    let mut found = None;
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Local(local) => found = Some(*local),
             AddressAttribute::Address(other) => address = Some(*other),
+            AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed) => return None,
             _ => {}
         }
     }
-    address
+    found.or(address)
 }
 
 fn is_reachable(address: &IpAddr) -> bool {

@@ -77,6 +77,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// IPv6 was asked for. Nothing changed.
+    #[error("this kernel has no IPv6 (built without it, or started with ipv6.disable=1)")]
+    NoIpv6,
     /// A kernel setting could not be read or written. Nothing changed.
     #[error("cannot set {path}: {source}")]
     Sysctl {

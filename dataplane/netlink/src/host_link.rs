@@ -1,12 +1,9 @@
 //! The veth pair by which the node's own sockets reach published ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use netlink_packet_route::{
-    link::{InfoKind, LinkMessage},
-    route::RouteScope,
-};
-use rtnetlink::{LinkVeth, RouteMessageBuilder};
+use netlink_packet_route::link::{InfoKind, LinkMessage};
+use rtnetlink::LinkVeth;
 
 use crate::{
     Error, Netlink, Result,
@@ -21,16 +18,25 @@ pub struct HostLink {
     pub name: String,
     /// Name of the other end.
     pub peer: String,
-    /// The address that published ports of the node itself are rewritten to; routed, held by no link.
-    pub service_addr: Ipv4Addr,
-    /// The node's address: the source of those connections.
-    pub source: Ipv4Addr,
+    /// The ways over it, one per family.
+    pub ways: Vec<HostWay>,
     /// MTU of both ends in bytes.
     pub mtu: u32,
 }
 
+/// How the node's sockets of one family reach published ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostWay {
+    /// The address that published ports of the node itself are rewritten to; routed, held by no link.
+    pub service: IpAddr,
+    /// The node's address: the source of those connections.
+    pub source: IpAddr,
+    /// Whether the link itself holds `source`, as the node has no other address of the family.
+    pub held: bool,
+}
+
 impl Netlink {
-    /// Makes sure that the pair is there, up, and the way to the service address; returns the numbers of both ends.
+    /// Makes sure that the pair is there, up, and the ways to the service addresses; returns the numbers of both ends.
     ///
     /// The calling thread must be in the namespace of this connection (settings under /proc/sys follow the thread).
     pub async fn ensure_host_link(&self, link: &HostLink) -> Result<(u32, u32)> {
@@ -51,19 +57,19 @@ impl Netlink {
         // packet no program took cannot circle.
         sysctl::set(&format!("ipv4/conf/{}/rp_filter", link.name), "2")?;
         sysctl::set(&format!("ipv4/conf/{}/forwarding", link.peer), "0")?;
-
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(link.service_addr, 32)
-            .output_interface(host.ifindex)
-            .scope(RouteScope::Link)
-            .pref_source(link.source)
-            .build();
-        let routed = self.handle.route().add(route).replace().execute().await;
-        routed.map_err(|e| {
-            Error::request("route", format!("{} by {} from {}", link.service_addr, link.name, link.source), e)
-        })?;
+        if link.ways.iter().any(|way| way.service.is_ipv6()) {
+            sysctl::ready_for_ipv6(&link.name)?;
+        }
+        let held: Vec<_> = link.ways.iter().filter(|way| way.held).map(|way| way.source).collect();
+        self.hold_addresses(host.ifindex, &held).await?;
         let mac = peer.mac.ok_or_else(|| Error::NoSuchLink(link.peer.clone()))?;
-        self.set_neighbour(host.ifindex, link.service_addr.into(), &mac.0).await?;
+        for way in &link.ways {
+            let routed = self.route_address(way.service, host.ifindex, Some(way.source), true).await;
+            routed.map_err(|e| {
+                Error::request("route", format!("{} by {} from {}", way.service, link.name, way.source), e)
+            })?;
+            self.set_neighbour(host.ifindex, way.service, &mac.0).await?;
+        }
         Ok((host.ifindex, peer.ifindex))
     }
 

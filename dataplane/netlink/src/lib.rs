@@ -8,26 +8,30 @@
 
 mod addresses;
 mod error;
+mod firewall;
 mod host_link;
 mod links;
 mod masquerade;
 mod netlink;
 mod netns;
+mod nft;
+mod routes;
 mod sysctl;
 mod task_link;
 mod vxlan;
 mod watch;
 
-pub use addresses::Uplink;
+pub use addresses::Interface;
 pub use error::Error;
-pub use host_link::HostLink;
-pub use links::LinkInfo;
+pub use firewall::{Closed, forwarding_closed};
+pub use host_link::{HostLink, HostWay};
+pub use links::{Frames, LinkInfo};
 pub use masquerade::{ensure_masquerade, remove_masquerade};
 pub use netlink::Netlink;
 pub use netns::{NetNs, NsId};
-pub use sysctl::enable_forwarding;
+pub use sysctl::{enable_forwarding, enable_forwarding6, has_ipv6};
 pub use task_link::{TaskLink, TaskLinkInfo};
-pub use watch::{AddressEvents, LinkEvent, LinkEvents};
+pub use watch::{AddressEvents, LinkEvent, LinkEvents, RouteEvents};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use mesh_types::Mac;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo as Info,
-    LinkMessage,
+    LinkLayerType, LinkMessage,
 };
 use rtnetlink::{LinkUnspec, packet_route::link::InfoData};
 
@@ -26,6 +26,19 @@ pub struct LinkInfo {
     pub mac: Option<Mac>,
     /// Administratively up.
     pub up: bool,
+    /// What kind of frames it carries.
+    pub frames: Frames,
+}
+
+/// What a link's packets begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frames {
+    /// An Ethernet header.
+    Ethernet,
+    /// The node's own, to itself.
+    Loopback,
+    /// Anything else, such as the bare IP packets of tunnels.
+    Other,
 }
 
 impl Netlink {
@@ -128,6 +141,11 @@ pub(crate) fn info_of(message: &LinkMessage) -> LinkInfo {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        frames: match message.header.link_layer_type {
+            LinkLayerType::Ether => Frames::Ethernet,
+            LinkLayerType::Loopback => Frames::Loopback,
+            _ => Frames::Other,
+        },
     };
     for attribute in &message.attributes {
         match attribute {

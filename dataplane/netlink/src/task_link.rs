@@ -10,9 +10,8 @@ use ipnet::IpNet;
 use mesh_types::Mac;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressFlags},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo as Info, LinkMessage},
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType},
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -20,6 +19,7 @@ use crate::{
     Error, NetNs, Netlink, Result,
     error::{is_errno, to_io},
     links::{check_name, info_of},
+    sysctl,
 };
 
 /// What [`Netlink::add_task_link`] makes.
@@ -35,12 +35,14 @@ pub struct TaskLink<'a> {
     pub mac: Mac,
     /// Addresses of the task's end, each with the prefix length of its subnet.
     pub addresses: Vec<IpNet>,
-    /// Where the default route leads; left out where the namespace has a default route of that family already.
-    pub default_gateway: Option<IpAddr>,
+    /// Where the default routes lead, one per family; left out where the namespace has a default route of that family
+    /// already.
+    pub default_gateways: Vec<IpAddr>,
     /// MTU of both ends in bytes.
     pub mtu: u32,
-    /// The node-local address that stands for the task outside the overlay: routed to the veth on the node's side.
-    pub egress: Option<Ipv4Addr>,
+    /// The node-local addresses that stand for the task outside the overlay, one per family: routed to the veth on the
+    /// node's side.
+    pub egress: Vec<IpAddr>,
 }
 
 /// What became of it.
@@ -57,6 +59,7 @@ pub struct TaskLinkInfo {
 impl Netlink {
     /// Makes the veth, with its far end directly in the task's namespace, and sets up both ends.
     ///
+    /// IPv6 is turned on for the two ends, whatever the namespaces' defaults, if there are addresses of it.
     /// All or nothing: when a step fails, what was made is removed again before the error returns.
     pub async fn add_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
         check_name(link.host_name)?;
@@ -118,23 +121,24 @@ impl Netlink {
 
         self.up_without_ipv6_autoconf(host.ifindex, link.host_name).await?;
         task.up_without_ipv6_autoconf(inner.ifindex, link.task_name).await?;
+        if link.addresses.iter().any(|a| a.addr().is_ipv6()) {
+            link.ns.run(|| sysctl::ready_for_ipv6(link.task_name))??;
+        }
         for address in &link.addresses {
             task.add_address(inner.ifindex, *address).await?;
         }
-        if let Some(gateway) = link.default_gateway
-            && !task.has_default_route(gateway.is_ipv6()).await?
-        {
-            task.add_default_route(inner.ifindex, gateway).await?;
+        for &gateway in &link.default_gateways {
+            if !task.has_default_route(gateway.is_ipv6()).await? {
+                task.add_default_route(inner.ifindex, gateway).await?;
+            }
         }
-        if let Some(egress) = link.egress {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(egress, 32)
-                .output_interface(host.ifindex)
-                .scope(RouteScope::Link)
-                .build();
-            let routed = self.handle.route().add(route).execute().await;
+        for &egress in &link.egress {
+            if egress.is_ipv6() {
+                sysctl::ready_for_ipv6(link.host_name)?;
+            }
+            let routed = self.route_address(egress, host.ifindex, None, false).await;
             routed.map_err(|e| Error::request("route", format!("{egress} by {}", link.host_name), e))?;
-            self.set_neighbour(host.ifindex, egress.into(), &link.mac.0).await?;
+            self.set_neighbour(host.ifindex, egress, &link.mac.0).await?;
         }
         // Last, since it is the one step that removing the link would not undo.
         if let Some(loopback) = task.find_link("lo").await? {
@@ -146,15 +150,6 @@ impl Netlink {
             host_mac: host.mac.ok_or_else(|| gone(link.host_name))?,
             task_ifindex: inner.ifindex,
         })
-    }
-
-    async fn add_address(&self, ifindex: u32, address: IpNet) -> Result<()> {
-        let mut request = self.handle.address().add(ifindex, address.addr(), address.prefix_len());
-        if address.addr().is_ipv6() {
-            // The managers gave the address to this task alone; waiting a second for DAD would only delay it.
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        request.execute().await.map_err(|e| Error::request("add address", address.to_string(), e))
     }
 
     async fn has_default_route(&self, ipv6: bool) -> Result<bool> {

@@ -36,12 +36,18 @@ pub struct LinkEvents {
     _connection: Connection,
 }
 
-/// The local addresses of a namespace, told anew whenever they change.
+/// The local addresses of a namespace and where they are, told anew whenever they change.
 pub struct AddressEvents {
     netlink: Netlink,
     messages: UnboundedReceiver<Message>,
-    last: Option<Vec<IpAddr>>,
+    last: Option<Vec<(IpAddr, u32)>>,
     stale: bool,
+    _connection: Connection,
+}
+
+/// Tells that routes changed, not which.
+pub struct RouteEvents {
+    messages: UnboundedReceiver<Message>,
     _connection: Connection,
 }
 
@@ -64,6 +70,21 @@ impl Netlink {
         let (connection, messages) = subscribe(&[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])?;
         let netlink = self.clone();
         Ok(AddressEvents { netlink, messages, last: None, stale: true, _connection: connection })
+    }
+
+    /// Follows the routes of the calling thread's namespace.
+    pub fn watch_routes(&self) -> Result<RouteEvents> {
+        let (connection, messages) = subscribe(&[MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route])?;
+        Ok(RouteEvents { messages, _connection: connection })
+    }
+}
+
+impl RouteEvents {
+    /// Returns after the next change; `None` when the connection is gone. Changes that came together are one.
+    pub async fn next(&mut self) -> Option<()> {
+        self.messages.next().await?;
+        while self.messages.try_recv().is_ok() {}
+        Some(())
     }
 }
 
@@ -102,8 +123,9 @@ impl LinkEvents {
 }
 
 impl AddressEvents {
-    /// The sorted addresses: at once the first time, then whenever they differ. `None` when the connection is gone.
-    pub async fn next(&mut self) -> Option<Result<Vec<IpAddr>>> {
+    /// The sorted addresses with their links' numbers: at once the first time, then whenever they differ. `None` when
+    /// the connection is gone.
+    pub async fn next(&mut self) -> Option<Result<Vec<(IpAddr, u32)>>> {
         loop {
             if self.stale {
                 match self.netlink.local_addresses().await {

@@ -4,7 +4,8 @@
 mod support;
 
 use mesh_netlink::{
-    Error, HostLink, LinkEvent, NetNs, Netlink, enable_forwarding, ensure_masquerade, remove_masquerade,
+    Error, Frames, HostLink, HostWay, LinkEvent, NetNs, Netlink, enable_forwarding, enable_forwarding6,
+    ensure_masquerade, forwarding_closed, remove_masquerade,
 };
 use support::{inside, path_of, sh, state};
 
@@ -37,23 +38,40 @@ fn what_is_no_namespace_is_named() {
 }
 
 #[test]
-fn the_uplink_is_found_by_its_address() {
+fn interfaces_are_listed_with_their_addresses_and_routes() {
     let ns = NetNs::create().unwrap();
     sh(
         &ns,
-        "ip link add up0 mtu 1420 address 02:00:00:00:00:09 type veth peer name up1; ip addr add 10.1.1.2/24 dev up0; ip addr add fd01::2/64 dev up0 nodad; ip link set up0 up; ip link set up1 up; ip link set lo up",
+        "ip link set lo up; ip addr add 10.9.9.9/32 dev lo; \
+         ip link add up0 mtu 1420 address 02:00:00:00:00:09 type veth peer name up1; ip addr add 10.1.1.2/24 dev up0; \
+         ip addr add fd01::2/64 dev up0 nodad; ip link set up0 up; ip link set up1 up; \
+         ip link add link up0 name up0.7 type macvlan; ip addr add 10.1.7.2/24 dev up0.7; ip link set up0.7 up; \
+         ip route add default via 10.1.7.1; ip -6 route add default via fd01::1",
     );
     inside(&ns, || async {
         let netlink = Netlink::connect().unwrap();
-        for address in ["10.1.1.2", "fd01::2"] {
-            let uplink = netlink.uplink_of(address.parse().unwrap()).await.unwrap();
-            assert_eq!((uplink.name.as_str(), uplink.mtu), ("up0", 1420));
-            assert_eq!(uplink.mac, Some("02:00:00:00:00:09".parse().unwrap()));
-        }
-        let error = netlink.uplink_of("10.1.1.3".parse().unwrap()).await.unwrap_err();
-        assert_eq!(error.to_string(), "no interface of this node has address 10.1.1.3");
-        let expected: Vec<std::net::IpAddr> = vec!["10.1.1.2".parse().unwrap(), "fd01::2".parse().unwrap()];
-        assert_eq!(netlink.local_addresses().await.unwrap(), expected);
+        let all = netlink.interfaces().await.unwrap();
+        let of = |name: &str| all.iter().find(|i| i.link.name == name).unwrap();
+        let texts = |name: &str| of(name).addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts("up0"), ["10.1.1.2", "fd01::2"]);
+        assert_eq!(texts("up0.7"), ["10.1.7.2"]);
+        assert_eq!(texts("lo"), ["10.9.9.9"]);
+        let up0 = &of("up0").link;
+        assert_eq!((up0.mtu, up0.up, up0.frames), (1420, true, Frames::Ethernet));
+        assert_eq!(up0.mac, Some("02:00:00:00:00:09".parse().unwrap()));
+        assert_eq!(of("lo").link.frames, Frames::Loopback);
+
+        let (up0, vlan) = (up0.ifindex, of("up0.7").link.ifindex);
+        let route = async |to: &str| netlink.route_to(to.parse().unwrap(), None).await.unwrap();
+        assert_eq!(route("10.1.1.7").await, Some(up0));
+        assert_eq!(route("192.0.2.1").await, Some(vlan));
+        let from = netlink.route_to("192.0.2.1".parse().unwrap(), Some("10.9.9.9".parse().unwrap())).await;
+        assert_eq!(from.unwrap(), Some(vlan));
+        assert_eq!(netlink.default_interfaces().await.unwrap(), [vlan, up0]);
+        sh(&ns, "ip route del default; ip -6 route del default");
+        assert_eq!(route("192.0.2.1").await, None);
+        assert_eq!(route("2001:db8::1").await, None);
+        assert!(netlink.default_interfaces().await.unwrap().is_empty());
     });
 }
 
@@ -109,8 +127,18 @@ fn host_link() -> HostLink {
     HostLink {
         name: "mesh-host".to_owned(),
         peer: "mesh-peer".to_owned(),
-        service_addr: "169.254.63.1".parse().unwrap(),
-        source: "10.1.1.2".parse().unwrap(),
+        ways: vec![
+            HostWay {
+                service: "169.254.63.1".parse().unwrap(),
+                source: "10.1.1.2".parse().unwrap(),
+                held: false,
+            },
+            HostWay {
+                service: "fd6d:6573:6863::1".parse().unwrap(),
+                source: "fd6d:6573:6863::2".parse().unwrap(),
+                held: true,
+            },
+        ],
         mtu: 1450,
     }
 }
@@ -120,7 +148,8 @@ fn the_host_link_leads_to_the_service_address() {
     let ns = NetNs::create().unwrap();
     sh(
         &ns,
-        "ip link set lo up; ip link add up0 type veth peer name up1; ip addr add 10.1.1.2/24 dev up0; ip link set up0 up",
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; \
+         ip link set lo up; ip link add up0 type veth peer name up1; ip addr add 10.1.1.2/24 dev up0; ip link set up0 up; ip link set up1 up",
     );
     let ensure =
         || inside(&ns, || async { Netlink::connect().unwrap().ensure_host_link(&host_link()).await });
@@ -128,9 +157,14 @@ fn the_host_link_leads_to_the_service_address() {
     let route = sh(&ns, "ip route get 169.254.63.1");
     assert!(route.contains("dev mesh-host src 10.1.1.2"), "{route}");
     let peer = sh(&ns, "cat /sys/class/net/mesh-peer/address || ip -br link show mesh-peer");
-    let neighbour = sh(&ns, "ip neigh show dev mesh-host");
+    // IPv6 works there though it is off elsewhere.
+    let route = sh(&ns, "ip route get fd6d:6573:6863::1");
+    assert!(route.contains("dev mesh-host") && route.contains("src fd6d:6573:6863::2"), "{route}");
     let mac = sh(&ns, "ip -br link show mesh-peer").split_whitespace().nth(2).unwrap().to_owned();
-    assert_eq!(neighbour.trim(), format!("169.254.63.1 lladdr {mac} PERMANENT"), "{peer}");
+    for (family, address) in [("-4", "169.254.63.1"), ("-6", "fd6d:6573:6863::1")] {
+        let neighbour = sh(&ns, &format!("ip {family} neigh show dev mesh-host"));
+        assert_eq!(neighbour.trim(), format!("{address} lladdr {mac} PERMANENT"), "{peer}");
+    }
     let before = state(&ns);
     assert_eq!(ensure().unwrap(), first);
     assert_eq!(state(&ns), before);
@@ -139,6 +173,15 @@ fn the_host_link_leads_to_the_service_address() {
     assert_eq!(ensure().unwrap(), first);
     assert!(sh(&ns, "ip route get 169.254.63.1").contains("dev mesh-host src 10.1.1.2"));
     assert!(sh(&ns, "ip link show mesh-host").contains("mtu 1450"));
+    // Where the node has an address of its own, the link gives up its.
+    sh(&ns, "echo 0 > /proc/sys/net/ipv6/conf/up0/disable_ipv6; ip addr add fd01::2/64 dev up0 nodad");
+    let mut link = host_link();
+    link.ways[1] = HostWay { source: "fd01::2".parse().unwrap(), held: false, ..link.ways[1] };
+    inside(&ns, || async { Netlink::connect().unwrap().ensure_host_link(&link).await.unwrap() });
+    let route = sh(&ns, "ip route get fd6d:6573:6863::1");
+    assert!(route.contains("dev mesh-host") && route.contains("src fd01::2"), "{route}");
+    assert_eq!(sh(&ns, "ip -6 route show fd6d:6573:6863::1").lines().count(), 1);
+    assert!(!sh(&ns, "ip -6 addr show mesh-host").contains("fd6d"));
 }
 
 #[test]
@@ -164,6 +207,57 @@ fn forwarding_is_turned_on_in_this_namespace_only() {
 }
 
 #[test]
+fn a_node_that_forwards_ipv6_goes_on_heeding_router_advertisements() {
+    let ns = NetNs::create().unwrap();
+    sh(
+        &ns,
+        "ip link add up0 type veth peer name up1; ip link add up2 type veth peer name up3; \
+         cd /proc/sys/net/ipv6/conf; echo 0 > all/forwarding; for l in up0 up1 up3 default; do echo 1 > $l/accept_ra; done; \
+         echo 0 > up2/accept_ra",
+    );
+    ns.run(|| enable_forwarding6().unwrap()).unwrap();
+    sh(&ns, "ip link add up4 type veth peer name up5");
+    let read = |key: &str| sh(&ns, &format!("cat /proc/sys/net/ipv6/conf/{key}")).trim().to_owned();
+    assert_eq!(read("all/forwarding"), "1");
+    assert_eq!(["up0", "up1", "up2", "up4"].map(|l| read(&format!("{l}/accept_ra"))), ["2", "2", "0", "2"]);
+    // What the host's administrator decides afterwards stays.
+    sh(&ns, "echo 1 > /proc/sys/net/ipv6/conf/up0/accept_ra");
+    ns.run(|| enable_forwarding6().unwrap()).unwrap();
+    assert_eq!(read("up0/accept_ra"), "1");
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_found() {
+    let ns = NetNs::create().unwrap();
+    let pool: ipnet::IpNet = "169.254.64.0/18".parse().unwrap();
+    let closed = || -> Vec<String> {
+        let all = ns.run(|| forwarding_closed(pool, "meshd").unwrap()).unwrap();
+        all.iter().map(ToString::to_string).collect()
+    };
+    assert!(closed().is_empty());
+    sh(
+        &ns,
+        "nft add table inet fw; nft 'add chain inet fw forwarding { type filter hook forward priority 0; policy drop; }'",
+    );
+    let told = closed();
+    assert!(told.len() == 1 && told[0].contains("table inet fw"), "{told:?}");
+    // The cure that is told is one.
+    let commands: Vec<&str> = told[0].split('`').skip(1).step_by(2).collect();
+    assert_eq!(commands.len(), 2, "{told:?}");
+    commands.iter().for_each(|command| drop(sh(&ns, command)));
+    assert!(closed().is_empty(), "{:?}", closed());
+    // Our own rules, and those for the other family, are not in the way.
+    sh(
+        &ns,
+        "nft add table ip6 fw; nft 'add chain ip6 fw forwarding { type filter hook forward priority 0; policy drop; }'",
+    );
+    ns.run(|| ensure_masquerade("meshd", pool).unwrap()).unwrap();
+    assert!(closed().is_empty());
+    let six = ns.run(|| forwarding_closed("fd6d:6573:6864::/96".parse().unwrap(), "meshd").unwrap()).unwrap();
+    assert_eq!(six.len(), 2, "{six:?}");
+}
+
+#[test]
 fn the_masquerade_leaves_other_tables_alone() {
     let ns = NetNs::create().unwrap();
     let pool = "169.254.64.0/18".parse().unwrap();
@@ -182,6 +276,15 @@ fn the_masquerade_leaves_other_tables_alone() {
     ns.run(|| ensure_masquerade("meshd", "169.254.128.0/18".parse().unwrap()).unwrap()).unwrap();
     let changed = sh(&ns, "nft list ruleset");
     assert!(changed.contains("169.254.128.0/18") && !changed.contains("169.254.64.0/18"), "{changed}");
+    ns.run(|| ensure_masquerade("meshd", "fd6d:6573:6864::/96".parse().unwrap()).unwrap()).unwrap();
+    let both = sh(&ns, "nft list ruleset");
+    assert!(
+        both.contains("ip6 saddr fd6d:6573:6864::/96 masquerade") && both.contains("169.254.128.0/18"),
+        "{both}"
+    );
+    let again = sh(&ns, "nft -a list ruleset");
+    ns.run(|| ensure_masquerade("meshd", "fd6d:6573:6864::/96".parse().unwrap()).unwrap()).unwrap();
+    assert_eq!(sh(&ns, "nft -a list ruleset"), again);
     ns.run(|| remove_masquerade("meshd").unwrap()).unwrap();
     ns.run(|| remove_masquerade("meshd").unwrap()).unwrap();
     assert_eq!(state(&ns), before);
@@ -196,44 +299,60 @@ fn a_task_reaches_the_outside_by_the_nodes_address() {
     sh(
         &node,
         &format!(
-            "ip link set lo up; ip link add up0 type veth peer name up0 netns {}; ip addr add 10.1.1.2/24 dev up0; ip link set up0 up",
+            "ip link set lo up; ip link add up0 type veth peer name up0 netns {}; ip addr add 10.1.1.2/24 dev up0; \
+             ip addr add fd01::2/64 dev up0 nodad; ip link set up0 up",
             path_of(&outside)
         ),
     );
     sh(
         &outside,
-        "ip link set lo up; ip addr add 10.1.1.9/24 dev up0; ip link set up0 up; ip route add 169.254.64.0/18 via 10.1.1.2",
+        "ip link set lo up; ip addr add 10.1.1.9/24 dev up0; ip addr add fd01::9/64 dev up0 nodad; ip link set up0 up; \
+         ip route add 169.254.64.0/18 via 10.1.1.2; ip route add fd6d:6573:6864::/96 via fd01::2",
     );
-    // Without programs: the task itself holds its egress address.
-    let egress = "169.254.64.7".parse().unwrap();
+    // Without programs: the task itself holds its egress addresses.
     let link = mesh_netlink::TaskLink {
         host_name: "msh1",
         task_name: "eth0",
         ns: &task,
         mac: "02:42:a9:fe:40:07".parse().unwrap(),
-        addresses: vec!["169.254.64.7/18".parse().unwrap()],
-        default_gateway: Some("169.254.64.1".parse().unwrap()),
+        addresses: vec!["169.254.64.7/18".parse().unwrap(), "fd6d:6573:6864::7/96".parse().unwrap()],
+        default_gateways: vec!["169.254.64.1".parse().unwrap(), "fd6d:6573:6864::1".parse().unwrap()],
         mtu: 1450,
-        egress: Some(egress),
+        egress: vec!["169.254.64.7".parse().unwrap(), "fd6d:6573:6864::7".parse().unwrap()],
     };
     let info = inside(&node, || async {
         enable_forwarding().unwrap();
+        enable_forwarding6().unwrap();
         ensure_masquerade("meshd", "169.254.64.0/18".parse().unwrap()).unwrap();
+        ensure_masquerade("meshd", "fd6d:6573:6864::/96".parse().unwrap()).unwrap();
         Netlink::connect().unwrap().add_task_link(&link).await.unwrap()
     });
-    sh(&task, &format!("ip neigh replace 169.254.64.1 lladdr {} dev eth0", info.host_mac));
-    let seen = sh(
-        &outside,
+    let mac = info.host_mac;
+    sh(
+        &task,
         &format!(
-            "socat -u -T5 TCP-LISTEN:7000,bind=10.1.1.9 SYSTEM:'echo $SOCAT_PEERADDR >&2' 2>&1 & \
-         nsenter --net={} sh -c 'echo x | socat -u -T5 - TCP:10.1.1.9:7000,retry=20,interval=0.1'; wait",
-            path_of(&task)
+            "ip neigh replace 169.254.64.1 lladdr {mac} dev eth0; ip neigh replace fd6d:6573:6864::1 lladdr {mac} dev eth0"
         ),
     );
-    assert!(seen.contains("10.1.1.2"), "{seen}");
+    for (kind, server, expected) in
+        [("TCP4", "10.1.1.9", "10.1.1.2"), ("TCP6", "[fd01::9]", "fd01:0000:0000:0000:0000:0000:0000:0002")]
+    {
+        let seen = sh(
+            &outside,
+            &format!(
+                "socat -u -T5 {kind}-LISTEN:7000,bind={server},reuseaddr SYSTEM:'echo $SOCAT_PEERADDR >&2' 2>&1 & \
+                 nsenter --net={} sh -c 'echo x | socat -u -T5 - {kind}:{server}:7000,retry=20,interval=0.1'; wait",
+                path_of(&task)
+            ),
+        );
+        // socat writes IPv6 addresses in full.
+        assert!(seen.contains(expected), "{seen}");
+    }
     // Nobody outside opens a connection inwards.
-    let (pinged, text) = support::try_sh(&outside, "ping -c1 -W1 169.254.64.7");
-    assert!(!pinged, "{text}");
+    for address in ["169.254.64.7", "fd6d:6573:6864::7"] {
+        let (pinged, text) = support::try_sh(&outside, &format!("ping -c1 -W1 {address}"));
+        assert!(!pinged, "{text}");
+    }
 }
 
 #[test]
@@ -243,7 +362,7 @@ fn links_and_addresses_are_followed() {
         let netlink = Netlink::connect().unwrap();
         let mut links = netlink.watch_links().unwrap();
         let mut addresses = netlink.watch_addresses().unwrap();
-        assert_eq!(addresses.next().await.unwrap().unwrap(), Vec::<std::net::IpAddr>::new());
+        assert_eq!(addresses.next().await.unwrap().unwrap(), []);
         let Some(Ok(LinkEvent::Added(lo))) = links.next().await else { panic!() };
         assert_eq!(lo.name, "lo");
 
@@ -261,9 +380,18 @@ fn links_and_addresses_are_followed() {
             }
         }
         assert!(added && changed);
+        let mut routes = netlink.watch_routes().unwrap();
         sh(&ns, "ip addr add 127.0.0.2/8 dev lo; ip link set lo up; ip addr add 10.1.1.3/32 dev lo");
-        let expected: Vec<std::net::IpAddr> = vec!["10.1.1.3".parse().unwrap()];
-        while addresses.next().await.unwrap().unwrap() != expected {}
+        let address: std::net::IpAddr = "10.1.1.3".parse().unwrap();
+        while addresses.next().await.unwrap().unwrap() != [(address, lo.ifindex)] {}
+        // An address that moves is told as well.
+        sh(&ns, "ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up");
+        sh(&ns, "ip addr add 10.1.1.3/32 dev up0; ip addr del 10.1.1.3/32 dev lo");
+        let up0 = netlink.link("up0").await.unwrap().unwrap().ifindex;
+        while addresses.next().await.unwrap().unwrap() != [(address, up0)] {}
+        routes.next().await.unwrap();
+        sh(&ns, "ip route add 10.2.0.0/16 dev up0");
+        routes.next().await.unwrap();
     });
 }
 
@@ -275,7 +403,7 @@ fn lists_may_be_asked_for_at_once() {
     sh(&ns, "for i in $(seq 60); do ip link add a$i type veth peer name b$i; done");
     inside(&ns, || async {
         let netlink = Netlink::connect().unwrap();
-        let lists = (0..32).map(|_| async { tokio::join!(netlink.links("a"), netlink.local_addresses()) });
+        let lists = (0..32).map(|_| async { tokio::join!(netlink.links("a"), netlink.interfaces()) });
         for (links, addresses) in futures::future::join_all(lists).await {
             assert_eq!(links.unwrap().len(), 60);
             addresses.unwrap();

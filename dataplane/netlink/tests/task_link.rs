@@ -16,9 +16,9 @@ fn wanted(ns: &NetNs) -> TaskLink<'_> {
         ns,
         mac: Mac([2, 0x42, 10, 10, 3, 5]),
         addresses: vec!["10.10.3.5/24".parse().unwrap(), "fd00:3::5/64".parse().unwrap()],
-        default_gateway: Some("10.10.3.1".parse().unwrap()),
+        default_gateways: vec!["10.10.3.1".parse().unwrap(), "fd00:3::1".parse().unwrap()],
         mtu: 1450,
-        egress: Some("169.254.64.7".parse().unwrap()),
+        egress: vec!["169.254.64.7".parse().unwrap(), "fd6d:6573:6864::7".parse().unwrap()],
     }
 }
 
@@ -43,8 +43,12 @@ fn a_task_link_has_all_that_a_task_needs() {
         2
     );
     assert_eq!(sh(&node, "ip route").trim(), "169.254.64.7 dev msh0000abcd proto static scope link");
-    let neighbour = sh(&node, "ip neigh");
-    assert_eq!(neighbour.trim(), "169.254.64.7 dev msh0000abcd lladdr 02:42:0a:0a:03:05 PERMANENT");
+    let routes = sh(&node, "ip -6 route show fd6d:6573:6864::7");
+    assert!(routes.starts_with("fd6d:6573:6864::7 dev msh0000abcd"), "{routes}");
+    for (family, egress) in [("-4", "169.254.64.7"), ("-6", "fd6d:6573:6864::7")] {
+        let neighbour = sh(&node, &format!("ip {family} neigh"));
+        assert_eq!(neighbour.trim(), format!("{egress} dev msh0000abcd lladdr 02:42:0a:0a:03:05 PERMANENT"));
+    }
 
     let inner = sh(&task, "ip -d link show eth0; ip addr show eth0");
     assert!(inner.contains("02:42:0a:0a:03:05") && inner.contains("mtu 1450"), "{inner}");
@@ -52,6 +56,8 @@ fn a_task_link_has_all_that_a_task_needs() {
     assert!(!inner.contains("fe80") && !inner.contains("tentative"), "{inner}");
     assert!(inner.starts_with(&format!("{}:", info.task_ifindex)), "{inner}");
     assert!(sh(&task, "ip route").contains("default via 10.10.3.1 dev eth0"));
+    assert!(sh(&task, "ip -6 route").contains("default via fd00:3::1 dev eth0"));
+    assert_eq!(sh(&task, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra").trim(), "0");
     assert!(sh(&task, "ip link show lo").contains("UP"));
     let features = sh(&task, "ethtool -k eth0");
     assert!(features.contains("tcp-segmentation-offload: on"), "{features}");
@@ -69,8 +75,8 @@ fn a_second_link_keeps_the_first_default_route() {
         task_name: "eth1",
         mac: Mac([2, 0x42, 10, 10, 4, 5]),
         addresses: vec!["10.10.4.5/24".parse().unwrap()],
-        default_gateway: Some("10.10.4.1".parse().unwrap()),
-        egress: None,
+        default_gateways: vec!["10.10.4.1".parse().unwrap()],
+        egress: vec![],
         ..wanted(&task)
     };
     add(&node, &second).unwrap();
@@ -83,9 +89,41 @@ fn a_second_link_keeps_the_first_default_route() {
 #[test]
 fn an_ipv6_default_route_and_a_gateway_outside_the_subnet() {
     let (node, task) = (NetNs::create().unwrap(), NetNs::create().unwrap());
-    let link = TaskLink { default_gateway: Some("fd00:ffff::1".parse().unwrap()), ..wanted(&task) };
+    let link = TaskLink { default_gateways: vec!["fd00:ffff::1".parse().unwrap()], ..wanted(&task) };
     add(&node, &link).unwrap();
     assert!(sh(&task, "ip -6 route show default").contains("default via fd00:ffff::1 dev eth0"));
+}
+
+#[test]
+fn ipv6_is_turned_on_for_a_task_whose_namespace_has_it_off() {
+    let (node, task) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    for ns in [&node, &task] {
+        sh(ns, "cd /proc/sys/net/ipv6/conf; echo 1 > all/disable_ipv6; echo 1 > default/disable_ipv6");
+    }
+    add(&node, &wanted(&task)).unwrap();
+    assert!(sh(&task, "ip addr show eth0").contains("inet6 fd00:3::5/64"));
+    assert!(sh(&node, "ip -6 route").contains("fd6d:6573:6864::7 dev msh0000abcd"));
+    // An IPv4 task leaves the setting as it is.
+    let other = NetNs::create().unwrap();
+    sh(&other, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+    let four = TaskLink {
+        host_name: "msh00000004",
+        addresses: vec!["10.10.3.6/24".parse().unwrap()],
+        default_gateways: vec!["10.10.3.1".parse().unwrap()],
+        egress: vec![],
+        ..wanted(&other)
+    };
+    add(&node, &four).unwrap();
+    assert_eq!(sh(&other, "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6").trim(), "1");
+}
+
+#[test]
+fn addresses_of_both_families_outlive_a_link_that_is_set_down() {
+    let (node, task) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    add(&node, &wanted(&task)).unwrap();
+    sh(&task, "ip link set eth0 down && ip link set eth0 up");
+    let addresses = sh(&task, "ip addr show eth0");
+    assert!(addresses.contains("10.10.3.5/24") && addresses.contains("fd00:3::5/64"), "{addresses}");
 }
 
 #[test]
@@ -170,7 +208,7 @@ fn attaching_is_fast() {
     let mut times = Vec::new();
     for (number, task) in tasks.iter().enumerate() {
         let (host_name, egress) = (format!("msh{number}"), format!("169.254.64.{}", number + 1));
-        let link = TaskLink { host_name: &host_name, egress: Some(egress.parse().unwrap()), ..wanted(task) };
+        let link = TaskLink { host_name: &host_name, egress: vec![egress.parse().unwrap()], ..wanted(task) };
         inside(&node, || async {
             let netlink = Netlink::connect().unwrap();
             let start = Instant::now();

@@ -12,6 +12,8 @@ pub mod node_flags {
     pub const UNDERLAY_V6: u32 = 4;
     /// Peers are reached by different interfaces: [`super::PeerValue::ifindex`] tells by which.
     pub const MANY_UPLINKS: u32 = 8;
+    /// The VXLAN device writes outer UDP checksums. Never together with [`FAST_PATH`].
+    pub const OUTER_CHECKSUM: u32 = 16;
 }
 
 /// `CONFIG[0]`: what every program must know of its node. All zero means: not configured, pass everything.

@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use crate::{findings::Findings, progress::step};
 
-/// Emulation is some twenty times slower than the processor.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(5);
 
 /// What the nodes' uplinks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

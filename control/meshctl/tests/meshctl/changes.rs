@@ -1,7 +1,7 @@
 //! Verbs that change something: what the daemon is asked, and what is printed.
 
 use crate::{
-    data::{PROD, WEB},
+    data::{PROD, TASK_WEB_1, WEB},
     fake::{Fake, Script},
 };
 
@@ -174,11 +174,52 @@ fn attach_and_detach() {
     let (asked_for, _) = asked(&format!("attach --service web /proc/{own}/ns/net"));
     assert!(asked_for.contains(&format!("Path(\"/proc/{own}/ns/net\")")), "{asked_for}");
 
-    assert!(asked("detach web.1").0.contains("\"web.1\""));
+    // It drains first, and is then meant by its id.
+    let (asked_for, printed) = asked("detach web.1");
+    let steps: Vec<&str> = asked_for.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(steps, ["GetTaskRequest", "DrainTaskRequest", "DetachRequest"], "{asked_for}");
+    assert!(asked_for.contains("\"web.1\"") && asked_for.ends_with(&format!("\"{TASK_WEB_1}\" }}")));
+    assert_eq!(printed, "web.1\n");
+    assert!(!asked("detach --force web.1").0.contains("DrainTask"));
     assert!(asked("detach red").0.contains("netns/red\""));
     let outcome = fake().run("detach nothing");
     assert_eq!(outcome.code, Some(1));
     assert_eq!(outcome.errors, "meshctl: cannot detach nothing: no such task: nothing\n");
+}
+
+#[test]
+fn drain_waits_when_told_to_and_says_what_was_cut() {
+    let slow = |flows_cut| Fake::start(Script { drains: 3, flows_cut, ..Script::default() });
+    let fake = slow(2);
+    assert_eq!(fake.print("task drain --timeout 90s web.1"), "web.1\n");
+    let asked_for = fake.asked();
+    assert_eq!(asked_for.len(), 1, "it does not wait: {asked_for:?}");
+    assert!(asked_for[0].contains("timeout_secs: Some(90)"), "{asked_for:?}");
+
+    let fake = slow(2);
+    let told = fake.run("task drain --wait web.1");
+    assert_eq!((told.code, told.text.as_str()), (Some(0), "web.1\n"));
+    let note = "meshctl: task web.1: 2 connections were still open when its drain timeout ended\n";
+    assert_eq!(told.errors, note);
+    assert!(fake.asked().len() > 3, "{:?}", fake.asked());
+    let told = fake.run("--format json task drain --wait web.1");
+    let json: serde_json::Value = serde_json::from_str(&told.text).unwrap();
+    assert_eq!((&json["state"], &json["flows_cut"]), (&"drained".into(), &2.into()));
+
+    let told = slow(0).run("detach web.1");
+    assert_eq!((told.code, told.text.as_str(), told.errors.as_str()), (Some(0), "web.1\n", ""));
+    let json = slow(0).json("task drain web.1");
+    assert_eq!((&json["state"], &json["drain_left_secs"]), (&"draining".into(), &25.into()));
+    let told = slow(0).run("task drain nothing");
+    assert_eq!(told.errors, "meshctl: cannot drain nothing: no such task: nothing\n");
+}
+
+#[test]
+fn task_update() {
+    let (asked_for, printed) = asked("task update --weight 7 web.1");
+    assert!(asked_for.contains("weight: 7"), "{asked_for}");
+    assert_eq!(printed, "web.1\n");
+    assert_eq!(fake().json("task update --weight 7 web.1")["weight"], 7);
 }
 
 #[test]

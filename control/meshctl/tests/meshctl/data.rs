@@ -72,7 +72,6 @@ pub fn view() -> v1::ClusterView {
         affinity: Some(v1::Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 90,
-        ..v1::Service::default()
     };
     let db = v1::Service {
         id: DB.to_owned(),

@@ -42,6 +42,12 @@ pub struct Script {
     /// The debug texts of the changes asked for.
     pub asked: Vec<String>,
     pub callers: Vec<Caller>,
+    /// How many times a draining task is still draining when asked for; then it is drained.
+    pub drains: usize,
+    /// What is then still open.
+    pub flows_cut: u64,
+    /// Somebody has asked it to drain.
+    pub draining: bool,
 }
 
 /// A running daemon, stopped on drop.
@@ -172,6 +178,34 @@ impl Service {
         self.change(request, v1::RemoveResponse { id: PROD.to_owned(), name })
     }
 
+    /// The only task that it has.
+    fn task(&self, reference: &str) -> Result<v1::LocalTask, Status> {
+        if reference == "red" || reference == "nothing" || reference.ends_with("netns/nothing") {
+            return Err(Status::not_found(format!("no such task: {reference}")));
+        }
+        let mut script = self.0.lock().unwrap();
+        let (drain, flows_cut) = match (script.draining, script.drains) {
+            (false, _) => (v1::DrainState::Unspecified, 0),
+            (true, 0) => (v1::DrainState::Drained, script.flows_cut),
+            (true, _) => (v1::DrainState::Draining, 0),
+        };
+        if script.draining {
+            script.drains = script.drains.saturating_sub(1);
+        }
+        Ok(v1::LocalTask {
+            task_id: TASK_WEB_1.to_owned(),
+            namespace: "pid 4711".to_owned(),
+            pid: 4711,
+            name: "web.1".to_owned(),
+            weight: 1,
+            drain: drain.into(),
+            drain_left_secs: u32::from(drain == v1::DrainState::Draining) * 25,
+            flows_cut,
+            flows: Some(3),
+            endpoints: data::endpoints().into_iter().take(1).collect(),
+        })
+    }
+
     fn service(&self, name: &str) -> v1::Service {
         data::view().services.into_iter().find(|service| service.name == name).unwrap()
     }
@@ -283,11 +317,34 @@ impl Local for Service {
         &self,
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
-        let reference = &request.get_ref().reference;
-        if reference == "red" || reference == "nothing" || reference.ends_with("netns/nothing") {
-            return Err(Status::not_found(format!("no such task: {reference}")));
-        }
         self.change(request, v1::DetachResponse { task_id: TASK_WEB_1.to_owned(), name: "web.1".to_owned() })
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let task = self.task(&request.get_ref().reference)?;
+        self.0.lock().unwrap().asked.push(format!("{:?}", request.into_inner()));
+        Ok(Response::new(task))
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let task = self.task(&request.get_ref().reference)?;
+        let weight = request.get_ref().weight;
+        self.change(request, v1::LocalTask { weight, flows: None, ..task })
+    }
+
+    async fn drain_task(
+        &self,
+        request: Request<v1::DrainTaskRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        self.0.lock().unwrap().draining = true;
+        let task = self.task(&request.get_ref().reference)?;
+        self.change(request, v1::LocalTask { flows: None, ..task })
     }
 }
 

@@ -75,6 +75,40 @@ ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STAT
 }
 
 #[test]
+fn task_inspect() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("task inspect web.1"),
+        "\
+ID:            1task00000000000000000000
+Name:          web.1
+Service:       web
+Node:          n1
+State:         ready
+Weight:        1
+Namespace:     pid 4711
+Connections:   3
+
+Networks:
+  NAME   ADDRESSES   MAC                 ALIASES
+  prod   10.10.3.3   02:42:0a:0a:03:03
+"
+    );
+    // Of tasks of other nodes only what all know.
+    let page = fake.print("task inspect 2task");
+    assert!(page.contains("State:     draining") && !page.contains("Connections"), "{page}");
+    assert!(fake.json("task inspect 2task")[0]["local"].is_null());
+    assert_eq!(fake.json("task inspect web.1")[0]["local"]["flows"], 3);
+    let told = fake.run("task inspect nothing");
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.errors.contains("no such task: nothing") && told.errors.contains("task ls"),
+        "{}",
+        told.errors
+    );
+}
+
+#[test]
 fn network_inspect() {
     assert_eq!(
         fake().print("network inspect prod"),

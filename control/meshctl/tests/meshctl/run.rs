@@ -1,9 +1,10 @@
 //! `meshctl run`, as root, with real namespaces.
 
 use std::{
+    io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, ChildStdout, Stdio},
     time::{Duration, Instant},
 };
 
@@ -54,20 +55,7 @@ fn the_command_is_in_a_namespace_of_its_own() {
     let script = "readlink /proc/self/ns/net; readlink /proc/self/ns/mnt; echo $$; ls $1; ls -d /sys/kernel; \
                   cat /etc/resolv.conf; exit 7";
     let output = fake
-        .command(&[
-            "run",
-            "--network",
-            "prod",
-            "--service",
-            "web",
-            "--name",
-            "web.1",
-            "--",
-            "sh",
-            "-c",
-            script,
-            "sh",
-        ])
+        .command(&["run", "--network", "prod", "--name", "web.1", "--", "sh", "-c", script, "sh"])
         .arg(outside.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -90,7 +78,7 @@ fn the_command_is_in_a_namespace_of_its_own() {
     assert_eq!(std::fs::read_to_string("/etc/resolv.conf").unwrap(), before);
     assert!(!is_in_use(&caller.network_namespace));
     let asked = fake.asked().join("\n");
-    assert!(asked.contains("name: \"web.1\"") && asked.contains("service: \"web\""), "{asked}");
+    assert!(asked.contains("name: \"web.1\""), "{asked}");
 }
 
 #[test]
@@ -153,4 +141,108 @@ fn a_command_that_cannot_be_started() {
     assert_eq!(outcome.code, Some(126));
     assert!(outcome.errors.contains("permission denied"), "{}", outcome.errors);
     assert!(fake.callers().iter().all(|caller| !is_in_use(&caller.network_namespace)));
+}
+
+/// `meshctl run --service` of a shell script, once that has said `ready`.
+fn service_task(fake: &Fake, options: &[&str], script: &str) -> (Child, BufReader<ChildStdout>) {
+    let mut command = fake.command(&["run", "--service", "web"]);
+    command.args(options).args(["--", "sh", "-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, lines)
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
+}
+
+/// What is printed until the end, on stdout and stderr, and how it ends.
+fn end(child: Child, mut lines: BufReader<ChildStdout>) -> (String, String, Option<i32>) {
+    let mut text = String::new();
+    lines.read_to_string(&mut text).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (text, String::from_utf8(output.stderr).unwrap(), output.status.code())
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const LOOP: &str = "echo ready; while :; do sleep 0.01; done";
+
+#[test]
+fn a_task_of_a_service_drains_before_it_stops() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let fake = Fake::start(Script { drains: 4, flows_cut: 1, ..Script::default() });
+        let script = format!("trap 'echo quit; exit 3' QUIT; trap 'echo term' TERM INT; {LOOP}");
+        let (child, lines) = service_task(&fake, &["--stop-signal", "QUIT"], &script);
+        assert_eq!(fake.callers()[0].pid, child.id(), "the task is meshctl's own process");
+        kill(pid_of(&child), signal).unwrap();
+        let (text, errors, code) = end(child, lines);
+        assert_eq!((text.as_str(), code), ("quit\n", Some(3)));
+        assert!(errors.contains("1 connection was still open"), "{errors}");
+        let asked = fake.asked().join("\n");
+        assert!(asked.contains("DrainTaskRequest") && asked.contains("GetTaskRequest"), "{asked}");
+        assert!(!is_in_use(&fake.callers()[0].network_namespace));
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let fake = Fake::start(Script { drains: usize::MAX, ..Script::default() });
+    let script = format!("trap 'echo term; exit 4' TERM; {LOOP}");
+    let (child, lines) = service_task(&fake, &[], &script);
+    kill(pid_of(&child), Signal::SIGINT).unwrap();
+    wait_until("it does not drain", || fake.asked().iter().any(|asked| asked.contains("DrainTask")));
+    kill(pid_of(&child), Signal::SIGINT).unwrap();
+    assert_eq!(end(child, lines), ("term\n".to_owned(), String::new(), Some(4)));
+}
+
+#[test]
+fn a_daemon_that_cannot_drain_keeps_nothing_from_stopping() {
+    let fake = fake();
+    let (child, lines) = service_task(&fake, &[], &format!("trap 'exit 5' TERM; {LOOP}"));
+    drop(fake);
+    kill(pid_of(&child), Signal::SIGTERM).unwrap();
+    let (_, errors, code) = end(child, lines);
+    assert_eq!(code, Some(5));
+    assert!(errors.contains("without being drained"), "{errors}");
+}
+
+#[test]
+fn other_signals_and_exit_codes_are_the_commands() {
+    let fake = fake();
+    let (child, lines) = service_task(&fake, &[], &format!("trap 'echo hup; exit 6' HUP; {LOOP}"));
+    kill(pid_of(&child), Signal::SIGHUP).unwrap();
+    assert_eq!(end(child, lines), ("hup\n".to_owned(), String::new(), Some(6)));
+    let (child, lines) = service_task(&fake, &[], "echo ready; kill -KILL $$");
+    assert_eq!(end(child, lines).2, Some(128 + 9));
+    let outcome = fake.run("run --service web -- no-such-command --help");
+    assert_eq!(outcome.code, Some(127));
+    assert_eq!(outcome.errors, "meshctl: cannot start no-such-command: no such file\n");
+    assert!(!fake.asked().iter().any(|asked| asked.contains("DrainTask")));
+}
+
+#[test]
+fn the_command_does_not_outlive_meshctl() {
+    let fake = fake();
+    let (mut child, mut lines) = service_task(&fake, &[], "echo ready; echo $$; exec sleep 1000");
+    let mut command = String::new();
+    lines.read_line(&mut command).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", command.trim()));
+    assert!(process.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // It is a zombie until whoever inherited it looks.
+    wait_until("it runs on", || {
+        let status = std::fs::read_to_string(process.join("status"));
+        status.map_or(true, |status| status.contains("State:\tZ"))
+    });
 }

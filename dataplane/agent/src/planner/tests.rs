@@ -1,45 +1,57 @@
 use std::path::PathBuf;
 
+use mesh_gossip::{EndpointKey, EndpointTable};
+use mesh_lb::{Backend, Frontend, PublishedOn, ServiceEntry};
 use mesh_types::{
-    Availability, ClusterId, Generation, LocalEndpointId, Mac, Name, Node, ServiceId, ServiceNetwork, Subnet,
-    TaskId,
+    Availability, ClusterId, EndpointMode, Generation, Mac, Name, Network, Node, PortConfig, Protocol, Role,
+    Service, ServiceId, ServiceNetwork, Subnet, TaskId, Vni,
 };
-use proptest::prelude::*;
 
 use super::*;
-use crate::{Attachment, NsIdentity, NsRef};
+use crate::{Attachment, Drain, NsIdentity, NsRef};
+
+mod families;
+mod incremental;
+mod ports;
+mod remembered;
 
 const N1: NodeId = NodeId::from_u128(1);
 const N2: NodeId = NodeId::from_u128(2);
+const N3: NodeId = NodeId::from_u128(3);
 const INGRESS: NetworkId = NetworkId::from_u128(10);
 const PROD: NetworkId = NetworkId::from_u128(11);
 const TEST: NetworkId = NetworkId::from_u128(12);
 const WEB: ServiceId = ServiceId::from_u128(20);
+const DRAINING: Drain = Drain::Going { until: 0, least: 0, by_node: false };
+const DRAINED: Drain = Drain::Done { cut: 0, by_node: false };
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn node(id: NodeId, last: u8, role: Role) -> Node {
-    let address = IpAddr::from([192, 168, 7, last]);
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn node(id: NodeId, address: &str, role: Role) -> Node {
     Node {
         id,
-        name: name(&format!("n{last}")),
+        name: name(&format!("n{}", id.as_u128())),
         role,
-        advertise_addr: address,
-        data_path_addr: address,
+        advertise_addr: ip(address),
+        data_path_addr: ip(address),
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
     }
 }
 
-fn network(id: NetworkId, label: &str, vni: u32, subnet: &str) -> Network {
+fn network(id: NetworkId, label: &str, vni: u32, subnets: &[&str]) -> Network {
     Network {
         id,
         name: name(label),
         vni: Vni::new(vni).unwrap(),
-        subnets: vec![Subnet::new(subnet.parse().unwrap(), None).unwrap()],
+        subnets: subnets.iter().map(|s| Subnet::new(s.parse().unwrap(), None).unwrap()).collect(),
         attachable: true,
         internal: false,
         ingress: id == INGRESS,
@@ -49,40 +61,29 @@ fn network(id: NetworkId, label: &str, vni: u32, subnet: &str) -> Network {
     }
 }
 
-/// Two nodes; `prod` and `test` with the same subnet; `web` on `prod`, its port 80 published.
-fn view() -> ClusterView {
-    let web = Service {
-        id: WEB,
-        name: name("web"),
-        networks: vec![ServiceNetwork { network: PROD, vips: vec![ip(2)], aliases: vec![name("www")] }],
+fn service(id: ServiceId, label: &str, on: &[(NetworkId, &[&str])], ports: &[&str]) -> Service {
+    let network = |(network, vips): &(NetworkId, &[&str])| ServiceNetwork {
+        network: *network,
+        vips: vips.iter().map(|v| ip(v)).collect(),
+        aliases: vec![name("www")],
+    };
+    Service {
+        id,
+        name: name(label),
+        networks: on.iter().map(network).collect(),
         endpoint_mode: EndpointMode::Vip,
-        ports: vec!["8080:80".parse().unwrap()],
+        ports: ports.iter().map(|p| p.parse::<PortConfig>().unwrap()).collect(),
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: 30,
         labels: BTreeMap::new(),
         created_at: 0,
-    };
-    let networks = [
-        network(INGRESS, "ingress", 4096, "10.0.0.0/24"),
-        network(PROD, "prod", 4097, "10.10.3.0/24"),
-        network(TEST, "test", 4098, "10.10.3.0/24"),
-    ];
-    ClusterView {
-        cluster: ClusterId::from_u128(9),
-        version: 1,
-        nodes: [node(N1, 1, Role::Manager), node(N2, 2, Role::Worker)].map(|n| (n.id, n)).into(),
-        networks: networks.map(|n| (n.id, n)).into(),
-        services: [(WEB, web)].into(),
-        gossip_keys: vec![[0; 32]],
     }
 }
 
-fn ip(last: u8) -> IpAddr {
-    IpAddr::from([10, 10, 3, last])
-}
-
-fn task(id: u32, service: Option<ServiceId>, network: NetworkId, address: IpAddr) -> LocalTask {
+fn task(id: u32, service: Option<ServiceId>, network: NetworkId, addresses: &[&str]) -> LocalTask {
+    let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
+    let id_ = LocalEndpointId(id);
     LocalTask {
         id: TaskId::from_u128(u128::from(id) + 100),
         name: name(&format!("task{id}")),
@@ -92,159 +93,280 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, address: IpAddr
         namespace_id: NsIdentity { dev: 0, ino: u64::from(id) },
         attachments: vec![Attachment {
             network,
-            address,
-            fixed: false,
-            mac: Mac::of_address(address),
-            local_id: LocalEndpointId(id),
+            mac: Mac::of_address(addresses[0]),
+            fixed: vec![],
+            local_id: id_,
             generation: Generation(1),
-            egress: egress_address(id),
+            egress4: addresses.iter().find(|a| a.is_ipv4()).and_then(|_| egress_address4(id_)),
+            egress6: addresses.iter().find(|a| a.is_ipv6()).and_then(|_| egress_address6(id_)),
+            addresses,
             link: format!("msh{id}"),
             task_link: "eth0".into(),
             ifindex: 50 + id,
         }],
+        weight: 1,
+        drain_timeout_secs: None,
+        drain: Drain::None,
     }
 }
 
-fn settings() -> NodeSettings {
-    NodeSettings {
-        vtep: Ipv4Addr::new(192, 168, 7, 1),
-        uplink_ifindex: 2,
-        vxlan_ifindex: 3,
-        host_ifindex: 4,
-        host_mac: Mac([2; 6]),
-        inner_mtu: 1450,
-        vxlan_port: 4789,
-        netns_cookie: 1,
-        fast_path: true,
+/// All that a node's plan follows from.
+#[derive(Debug, Clone)]
+struct World {
+    settings: NodeSettings,
+    host_addresses: BTreeMap<IpAddr, String>,
+    routes: BTreeMap<IpAddr, u32>,
+    view: Arc<ClusterView>,
+    tasks: Arc<Vec<LocalTask>>,
+    attaching: BTreeSet<NetworkId>,
+    gossip: Arc<Tables>,
+}
+
+impl World {
+    /// Two nodes, seen by the first; `prod` and `test` with the same subnet; `web` on `prod`, its port 80 published.
+    fn new() -> Self {
+        let settings = NodeSettings {
+            vtep: ip("192.168.7.1"),
+            uplink_ifindex: 2,
+            vxlan_ifindex: 3,
+            host_ifindex: 4,
+            host_mac: Mac([2; 6]),
+            inner_mtu: 1450,
+            vxlan_port: 4789,
+            netns_cookie: 1,
+            fast_path: true,
+            outer_checksum: false,
+        };
+        let networks = [
+            network(INGRESS, "ingress", 4096, &["10.0.0.0/24"]),
+            network(PROD, "prod", 4097, &["10.10.3.0/24"]),
+            network(TEST, "test", 4098, &["10.10.3.0/24"]),
+        ];
+        let nodes = [node(N1, "192.168.7.1", Role::Manager), node(N2, "192.168.7.2", Role::Worker)];
+        let web = service(WEB, "web", &[(PROD, &["10.10.3.2"])], &["8080:80"]);
+        let view = ClusterView {
+            cluster: ClusterId::from_u128(9),
+            version: 1,
+            nodes: nodes.map(|n| (n.id, n)).into(),
+            networks: networks.map(|n| (n.id, n)).into(),
+            services: [(WEB, web)].into(),
+            gossip_keys: vec![[0; 32]],
+        };
+        Self {
+            settings,
+            host_addresses: [(ip("192.168.7.1"), "eth0".to_owned())].into(),
+            routes: BTreeMap::new(),
+            view: Arc::new(view),
+            tasks: Arc::default(),
+            attaching: BTreeSet::new(),
+            gossip: Arc::default(),
+        }
+    }
+
+    fn view(&mut self) -> &mut ClusterView {
+        Arc::make_mut(&mut self.view)
+    }
+
+    fn web(&mut self) -> &mut Service {
+        self.view().services.get_mut(&WEB).unwrap()
+    }
+
+    fn network(&mut self, id: NetworkId) -> &mut Network {
+        self.view().networks.get_mut(&id).unwrap()
+    }
+
+    fn runs(&mut self, tasks: impl IntoIterator<Item = LocalTask>) {
+        self.tasks = Arc::new(tasks.into_iter().collect());
+    }
+
+    /// Gossip tells that `from` runs these tasks and no others.
+    fn hears(&mut self, from: NodeId, tasks: &[LocalTask]) {
+        let told = announcements(from, &self.view, tasks);
+        let told: BTreeMap<_, _> =
+            told.into_iter().map(|a| ((a.scope, EndpointKey::from(&a.endpoint)), a.endpoint)).collect();
+        let tables = Arc::make_mut(&mut self.gossip);
+        let held = tables.endpoints.iter().flat_map(|(scope, t)| t.keys().map(move |key| (*scope, *key)));
+        let past: Vec<_> = held.filter(|held| held.1.node == from && !told.contains_key(held)).collect();
+        for (scope, key) in past {
+            tables.endpoints.get_mut(&scope).unwrap().remove(&key);
+        }
+        for ((scope, key), endpoint) in told {
+            if tables.endpoints.get(&scope).is_none() {
+                tables.endpoints.insert(scope, EndpointTable::default());
+            }
+            let table = tables.endpoints.get_mut(&scope).unwrap();
+            if table.get(&key).is_none_or(|known| **known != endpoint) {
+                table.insert(key, Arc::new(endpoint));
+            }
+        }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            settings: self.settings,
+            host_addresses: &self.host_addresses,
+            routes: &self.routes,
+            view: &self.view,
+            tasks: &self.tasks,
+            attaching: &self.attaching,
+            gossip: &self.gossip,
+        }
+    }
+
+    /// The first node's plan.
+    fn plan(&self) -> Planned {
+        Planner::new(N1).plan(&self.inputs()).clone()
+    }
+
+    fn vni(&self, id: NetworkId) -> Vni {
+        self.view.networks[&id].vni
     }
 }
 
-fn plan_of(node: NodeId, view: &ClusterView, tasks: &[LocalTask], remote: &Tables) -> Desired {
-    let tables = tables(node, view, tasks, remote);
-    let host_addresses = BTreeSet::new();
-    plan(&Inputs {
-        node,
-        settings: settings(),
-        host_addresses: &host_addresses,
-        view,
-        tasks,
-        tables: &tables,
-    })
+impl Planned {
+    fn entry(&self, frontend: Frontend) -> Option<&ServiceEntry> {
+        let mut all = self.desired.services.values().filter_map(|s| s.frontends.get(&frontend));
+        let found = all.next();
+        assert!(all.next().is_none(), "two services have {frontend:?}");
+        found
+    }
+
+    fn published(&self, on: PublishedOn, port: u16) -> Option<&ServiceEntry> {
+        self.entry(Frontend::Published { on, port, protocol: Protocol::Tcp })
+    }
+
+    fn vip(&self, vni: Vni, address: &str) -> Option<&ServiceEntry> {
+        self.entry(Frontend::Vip { vni, address: ip(address) })
+    }
 }
 
-/// What `node` would hear of these tasks of another node.
-fn heard(from: NodeId, view: &ClusterView, tasks: &[LocalTask]) -> Tables {
-    let mut remote = Tables::new();
-    for a in announcements(from, view, tasks) {
-        remote.entry(a.scope).or_default().push(a.endpoint);
-    }
-    remote
+/// The numbers of the tasks behind a frontend that take new flows, and those that keep theirs.
+fn behind(entry: Option<&ServiceEntry>) -> (Vec<u32>, Vec<u32>) {
+    let backends = entry.map(|e| e.backends.as_slice()).unwrap_or_default();
+    let ids = |draining| backends.iter().filter(move |b| b.draining == draining).map(|b| b.endpoint.0);
+    (ids(false).collect(), ids(true).collect())
 }
 
 #[test]
 fn a_node_without_tasks_still_serves_published_ports() {
-    let view = view();
-    let remote = heard(N2, &view, &[task(1, Some(WEB), PROD, ip(5))]);
-    let desired = plan_of(N1, &view, &[], &remote);
-    assert!(desired.networks.is_empty() && desired.endpoints.is_empty() && desired.local.is_empty());
-    assert_eq!(desired.peers, BTreeSet::from([IpAddr::from([192, 168, 7, 2])]));
-    let port = &desired.services[&Frontend::Published { port: 8080, protocol: mesh_types::Protocol::Tcp }];
-    assert_eq!(port.target_port, Some(80));
-    assert_eq!(port.backends.len(), 1);
-    assert_eq!(port.backends[0].vtep, IpAddr::from([192, 168, 7, 2]));
-    assert_eq!(port.backends[0].ifindex, None);
-    assert_eq!(desired.services.len(), 1, "no VIP where no task is on its network");
+    let mut world = World::new();
+    world.hears(N2, &[task(1, Some(WEB), PROD, &["10.10.3.5"])]);
+    let planned = world.plan();
+    let desired = &planned.desired;
+    assert!(desired.networks.is_empty() && desired.local.is_empty() && planned.names.is_empty());
+    assert_eq!(desired.peers, [(ip("192.168.7.2"), PeerEntry { ifindex: None })].into());
+    let port = planned.published(PublishedOn::AnyV4, 8080).unwrap();
+    assert_eq!((port.target_port, port.direct, port.affinity), (Some(80), false, None));
+    let [Backend { vtep, ifindex, .. }] = port.backends[..] else { panic!("{port:?}") };
+    assert_eq!((vtep, ifindex), (ip("192.168.7.2"), None));
+    assert_eq!(desired.services[&WEB].frontends.len(), 1, "no VIP where no task is on its network");
+    assert!(planned.findings.is_empty());
 }
 
 #[test]
 fn local_and_remote_tasks_stand_behind_the_vip() {
-    let view = view();
-    let remote = heard(N2, &view, &[task(1, Some(WEB), PROD, ip(5))]);
-    let desired = plan_of(N1, &view, &[task(7, Some(WEB), PROD, ip(6))], &remote);
-    let vni = view.networks[&PROD].vni;
-    let vip = &desired.services[&Frontend::Vip { vni, address: ip(2) }];
+    let mut world = World::new();
+    world.hears(N2, &[task(1, Some(WEB), PROD, &["10.10.3.5"])]);
+    world.runs([task(7, Some(WEB), PROD, &["10.10.3.6"])]);
+    let (planned, vni) = (world.plan(), world.vni(PROD));
+    let vip = planned.vip(vni, "10.10.3.2").unwrap();
     assert_eq!(vip.target_port, None);
     assert_eq!(vip.backends.iter().map(|b| b.ifindex).collect::<Vec<_>>(), [None, Some(57)]);
-    assert_eq!(desired.endpoints[&(vni, ip(5))].ifindex, None);
-    assert_eq!(desired.endpoints[&(vni, ip(6))].ifindex, Some(57));
-    assert_eq!(desired.local.len(), 1);
+    let network = &planned.desired.networks[&vni];
+    assert_eq!(network.endpoints[&ip("10.10.3.5")].ifindex, None);
+    assert_eq!(network.endpoints[&ip("10.10.3.6")].ifindex, Some(57));
+    let local = planned.desired.local[&LocalEndpointId(7)];
+    assert_eq!((local.v4, local.v6, local.served), (Some(Ipv4Addr::new(10, 10, 3, 6)), None, true));
+    let names = &planned.names[&PROD];
+    assert_eq!(names.forward["tasks.web"], [ip("10.10.3.5"), ip("10.10.3.6")]);
+    assert_eq!(names.forward["www"], [ip("10.10.3.2")]);
 }
 
 #[test]
 fn equal_subnets_do_not_meet() {
-    let view = view();
-    let tasks = [task(1, None, PROD, ip(5)), task(2, None, TEST, ip(5))];
-    let desired = plan_of(N1, &view, &tasks, &Tables::new());
-    assert_eq!(desired.endpoints.len(), 2);
-    let ifindex = |network| desired.endpoints[&(view.networks[&network].vni, ip(5))].ifindex;
+    let mut world = World::new();
+    world.runs([task(1, None, PROD, &["10.10.3.5"]), task(2, None, TEST, &["10.10.3.5"])]);
+    let planned = world.plan();
+    let ifindex = |network| {
+        let network = &planned.desired.networks[&world.vni(network)];
+        assert_eq!(network.endpoints.len(), 1);
+        network.endpoints[&ip("10.10.3.5")].ifindex
+    };
     assert_eq!((ifindex(PROD), ifindex(TEST)), (Some(51), Some(52)));
-    let vip = Frontend::Vip { vni: view.networks[&TEST].vni, address: ip(2) };
-    assert!(!desired.services.contains_key(&vip));
+    assert_eq!(planned.vip(world.vni(TEST), "10.10.3.2"), None);
+    assert!(!planned.names[&TEST].forward.contains_key("web"));
 }
 
 #[test]
 fn an_endpoint_of_an_unknown_node_is_left_out() {
-    let view = view();
-    let stranger = heard(NodeId::from_u128(99), &view, &[task(1, Some(WEB), PROD, ip(5))]);
-    let desired = plan_of(N1, &view, &[task(7, None, PROD, ip(6))], &stranger);
-    assert_eq!(desired.endpoints.len(), 1);
-    assert!(desired.services.values().all(|s| s.backends.is_empty()));
+    let mut world = World::new();
+    world.hears(NodeId::from_u128(99), &[task(1, Some(WEB), PROD, &["10.10.3.5"])]);
+    world.runs([task(7, None, PROD, &["10.10.3.6"])]);
+    let planned = world.plan();
+    assert_eq!(planned.desired.networks[&world.vni(PROD)].endpoints.len(), 1);
+    assert_eq!(behind(planned.published(PublishedOn::AnyV4, 8080)), (vec![], vec![]));
 }
 
 #[test]
 fn gossip_about_oneself_is_not_believed() {
-    let view = view();
-    let echo = heard(N1, &view, &[task(1, Some(WEB), PROD, ip(5))]);
-    let desired = plan_of(N1, &view, &[], &echo);
-    assert!(desired.services.values().all(|s| s.backends.is_empty()));
+    let mut world = World::new();
+    world.hears(N1, &[task(1, Some(WEB), PROD, &["10.10.3.5"])]);
+    assert_eq!(behind(world.plan().published(PublishedOn::AnyV4, 8080)), (vec![], vec![]));
 }
 
 #[test]
-fn only_published_services_are_told_to_every_node() {
-    let mut view = view();
-    let tasks = [task(1, Some(WEB), PROD, ip(5)), task(2, None, TEST, ip(5))];
-    let scopes =
-        |view: &ClusterView| announcements(N1, view, &tasks).iter().map(|a| a.scope).collect::<Vec<_>>();
-    assert_eq!(scopes(&view), [INGRESS, PROD, TEST]);
-    view.services.get_mut(&WEB).unwrap().ports.clear();
-    assert_eq!(scopes(&view), [PROD, TEST]);
+fn an_address_belongs_to_whom_this_node_gave_it() {
+    let mut world = World::new();
+    world.hears(N2, &[task(1, None, PROD, &["10.10.3.5"])]);
+    world.runs([task(0x7fff, None, PROD, &["10.10.3.5"])]);
+    let network = &world.plan().desired.networks[&world.vni(PROD)];
+    assert_eq!(network.endpoints[&ip("10.10.3.5")].vtep, ip("192.168.7.1"));
+}
+
+#[test]
+fn what_drains_keeps_its_flows_and_what_has_drained_is_no_backend() {
+    let mut world = World::new();
+    let mut tasks: Vec<_> =
+        (1..=3).map(|id| task(id, Some(WEB), PROD, &[&format!("10.10.3.{}", id + 4)])).collect();
+    tasks[1].drain = DRAINING;
+    tasks[2].drain = DRAINED;
+    world.hears(N2, &tasks);
+    world.runs([task(7, None, PROD, &["10.10.3.9"])]);
+    let planned = world.plan();
+    assert_eq!(behind(planned.published(PublishedOn::AnyV4, 8080)), (vec![1], vec![2]));
+    assert_eq!(planned.names[&PROD].forward["tasks.web"], [ip("10.10.3.5")]);
+    assert!(planned.names[&PROD].forward.contains_key("task3"), "it is still there");
+    assert_eq!(planned.desired.networks[&world.vni(PROD)].endpoints.len(), 4);
 }
 
 #[test]
 fn managers_want_every_table_and_workers_their_own() {
-    let view = view();
+    let world = World::new();
     let none = BTreeSet::new();
-    assert_eq!(interest(N1, &view, &[], &none), Interest::All);
-    let tasks = [task(1, None, PROD, ip(5))];
-    assert_eq!(interest(N2, &view, &tasks, &none), Interest::Networks([INGRESS, PROD].into()));
+    assert_eq!(interest(N1, &world.view, &[], &none), Interest::All);
+    let tasks = [task(1, None, PROD, &["10.10.3.5"])];
+    assert_eq!(interest(N2, &world.view, &tasks, &none), Interest::Networks([INGRESS, PROD].into()));
     let attaching = [TEST].into();
-    assert_eq!(interest(N2, &view, &[], &attaching), Interest::Networks([INGRESS, TEST].into()));
+    assert_eq!(interest(N2, &world.view, &[], &attaching), Interest::Networks([INGRESS, TEST].into()));
+}
+
+#[test]
+fn names_are_there_before_the_task_is() {
+    let mut world = World::new();
+    world.attaching.insert(PROD);
+    let planned = world.plan();
+    assert_eq!(planned.names[&PROD].forward["web"], [ip("10.10.3.2")]);
+    assert!(planned.desired.networks.is_empty());
 }
 
 #[test]
 fn egress_addresses_stay_in_the_pool() {
-    assert_eq!(egress_address(0), None);
-    assert_eq!(egress_address(1), Some(Ipv4Addr::new(169, 254, 64, 1)));
-    assert_eq!(egress_address((1 << 14) - 2), Some(Ipv4Addr::new(169, 254, 127, 254)));
-    assert_eq!(egress_address((1 << 14) - 1), None);
-}
-
-proptest! {
-    /// Whatever is told in whatever order, the plan is the same.
-    #[test]
-    fn the_order_of_news_does_not_matter(mut lasts in proptest::collection::btree_set(3u8..250, 1..20), swap: bool) {
-        let view = view();
-        let tasks: Vec<_> = lasts.iter().map(|&l| task(u32::from(l), Some(WEB), PROD, ip(l))).collect();
-        let mut remote = heard(N2, &view, &tasks);
-        let own = [task(1, Some(WEB), PROD, ip(251))];
-        let before = plan_of(N1, &view, &own, &remote);
-        remote.values_mut().for_each(|e| if swap { e.reverse() } else { e.rotate_left(1) });
-        let mut after = plan_of(N1, &view, &own, &remote);
-        let mut before = before;
-        for desired in [&mut before, &mut after] {
-            desired.services.values_mut().for_each(|s| s.backends.sort_by_key(|b| b.key));
-        }
-        prop_assert_eq!(before, after);
-        lasts.clear();
-    }
+    let four = |id| egress_address4(LocalEndpointId(id)).map(|a| a.to_string());
+    assert_eq!(four(0), None);
+    assert_eq!(four(1).as_deref(), Some("169.254.64.1"));
+    assert_eq!(four((1 << 14) - 2).as_deref(), Some("169.254.127.254"));
+    assert_eq!(four((1 << 14) - 1), None);
+    let six = |id| egress_address6(LocalEndpointId(id)).map(|a| a.to_string());
+    assert_eq!(six(0), None);
+    assert_eq!(six(0x0102_0304).as_deref(), Some("fd6d:6573:6864::102:304"));
 }

@@ -1,0 +1,123 @@
+//! What only a task's own node knows of it.
+
+use anyhow::{Context as _, Result};
+use mesh_api::v1::{self, GetTaskRequest};
+use mesh_types::{Lookup, format_seconds};
+use serde::Serialize;
+
+use super::TaskReport;
+use crate::{
+    daemon::{Daemon, answer},
+    output::{Page, Table, list, state},
+};
+
+/// A task of this node, as its verbs answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LocalTaskReport {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its share of its service's new flows.
+    pub weight: u32,
+    /// `ready`, `draining` or `drained`.
+    pub state: &'static str,
+    /// How long it may still drain; `null` unless it does.
+    pub drain_left_secs: Option<u32>,
+    /// How many flows were open when its drain timeout ended; `null` unless it is drained.
+    pub flows_cut: Option<u64>,
+    /// Established flows now; `null` in answers to changes.
+    pub flows: Option<u64>,
+}
+
+impl LocalTaskReport {
+    /// About `task`.
+    pub fn new(task: &v1::LocalTask) -> Self {
+        let (draining, drained) =
+            (task.drain() == v1::DrainState::Draining, task.drain() == v1::DrainState::Drained);
+        Self {
+            id: task.task_id.clone(),
+            name: task.name.clone(),
+            weight: task.weight,
+            state: match task.drain() {
+                v1::DrainState::Unspecified => "ready",
+                v1::DrainState::Draining => "draining",
+                v1::DrainState::Drained => "drained",
+            },
+            drain_left_secs: draining.then_some(task.drain_left_secs),
+            flows_cut: drained.then_some(task.flows_cut),
+            flows: task.flows,
+        }
+    }
+}
+
+/// A task, for `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskDetail {
+    /// What every node knows.
+    #[serde(flatten)]
+    pub task: TaskReport,
+    /// What its own node knows; `null` for tasks of other nodes.
+    pub local: Option<LocalTaskReport>,
+}
+
+impl Lookup for TaskReport {
+    const KIND: &'static str = "task";
+
+    fn id_text(&self) -> String {
+        self.id.clone()
+    }
+
+    fn name_text(&self) -> &str {
+        &self.name
+    }
+}
+
+impl TaskDetail {
+    /// About `task`, with what the daemon knows if it is on this node.
+    pub async fn fetch(daemon: &Daemon, task: &TaskReport) -> Result<Self> {
+        let local = match &task.namespace {
+            None => None,
+            Some(_) => {
+                let request = GetTaskRequest { reference: task.id.clone() };
+                let what = || format!("cannot inspect task {}", task.name);
+                let local = answer(daemon.local().get_task(request)).await.with_context(what)?;
+                Some(LocalTaskReport::new(&local))
+            }
+        };
+        Ok(Self { task: task.clone(), local })
+    }
+
+    /// For people.
+    pub fn page(&self) -> String {
+        let task = &self.task;
+        let mut page = Page::new();
+        page.field("ID", &task.id)
+            .field("Name", &task.name)
+            .field("Service", task.service.as_deref().unwrap_or("-"))
+            .field("Node", &task.node)
+            .field("State", state(self.local.as_ref().map_or(task.state, |local| local.state)))
+            .field("Weight", task.weight);
+        if let Some(namespace) = &task.namespace {
+            page.field("Namespace", namespace);
+        }
+        if let Some(local) = &self.local {
+            if let Some(flows) = local.flows {
+                page.field("Connections", flows);
+            }
+            if let Some(left) = local.drain_left_secs {
+                page.field("Drain time left", format_seconds(left));
+            }
+            if let Some(cut) = local.flows_cut {
+                page.field("Connections cut", cut);
+            }
+        }
+        let mut networks = Table::new(&["NAME", "ADDRESSES", "MAC", "ALIASES"]);
+        for place in &task.networks {
+            let (addresses, aliases) = (list(&place.addresses), list(&place.aliases));
+            networks.row([place.network.clone(), addresses, place.mac.clone(), aliases]);
+        }
+        page.section("Networks", networks);
+        page.render()
+    }
+}

@@ -1,0 +1,81 @@
+//! After a restart.
+
+use std::{net::SocketAddr, time::Duration};
+
+use mesh_gossip::{MemberState, MemberStatus};
+
+use super::*;
+
+/// As it was kept: `N2` runs task 1, `N3` task 2.
+fn restarted() -> (World, Planner) {
+    let mut world = World::new();
+    let third = node(N3, "192.168.7.3", Role::Worker);
+    world.view().nodes.insert(N3, third);
+    let mut kept: BTreeMap<NetworkId, Vec<Endpoint>> = BTreeMap::new();
+    for (from, task) in [
+        (N1, task(9, Some(WEB), PROD, &["10.10.3.9"])),
+        (N2, task(1, Some(WEB), PROD, &["10.10.3.5"])),
+        (N3, task(2, Some(WEB), PROD, &["10.10.3.6"])),
+    ] {
+        for told in announcements(from, &world.view, &[task]) {
+            kept.entry(told.scope).or_default().push(told.endpoint);
+        }
+    }
+    let mut planner = Planner::new(N1);
+    planner.remember(kept);
+    (world, planner)
+}
+
+fn published(world: &World, planner: &mut Planner) -> Vec<u32> {
+    behind(planner.plan(&world.inputs()).published(PublishedOn::AnyV4, 8080)).0
+}
+
+fn member(world: &mut World, node: NodeId, state: MemberState) {
+    let addr = SocketAddr::from(([192, 168, 7, 9], 7946));
+    let status = MemberStatus { addr, state, since: Duration::ZERO };
+    let tables = Arc::make_mut(&mut world.gossip);
+    Arc::make_mut(&mut tables.members).insert(node, status);
+}
+
+#[test]
+fn what_ran_is_believed_until_told_otherwise() {
+    let (mut world, mut planner) = restarted();
+    assert_eq!(published(&world, &mut planner), [1, 2], "of others, not of oneself");
+    world.hears(N2, &[task(1, Some(WEB), PROD, &["10.10.3.5"])]);
+    assert_eq!(published(&world, &mut planner), [1, 2]);
+    // It ended, and is not believed again.
+    world.hears(N2, &[]);
+    assert_eq!(published(&world, &mut planner), [2]);
+    planner.forget_remembered();
+    assert_eq!(published(&world, &mut planner), [] as [u32; 0]);
+}
+
+#[test]
+fn an_address_has_one_holder() {
+    let (mut world, mut planner) = restarted();
+    assert_eq!(published(&world, &mut planner), [1, 2]);
+    world.hears(N3, &[task(4, Some(WEB), PROD, &["10.10.3.5"])]);
+    assert_eq!(published(&world, &mut planner), [2, 4]);
+}
+
+#[test]
+fn what_ran_on_a_node_that_is_gone_is_not_believed() {
+    let (mut world, mut planner) = restarted();
+    member(&mut world, N2, MemberState::Suspect);
+    assert_eq!(published(&world, &mut planner), [1, 2]);
+    member(&mut world, N2, MemberState::Down);
+    assert_eq!(published(&world, &mut planner), [2]);
+}
+
+#[test]
+fn once_forgotten_the_plan_is_as_if_nothing_had_been_remembered() {
+    let (mut world, mut planner) = restarted();
+    world.runs([task(7, None, PROD, &["10.10.3.7"])]);
+    planner.plan(&world.inputs());
+    world.hears(N3, &[task(2, Some(WEB), PROD, &["10.10.3.6"])]);
+    planner.plan(&world.inputs());
+    planner.forget_remembered();
+    let planned = planner.plan(&world.inputs()).clone();
+    assert_eq!(planned.desired, world.plan().desired);
+    assert_eq!(planned.names, world.plan().names);
+}

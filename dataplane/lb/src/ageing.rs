@@ -1,0 +1,158 @@
+//! Walks the established flows: forgets those that are over, and counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use aya::Pod;
+use mesh_abi::FlowKey;
+use mesh_types::LocalEndpointId;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    datapath::DataPath,
+    error::Error,
+    flows::{Aged, FlowCount, FlowTimeouts, Flows, Over, Tracked, in_use, over},
+    sys::map::Position,
+    table::{Partly, Table},
+};
+
+/// How far the walk is, and what it has counted.
+#[derive(Debug, Default)]
+pub(crate) struct Ageing {
+    /// Whether `REVERSE_KEPT` is being walked; `CHOICES_KEPT` else.
+    in_reverse: bool,
+    position: Position,
+    /// Flows that stay, of the map that is being walked.
+    counting: u64,
+    /// Those of the last walk that came to the end: choices and reverse.
+    pub(crate) counted: [u64; 2],
+}
+
+/// Nanoseconds of the clock that the programs stamp flows with (`bpf_ktime_get_ns`).
+pub(crate) fn now() -> Result<u64, Error> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|e| Error::Clock { source: e.into() })?;
+    Ok(Duration::from(now).as_nanos() as u64)
+}
+
+impl DataPath {
+    /// Forgets established flows that are over: silent for too long, closed, or left by a task that is gone. Looks at
+    /// about `budget` flows and goes on there with the next call, so that no call takes long; to be called each second
+    /// or so.
+    pub fn age_flows(&mut self, budget: usize) -> Result<Aged, Error> {
+        let now = now()?;
+        let timeouts = self.options.timeouts;
+        let local: BTreeSet<_> =
+            self.held.local_by_id.values().flat_map(|l| addresses_of(l).map(|a| (l.vni, a))).collect();
+        let backends = &self.held.backends;
+        let walk = &mut self.ageing;
+        let mut aged = Aged::default();
+        while aged.seen < budget && !aged.finished {
+            if walk.in_reverse {
+                let orphan = |key: &FlowKey, _: &_| !local.contains(&(key.scope, key.source));
+                walk.slice(&self.maps.reverse_kept, budget, &timeouts, now, orphan, &mut aged)?;
+            } else {
+                let orphan =
+                    |_: &FlowKey, choice: &mesh_abi::ChoiceValue| !backends.contains_key(&choice.backend);
+                walk.slice(&self.maps.choices_kept, budget, &timeouts, now, orphan, &mut aged)?;
+            }
+            if walk.position.at_start() {
+                walk.counted[usize::from(walk.in_reverse)] = std::mem::take(&mut walk.counting);
+                aged.finished = walk.in_reverse;
+                walk.in_reverse = !walk.in_reverse;
+            }
+        }
+        Ok(aged)
+    }
+
+    /// Other timeouts, from the next [`DataPath::age_flows`] on.
+    pub fn set_timeouts(&mut self, timeouts: FlowTimeouts) {
+        self.options.timeouts = timeouts;
+    }
+
+    /// How many flows there are. Walks the flow tables, so not for every second.
+    pub fn flows(&self) -> Result<Flows, Error> {
+        let maps = &self.maps;
+        Ok(Flows {
+            choices: FlowCount { new: count(&maps.choices)?, established: count(&maps.choices_kept)? },
+            reverse: FlowCount { new: count(&maps.reverse)?, established: count(&maps.reverse_kept)? },
+        })
+    }
+
+    /// How many translated flows each of these endpoints of this node still has to serve: open TCP connections, and
+    /// others' flows with a packet within the last 10 s. Walks a flow table, so only while somebody waits for it.
+    pub fn flows_of(
+        &self,
+        endpoints: &BTreeSet<LocalEndpointId>,
+    ) -> Result<BTreeMap<LocalEndpointId, u64>, Error> {
+        let now = now()?;
+        let mut flows: BTreeMap<_, u64> = endpoints.iter().map(|id| (*id, 0)).collect();
+        let locals = endpoints.iter().filter_map(|id| Some((*id, self.held.local_by_id.get(&id.0)?)));
+        let ids: BTreeMap<_, _> =
+            locals.flat_map(|(id, l)| addresses_of(l).map(move |a| ((l.vni, a), id))).collect();
+        self.maps.reverse_kept.for_each(|key, flow| {
+            let id = ids.get(&(key.scope, key.source));
+            if let Some(count) = id.and_then(|id| flows.get_mut(id))
+                && in_use(&key, &flow, now)
+            {
+                *count += 1;
+            }
+        })?;
+        Ok(flows)
+    }
+
+    /// Counts the established flows once, for [`DataPath::stats`] before the first walk is over.
+    pub(crate) fn count_established(&mut self) -> Result<(), Error> {
+        self.ageing.counted = [count(&self.maps.choices_kept)?, count(&self.maps.reverse_kept)?];
+        Ok(())
+    }
+}
+
+impl Ageing {
+    /// Looks at the next flows of a map, and forgets those that are over.
+    fn slice<V: Pod + Tracked + PartialEq>(
+        &mut self,
+        map: &Table<FlowKey, V>,
+        budget: usize,
+        timeouts: &FlowTimeouts,
+        now: u64,
+        orphan: impl Fn(&FlowKey, &V) -> bool,
+        aged: &mut Aged,
+    ) -> Result<(), Error> {
+        let mut found = Vec::new();
+        let seen = map.walk(&mut self.position, budget.saturating_sub(aged.seen), |key, flow| {
+            if let Some(why) = over(timeouts, &key, &flow, orphan(&key, &flow), now) {
+                found.push((key, flow, why));
+            }
+        })?;
+        aged.seen += seen;
+        self.counting += (seen - found.len()) as u64;
+        let mut gone = Vec::with_capacity(found.len());
+        for (key, flow, why) in found {
+            // A packet since then has begun it anew. One between this look and the deletion loses its entry, and the
+            // next one of that flow asks the table, as after an eviction.
+            if map.get(&key)?.is_some_and(|now| now == flow) {
+                gone.push(key);
+                match why {
+                    Over::Expired => aged.expired += 1,
+                    Over::Orphaned => aged.orphaned += 1,
+                }
+            }
+        }
+        map.delete(gone.into_iter()).map_err(|Partly { error, .. }| error)
+    }
+}
+
+/// The addresses from which an endpoint's replies come.
+fn addresses_of(local: &mesh_abi::LocalEndpoint) -> impl Iterator<Item = mesh_abi::Address> + use<> {
+    let v4 = (local.address4 != [0; 4]).then(|| mesh_abi::v4_mapped(local.address4));
+    let v6 = (local.address6 != [0; 16]).then_some(local.address6);
+    v4.into_iter().chain(v6)
+}
+
+fn count<V: Pod>(map: &Table<FlowKey, V>) -> Result<u64, Error> {
+    let mut count = 0;
+    map.for_each(|_, _| count += 1)?;
+    Ok(count)
+}

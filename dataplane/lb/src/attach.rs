@@ -1,0 +1,162 @@
+//! Attaching the data path's programs to the node's interfaces and sockets.
+
+use std::{collections::BTreeSet, io};
+
+use aya::{
+    Ebpf,
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType, Xdp},
+};
+
+use crate::{
+    datapath::DataPath,
+    error::Error,
+    features,
+    hooks::{self, CGROUP_PREFIX, CGROUP_PROGRAMS, HookKind},
+    uplink::{self, NoXdp, Uplink, wants_xdp},
+};
+
+pub(crate) const UPLINK: &str = "uplink";
+const UPLINK_XDP: &str = "uplink_xdp";
+const VXLAN: &str = "vxlan";
+const FROM_HOST: &str = "from_host";
+const FROM_TASK: &str = "from_task";
+const TO_TASK: &str = "to_task";
+const TC_PROGRAMS: [&str; 5] = [FROM_TASK, TO_TASK, UPLINK, VXLAN, FROM_HOST];
+
+impl DataPath {
+    /// Attaches to an uplink: an interface by which VXLAN packets and clients of published ports come. Changes nothing
+    /// where all is as it should be, so it may be called whenever interfaces change; one that went and came back is
+    /// attached anew. [`crate::Stats::uplinks`] tells whether XDP is used, and if not why.
+    pub fn attach_uplink(&mut self, interface: &str) -> Result<HookKind, Error> {
+        let [tc, xdp] = hooks::uplink_hooks(interface);
+        hooks::adopt_uplink(&self.pins, interface, UPLINK, &tc)?;
+        let kind = self.attach(UPLINK, &tc, interface, TcAttachType::Ingress)?;
+        let xdp = match self.attach_xdp(&xdp, interface) {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                hooks::detach(&self.pins, &xdp)?;
+                Err(why)
+            }
+        };
+        let state = Uplink { interface: interface.to_owned(), tc: kind, xdp };
+        if self.uplinks.get(interface) != Some(&state) {
+            match &state.xdp {
+                Ok(()) => tracing::info!(interface, tc = %kind, "uplink attached, with XDP"),
+                Err(why) => tracing::info!(interface, tc = %kind, no_xdp = %why, "uplink attached"),
+            }
+            self.uplinks.insert(interface.to_owned(), state);
+        }
+        Ok(kind)
+    }
+
+    /// Detaches from an uplink, which may be gone already.
+    pub fn detach_uplink(&mut self, interface: &str) -> Result<(), Error> {
+        self.uplinks.remove(interface);
+        hooks::uplink_hooks(interface).iter().try_for_each(|hook| hooks::detach(&self.pins, hook))
+    }
+
+    /// The uplinks that programs are attached to, by this daemon or an earlier one.
+    pub fn attached_uplinks(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(hooks::attached(&self.pins)?.keys().filter_map(|hook| hooks::uplink_interface(hook)).collect())
+    }
+
+    /// Attaches to the flow-based VXLAN device.
+    pub fn attach_vxlan(&mut self, interface: &str) -> Result<HookKind, Error> {
+        self.attach(VXLAN, VXLAN, interface, TcAttachType::Ingress)
+    }
+
+    /// Attaches to the host side of the host link.
+    pub fn attach_host_link(&mut self, interface: &str) -> Result<HookKind, Error> {
+        self.attach(FROM_HOST, FROM_HOST, interface, TcAttachType::Egress)
+    }
+
+    /// Attaches to both directions of a task's host-side interface.
+    pub fn attach_task(&mut self, interface: &str) -> Result<HookKind, Error> {
+        let [from, to] = hooks::task_hooks(interface);
+        self.attach(TO_TASK, &to, interface, TcAttachType::Egress)?;
+        self.attach(FROM_TASK, &from, interface, TcAttachType::Ingress)
+    }
+
+    /// Detaches from a task's interface, which may be gone already.
+    pub fn detach_task(&mut self, interface: &str) -> Result<(), Error> {
+        hooks::task_hooks(interface).iter().try_for_each(|hook| hooks::detach(&self.pins, hook))
+    }
+
+    /// The task interfaces that programs are attached to, by this daemon or an earlier one.
+    pub fn attached_tasks(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(hooks::attached(&self.pins)?.keys().filter_map(|hook| hooks::task_interface(hook)).collect())
+    }
+
+    /// Attaches to the host's sockets, so that published ports answer on `localhost` and the node's own addresses.
+    /// Sockets of other network namespaces are left alone.
+    pub fn attach_cgroup(&mut self) -> Result<(), Error> {
+        let cgroup = match &self.options.cgroup {
+            Some(path) => path.clone(),
+            None => features::cgroup2_root().ok_or(Error::NoCgroup)?,
+        };
+        for (name, attach_type, needed) in CGROUP_PROGRAMS {
+            let Some(program) = sock_addr(&mut self.ebpf, name, needed)? else { continue };
+            let hook = format!("{CGROUP_PREFIX}{name}");
+            hooks::attach_cgroup(&self.pins, program, &hook, &cgroup, attach_type)?;
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        program: &'static str,
+        hook: &str,
+        interface: &str,
+        direction: TcAttachType,
+    ) -> Result<HookKind, Error> {
+        let clsact_only = self.options.clsact_only;
+        let program = classifier(&mut self.ebpf, program)?;
+        hooks::attach_tc(&self.pins, program, hook, interface, direction, clsact_only)
+    }
+
+    fn attach_xdp(&mut self, hook: &str, interface: &str) -> Result<(), NoXdp> {
+        wants_xdp(self.options.uplink_hook, interface)?;
+        let program = self.ebpf.program_mut(UPLINK_XDP).ok_or(NoXdp::NotBuilt)?;
+        let other = |e: ProgramError| uplink::refused(&io::Error::other(e));
+        let program: &mut Xdp = program.try_into().map_err(other)?;
+        loaded(program.load()).map_err(other)?;
+        hooks::attach_xdp(&self.pins, program, hook, interface).map_err(|e| uplink::refused(&e))
+    }
+}
+
+/// Loads what every node needs.
+pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), Error> {
+    TC_PROGRAMS.into_iter().try_for_each(|name| classifier(ebpf, name).map(drop))
+}
+
+/// The tc program of that name, loaded.
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing { kind: "program", name })?;
+    let refused = |source| Error::Program { program: name, source: Box::new(source) };
+    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    loaded(program.load()).map_err(refused)?;
+    Ok(program)
+}
+
+/// The cgroup program of that name, loaded; none when the object may lack it and does.
+fn sock_addr<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+    needed: bool,
+) -> Result<Option<&'a mut CgroupSockAddr>, Error> {
+    let program: Option<&mut Program> = ebpf.program_mut(name);
+    let Some(program) = program else {
+        return if needed { Err(Error::Missing { kind: "program", name }) } else { Ok(None) };
+    };
+    let refused = |source| Error::Program { program: name, source: Box::new(source) };
+    let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
+    loaded(program.load()).map_err(refused)?;
+    Ok(Some(program))
+}
+
+fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,186 @@
+//! Flows outlive a change of the maps' layout or sizes: what earlier maps know of them is carried into new ones.
+//!
+//! New maps are made beside the earlier ones, which the programs attached before go on using until they are replaced.
+//! Ids of backends and flows are copied at once; the rest is written anew from what is desired. When all programs have
+//! been replaced, the flows that began in between are copied too, and the earlier maps go.
+
+use std::path::{Path, PathBuf};
+
+use aya::{Pod, maps::MapData};
+use mesh_abi::{AffinityKey, AffinityValue, BackendValue, FlowKey, NodeConfig, SocketKey, SocketValue};
+use tracing::{info, warn};
+
+use crate::{
+    error::Error,
+    flows::Tracked,
+    layout1,
+    maps::{Maps, names},
+    pins::Pins,
+    table::{Table, unusable},
+};
+
+/// Maps of before, and how to read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// Those of layout 1.
+    Layout1(PathBuf),
+    /// Those of this layout with other sizes.
+    Outgrown(PathBuf),
+}
+
+/// What is still to be carried over from earlier maps.
+#[derive(Debug, Default)]
+pub(crate) struct Takeover {
+    sources: Vec<Source>,
+}
+
+/// How many flows were carried over, and how many could not be.
+#[derive(Debug, Default)]
+struct Carried {
+    flows: usize,
+    lost: usize,
+}
+
+impl Takeover {
+    /// The maps of before that there are.
+    pub(crate) fn find(pins: &Pins) -> Self {
+        let sources = [Source::Layout1(pins.layout(1)), Source::Outgrown(pins.outgrown())];
+        Self { sources: sources.into_iter().filter(|s| s.folder().join(names::BACKENDS).exists()).collect() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Copies the flows, and the ids of backends if there are none yet. What is in the new maps already stays. A map of
+    /// before that cannot be read is left behind with a warning: its flows are balanced anew.
+    pub(crate) fn carry(&self, maps: &Maps) -> Result<(), Error> {
+        for source in &self.sources {
+            if maps.backends.entries()?.is_empty() {
+                note(source.folder(), carry_backends(source.folder(), maps));
+            }
+            let mut carried = Carried::default();
+            note(source.folder(), source.carry_choices(maps, &mut carried));
+            note(source.folder(), source.carry_reverse(maps, &mut carried));
+            note(
+                source.folder(),
+                copy::<SocketKey, SocketValue>(source.folder(), names::SOCKETS, &maps.sockets),
+            );
+            if let Source::Outgrown(folder) = source {
+                note(folder, copy::<AffinityKey, AffinityValue>(folder, names::AFFINITY, &maps.affinity));
+            }
+            let Carried { flows, lost } = carried;
+            info!(from = %source.folder().display(), flows, lost, "flows carried over from earlier maps");
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn folder(&self) -> &Path {
+        match self {
+            Self::Layout1(folder) | Self::Outgrown(folder) => folder,
+        }
+    }
+
+    fn carry_choices(&self, maps: &Maps, carried: &mut Carried) -> Result<(), Error> {
+        let (kept, new) = (&maps.choices_kept, &maps.choices);
+        match self {
+            Self::Layout1(folder) => {
+                let uplink = config(folder)?.map_or(0, |config| config.uplink_ifindex);
+                let choices = read::<FlowKey, layout1::Choice>(folder, names::CHOICES)?;
+                let choices = choices.into_iter().map(|(key, choice)| (key, choice.now(&key, uplink)));
+                add_established(kept, new, choices.collect(), carried)
+            }
+            Self::Outgrown(folder) => {
+                add_established(kept, new, read(folder, names::CHOICES_KEPT)?, carried)?;
+                add_new(new, read(folder, names::CHOICES)?, carried)
+            }
+        }
+    }
+
+    fn carry_reverse(&self, maps: &Maps, carried: &mut Carried) -> Result<(), Error> {
+        let (kept, new) = (&maps.reverse_kept, &maps.reverse);
+        match self {
+            Self::Layout1(folder) => {
+                let replies = read::<FlowKey, layout1::Reverse>(folder, names::REVERSE)?;
+                let replies = replies.into_iter().map(|(key, reply)| (key, reply.now()));
+                add_established(kept, new, replies.collect(), carried)
+            }
+            Self::Outgrown(folder) => {
+                add_established(kept, new, read(folder, names::REVERSE_KEPT)?, carried)?;
+                add_new(new, read(folder, names::REVERSE)?, carried)
+            }
+        }
+    }
+}
+
+/// Ids go with the flows that name them.
+fn carry_backends(folder: &Path, maps: &Maps) -> Result<(), Error> {
+    copy::<u32, BackendValue>(folder, names::BACKENDS, &maps.backends)
+}
+
+fn config(folder: &Path) -> Result<Option<NodeConfig>, Error> {
+    let pin = folder.join(names::CONFIG);
+    let data = MapData::from_pin(&pin).map_err(|e| unusable(names::CONFIG, e))?;
+    Table::<u32, NodeConfig>::new(names::CONFIG, data)?.get(&0)
+}
+
+/// The entries of a map of before; none when it is not there.
+fn read<K: Pod, V: Pod>(folder: &Path, name: &'static str) -> Result<Vec<(K, V)>, Error> {
+    let pin = folder.join(name);
+    if !pin.exists() {
+        return Ok(Vec::new());
+    }
+    let data = MapData::from_pin(&pin).map_err(|e| unusable(name, e))?;
+    Table::<K, V>::new(name, data)?.entries()
+}
+
+fn copy<K: Pod, V: Pod>(folder: &Path, name: &'static str, to: &Table<K, V>) -> Result<(), Error> {
+    for (key, value) in read::<K, V>(folder, name)? {
+        to.add(&key, &value)?;
+    }
+    Ok(())
+}
+
+/// Adds established flows, the last used first: as many as leave a quarter free for new ones to become established.
+/// The others join the new ones.
+fn add_established<V: Pod + Tracked>(
+    kept: &Table<FlowKey, V>,
+    new: &Table<FlowKey, V>,
+    mut flows: Vec<(FlowKey, V)>,
+    carried: &mut Carried,
+) -> Result<(), Error> {
+    flows.sort_by_key(|(_, flow)| std::cmp::Reverse(flow.last_seen()));
+    let room = kept.capacity() as usize / 4 * 3;
+    let rest = flows.split_off(flows.len().min(room));
+    for (key, flow) in flows {
+        // A flow that began anew in the new maps is not to be found there as it was before.
+        if new.get(&key)?.is_none() {
+            carried.flows += usize::from(kept.add(&key, &flow)?);
+        }
+    }
+    add_new(new, rest, carried)
+}
+
+/// Adds flows to a map whose oldest make room, the last used last.
+fn add_new<V: Pod + Tracked>(
+    new: &Table<FlowKey, V>,
+    mut flows: Vec<(FlowKey, V)>,
+    carried: &mut Carried,
+) -> Result<(), Error> {
+    flows.sort_by_key(|(_, flow)| flow.last_seen());
+    let lost = flows.len().saturating_sub(new.capacity() as usize);
+    carried.lost += lost;
+    for (key, flow) in flows.into_iter().skip(lost) {
+        carried.flows += usize::from(new.add(&key, &flow)?);
+    }
+    Ok(())
+}
+
+fn note(folder: &Path, result: Result<(), Error>) {
+    if let Err(error) = result {
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        warn!(from = %folder.display(), %error, source, "earlier maps are left behind in part");
+    }
+}

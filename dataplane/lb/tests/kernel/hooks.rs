@@ -1,0 +1,222 @@
+//! What is attached, and what becomes of it when the daemon or the interface goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    TcAttachType,
+    links::{FdLink, LinkType, PinnedLink},
+};
+use mesh_lb::{DataPath, HookKind, NoXdp, UplinkHook, describe_hook};
+
+use crate::sandbox::{Sandbox, filters, programs, run, veth};
+
+#[test]
+fn links_outlive_the_daemon_and_take_new_programs() {
+    let sandbox = Sandbox::enter();
+    ["up0", "msh1.7", "host0"].into_iter().for_each(veth);
+    let attach = |path: &mut DataPath| {
+        assert_eq!(path.attach_uplink("up0").unwrap(), HookKind::Tcx);
+        assert_eq!(path.attach_host_link("host0").unwrap(), HookKind::Tcx);
+        assert_eq!(path.attach_task("msh1.7").unwrap(), HookKind::Tcx);
+    };
+    let all = || {
+        [
+            programs("up0", TcAttachType::Ingress),
+            programs("host0", TcAttachType::Egress),
+            programs("msh1.7", TcAttachType::Ingress),
+            programs("msh1.7", TcAttachType::Egress),
+        ]
+        .concat()
+    };
+    let mut first = sandbox.open();
+    attach(&mut first);
+    let before = all();
+    assert_eq!(before.len(), 4);
+    attach(&mut first);
+    assert_eq!(all(), before, "attaching again changes nothing");
+    drop(first);
+    assert_eq!(all(), before, "they go on without a daemon");
+
+    let mut second = sandbox.open();
+    assert_eq!(all(), before, "they go on until they are replaced");
+    assert_eq!(second.attached_tasks().unwrap(), BTreeSet::from(["msh1.7".to_owned()]));
+    attach(&mut second);
+    let after = all();
+    assert_eq!(after.len(), 4);
+    assert!(after.iter().all(|id| !before.contains(id)), "{before:?} {after:?}");
+
+    second.detach_task("msh1.7").unwrap();
+    second.detach_task("msh1.7").unwrap();
+    assert_eq!(all().len(), 2);
+    let links = second.stats().unwrap().links;
+    assert_eq!(links.keys().map(String::as_str).collect::<Vec<_>>(), ["from_host", "uplink-up0"]);
+    second.remove().unwrap();
+    assert_eq!(all(), []);
+    assert!(!sandbox.pins().exists());
+}
+
+#[test]
+fn an_interface_may_come_back_or_be_another() {
+    let sandbox = Sandbox::enter();
+    ["up0", "up1"].into_iter().for_each(veth);
+    veth("msh1");
+    let mut path = sandbox.open();
+    path.attach_task("msh1").unwrap();
+    run("ip link del msh1");
+    veth("msh1");
+    path.attach_task("msh1").unwrap();
+    assert_eq!(programs("msh1", TcAttachType::Ingress).len(), 1);
+    run("ip link del msh1");
+    path.detach_task("msh1").unwrap();
+    assert_eq!(path.attached_tasks().unwrap(), BTreeSet::new());
+
+    path.attach_uplink("up0").unwrap();
+    path.attach_uplink("up1").unwrap();
+    let error = path.attach_uplink("nosuch0").unwrap_err();
+    assert!(error.to_string().contains("nosuch0"), "{error}");
+    let count = |name| programs(name, TcAttachType::Ingress).len();
+    assert_eq!((count("up0"), count("up1")), (1, 1), "a failure leaves what was there");
+    assert_eq!(path.attached_uplinks().unwrap(), BTreeSet::from(["up0".to_owned(), "up1".to_owned()]));
+
+    run("ip link del up1");
+    veth("up1");
+    path.attach_uplink("up1").unwrap();
+    path.attach_uplink("up0").unwrap();
+    assert_eq!((count("up0"), count("up1")), (1, 1), "the new one too");
+    path.detach_uplink("up0").unwrap();
+    path.detach_uplink("up0").unwrap();
+    run("ip link del up1");
+    path.detach_uplink("up1").unwrap();
+    assert_eq!(count("up0"), 0);
+    assert_eq!(path.attached_uplinks().unwrap(), BTreeSet::new());
+    assert_eq!(path.stats().unwrap().uplinks, []);
+}
+
+/// As VLAN interfaces usually have, and BPF file systems refuse.
+#[test]
+fn an_uplink_may_have_a_dot_in_its_name() {
+    let sandbox = Sandbox::enter();
+    veth("up0.7");
+    let mut path = sandbox.open();
+    path.attach_uplink("up0.7").unwrap();
+    assert_eq!(programs("up0.7", TcAttachType::Ingress).len(), 1);
+    assert_eq!(path.attached_uplinks().unwrap(), BTreeSet::from(["up0.7".to_owned()]));
+    let hooks = path.stats().unwrap().links;
+    let described: Vec<_> = hooks.keys().map(|hook| describe_hook(hook)).collect();
+    assert_eq!(described, [(Some("up0.7".to_owned()), "uplink".to_owned())]);
+}
+
+/// veth can run XDP, but loses more by it than it gains.
+#[test]
+fn xdp_is_for_drivers_that_run_it_well() {
+    let sandbox = Sandbox::enter();
+    veth("up0");
+    let uplink = |hook: UplinkHook| {
+        let mut options = sandbox.options();
+        options.uplink_hook = hook;
+        let mut path = DataPath::open(options).unwrap();
+        path.attach_uplink("up0").unwrap();
+        let stats = path.stats().unwrap();
+        assert_eq!(stats.uplinks.len(), 1);
+        assert_eq!(stats.uplinks[0].tc, HookKind::Tcx);
+        assert_eq!(stats.links.contains_key("xdp-up0"), stats.uplinks[0].xdp.is_ok());
+        stats.uplinks[0].xdp.clone()
+    };
+    assert_eq!(uplink(UplinkHook::Auto), Err(NoXdp::Driver("veth".to_owned())));
+    assert_eq!(uplink(UplinkHook::Tc), Err(NoXdp::Configured));
+}
+
+#[test]
+fn kernels_without_links_for_tc_get_filters() {
+    let sandbox = Sandbox::enter();
+    ["up0", "msh1"].into_iter().for_each(veth);
+    let open = || {
+        let mut options = sandbox.options();
+        options.clsact_only = true;
+        DataPath::open(options).unwrap()
+    };
+    let mut first = open();
+    assert_eq!(first.attach_uplink("up0").unwrap(), HookKind::Clsact);
+    assert_eq!(first.attach_task("msh1").unwrap(), HookKind::Clsact);
+    drop(first);
+    let count = || [filters("up0", "ingress"), filters("msh1", "ingress"), filters("msh1", "egress")];
+    assert_eq!(count(), [1, 1, 1]);
+
+    let mut second = open();
+    second.attach_uplink("up0").unwrap();
+    second.attach_task("msh1").unwrap();
+    assert_eq!(count(), [1, 1, 1], "replaced, not added");
+    assert_eq!(second.attached_tasks().unwrap(), BTreeSet::from(["msh1".to_owned()]));
+    drop(second);
+
+    let mut third = sandbox.open();
+    assert_eq!(third.attach_uplink("up0").unwrap(), HookKind::Tcx, "a newer kernel");
+    assert_eq!(count(), [0, 1, 1]);
+    third.detach_task("msh1").unwrap();
+    assert_eq!(count(), [0, 0, 0]);
+    third.remove().unwrap();
+    assert!(!sandbox.pins().exists());
+}
+
+/// A cgroup of its own, so that no socket of this machine is concerned.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make() -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.contains(" cgroup2 ")).expect("a cgroup v2 hierarchy");
+        let root = Path::new(line.split(' ').nth(1).unwrap());
+        let path = root.join(format!("mesh-lb-test-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn host_sockets() {
+    let sandbox = Sandbox::enter();
+    let cgroup = Cgroup::make();
+    let open = || {
+        let mut options = sandbox.options();
+        options.cgroup = Some(cgroup.0.clone());
+        DataPath::open(options).unwrap()
+    };
+    // Ids of the link and of its program, by name.
+    let links = |path: &DataPath| -> BTreeMap<String, (u32, u32)> {
+        let links = path.stats().unwrap().links.into_iter().filter(|(_, kind)| *kind == HookKind::Cgroup);
+        let ids = |name: &str| {
+            let link = PinnedLink::from_pin(sandbox.pins().join("links").join(name)).unwrap();
+            let info = FdLink::from(link).info().unwrap();
+            assert_eq!(info.link_type().unwrap(), LinkType::Cgroup);
+            (info.id(), info.program_id())
+        };
+        links.map(|(name, _)| (name.clone(), ids(&name))).collect()
+    };
+    let mut first = open();
+    first.attach_cgroup().unwrap();
+    let before = links(&first);
+    for name in ["connect4", "sendmsg4", "recvmsg4", "getpeername4"] {
+        assert!(before.contains_key(&format!("cgroup-{name}")), "{before:?}");
+    }
+    first.attach_cgroup().unwrap();
+    assert_eq!(links(&first), before);
+    drop(first);
+    let mut second = open();
+    assert_eq!(links(&second), before, "they go on until they are replaced");
+    second.attach_cgroup().unwrap();
+    for (name, (link, program)) in links(&second) {
+        assert!(before[&name].0 == link && before[&name].1 != program, "{name}");
+    }
+    second.remove().unwrap();
+    assert!(!sandbox.pins().exists());
+}

@@ -1,0 +1,9 @@
+//! The data path in a real kernel, as root: each test in namespaces of its own, which end with its thread, whatever
+//! happens, and take interfaces, mounts, pins and links along.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod flows;
+mod hooks;
+mod maps;
+mod sandbox;
+mod takeover;
