@@ -12,10 +12,11 @@ use mesh_abi::{
 };
 
 use crate::{
+    choose,
     deliver::{self, Origin},
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     key,
-    maps::{CHOICES, HOST_ADDRESSES, NETWORKS, PEERS, node},
+    maps::{HOST_ADDRESSES, NETWORKS, PEERS, node},
     parse::{ETHERTYPE_IPV4, Frame, Packet},
     skb::{ETHERNET, Skb},
     task,
@@ -145,7 +146,7 @@ fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet,
         SteeringKind::Host => source == HOST_SERVICE_ADDRESS,
         SteeringKind::Vip | SteeringKind::Direct => false,
     };
-    if !own || CHOICES.get_ptr(key::asked(packet)).is_none() {
+    if !own || choose::answered(&key::asked(packet), packet.flags).is_none() {
         return Err(DropReason::UnexpectedReturn);
     }
     strip(skb, arrival, packet)?;

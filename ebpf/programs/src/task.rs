@@ -7,13 +7,13 @@ use mesh_abi::{
 
 use crate::{
     arp,
-    choose::{Choice, Chooser, choose},
+    choose::{self, Choice, Chooser, choose},
     deliver::{self, Origin},
     echo,
     encap::{self, Envelope},
     header::{Ethernet, Macs},
     ingress, key,
-    maps::{CHOICES, LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, node},
+    maps::{LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, node},
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, Packet, Tuple},
     reset, reverse,
     skb::{ETHERNET, Skb},
@@ -136,9 +136,9 @@ pub fn to_node(skb: Skb, node: &NodeConfig, packet: &mut Packet) -> Outcome {
         skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
         return Ok(Verdict::Host(node.host_ifindex));
     }
-    let choice = CHOICES.get_ptr(key::asked(packet)).ok_or(DropReason::UnexpectedReturn)?;
-    // SAFETY: a map value, valid until the program ends; see `sent` for the other map.
-    let task = unsafe { LOCAL_BY_ID.get((*choice).client) }.ok_or(DropReason::StaleEndpoint)?;
+    let choice = choose::known(&key::asked(packet)).ok_or(DropReason::UnexpectedReturn)?;
+    // SAFETY: see `sent`.
+    let task = unsafe { LOCAL_BY_ID.get(choice.client) }.ok_or(DropReason::StaleEndpoint)?;
     if task.egress4 != packet.tuple.destination {
         return Err(DropReason::StaleEndpoint);
     }
