@@ -234,7 +234,7 @@ impl Row {
         Self { program, what, at_most: None, nanoseconds: Vec::new(), host, how }
     }
 
-    fn take(&mut self, host: &Host, empty: &Program, xdp: &xdp::Bench) -> Result<f64> {
+    fn take(&mut self, host: &Host, empty: &Program, xdp: &mut xdp::Bench) -> Result<f64> {
         let loaded = |name| host.program(name).with_context(|| format!("{name} is not loaded"));
         match &mut self.how {
             How::Floor => xdp.floor(&[0; FRAME]),

@@ -151,6 +151,11 @@ impl Program {
         })
     }
 
+    /// What maps of programs name it by.
+    pub fn descriptor(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
     /// Its name, cut to 15 bytes.
     pub fn name(&self) -> io::Result<String> {
         #[repr(C)]
@@ -206,7 +211,10 @@ impl Program {
 
 /// A map.
 #[derive(Debug)]
-pub struct Map(OwnedFd);
+pub struct Map {
+    descriptor: OwnedFd,
+    value_size: usize,
+}
 
 impl Map {
     /// One with keys of four bytes.
@@ -214,11 +222,12 @@ impl Map {
         let mut attr = [kind as u32, 4, value_size, entries, 0];
         // SAFETY: the attributes of BPF_MAP_CREATE: kind, sizes of key and value, entries, flags. It returns a
         // descriptor.
-        unsafe { bpf_fd(MAP_CREATE, &mut attr) }.map(Self)
+        let descriptor = unsafe { bpf_fd(MAP_CREATE, &mut attr) }?;
+        Ok(Self { descriptor, value_size: value_size as usize })
     }
 
-    /// Puts a program into an array of programs.
-    pub fn put_program(&self, index: u32, program: &Program) -> io::Result<()> {
+    /// Sets an element; an array of programs takes a program's descriptor. `value` must be as long as the map's values.
+    pub fn put(&self, index: u32, value: &[u8]) -> io::Result<()> {
         #[repr(C)]
         struct Update {
             map: u32,
@@ -227,15 +236,18 @@ impl Map {
             value: u64,
             flags: u64,
         }
-        let value = raw(&program.0);
-        let (key, value) = (&raw const index as u64, &raw const value as u64);
-        let mut attr = Update { map: raw(&self.0), padding: 0, key, value, flags: 0 };
-        // SAFETY: the attributes of BPF_MAP_UPDATE_ELEM; key and value are four bytes each, as in an array of programs.
+        if value.len() != self.value_size {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (key, value) = (&raw const index as u64, value.as_ptr() as u64);
+        let mut attr = Update { map: raw(&self.descriptor), padding: 0, key, value, flags: 0 };
+        // SAFETY: the attributes of BPF_MAP_UPDATE_ELEM; the key has four bytes, as in every map made here, and the value
+        // as many as the map's.
         unsafe { bpf(MAP_UPDATE, &mut attr) }.map(drop)
     }
 
     /// What instructions name it by.
     pub fn descriptor(&self) -> i32 {
-        self.0.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh_abi::{
     Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint, NetworkKey,
-    NetworkValue, NodeConfig, PeerKey, PeerValue, ServiceKey, ServiceValue,
+    NetworkValue, NodeConfig, PeerKey, PeerValue, ServiceKey, ServiceValue, TABLE_BLOCK,
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     desired::Desired,
     plan::Plan,
     records::{Changes, Loose, Records},
-    regions::{Inputs, Known, Region, Regions},
+    regions::{Inputs, Known, Region, Regions, space},
 };
 
 /// One write to the maps. [`crate::plan::plan`] puts them into an order in which every prefix is safe to stop at.
@@ -129,9 +129,9 @@ impl Held {
         mut contents: impl FnMut(u32, u32) -> Result<Vec<u32>, E>,
     ) -> Result<(), E> {
         for value in services.values() {
-            let (base, len) = (value.table_base, value.table_len);
+            let (base, len) = (value.table_base, space(value.table_len));
             let inside = base.checked_add(len).is_some_and(|end| end <= self.regions.capacity());
-            if len > 0 && inside && self.regions.get(base).is_none() {
+            if len > 0 && inside && base.is_multiple_of(TABLE_BLOCK) && self.regions.get(base).is_none() {
                 let known = Known::Contents(contents(base, len)?);
                 self.regions.insert(base, Region { len, users: 0, known });
             }

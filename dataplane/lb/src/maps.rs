@@ -9,14 +9,14 @@ use aya::{
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, EndpointKey, EndpointValue, FlowKey,
     HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue,
-    ServiceKey, ServiceValue, SocketKey, SocketValue,
+    ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock,
 };
 
 use crate::{
     error::Error,
     held::{Held, MapOp},
     plan::Capacities,
-    sys::map::{array_read, array_write},
+    sys::map::Numbers,
     table::{Partly, Table, check_shape, failed, refused, unusable},
 };
 
@@ -71,7 +71,7 @@ impl Maps {
     /// Takes the maps of a loaded object.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let table = hash_or_array(ebpf, MAGLEV)?;
-        let table_slots = check_shape::<u32, u32>(MAGLEV, &table)?;
+        let table_slots = check_shape::<u32, TableBlock>(MAGLEV, &table)?.saturating_mul(TABLE_BLOCK);
         Ok(Self {
             config: typed(ebpf, CONFIG)?,
             peers: hash(ebpf, PEERS)?,
@@ -121,7 +121,7 @@ impl Maps {
         held.adopt_backends(self.backends.entries()?, self.last_chosen()?);
         let services: BTreeMap<_, _> = self.services.entries()?.into_iter().collect();
         held.adopt_services(services, |base, len| {
-            array_read(self.table.fd().as_fd(), base, len).map_err(|e| refused("read", MAGLEV, e))
+            self.slots().read(base, len).map_err(|e| refused("read", MAGLEV, e))
         })?;
         Ok(held)
     }
@@ -209,14 +209,18 @@ impl Maps {
     fn write_tables(&self, run: &[MapOp]) -> Result<(), Partly> {
         for (done, op) in run.iter().enumerate() {
             if let MapOp::WriteRegion { base, elements, .. } = op {
-                let written = array_write(self.table.fd().as_fd(), *base, elements);
+                let written = self.slots().write(*base, elements);
                 written.map_err(|e| Partly { done, error: refused("write", MAGLEV, e) })?;
             }
         }
         Ok(())
     }
 
-    /// Room in the tables' array.
+    fn slots(&self) -> Numbers<'_> {
+        Numbers { map: self.table.fd().as_fd(), block: TABLE_BLOCK }
+    }
+
+    /// Slots of all tables together.
     pub(crate) fn table_slots(&self) -> u32 {
         self.table_slots
     }

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use mesh_abi::TABLE_BLOCK;
+
 use crate::desired::BackendKey;
 
 /// What a table was computed from: backend ids, keys and weights, sorted by key. Two services with the same have the
@@ -21,10 +23,15 @@ pub(crate) enum Known {
     Contents(Vec<u32>),
 }
 
+/// The slots that a table of this length takes: whole blocks.
+pub(crate) fn space(len: u32) -> u32 {
+    len.checked_next_multiple_of(TABLE_BLOCK).unwrap_or(u32::MAX)
+}
+
 /// A part of the array that services point to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Region {
-    /// Its length.
+    /// Its length, see [`space`].
     pub(crate) len: u32,
     /// How many services point to it.
     pub(crate) users: usize,

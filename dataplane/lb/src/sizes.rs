@@ -6,7 +6,8 @@ use aya::maps::MapInfo;
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
     FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
+    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK,
+    TableBlock,
 };
 use serde::Deserialize;
 use tracing::warn;
@@ -49,11 +50,11 @@ impl Default for Sizes {
             peers: 4096,
             host_addresses: 1024,
             networks: 4096,
-            endpoints: 65_536,
+            endpoints: 131_072,
             local_endpoints: 4096,
-            services: 16_384,
-            table_slots: 1 << 20,
-            backends: 65_536,
+            services: 32_768,
+            table_slots: 1 << 24,
+            backends: 131_072,
             flows: 131_072,
             fragments: 8192,
             clients: 65_536,
@@ -136,7 +137,7 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<u32, LocalEndpoint>(LOCAL_BY_IFINDEX, sizes.local_endpoints),
         spec::<u32, LocalEndpoint>(LOCAL_BY_ID, sizes.local_endpoints),
         spec::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
-        spec::<u32, u32>(MAGLEV, sizes.table_slots),
+        spec::<u32, TableBlock>(MAGLEV, sizes.table_slots.div_ceil(TABLE_BLOCK)),
         spec::<u32, BackendValue>(BACKENDS, sizes.backends),
         spec::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
         spec::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),

@@ -27,7 +27,9 @@ pub use flow::{
     AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue, flow_state,
 };
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
-pub use service::{BackendValue, ServiceKey, ServiceValue, backend_flags, service_flags};
+pub use service::{
+    BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock, backend_flags, service_flags,
+};
 pub use socket::{SocketKey, SocketValue};
 
 /// Version of the maps' layout; part of the path under which they are pinned.

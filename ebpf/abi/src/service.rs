@@ -27,11 +27,17 @@ pub mod service_flags {
     pub const DIRECT: u8 = 2;
 }
 
-/// Value of `SERVICES`: a region of the `MAGLEV` array, whose elements are backend ids.
+/// Backend ids in one element of the `MAGLEV` array: user space writes so many with one operation.
+pub const TABLE_BLOCK: u32 = 64;
+/// Element of the `MAGLEV` array. Slot `n` of all tables together is at place `n % TABLE_BLOCK` of element
+/// `n / TABLE_BLOCK`.
+pub type TableBlock = [u32; TABLE_BLOCK as usize];
+
+/// Value of `SERVICES`: a region of the tables' slots, which hold backend ids.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceValue {
-    /// Index of the region's first element in `MAGLEV`.
+    /// The region's first slot in `MAGLEV`.
     pub table_base: u32,
     /// Length of the region, a prime; 0 when the service has no endpoint.
     pub table_len: u32,

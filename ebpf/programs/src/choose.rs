@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use mesh_abi::{
-    BackendValue, ChoiceValue, Counter, DropReason, FlowKey, PUBLISHED, ServiceValue,
+    BackendValue, ChoiceValue, Counter, DropReason, FlowKey, PUBLISHED, ServiceValue, TABLE_BLOCK,
     flow_state::{CONFIRMED, DIRECT},
     service_flags,
 };
@@ -228,7 +228,8 @@ fn from_table(key: &FlowKey, service: &ServiceValue, now: u64) -> Option<(u32, &
         return Some(found);
     }
     let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
-    let id = *MAGLEV.get(service.table_base + hash % service.table_len)?;
+    let slot = service.table_base + hash % service.table_len;
+    let id = MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize];
     Some((id, backend(id)?))
 }
 

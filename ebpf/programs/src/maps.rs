@@ -9,6 +9,7 @@ use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
     FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
     PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
+    TableBlock,
 };
 
 use crate::{
@@ -49,9 +50,9 @@ pub static LOCAL_BY_ID: HashMap<u32, LocalEndpoint> = HashMap::with_max_entries(
 #[map]
 pub static SERVICES: HashMap<ServiceKey, ServiceValue> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
-/// The services' Maglev tables, one region each; elements are keys into `BACKENDS`.
+/// The services' Maglev tables, one region of slots each, which are keys into `BACKENDS`.
 #[map]
-pub static MAGLEV: Array<u32> = Array::with_max_entries(1_048_576, 0);
+pub static MAGLEV: Array<TableBlock> = Array::with_max_entries(16_384, 0);
 
 /// Endpoints behind services.
 #[map]

@@ -10,7 +10,7 @@ use aya::{
 use mesh_abi::{
     ANY_V4, BackendValue, Counter, DropReason, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
     NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue,
-    local_flags, network_flags, node_flags, v4_mapped,
+    TableBlock, local_flags, network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -127,10 +127,11 @@ impl Node {
             self.add(task);
         }
         // Maglev regions of one element: the VIP and the first port have C and A, the second port has C.
-        let mut maglev: Array<_, u32> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
-        for (index, task) in [(0, C), (1, A), (2, B)] {
-            maglev.set(index, task.id, 0).unwrap();
-        }
+        let mut maglev: Array<_, TableBlock> =
+            Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut block: TableBlock = [0; 64];
+        block[..3].copy_from_slice(&[C.id, A.id, B.id]);
+        maglev.set(0, block, 0).unwrap();
         self.service(vip_key(VIP), 0, 1, 0);
         self.service(vip_key(EMPTY_VIP), 0, 0, 0);
         for protocol in [6, 17] {

@@ -14,7 +14,7 @@ use crate::{
     maglev::{self, MAX_WEIGHT},
     plan::Capacities,
     records::{Backends, Changes, Usage},
-    regions::Inputs,
+    regions::{Inputs, space},
 };
 
 /// Plans the changed services; returns the backends of each.
@@ -176,7 +176,8 @@ impl Tables<'_> {
         let weighted: Vec<(BackendKey, u16)> =
             inputs.iter().map(|(_, key, weight)| (*key, *weight)).collect();
         let ids = maglev::table(&weighted).into_iter().filter_map(|i| inputs.get(i as usize));
-        let elements: Vec<u32> = ids.map(|(id, ..)| *id).collect();
+        let mut elements: Vec<u32> = ids.map(|(id, ..)| *id).collect();
+        elements.resize(space(len) as usize, 0);
         if let Some(ServiceValue { table_base, .. }) = before
             && self.draft.holds(*table_base, &elements)
         {
@@ -185,7 +186,7 @@ impl Tables<'_> {
             self.regions.push(MapOp::LearnRegion { base, inputs });
             return Ok((base, len));
         }
-        let base = self.allocate(len, &inputs)?;
+        let base = self.allocate(space(len), &inputs)?;
         self.regions.push(MapOp::WriteRegion { base, elements, inputs });
         Ok((base, len))
     }

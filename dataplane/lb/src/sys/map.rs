@@ -220,28 +220,47 @@ impl RawMap<'_> {
 const SCAN: usize = 4096;
 const BUCKET: usize = 64;
 
-/// Writes `values` to an array map of `u32` from `base` on.
-pub(crate) fn array_write(map: BorrowedFd<'_>, base: u32, values: &[u32]) -> io::Result<()> {
-    let map = RawMap { fd: map, key_size: 4, value_size: 4 };
-    let keys: Vec<u8> = (base..).take(values.len()).flat_map(u32::to_ne_bytes).collect();
-    let values: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-    map.update_all(&keys, &values).map_err(|stopped| stopped.error)
+/// `u32` numbers in an array map, whose elements hold `block` of them each.
+pub(crate) struct Numbers<'a> {
+    pub(crate) map: BorrowedFd<'a>,
+    pub(crate) block: u32,
 }
 
-/// Reads `len` elements of an array map of `u32` from `base` on.
-pub(crate) fn array_read(map: BorrowedFd<'_>, base: u32, len: u32) -> io::Result<Vec<u32>> {
-    let map = RawMap { fd: map, key_size: 4, value_size: 4 };
-    let mut keys = vec![0u32; len as usize];
-    let mut values = vec![0u32; len as usize];
-    let (before, mut next) = (base.wrapping_sub(1), 0u32);
+impl Numbers<'_> {
+    fn raw(&self) -> RawMap<'_> {
+        RawMap { fd: self.map, key_size: 4, value_size: self.block as usize * 4 }
+    }
+
+    /// Writes whole blocks from the number at `base` on, which begins one.
+    pub(crate) fn write(&self, base: u32, numbers: &[u32]) -> io::Result<()> {
+        check(base.is_multiple_of(self.block) && numbers.len().is_multiple_of(self.block as usize))?;
+        let blocks = numbers.len() / self.block as usize;
+        let keys: Vec<u8> = (base / self.block..).take(blocks).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+        self.raw().update_all(&keys, &values).map_err(|stopped| stopped.error)
+    }
+
+    /// Reads whole blocks from the number at `base` on, which begins one: `len` numbers.
+    pub(crate) fn read(&self, base: u32, len: u32) -> io::Result<Vec<u32>> {
+        check(base.is_multiple_of(self.block) && len.is_multiple_of(self.block))?;
+        let blocks = array_read(self.raw(), base / self.block, (len / self.block) as usize)?;
+        Ok(blocks.chunks_exact(4).filter_map(|b| b.first_chunk()).map(|b| u32::from_ne_bytes(*b)).collect())
+    }
+}
+
+/// Reads `len` elements of an array map from `first` on.
+fn array_read(map: RawMap<'_>, first: u32, len: usize) -> io::Result<Vec<u8>> {
+    let mut keys = vec![0u32; len];
+    let mut values = vec![0u8; len * map.value_size];
+    let (before, mut next) = (first.wrapping_sub(1), 0u32);
     let mut attr = BatchAttr {
         // The batch begins after this key; at the first one without.
-        in_batch: if base == 0 { 0 } else { &raw const before as u64 },
+        in_batch: if first == 0 { 0 } else { &raw const before as u64 },
         out_batch: &raw mut next as u64,
-        ..map.batch(keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64, len as usize)
+        ..map.batch(keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64, len)
     };
     // SAFETY: the attributes of BPF_MAP_LOOKUP_BATCH; all pointers are to memory of the sizes that the kernel writes:
-    // a key for each batch position, `count` keys and values of four bytes.
+    // a key for each batch position, `count` keys of four bytes and values of the map's size.
     let result = unsafe { bpf(Cmd::MapLookupBatch, &mut attr) };
     // ENOENT means that the end of the map was reached.
     if let Err(error) = result
@@ -249,7 +268,7 @@ pub(crate) fn array_read(map: BorrowedFd<'_>, base: u32, len: u32) -> io::Result
     {
         return Err(error);
     }
-    values.truncate(attr.count as usize);
+    values.truncate(attr.count as usize * map.value_size);
     Ok(values)
 }
 
