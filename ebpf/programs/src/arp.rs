@@ -4,12 +4,11 @@ use mesh_abi::{Counter, DropReason, GATEWAY_MAC, LocalEndpoint};
 
 use crate::{
     deliver,
+    family::V4,
     header::{Arp, Ethernet},
-    key,
-    maps::NETWORKS,
     parse::{ETHERTYPE_ARP, Frame},
     skb::{ETHERNET, Skb},
-    verdict::{Outcome, Verdict, count},
+    verdict::{Outcome, Verdict, count, pack, unpack},
 };
 
 /// Ethernet, IPv4, their address lengths.
@@ -20,6 +19,16 @@ const REPLY: [u8; 2] = [0, 2];
 /// Answers what a task asks.
 #[inline(always)]
 pub fn answer(skb: Skb, task: &LocalEndpoint) -> Outcome {
+    unpack(turned(skb, task))
+}
+
+#[inline(never)]
+fn turned(skb: Skb, task: &LocalEndpoint) -> u64 {
+    pack(turn(skb, task))
+}
+
+#[inline(always)]
+fn turn(skb: Skb, task: &LocalEndpoint) -> Outcome {
     let arp: Arp = skb.load(ETHERNET)?;
     if arp.types != TYPES {
         return Err(DropReason::Malformed);
@@ -51,11 +60,9 @@ pub fn answer(skb: Skb, task: &LocalEndpoint) -> Outcome {
 /// The Ethernet address that stands for an address of a network.
 #[inline(always)]
 fn owner(vni: [u8; 4], target: [u8; 4]) -> Option<[u8; 6]> {
-    if let Some(endpoint) = deliver::endpoint(vni, target) {
+    if let Some(endpoint) = deliver::endpoint::<V4>(vni, &target) {
         return Some(endpoint.mac);
     }
-    // SAFETY: values of a map without preallocation stay as they were until the program ends.
-    let network = unsafe { NETWORKS.get(key::network(vni)) };
-    let gateway = network.is_some_and(|n| n.gateway4 == target);
-    if gateway || deliver::vip(vni, target).is_some() { Some(GATEWAY_MAC) } else { None }
+    let gateway = deliver::network(vni).is_ok_and(|n| n.gateway4 == target);
+    if gateway || deliver::vip::<V4>(vni, &target).is_some() { Some(GATEWAY_MAC) } else { None }
 }

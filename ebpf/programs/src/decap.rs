@@ -3,100 +3,153 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_tunnel_key},
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_TUNINFO_IPV6, bpf_tunnel_key,
+    },
     helpers::generated::bpf_skb_get_tunnel_key,
 };
 use mesh_abi::{
-    Counter, DropReason, HOST_SERVICE_ADDRESS, INGRESS_VNI, NodeConfig, RETURN_VNI, ReturnPath, SteeringKind,
-    VXLAN_OVERHEAD_V4, v4_of,
+    Address, ChoiceValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
+    SteeringKind, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
 };
 
 use crate::{
     choose,
-    deliver::{self, Origin},
+    deliver::{self, Way},
+    family::{Family, V4, V6},
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     key,
-    maps::{HOST_ADDRESSES, NETWORKS, PEERS, node},
-    parse::{ETHERTYPE_IPV4, Frame, Packet},
-    skb::{ETHERNET, Skb},
+    maps::{HOST_ADDRESSES, NETWORKS, PEERS, node, scratch},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN},
+    skb::{self, ETHERNET, Skb},
     task,
-    verdict::{Outcome, Verdict, count},
+    verdict::{self, Outcome, Verdict, count, pack, unpack},
 };
 
-/// Offset of the VXLAN header behind Ethernet, IPv4 without options, and UDP.
-const VXLAN: u32 = ETHERNET + 20 + 8;
-
 /// A VXLAN packet whose outer headers have been read.
-struct Arrival {
+#[repr(C, align(4))]
+pub struct Arrival {
     /// VTEP address of the sender.
-    sender: [u8; 4],
+    pub sender: Address,
     vni: [u8; 4],
-    /// Offset of the inner Ethernet header: 0 when the kernel has taken the outer headers off.
-    inner: u32,
+    /// Offset of the inner Ethernet header: zero when the kernel has taken the outer headers off.
+    pub inner: u32,
+}
+
+impl Arrival {
+    /// Where the one is that a program runs for.
+    #[inline(always)]
+    pub fn room() -> Result<&'static mut Self, DropReason> {
+        // SAFETY: this CPU's own, which no other program uses meanwhile; each function that asks holds no other.
+        Ok(unsafe { &mut (*scratch()?).arrival })
+    }
+}
+
+/// Offset of the inner Ethernet header behind outer headers of family `U`.
+pub const fn inner_offset<U: Family>() -> u32 {
+    ETHERNET + U::HEADER + 16
 }
 
 /// By the fast path: the outer headers are still there.
 #[inline(always)]
-pub fn fast(skb: Skb, node: &NodeConfig, outer: &Packet) -> Outcome {
-    let vxlan: Vxlan = skb.load(VXLAN)?;
+pub fn fast(skb: Skb, node: &NodeConfig) -> Outcome {
+    let arrival = Arrival::room()?;
+    let vxlan: Vxlan = skb.load(arrival.inner.wrapping_sub(8))?;
     if vxlan.flags & VNI_VALID == 0 {
         return Err(DropReason::Malformed);
     }
-    let vni = [0, vxlan.vni[0], vxlan.vni[1], vxlan.vni[2]];
+    arrival.vni = [0, vxlan.vni[0], vxlan.vni[1], vxlan.vni[2]];
     count(Counter::FastReceived);
-    receive(skb, node, &Arrival { sender: outer.tuple.source, vni, inner: VXLAN_OVERHEAD_V4 })
+    receive(skb, node, arrival)
 }
 
 /// By the VXLAN device, which has taken the outer headers off. Nothing passes on to the node's stack.
 #[inline(always)]
 pub fn general(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Consume) };
-    let mut key = MaybeUninit::<bpf_tunnel_key>::uninit();
-    let size = size_of::<bpf_tunnel_key>() as u32;
-    // SAFETY: the helper writes `size` bytes of the key, or none and fails.
-    if unsafe { bpf_skb_get_tunnel_key(skb.raw(), key.as_mut_ptr(), size, 0) } != 0 {
-        return Err(DropReason::Malformed);
-    }
-    // SAFETY: the helper has written all of it.
-    let key = unsafe { key.assume_init() };
-    // SAFETY: without the IPv6 flag the helper sets the IPv4 field.
-    let sender = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be_bytes();
+    let arrival = Arrival::room()?;
+    verdict::ok(read_tunnel(skb, node, arrival))?;
     count(Counter::GeneralReceived);
-    receive(skb, node, &Arrival { sender, vni: key.tunnel_id.to_be_bytes(), inner: 0 })
+    receive(skb, node, arrival)
 }
 
+/// Reads what the VXLAN device has noted of the outer headers.
+#[inline(never)]
+fn read_tunnel(skb: Skb, node: &NodeConfig, arrival: &mut Arrival) -> u64 {
+    let mut tunnel = MaybeUninit::<bpf_tunnel_key>::uninit();
+    let size = size_of::<bpf_tunnel_key>() as u32;
+    let outer_v6 = node.flags & node_flags::UNDERLAY_V6 != 0;
+    let flags = if outer_v6 { u64::from(BPF_F_TUNINFO_IPV6) } else { 0 };
+    // SAFETY: the helper writes `size` bytes of the key, or zeros and fails.
+    if unsafe { bpf_skb_get_tunnel_key(skb.raw(), tunnel.as_mut_ptr(), size, flags) } != 0 {
+        return verdict::code(Err(DropReason::Malformed));
+    }
+    // SAFETY: the helper has written all of it.
+    let tunnel = unsafe { tunnel.assume_init() };
+    arrival.sender = if outer_v6 {
+        // SAFETY: with the IPv6 flag the helper sets this field.
+        V6::mapped(unsafe { &tunnel.__bindgen_anon_1.remote_ipv6 })
+    } else {
+        // SAFETY: without it, this one.
+        V4::mapped(&unsafe { tunnel.__bindgen_anon_1.remote_ipv4 }.to_be_bytes())
+    };
+    arrival.vni = tunnel.tunnel_id.to_be_bytes();
+    arrival.inner = 0;
+    verdict::code(Ok(()))
+}
+
+/// A packet of which all is known but what is inside.
 #[inline(always)]
 fn receive(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
-    if unsafe { PEERS.get(key::peer(arrival.sender)) }.is_none() {
+    if unsafe { PEERS.get(key::peer(key::bytes(key::words(&arrival.sender)))) }.is_none() {
         return Err(DropReason::UnknownSender);
     }
-    let ethernet: Ethernet = skb.load(arrival.inner)?;
-    if ethernet.kind != ETHERTYPE_IPV4 {
-        return Err(DropReason::Unsupported);
+    let kind: [u8; 2] = skb.load(arrival.inner.wrapping_add(12))?;
+    match kind {
+        ETHERTYPE_IPV4 => unpack(opened::<V4>(skb, node, arrival)),
+        ETHERTYPE_IPV6 => unpack(opened::<V6>(skb, node, arrival)),
+        _ => Err(DropReason::Unsupported),
     }
-    let mut packet = Packet::read(skb, arrival.inner + ETHERNET)?;
+}
+
+#[inline(never)]
+fn opened<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> u64 {
+    pack(open::<F>(skb, node, arrival))
+}
+
+#[inline(always)]
+fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
+    let ethernet: Ethernet = skb.load(arrival.inner)?;
+    let (packet, way) = deliver::room::<F>()?;
+    skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
-        INGRESS_VNI => steered(skb, arrival, &mut packet, &macs),
-        RETURN_VNI => returned(skb, node, arrival, &mut packet, &macs),
-        _ => overlay(skb, arrival, &mut packet, &macs),
+        INGRESS_VNI => steered(skb, arrival, (packet, way), &macs),
+        RETURN_VNI => returned(skb, node, arrival, packet, &macs),
+        _ => overlay(skb, arrival, packet, &macs),
     }
 }
 
 /// A packet of a network, from endpoint to endpoint.
 #[inline(always)]
-fn overlay(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Outcome {
+fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs: &Macs) -> Outcome {
     let vni = arrival.vni;
     // SAFETY: see `receive`.
     if unsafe { NETWORKS.get(key::network(vni)) }.is_none() {
         return Err(DropReason::UnknownVni);
     }
-    let source = packet.tuple.source;
-    if !is_endpoint_of(arrival, vni, source) && deliver::vip(vni, source).is_none() {
-        return Err(DropReason::ForgedSource);
+    if !is_endpoint_of::<F>(arrival, vni, &packet.tuple.source) {
+        if deliver::vip::<F>(vni, &packet.tuple.source).is_none() {
+            return Err(DropReason::ForgedSource);
+        }
+        // The answer of a VIP. Those within a connection would tell the choice nothing new.
+        if packet.flags & (SYN | FIN | RST) != 0 {
+            let _ = heard(packet, u32::from_ne_bytes(vni));
+        }
     }
-    let endpoint = match deliver::endpoint(vni, packet.tuple.destination) {
+    let endpoint = match deliver::endpoint::<F>(vni, &packet.tuple.destination) {
         Some(endpoint) if endpoint.ifindex != 0 => endpoint,
         _ => return Err(DropReason::NoEndpoint),
     };
@@ -104,9 +157,21 @@ fn overlay(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Out
     deliver::into_task(skb, endpoint.ifindex, &endpoint.mac, &macs.from)
 }
 
+/// Lets the choice behind an answer know of it.
+#[inline(never)]
+fn heard<F: Family>(packet: &Packet<F>, scope: u32) -> Option<&'static ChoiceValue> {
+    let asked = key::backward(&packet.tuple, packet.protocol, scope.to_ne_bytes());
+    choose::answered(&asked, packet.flags)
+}
+
 /// A packet to a VIP or published port, for a task of this node that the sender chose.
 #[inline(always)]
-fn steered(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Outcome {
+fn steered<F: Family>(
+    skb: Skb,
+    arrival: &Arrival,
+    (packet, way): (&mut Packet<F>, &mut Way),
+    macs: &Macs,
+) -> Outcome {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
     if packet.fragment {
         return Err(DropReason::Fragment);
@@ -114,7 +179,7 @@ fn steered(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Out
     let local = deliver::local(steering.endpoint, steering.generation)?;
     let (path, target_port) = match steering.kind {
         SteeringKind::Vip => {
-            if !is_endpoint_of(arrival, local.vni, packet.tuple.source) {
+            if !is_endpoint_of::<F>(arrival, local.vni, &packet.tuple.source) {
                 return Err(DropReason::ForgedSource);
             }
             (ReturnPath::Network, [0; 2])
@@ -124,59 +189,101 @@ fn steered(skb: Skb, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Out
         SteeringKind::Host => (ReturnPath::TunnelHost, target_port(packet)?),
     };
     strip(skb, arrival, packet)?;
-    let origin = Origin { path, vtep: key::mapped(arrival.sender), target_port };
-    deliver::land(skb, packet, local, &origin)
+    way.vtep = key::bytes(key::words(&arrival.sender));
+    way.ifindex = 0;
+    way.target_port = target_port;
+    way.path = path;
+    deliver::land(skb, packet, local, way)
 }
 
 /// The port behind the published one that the packet is for.
 #[inline(always)]
-fn target_port(packet: &Packet) -> Result<[u8; 2], DropReason> {
-    let service = deliver::published(packet.tuple.destination_port, packet.protocol);
+fn target_port<F: Family>(packet: &Packet<F>) -> Result<[u8; 2], DropReason> {
+    let service = deliver::published::<F>(packet.tuple.destination_port, packet.protocol);
     Ok(service.ok_or(DropReason::NoBackend)?.target_port)
 }
 
 /// A reply to a client of this node, translated already.
 #[inline(always)]
-fn returned(skb: Skb, node: &NodeConfig, arrival: &Arrival, packet: &mut Packet, macs: &Macs) -> Outcome {
+fn returned<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    arrival: &Arrival,
+    packet: &mut Packet<F>,
+    macs: &Macs,
+) -> Outcome {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
-    let source = packet.tuple.source;
+    let source = &packet.tuple.source;
     let own = match steering.kind {
-        SteeringKind::Published => is_own(source),
-        SteeringKind::Host if task::is_egress(packet.tuple.destination) => is_own(source),
-        SteeringKind::Host => source == HOST_SERVICE_ADDRESS,
+        SteeringKind::Published => is_own::<F>(source),
+        SteeringKind::Host if F::is_egress(&packet.tuple.destination) => is_own::<F>(source),
+        SteeringKind::Host => F::same(source, &F::of(&F::HOST_SERVICE)),
         SteeringKind::Vip | SteeringKind::Direct => false,
     };
-    if !own || choose::answered(&key::asked(packet), packet.flags).is_none() {
+    if !own {
         return Err(DropReason::UnexpectedReturn);
     }
+    let choice = choose::answered(&key::asked(packet), packet.flags).ok_or(DropReason::UnexpectedReturn)?;
+    let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
     strip(skb, arrival, packet)?;
     if matches!(steering.kind, SteeringKind::Host) {
         return task::to_node(skb, node, packet);
     }
-    Ok(Verdict::Out(node.uplink_ifindex))
+    Ok(Verdict::Out(uplink))
 }
 
 /// Whether an address is one of this node's.
 #[inline(always)]
-fn is_own(address: [u8; 4]) -> bool {
+pub fn is_own<F: Family>(address: &F::Address) -> bool {
     // SAFETY: see `receive`.
-    unsafe { HOST_ADDRESSES.get(key::host_address(address)) }.is_some()
+    unsafe { HOST_ADDRESSES.get(key::host_address(F::mapped(address))) }.is_some()
 }
 
 /// Whether the sender is the node of the endpoint with that address.
 #[inline(always)]
-fn is_endpoint_of(arrival: &Arrival, vni: [u8; 4], address: [u8; 4]) -> bool {
-    deliver::endpoint(vni, address).is_some_and(|e| v4_of(&e.vtep) == arrival.sender)
+fn is_endpoint_of<F: Family>(arrival: &Arrival, vni: [u8; 4], address: &F::Address) -> bool {
+    deliver::endpoint::<F>(vni, address).is_some_and(|e| key::same(&e.vtep, &arrival.sender))
 }
 
 /// Takes the outer headers off, if they are still there.
 #[inline(always)]
-fn strip(skb: Skb, arrival: &Arrival, packet: &mut Packet) -> Result<(), DropReason> {
+fn strip<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> Result<(), DropReason> {
+    verdict::ok(stripped(skb, arrival, packet))
+}
+
+#[inline(never)]
+fn stripped<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> u64 {
+    verdict::code(take_off(skb, arrival, packet))
+}
+
+#[inline(always)]
+fn take_off<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> Result<(), DropReason> {
     if arrival.inner == 0 {
         return Ok(());
     }
-    skb.adjust_room(-(VXLAN_OVERHEAD_V4 as i32), u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))?;
-    packet.l3 -= VXLAN_OVERHEAD_V4;
-    packet.l4 -= VXLAN_OVERHEAD_V4;
+    const PLAIN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+    let outer_v6 = arrival.inner == inner_offset::<V6>();
+    let overhead = if outer_v6 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
+    if outer_v6 == F::V6 {
+        skb.adjust_room(-(overhead as i32), PLAIN)?;
+    } else {
+        change_family::<F>(skb, overhead as i32, PLAIN)?;
+    }
+    packet.l3 -= overhead;
+    packet.l4 -= overhead;
     Ok(())
+}
+
+/// Takes off outer headers of the other family than the packet's own, and lets the kernel know that it is another.
+#[inline(always)]
+fn change_family<F: Family>(skb: Skb, overhead: i32, plain: u64) -> Result<(), DropReason> {
+    let inner = if F::V6 { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 };
+    if skb.adjust_room(-overhead, plain | u64::from(inner)).is_err() {
+        // Kernels before 6.3 have no such flag. There the outer header is first made one of the other family, which
+        // lengthens it by twenty bytes or shortens it.
+        skb.change_protocol(F::ETHERTYPE)?;
+        let longer = if F::V6 { 20 } else { -20 };
+        skb.adjust_room(-(overhead + longer), plain)?;
+    }
+    skb.store(12, &F::ETHERTYPE)
 }

@@ -1,30 +1,75 @@
 //! The last step: into a task, or towards the node that has it.
 
 use mesh_abi::{
-    Address, BackendValue, Counter, DropReason, EndpointValue, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind,
+    Address, BackendValue, Counter, DropReason, EndpointValue, FlowKey, GATEWAY_MAC, INGRESS_VNI,
+    LocalEndpoint, NetworkValue, NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind,
 };
 
 use crate::{
-    encap::{self, Envelope},
+    choose::{Choice, Chooser, choose},
+    encap,
+    family::Family,
     header::Macs,
     key,
-    maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES},
+    maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES, scratch},
     parse::{Packet, Tuple},
-    reverse,
+    reset, reverse,
     skb::Skb,
     translate::translate,
-    verdict::{Outcome, Verdict, count},
+    verdict::{self, Outcome, Verdict, count, pack, unpack},
 };
 
-/// Where a flow came from, which its replies must go back to.
-pub struct Origin {
-    /// The way back.
-    pub path: ReturnPath,
-    /// The node that the client spoke to.
+/// What is known of the way that a packet takes: towards another node, or into a task of this one. Whoever sets the way
+/// sets all that it takes.
+#[repr(C, align(4))]
+pub struct Way {
+    /// The node that the packet goes to; or the one that the client spoke to, for a packet into a task.
     pub vtep: Address,
-    /// The port that the task listens on, if not the one that the client spoke to.
+    /// To another node: network or purpose.
+    pub vni: [u8; 4],
+    /// To another node: inner Ethernet destination and source.
+    pub macs: Macs,
+    /// Into a task: the uplink by which replies leave, if not the node's first.
+    pub ifindex: u32,
+    /// Into a task: the port that it listens on, if not the one that the client spoke to.
     pub target_port: [u8; 2],
+    /// Into a task: the way back.
+    pub path: ReturnPath,
+}
+
+/// The last step of a packet's way. Paths through a program meet before it, so that it is there, and walked by the
+/// verifier, once.
+pub enum Next {
+    /// None.
+    Done(Verdict),
+    /// Into a task, translated.
+    Land(&'static LocalEndpoint),
+    /// To another node.
+    Send,
+}
+
+/// The packet that the program runs for, and its way.
+#[inline(always)]
+pub fn room<F: Family>() -> Result<(&'static mut Packet<F>, &'static mut Way), DropReason> {
+    let scratch = scratch()?;
+    // SAFETY: this CPU's own, which no other program uses meanwhile; each program asks for them once.
+    Ok(unsafe { (&mut *F::packet(scratch), &mut (*scratch).way) })
+}
+
+/// Takes the last step.
+#[inline(always)]
+pub fn finish<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    packet: &mut Packet<F>,
+    way: &Way,
+    next: Result<Next, DropReason>,
+) -> Outcome {
+    match next? {
+        Next::Done(verdict) => Ok(verdict),
+        Next::Land(local) => land(skb, packet, local, way),
+        Next::Send => encap::send(skb, node, packet, way),
+    }
 }
 
 /// Into the task behind a host-side interface of this node.
@@ -39,36 +84,89 @@ pub fn into_task(skb: Skb, ifindex: u32, to: &[u8; 6], from: &[u8; 6]) -> Outcom
 #[inline(always)]
 pub fn to_endpoint(
     skb: Skb,
-    node: &NodeConfig,
-    packet: &Packet,
+    way: &mut Way,
     (vni, endpoint): ([u8; 4], &EndpointValue),
     from: &[u8; 6],
-) -> Outcome {
+) -> Result<Next, DropReason> {
     if endpoint.ifindex != 0 {
         count(Counter::Local);
-        into_task(skb, endpoint.ifindex, &endpoint.mac, from)
+        into_task(skb, endpoint.ifindex, &endpoint.mac, from).map(Next::Done)
     } else {
-        let envelope = Envelope { vtep: endpoint.vtep, vni, macs: Macs { to: endpoint.mac, from: *from } };
-        encap::send(skb, node, packet, &envelope)
+        way.vtep = key::bytes(key::words(&endpoint.vtep));
+        way.vni = vni;
+        way.macs = Macs { to: endpoint.mac, from: *from };
+        Ok(Next::Send)
     }
 }
 
-/// To the backend that was chosen: translated when it is here, untouched and steered when it is not.
+/// A service as the packet's sender speaks to it.
+pub struct Front {
+    pub service: &'static ServiceValue,
+    /// [`FlowKey::scope`].
+    pub scope: [u8; 4],
+    pub kind: SteeringKind,
+    pub path: ReturnPath,
+    /// See [`mesh_abi::ChoiceValue::client`].
+    pub client: u32,
+    /// See [`mesh_abi::ChoiceValue::ifindex`].
+    pub ifindex: u32,
+}
+
+/// To a backend of a service: into the task when it is here, untouched and steered when it is not.
 #[inline(always)]
-pub fn to_backend(
+pub fn to_service<F: Family>(
     skb: Skb,
     node: &NodeConfig,
-    packet: &mut Packet,
-    backend: &BackendValue,
-    (kind, origin): (SteeringKind, &Origin),
-) -> Outcome {
+    way: &mut Way,
+    packet: &Packet<F>,
+    front: &Front,
+) -> Result<Next, DropReason> {
+    let by = Chooser { flags: packet.flags, client: front.client, ifindex: front.ifindex };
+    let mut failure = 0;
+    let scope = u32::from_ne_bytes(front.scope);
+    let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
+        if failure == GONE {
+            return reset::answer(skb, packet).map(Next::Done);
+        }
+        return Err(verdict::reason(failure));
+    };
     if backend.ifindex != 0 {
-        let local = local(backend.endpoint, backend.generation)?;
-        return land(skb, packet, local, origin);
+        way.vtep = key::bytes(key::words(&node.vtep));
+        way.ifindex = front.ifindex;
+        way.target_port = front.service.target_port;
+        way.path = front.path;
+        return local(backend.endpoint, backend.generation).map(Next::Land);
     }
-    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind };
-    let envelope = Envelope { vtep: backend.vtep, vni: INGRESS_VNI, macs: Macs::of(steering) };
-    encap::send(skb, node, packet, &envelope)
+    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind: front.kind };
+    way.vtep = key::bytes(key::words(&backend.vtep));
+    way.vni = INGRESS_VNI;
+    way.macs = Macs::of(steering);
+    Ok(Next::Send)
+}
+
+/// No reason for a drop: [`Choice::Gone`].
+const GONE: u32 = u32::MAX;
+
+/// The choice for a packet; when there is none, `failure` says why.
+#[inline(never)]
+fn chosen<F: Family>(
+    packet: &Packet<F>,
+    scope: u32,
+    service: &ServiceValue,
+    by: &Chooser,
+    failure: &mut u32,
+) -> Option<&'static BackendValue> {
+    match choose(&key::flow(packet, scope.to_ne_bytes()), service, by) {
+        Ok(Choice::Backend(backend)) => Some(backend),
+        Ok(Choice::Gone) => {
+            *failure = GONE;
+            None
+        }
+        Err(reason) => {
+            *failure = reason as u32;
+            None
+        }
+    }
 }
 
 /// The endpoint of this node with that id, if it is still the one that was meant.
@@ -83,60 +181,88 @@ pub fn local(id: u32, generation: u16) -> Result<&'static LocalEndpoint, DropRea
 
 /// Translates a packet to a VIP or published port for a task of this node, and notes how replies go back.
 #[inline(always)]
-pub fn land(skb: Skb, packet: &mut Packet, local: &LocalEndpoint, origin: &Origin) -> Outcome {
-    let client = packet.tuple;
-    let address = local.address4;
-    let mut new = Tuple { destination: address, ..client };
-    if client.source == address && matches!(origin.path, ReturnPath::Network) {
-        // The task was given itself: its own address as the source would never leave its stack.
-        new.source = gateway(local.vni)?;
-    }
-    if origin.target_port != [0; 2] {
-        new.destination_port = origin.target_port;
-    }
-    let mut reply = key::reply(local, new.destination_port, (new.source, new.source_port), packet.protocol);
-    let mut value = ReverseValue {
-        last_seen: 0,
-        source: key::mapped(client.destination),
-        destination: key::mapped(client.source),
-        vtep: origin.vtep,
-        source_port: client.destination_port,
-        destination_port: client.source_port,
-        ifindex: 0,
-        path: origin.path as u8,
-        state: 0,
-        reserved: [0; 6],
+pub fn land<F: Family>(skb: Skb, packet: &mut Packet<F>, local: &LocalEndpoint, way: &Way) -> Outcome {
+    unpack(landed(skb, packet, local, way))
+}
+
+#[inline(never)]
+fn landed<F: Family>(skb: Skb, packet: &mut Packet<F>, local: &LocalEndpoint, way: &Way) -> u64 {
+    let new = match entered(packet, local, way) {
+        Ok(new) => new,
+        Err(reason) => return pack(Err(reason)),
     };
-    new.source_port = reverse::remember(&mut reply, &mut value, packet.flags)?;
-    translate(skb, packet, &new)?;
-    into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)
+    pack(translate(skb, packet, &new).and_then(|()| into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)))
+}
+
+/// What a packet looks like to the task, its flow noted.
+#[inline(always)]
+fn entered<F: Family>(packet: &Packet<F>, local: &LocalEndpoint, way: &Way) -> Result<Tuple<F>, DropReason> {
+    let mut new = packet.tuple;
+    new.destination = F::local(local);
+    if F::same(&new.destination, &F::UNSPECIFIED) {
+        return Err(DropReason::StaleEndpoint);
+    }
+    if F::same(&new.source, &new.destination) && matches!(way.path, ReturnPath::Network) {
+        // The task was given itself: its own address as the source would never leave its stack.
+        new.source = F::gateway(network(local.vni)?);
+    }
+    if way.target_port != [0; 2] {
+        new.destination_port = way.target_port;
+    }
+    let scratch = scratch()?;
+    // SAFETY: this CPU's own, which no other program uses meanwhile; nobody else holds these two.
+    let (reply, value) = unsafe { (&mut (*scratch).reply, &mut (*scratch).value) };
+    *reply = key::backward(&new, packet.protocol, local.vni);
+    value.source = F::mapped(&packet.tuple.destination);
+    value.destination = F::mapped(&packet.tuple.source);
+    value.vtep = key::bytes(key::words(&way.vtep));
+    value.source_port = packet.tuple.destination_port;
+    value.destination_port = packet.tuple.source_port;
+    value.ifindex = way.ifindex;
+    value.path = way.path as u8;
+    value.state = 0;
+    value.reserved = [0; 6];
+    let port = noted(reply, value, packet.flags.into());
+    if port < 0 {
+        return Err(verdict::reason(-port as u32 - 1));
+    }
+    new.source_port = (port as u16).to_be_bytes();
+    Ok(new)
+}
+
+/// The same for both families, and so compiled once: the port, or less than zero for one more than the reason.
+#[inline(never)]
+fn noted(reply: &mut FlowKey, value: &mut ReverseValue, flags: u32) -> i64 {
+    match reverse::remember(reply, value, flags as u8) {
+        Ok(port) => u16::from_be_bytes(port).into(),
+        Err(reason) => -1 - reason as i64,
+    }
 }
 
 /// The endpoint of a network that has an address.
 #[inline(always)]
-pub fn endpoint(vni: [u8; 4], address: [u8; 4]) -> Option<&'static EndpointValue> {
+pub fn endpoint<F: Family>(vni: [u8; 4], address: &F::Address) -> Option<&'static EndpointValue> {
     // SAFETY: values of a map without preallocation stay as they were until the program ends, here and below.
-    unsafe { ENDPOINTS.get(key::endpoint(vni, address)) }
+    unsafe { ENDPOINTS.get(key::endpoint(vni, F::mapped(address))) }
 }
 
 /// Whether an address is a VIP of a network.
 #[inline(always)]
-pub fn vip(vni: [u8; 4], address: [u8; 4]) -> Option<&'static ServiceValue> {
+pub fn vip<F: Family>(vni: [u8; 4], address: &F::Address) -> Option<&'static ServiceValue> {
     // SAFETY: see `endpoint`.
-    unsafe { SERVICES.get(key::vip(vni, address)) }
+    unsafe { SERVICES.get(key::vip(vni, F::mapped(address))) }
 }
 
 /// The service that publishes a port.
 #[inline(always)]
-pub fn published(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
+pub fn published<F: Family>(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
     // SAFETY: see `endpoint`.
-    unsafe { SERVICES.get(key::published(port, protocol)) }
+    unsafe { SERVICES.get(key::published(key::known(&F::ANY), port, protocol)) }
 }
 
-/// The gateway's address of a network.
+/// A network with an endpoint on this node.
 #[inline(always)]
-fn gateway(vni: [u8; 4]) -> Result<[u8; 4], DropReason> {
+pub fn network(vni: [u8; 4]) -> Result<&'static NetworkValue, DropReason> {
     // SAFETY: see `endpoint`.
-    let network = unsafe { NETWORKS.get(key::network(vni)) }.ok_or(DropReason::UnknownVni)?;
-    Ok(network.gateway4)
+    unsafe { NETWORKS.get(key::network(vni)) }.ok_or(DropReason::UnknownVni)
 }

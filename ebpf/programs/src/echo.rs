@@ -1,28 +1,40 @@
-//! The gateway's answer to a ping (RFC 792): there is no gateway but the data path.
+//! Answers to a ping (RFC 792, RFC 4443) of an address that only the data path has: a gateway's, or a VIP.
 
 use mesh_abi::{DropReason, GATEWAY_MAC, LocalEndpoint};
 
 use crate::{
     deliver,
-    parse::{ICMP, ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, Packet},
+    family::Family,
+    parse::Packet,
     skb::Skb,
-    verdict::Outcome,
+    verdict::{Outcome, pack, unpack},
 };
 
 const TYPE: u32 = 0;
 const CHECKSUM: u32 = 2;
-const SOURCE: u32 = 12;
 
-/// Turns an echo request to the gateway round; there is nothing else to be had from it.
+/// Whether a packet is a ping.
 #[inline(always)]
-pub fn answer(skb: Skb, task: &LocalEndpoint, packet: &Packet) -> Outcome {
-    if packet.protocol != ICMP || packet.icmp_type != ICMP_ECHO_REQUEST || packet.fragment {
-        return Err(DropReason::NoEndpoint);
-    }
-    skb.fix_checksum(packet.l4 + CHECKSUM, [ICMP_ECHO_REQUEST, 0], [ICMP_ECHO_REPLY, 0], false)?;
-    skb.store(packet.l4 + TYPE, &[ICMP_ECHO_REPLY])?;
+pub fn is_request<F: Family>(packet: &Packet<F>) -> bool {
+    packet.protocol == F::ICMP && packet.icmp_type == F::ECHO_REQUEST && !packet.fragment
+}
+
+/// Turns a task's echo request round.
+#[inline(always)]
+pub fn answer<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &Packet<F>) -> Outcome {
+    unpack(answered(skb, task, packet))
+}
+
+#[inline(never)]
+fn answered<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &Packet<F>) -> u64 {
+    pack(turned(skb, packet).and_then(|()| deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)))
+}
+
+#[inline(always)]
+fn turned<F: Family>(skb: Skb, packet: &Packet<F>) -> Result<(), DropReason> {
+    skb.fix_checksum(packet.l4 + CHECKSUM, [F::ECHO_REQUEST, 0], [F::ECHO_REPLY, 0], false)?;
+    skb.store(packet.l4 + TYPE, &[F::ECHO_REPLY])?;
     // Swapping the addresses changes no checksum.
-    let (s, d) = (packet.tuple.source, packet.tuple.destination);
-    skb.store(packet.l3 + SOURCE, &[d[0], d[1], d[2], d[3], s[0], s[1], s[2], s[3]])?;
-    deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
+    skb.store(packet.l3 + F::SOURCE, &packet.tuple.destination)?;
+    skb.store(packet.l3 + F::SOURCE + size_of::<F::Address>() as u32, &packet.tuple.source)
 }

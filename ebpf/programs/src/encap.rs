@@ -3,97 +3,171 @@
 use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
     },
     helpers::generated::bpf_skb_set_tunnel_key,
 };
-use mesh_abi::{Address, Counter, DropReason, NodeConfig, VXLAN_OVERHEAD_V4, node_flags, v4_of};
+use mesh_abi::{
+    Address, Counter, DropReason, NodeConfig, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, v4_of,
+};
 
 use crate::{
+    deliver::Way,
+    family::{Family, V4, V6},
     hash,
-    header::{Ethernet, Macs, Outer, VNI_VALID, Vxlan},
-    key::zero,
-    parse::{ETHERTYPE_IPV4, Packet, UDP},
+    header::{Ethernet, Outer4, Outer6, VNI_VALID, Vxlan},
+    key::{self, zero},
+    maps::PEERS,
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
     skb::{ETHERNET, Skb},
-    verdict::{Outcome, Verdict, count},
+    verdict::{Outcome, Verdict, count, pack, unpack},
 };
 
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
-const IPV4_HEADER: u32 = 20;
 /// First of the dynamic ports (RFC 6335), which RFC 7348 wants for the outer source port.
 const FIRST_SOURCE_PORT: u32 = 49152;
 
 const ROOM_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
-    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
     | ((ETHERNET as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT);
 
-/// What the outer headers say.
-pub struct Envelope {
-    /// The receiving node.
-    pub vtep: Address,
-    /// Network or purpose.
-    pub vni: [u8; 4],
-    /// Inner Ethernet destination and source.
-    pub macs: Macs,
-}
-
-/// Sends the packet to another node.
+/// Sends the packet to the node that `way` names.
 #[inline(always)]
-pub fn send(skb: Skb, node: &NodeConfig, packet: &Packet, envelope: &Envelope) -> Outcome {
-    fits(skb, node, packet)?;
-    if node.flags & node_flags::FAST_PATH != 0 {
-        wrap(skb, node, packet, envelope)?;
-        count(Counter::FastSent);
-        Ok(Verdict::Out(node.uplink_ifindex))
-    } else {
-        tag(skb, node, envelope)?;
-        count(Counter::GeneralSent);
-        Ok(Verdict::Tunnel(node.vxlan_ifindex))
+pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Way) -> Outcome {
+    if !fits(skb, node, packet) {
+        return Err(DropReason::TooBig);
     }
+    if node.flags & node_flags::FAST_PATH == 0 {
+        return unpack(tagged(skb, node, way));
+    }
+    let port = source_port(packet);
+    unpack(if node.flags & node_flags::UNDERLAY_V6 != 0 {
+        wrapped6(skb, node, way, port, F::V6.into())
+    } else {
+        wrapped4(skb, node, way, port, F::V6.into())
+    })
 }
 
-/// The underlay must carry each packet whole: outer packets are never fragmented (RFC 7348, section 4.3).
+/// The outer UDP source port.
 #[inline(always)]
-fn fits(skb: Skb, node: &NodeConfig, packet: &Packet) -> Result<(), DropReason> {
+pub fn source_port<F: Family>(packet: &Packet<F>) -> u32 {
+    FIRST_SOURCE_PORT + (hash::entropy(&packet.tuple, packet.protocol) & 0x3fff)
+}
+
+/// Whether the underlay carries the packet whole: outer packets are never fragmented (RFC 7348, section 4.3).
+#[inline(always)]
+pub fn fits<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>) -> bool {
     let segment = skb.gso_size();
     let largest = if segment == 0 { packet.total_len } else { packet.header_len + segment };
-    if largest > node.inner_mtu { Err(DropReason::TooBig) } else { Ok(()) }
+    largest <= node.inner_mtu
 }
 
+#[inline(never)]
+fn wrapped4(skb: Skb, node: &NodeConfig, way: &Way, port: u32, v6: u32) -> u64 {
+    pack(wrapped::<V4>(skb, node, way, port, v6 != 0))
+}
+
+#[inline(never)]
+fn wrapped6(skb: Skb, node: &NodeConfig, way: &Way, port: u32, v6: u32) -> u64 {
+    pack(wrapped::<V6>(skb, node, way, port, v6 != 0))
+}
+
+/// By the fast path, over an underlay of family `U`.
 #[inline(always)]
-fn wrap(skb: Skb, node: &NodeConfig, packet: &Packet, envelope: &Envelope) -> Result<(), DropReason> {
-    let total = skb.len() - ETHERNET + VXLAN_OVERHEAD_V4;
+fn wrapped<U: Family>(skb: Skb, node: &NodeConfig, way: &Way, port: u32, v6: bool) -> Outcome {
+    let (overhead, family) = if U::V6 {
+        (VXLAN_OVERHEAD_V6, u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV6))
+    } else {
+        (VXLAN_OVERHEAD_V4, u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+    };
+    let total = skb.len() - ETHERNET + overhead;
     if total > 0xffff {
         return Err(DropReason::TooBig);
     }
-    skb.adjust_room(VXLAN_OVERHEAD_V4 as i32, ROOM_FLAGS)?;
-    skb.store(ETHERNET, &outer(node, packet, envelope, total))
+    skb.adjust_room(overhead as i32, ROOM_FLAGS | family)?;
+    if U::V6 {
+        skb.store(ETHERNET, &outer6(node, way, port, v6, total))?;
+    } else {
+        skb.store(ETHERNET, &outer4(node, way, port, v6, total))?;
+    }
+    if U::V6 != v6 {
+        skb.store(ETHERTYPE, &U::ETHERTYPE)?;
+    }
+    count(Counter::FastSent);
+    Ok(Verdict::Out(uplink_towards(node, &way.vtep)))
+}
+
+/// Offset of the EtherType.
+const ETHERTYPE: u32 = 12;
+
+/// The interface by which another node is reached.
+#[inline(always)]
+pub fn uplink_towards(node: &NodeConfig, vtep: &Address) -> u32 {
+    if node.flags & node_flags::MANY_UPLINKS != 0 {
+        let key = key::peer(key::bytes(key::words(vtep)));
+        // SAFETY: values of a map without preallocation stay as they were until the program ends.
+        if let Some(peer) = unsafe { PEERS.get(key) }
+            && peer.ifindex != 0
+        {
+            return peer.ifindex;
+        }
+    }
+    node.uplink_ifindex
 }
 
 /// Outer IPv4 (RFC 791), UDP (RFC 768), VXLAN (RFC 7348) and the inner Ethernet header.
 #[inline(always)]
-pub fn outer(node: &NodeConfig, packet: &Packet, envelope: &Envelope, total: u32) -> Outer {
-    let (source, destination) = (v4_of(&node.vtep), v4_of(&envelope.vtep));
+pub fn outer4(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer4 {
+    let (source, destination) = (v4_of(&node.vtep), v4_of(&way.vtep));
     let [len_hi, len_lo] = (total as u16).to_be_bytes();
-    let [udp_hi, udp_lo] = ((total - IPV4_HEADER) as u16).to_be_bytes();
     let [sum_hi, sum_lo] = ip_checksum(total, source, destination);
-    let t = &packet.tuple;
-    let entropy =
-        hash::entropy(t.source, t.destination, (t.source_port, t.destination_port), packet.protocol);
-    let [sp_hi, sp_lo] = ((FIRST_SOURCE_PORT + (entropy & 0x3fff)) as u16).to_be_bytes();
-    let [dp_hi, dp_lo] = node.vxlan_port;
-    let [_, a, b, c] = envelope.vni;
-    Outer {
+    Outer4 {
         ip: [0x45, 0, len_hi, len_lo, 0, 0, DONT_FRAGMENT, 0, TTL, UDP, sum_hi, sum_lo],
         source,
         destination,
-        udp: [sp_hi, sp_lo, dp_hi, dp_lo, udp_hi, udp_lo, 0, 0],
-        vxlan: Vxlan { flags: VNI_VALID, reserved: [0; 3], vni: [a, b, c], reserved2: 0 },
-        ethernet: Ethernet { to: envelope.macs.to, from: envelope.macs.from, kind: ETHERTYPE_IPV4 },
+        udp: udp(node, port, total - V4::HEADER),
+        vxlan: vxlan(way),
+        ethernet: ethernet(way, v6),
     }
+}
+
+/// The same with outer IPv6 (RFC 8200). The UDP checksum is zero, as RFC 6935 allows for tunnels: what is inside has
+/// checksums of its own (RFC 6936, section 4).
+#[inline(always)]
+pub fn outer6(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer6 {
+    let payload = total - V6::HEADER;
+    let [len_hi, len_lo] = (payload as u16).to_be_bytes();
+    Outer6 {
+        ip: [0x60, 0, 0, 0, len_hi, len_lo, UDP, TTL],
+        source: node.vtep,
+        destination: way.vtep,
+        udp: udp(node, port, payload),
+        vxlan: vxlan(way),
+        ethernet: ethernet(way, v6),
+    }
+}
+
+#[inline(always)]
+fn udp(node: &NodeConfig, port: u32, len: u32) -> [u8; 8] {
+    let [len_hi, len_lo] = (len as u16).to_be_bytes();
+    let [sp_hi, sp_lo] = (port as u16).to_be_bytes();
+    let [dp_hi, dp_lo] = node.vxlan_port;
+    [sp_hi, sp_lo, dp_hi, dp_lo, len_hi, len_lo, 0, 0]
+}
+
+#[inline(always)]
+fn vxlan(way: &Way) -> Vxlan {
+    let [_, a, b, c] = way.vni;
+    Vxlan { flags: VNI_VALID, reserved: [0; 3], vni: [a, b, c], reserved2: 0 }
+}
+
+#[inline(always)]
+fn ethernet(way: &Way, v6: bool) -> Ethernet {
+    let kind = if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+    Ethernet { to: way.macs.to, from: way.macs.from, kind }
 }
 
 /// Checksum of the outer IPv4 header (RFC 1071), whose other words never change.
@@ -107,21 +181,36 @@ fn ip_checksum(total: u32, from: [u8; 4], to: [u8; 4]) -> [u8; 2] {
     (!(sum as u16)).to_be_bytes()
 }
 
-/// Tells the VXLAN device what to write; the packet's own Ethernet header becomes the inner one.
+/// By the VXLAN device, which is told what to write; the packet's own Ethernet header becomes the inner one.
+#[inline(never)]
+fn tagged(skb: Skb, node: &NodeConfig, way: &Way) -> u64 {
+    pack(tag(skb, node, way).map(|()| {
+        count(Counter::GeneralSent);
+        Verdict::Tunnel(node.vxlan_ifindex)
+    }))
+}
+
 #[inline(always)]
-fn tag(skb: Skb, node: &NodeConfig, envelope: &Envelope) -> Result<(), DropReason> {
+fn tag(skb: Skb, node: &NodeConfig, way: &Way) -> Result<(), DropReason> {
     let mut words = [zero(); size_of::<bpf_tunnel_key>() / 4];
     // SAFETY: as large, and made of integers and unions of integers, for all of which zero is a value.
     let key = unsafe { &mut *words.as_mut_ptr().cast::<bpf_tunnel_key>() };
-    key.tunnel_id = u32::from_be_bytes(envelope.vni);
+    key.tunnel_id = u32::from_be_bytes(way.vni);
     key.tunnel_ttl = TTL;
-    key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(v4_of(&envelope.vtep));
-    key.__bindgen_anon_3.local_ipv4 = u32::from_be_bytes(v4_of(&node.vtep));
+    // Over IPv6 the kernel takes no packet without a checksum unless the receiving device says so.
+    let flags = if node.flags & node_flags::UNDERLAY_V6 != 0 {
+        key.__bindgen_anon_1.remote_ipv6 = key::words(&way.vtep);
+        key.__bindgen_anon_3.local_ipv6 = key::words(&node.vtep);
+        BPF_F_TUNINFO_IPV6
+    } else {
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(v4_of(&way.vtep));
+        key.__bindgen_anon_3.local_ipv4 = u32::from_be_bytes(v4_of(&node.vtep));
+        if node.flags & node_flags::OUTER_CHECKSUM != 0 { 0 } else { BPF_F_ZERO_CSUM_TX }
+    };
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the helper reads `size` bytes of the key.
-    let failed = unsafe { bpf_skb_set_tunnel_key(skb.raw(), key, size, u64::from(BPF_F_ZERO_CSUM_TX)) };
-    if failed != 0 {
+    if unsafe { bpf_skb_set_tunnel_key(skb.raw(), key, size, u64::from(flags)) } != 0 {
         return Err(DropReason::HelperFailed);
     }
-    skb.store(0, &envelope.macs)
+    skb.store(0, &way.macs)
 }

@@ -2,6 +2,8 @@
 
 use mesh_abi::FlowKey;
 
+use crate::{family::Family, parse::Tuple};
+
 /// Hash of a flow: MurmurHash3's 32-bit mixing over the addresses, ports and protocol.
 ///
 /// The scope is left out: a VNI is the same on every node anyhow.
@@ -26,11 +28,11 @@ pub fn client(address: &[u8; 16]) -> u32 {
     finish(mix(mix(h, word(address, 8)), word(address, 12)))
 }
 
-/// Hash for the outer UDP source port of an IPv4 packet: spreads flows over paths, nothing depends on its value.
+/// Hash for the outer UDP source port: spreads flows over paths, nothing depends on its value.
 #[inline(always)]
-pub fn entropy(source: [u8; 4], destination: [u8; 4], ports_: ([u8; 2], [u8; 2]), protocol: u8) -> u32 {
-    let h = mix(mix(0, u32::from_le_bytes(source)), u32::from_le_bytes(destination));
-    finish(ports(h, ports_.0, ports_.1, protocol))
+pub fn entropy<F: Family>(t: &Tuple<F>, protocol: u8) -> u32 {
+    let h = mix(mix(0, F::digest(&t.source)), F::digest(&t.destination));
+    finish(ports(h, t.source_port, t.destination_port, protocol))
 }
 
 /// Another number out of a hash.

@@ -16,7 +16,29 @@ macro_rules! headers {
     )*};
 }
 
-headers!(u32, u64, [u64; 8], [u8; 1], [u8; 2], [u8; 4], [u8; 8], Ethernet, Macs, Ipv4, Tcp, Udp, Icmp, Arp, Vxlan, Outer);
+headers!(
+    u32,
+    u64,
+    [u64; 8],
+    [u8; 1],
+    [u8; 2],
+    [u8; 4],
+    [u8; 8],
+    [u32; 4],
+    Ethernet,
+    Macs,
+    Ipv4,
+    Ipv6,
+    Fragment,
+    Tcp,
+    Udp,
+    Icmp,
+    Arp,
+    Vxlan,
+    Outer4,
+    Outer6,
+    Advertisement,
+);
 
 /// The two addresses of an Ethernet header.
 #[repr(C, align(4))]
@@ -65,6 +87,30 @@ pub struct Ipv4 {
     pub checksum: [u8; 2],
     pub source: [u8; 4],
     pub destination: [u8; 4],
+}
+
+/// An IPv6 header (RFC 8200, section 3).
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub struct Ipv6 {
+    pub version: u8,
+    pub flow: [u8; 3],
+    pub payload_len: [u8; 2],
+    pub next_header: u8,
+    pub hop_limit: u8,
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
+}
+
+/// A fragment header of IPv6 (RFC 8200, section 4.5).
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub struct Fragment {
+    pub next_header: u8,
+    pub reserved: u8,
+    /// In units of eight bytes; the lowest bit says that more follow.
+    pub offset: [u8; 2],
+    pub id: [u8; 4],
 }
 
 /// The part of a TCP header (RFC 9293, section 3.1) up to the window.
@@ -127,14 +173,41 @@ pub struct Vxlan {
     pub reserved2: u8,
 }
 
-/// All that is put before an IPv4 packet behind the outer Ethernet header.
+/// All that is put before an IP packet behind the outer Ethernet header, over IPv4.
 #[repr(C, align(2))]
 #[derive(Clone, Copy)]
-pub struct Outer {
+pub struct Outer4 {
     pub ip: [u8; 12],
     pub source: [u8; 4],
     pub destination: [u8; 4],
     pub udp: [u8; 8],
     pub vxlan: Vxlan,
     pub ethernet: Ethernet,
+}
+
+/// The same over IPv6.
+#[repr(C, align(2))]
+#[derive(Clone, Copy)]
+pub struct Outer6 {
+    pub ip: [u8; 8],
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub udp: [u8; 8],
+    pub vxlan: Vxlan,
+    pub ethernet: Ethernet,
+}
+
+/// A neighbour solicitation or advertisement (RFC 4861, sections 4.3 and 4.4) with the option that gives an Ethernet
+/// address.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub struct Advertisement {
+    pub kind: u8,
+    pub code: u8,
+    pub checksum: [u8; 2],
+    pub flags: [u8; 4],
+    pub target: [u32; 4],
+    /// Type and length.
+    pub option: [u8; 2],
+    pub mac: [u8; 6],
 }

@@ -12,7 +12,9 @@ use aya_ebpf::{
 use mesh_abi::{Address, HOST_SERVICE_ADDRESS, HostAddressKey, SocketKey, SocketValue, v4_of};
 
 use crate::{
-    deliver, key,
+    deliver,
+    family::V4,
+    key,
     maps::{HOST_ADDRESSES, SOCKETS, node},
 };
 
@@ -74,7 +76,7 @@ fn remember(context: &SockAddrContext, asked: &Address) -> Option<()> {
     // SAFETY: see `redirect4`.
     let protocol = unsafe { (*context.sock_addr).protocol } as u8;
     let port = port(context.sock_addr);
-    deliver::published(port, protocol)?;
+    deliver::published::<V4>(port, protocol)?;
     if !is_own(asked) {
         return None;
     }

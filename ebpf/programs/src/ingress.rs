@@ -1,94 +1,163 @@
 //! Packets to published ports, from outside and from the node's own sockets.
 
 use mesh_abi::{
-    Counter, DropReason, HOST_SERVICE_ADDRESS, NodeConfig, PUBLISHED, ReturnPath, ServiceValue, SteeringKind,
-    node_flags, v4_of,
+    Counter, DropReason, NodeConfig, PUBLISHED, ReturnPath, ServiceValue, SteeringKind, node_flags,
+    service_flags,
 };
 
 use crate::{
-    choose::{Choice, Chooser, choose},
-    decap,
-    deliver::{self, Origin},
+    decap::{self, Arrival},
+    deliver::{self, Front, Next, Way},
+    family::{Family, V4, V6},
     key,
-    maps::{HOST_ADDRESSES, node},
-    parse::{ETHERTYPE_IPV4, Frame, Packet, UDP},
-    reset,
-    skb::{ETHERNET, Skb},
-    verdict::{Outcome, Verdict, count},
+    maps::{SERVICES, node},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
+    skb::{self, ETHERNET, Skb},
+    verdict::{Outcome, Verdict, count, pack, unpack},
 };
-
-/// Offset of the transport header behind an IPv4 header without options.
-const PLAIN_L4: u32 = ETHERNET + 20;
 
 /// A packet that came in by the uplink.
 #[inline(always)]
 pub fn from_uplink(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Pass) };
-    let Some(mut packet) = ipv4(skb) else { return Ok(Verdict::Pass) };
+    let code = match skb.load::<[u8; 2]>(12) {
+        Ok(ETHERTYPE_IPV4) => came_in::<V4>(skb, node),
+        Ok(ETHERTYPE_IPV6) => came_in::<V6>(skb, node),
+        _ => return Ok(Verdict::Pass),
+    };
+    match code {
+        VXLAN => decap::fast(skb, node),
+        code => unpack(code),
+    }
+}
+
+/// In place of an outcome: a VXLAN packet for the fast path.
+const VXLAN: u64 = u64::MAX;
+
+#[inline(never)]
+fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
+    let Ok((packet, way)) = deliver::room::<F>() else { return pack(Ok(Verdict::Pass)) };
+    if skb::parse(skb, ETHERNET, packet).is_err() {
+        return pack(Ok(Verdict::Pass));
+    }
     if !packet.has_ports() {
-        return Ok(Verdict::Pass);
+        return pack(Ok(Verdict::Pass));
     }
-    let (to, port) = (packet.tuple.destination, packet.tuple.destination_port);
-    if packet.protocol == UDP && port == node.vxlan_port && to == v4_of(&node.vtep) {
+    if is_vxlan(node, packet) {
         // What the fast path does not take (outer options, fragments) the kernel's VXLAN device does.
-        if node.flags & node_flags::FAST_PATH == 0 || packet.l4 != PLAIN_L4 {
-            return Ok(Verdict::Pass);
+        if node.flags & node_flags::FAST_PATH == 0 || packet.l4 != ETHERNET + F::HEADER {
+            return pack(Ok(Verdict::Pass));
         }
-        return decap::fast(skb, node, &packet);
+        let Ok(arrival) = Arrival::room() else { return pack(Ok(Verdict::Pass)) };
+        arrival.sender = F::mapped(&packet.tuple.source);
+        arrival.inner = decap::inner_offset::<F>();
+        return VXLAN;
     }
-    match own_port(&packet) {
-        Some(service) => {
-            let from = (SteeringKind::Published, ReturnPath::Uplink);
-            to_published(skb, node, &mut packet, service, from)
-        }
-        None => Ok(Verdict::Pass),
-    }
+    let Some(service) = own_port(node, packet) else { return pack(Ok(Verdict::Pass)) };
+    let next = to_published(skb, node, way, packet, service);
+    pack(deliver::finish(skb, node, packet, way, next))
+}
+
+/// Whether a packet is for the node's VXLAN port.
+#[inline(always)]
+pub fn is_vxlan<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> bool {
+    packet.protocol == UDP
+        && packet.tuple.destination_port == node.vxlan_port
+        && F::V6 == (node.flags & node_flags::UNDERLAY_V6 != 0)
+        && F::same(&packet.tuple.destination, &F::of(&node.vtep))
 }
 
 /// The service that a packet to an address of the node is for.
 #[inline(always)]
-pub fn own_port(packet: &Packet) -> Option<&'static ServiceValue> {
-    // SAFETY: values of maps without preallocation stay as they were until the program ends.
-    unsafe { HOST_ADDRESSES.get(key::host_address(packet.tuple.destination)) }?;
-    deliver::published(packet.tuple.destination_port, packet.protocol)
+pub fn own_port<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> Option<&'static ServiceValue> {
+    if !decap::is_own::<F>(&packet.tuple.destination) {
+        return None;
+    }
+    service_at::<F>(node, &packet.tuple.destination, packet.tuple.destination_port, packet.protocol)
+}
+
+/// The service that publishes a port at an address of the node.
+#[inline(always)]
+pub fn service_at<F: Family>(
+    node: &NodeConfig,
+    address: &F::Address,
+    port: [u8; 2],
+    protocol: u8,
+) -> Option<&'static ServiceValue> {
+    if node.flags & node_flags::ADDRESSED_PORTS != 0 {
+        // SAFETY: values of maps without preallocation stay as they were until the program ends.
+        let exact = unsafe { SERVICES.get(key::published(F::mapped(address), port, protocol)) };
+        if exact.is_some() {
+            return exact;
+        }
+    }
+    deliver::published::<F>(port, protocol)
 }
 
 /// A packet that a socket of this node sent into the host link.
 #[inline(always)]
 pub fn from_host(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Consume) };
-    let Some(mut packet) = ipv4(skb) else { return Ok(Verdict::Consume) };
-    if !packet.has_ports() || packet.tuple.destination != HOST_SERVICE_ADDRESS {
-        return Ok(Verdict::Consume);
-    }
-    let service = deliver::published(packet.tuple.destination_port, packet.protocol);
-    let service = service.ok_or(DropReason::NoBackend)?;
-    to_published(skb, node, &mut packet, service, (SteeringKind::Host, ReturnPath::Host))
-}
-
-/// The headers of an IPv4 packet; nothing for any other.
-#[inline(always)]
-fn ipv4(skb: Skb) -> Option<Packet> {
     match skb.load::<[u8; 2]>(12) {
-        Ok(ETHERTYPE_IPV4) => Packet::read(skb, ETHERNET).ok(),
-        _ => None,
+        Ok(ETHERTYPE_IPV4) => unpack(socket_sent::<V4>(skb, node)),
+        Ok(ETHERTYPE_IPV6) => unpack(socket_sent::<V6>(skb, node)),
+        _ => Ok(Verdict::Consume),
     }
 }
 
+#[inline(never)]
+fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
+    let Ok((packet, way)) = deliver::room::<F>() else { return pack(Ok(Verdict::Consume)) };
+    if skb::parse(skb, ETHERNET, packet).is_err() {
+        return pack(Ok(Verdict::Consume));
+    }
+    if !packet.has_ports() || !F::same(&packet.tuple.destination, &F::of(&F::HOST_SERVICE)) {
+        return pack(Ok(Verdict::Consume));
+    }
+    let next = match deliver::published::<F>(packet.tuple.destination_port, packet.protocol) {
+        Some(service) => {
+            count(Counter::Published);
+            let front = Front {
+                service,
+                scope: PUBLISHED,
+                kind: SteeringKind::Host,
+                path: ReturnPath::Host,
+                client: 0,
+                ifindex: 0,
+            };
+            deliver::to_service(skb, node, way, packet, &front)
+        }
+        None => Err(DropReason::NoBackend),
+    };
+    pack(deliver::finish(skb, node, packet, way, next))
+}
+
+/// [`mesh_abi::ChoiceValue::ifindex`] of a packet that came in by an uplink.
 #[inline(always)]
-fn to_published(
+pub fn entrance(node: &NodeConfig, uplink: u32) -> u32 {
+    if uplink == node.uplink_ifindex { 0 } else { uplink }
+}
+
+#[inline(always)]
+fn to_published<F: Family>(
     skb: Skb,
     node: &NodeConfig,
-    packet: &mut Packet,
-    service: &ServiceValue,
-    (kind, path): (SteeringKind, ReturnPath),
-) -> Outcome {
-    let by = Chooser { flags: packet.flags, client: 0, ifindex: 0 };
-    let backend = match choose(&key::flow(packet, PUBLISHED), service, &by)? {
-        Choice::Backend(backend) => backend,
-        Choice::Gone => return reset::answer(skb, packet),
+    way: &mut Way,
+    packet: &Packet<F>,
+    service: &'static ServiceValue,
+) -> Result<Next, DropReason> {
+    let front = Front {
+        service,
+        scope: PUBLISHED,
+        kind: if service.flags & service_flags::DIRECT != 0 {
+            SteeringKind::Direct
+        } else {
+            SteeringKind::Published
+        },
+        path: ReturnPath::Uplink,
+        client: 0,
+        ifindex: entrance(node, skb.ifindex()),
     };
     count(Counter::Published);
-    let origin = Origin { path, vtep: node.vtep, target_port: service.target_port };
-    deliver::to_backend(skb, node, packet, backend, (kind, &origin))
+    deliver::to_service(skb, node, way, packet, &front)
 }

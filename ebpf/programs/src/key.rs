@@ -3,11 +3,12 @@
 //! Runs of constant zeros become calls of `memset`, a byte loop that the verifier walks through again and again; zeros
 //! whose value the compiler cannot see become plain stores.
 
-use mesh_abi::{
-    Address, EndpointKey, FlowKey, HostAddressKey, LocalEndpoint, NetworkKey, PUBLISHED, PeerKey, ServiceKey,
-};
+use mesh_abi::{Address, EndpointKey, FlowKey, HostAddressKey, NetworkKey, PUBLISHED, PeerKey, ServiceKey};
 
-use crate::parse::Packet;
+use crate::{
+    family::Family,
+    parse::{Packet, Tuple},
+};
 
 /// Zero, unknown to the compiler.
 #[inline(always)]
@@ -33,6 +34,13 @@ pub fn bytes(words: [u32; 4]) -> Address {
 /// The words of an address that is aligned to four: within a map's key or value, or made here.
 #[inline(always)]
 pub fn words(a: &Address) -> [u32; 4] {
+    // SAFETY: the same size; aligned, as every address in a struct of the ABI is.
+    unsafe { core::ptr::from_ref(a).cast::<[u32; 4]>().read() }
+}
+
+/// The words of an address that is known when this is compiled.
+#[inline(always)]
+pub const fn constant(a: &Address) -> [u32; 4] {
     [
         u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
         u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
@@ -41,9 +49,23 @@ pub fn words(a: &Address) -> [u32; 4] {
     ]
 }
 
+/// An address that is known when this is compiled, with its zeros hidden.
 #[inline(always)]
-pub fn endpoint(vni: [u8; 4], address: [u8; 4]) -> EndpointKey {
-    EndpointKey { vni, address: mapped(address) }
+pub fn known(a: &Address) -> Address {
+    let [a, b, c, d] = constant(a);
+    bytes([a | zero(), b | zero(), c | zero(), d | zero()])
+}
+
+/// Whether two addresses in structs of the ABI are the same.
+#[inline(always)]
+pub fn same(a: &Address, b: &Address) -> bool {
+    let (a, b) = (words(a), words(b));
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+}
+
+#[inline(always)]
+pub fn endpoint(vni: [u8; 4], address: Address) -> EndpointKey {
+    EndpointKey { vni, address }
 }
 
 #[inline(always)]
@@ -52,79 +74,82 @@ pub fn network(vni: [u8; 4]) -> NetworkKey {
 }
 
 #[inline(always)]
-pub fn peer(vtep: [u8; 4]) -> PeerKey {
-    PeerKey { vtep: mapped(vtep) }
+pub fn peer(vtep: Address) -> PeerKey {
+    PeerKey { vtep }
 }
 
 #[inline(always)]
-pub fn host_address(address: [u8; 4]) -> HostAddressKey {
-    HostAddressKey { address: mapped(address) }
+pub fn host_address(address: Address) -> HostAddressKey {
+    HostAddressKey { address }
 }
 
 /// Every port of a VIP.
 #[inline(always)]
-pub fn vip(vni: [u8; 4], address: [u8; 4]) -> ServiceKey {
-    ServiceKey { vni, address: mapped(address), port: [0; 2], protocol: 0, reserved: 0 }
+pub fn vip(vni: [u8; 4], address: Address) -> ServiceKey {
+    ServiceKey { vni, address, port: [0; 2], protocol: 0, reserved: 0 }
 }
 
-/// A published port, at any IPv4 address.
+/// A published port, at one address or one that stands for all.
 #[inline(always)]
-pub fn published(port: [u8; 2], protocol: u8) -> ServiceKey {
-    let any = zero().to_ne_bytes();
-    ServiceKey { vni: any, address: mapped(any), port, protocol, reserved: 0 }
+pub fn published(address: Address, port: [u8; 2], protocol: u8) -> ServiceKey {
+    ServiceKey { vni: zero().to_ne_bytes(), address, port, protocol, reserved: 0 }
 }
 
 /// The flow that a packet belongs to as it looks now.
 #[inline(always)]
-pub fn flow(packet: &Packet, scope: [u8; 4]) -> FlowKey {
-    let t = &packet.tuple;
+pub fn flow<F: Family>(packet: &Packet<F>, scope: [u8; 4]) -> FlowKey {
+    forward(&packet.tuple, packet.protocol, scope)
+}
+
+/// The flow of packets with these addresses and ports.
+#[inline(always)]
+pub fn forward<F: Family>(t: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
     flow_of(
-        (mapped(t.source), mapped(t.destination)),
+        F::mapped(&t.source),
+        F::mapped(&t.destination),
         scope,
         (t.source_port, t.destination_port),
-        packet.protocol,
+        protocol,
     )
 }
 
-/// The flow to a published port that a packet, translated already, answers.
+/// The flow that packets with these addresses and ports answer.
 #[inline(always)]
-pub fn asked(packet: &Packet) -> FlowKey {
-    let t = &packet.tuple;
+pub fn backward<F: Family>(t: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
     flow_of(
-        (mapped(t.destination), mapped(t.source)),
-        PUBLISHED,
+        F::mapped(&t.destination),
+        F::mapped(&t.source),
+        scope,
         (t.destination_port, t.source_port),
-        packet.protocol,
+        protocol,
     )
 }
 
 /// A flow's key. Written by whole words, as its hash reads it: a processor waits for a word that was written in parts.
 #[inline(always)]
 pub fn flow_of(
-    (source, destination): (Address, Address),
+    source: Address,
+    destination: Address,
     scope: [u8; 4],
-    (source_port, destination_port): ([u8; 2], [u8; 2]),
+    (from, to): ([u8; 2], [u8; 2]),
     protocol: u8,
 ) -> FlowKey {
-    let ([a, b, c, d], [e, f, g, h]) = (words(&source), words(&destination));
-    let ports =
-        u32::from_ne_bytes([source_port[0], source_port[1], destination_port[0], destination_port[1]]);
+    // SAFETY: the same size, and every pattern of bits is a value.
+    let ([a, b, c, d], [e, f, g, h]) = unsafe {
+        (
+            core::mem::transmute::<Address, [u32; 4]>(source),
+            core::mem::transmute::<Address, [u32; 4]>(destination),
+        )
+    };
+    let ports = u32::from_ne_bytes([from[0], from[1], to[0], to[1]]);
     let last = u32::from_ne_bytes([protocol, 0, 0, 0]);
     let words = [a, b, c, d, e, f, g, h, u32::from_ne_bytes(scope), ports, last];
-    // SAFETY: the same size, and every pattern of bits is a key.
+    // SAFETY: as above.
     unsafe { core::mem::transmute::<[u32; 11], FlowKey>(words) }
 }
 
-/// The flow of a task's replies to a client.
+/// The flow to a published port that a packet, translated already, answers.
 #[inline(always)]
-pub fn reply(task: &LocalEndpoint, port: [u8; 2], client: ([u8; 4], [u8; 2]), protocol: u8) -> FlowKey {
-    FlowKey {
-        source: mapped(task.address4),
-        destination: mapped(client.0),
-        scope: task.vni,
-        source_port: port,
-        destination_port: client.1,
-        protocol,
-        reserved: [0; 3],
-    }
+pub fn asked<F: Family>(packet: &Packet<F>) -> FlowKey {
+    backward(&packet.tuple, packet.protocol, PUBLISHED)
 }

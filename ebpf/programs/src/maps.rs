@@ -8,11 +8,14 @@ use aya_ebpf::{
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
     FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
-    TableBlock,
+    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TableBlock,
 };
 
 use crate::{
+    decap::Arrival,
+    deliver::Way,
+    family::{V4, V6},
+    parse::Packet,
     reverse::Search,
     xdp_next_hop::{SLOTS, Slot},
 };
@@ -105,9 +108,37 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::C
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
+/// What is known of the packet that a program runs for. On the stack it would take more room than there is, and the
+/// verifier would walk each path on its own that leaves other values there.
+#[repr(C)]
+pub struct Scratch {
+    /// The packet, if it is IPv4.
+    pub packet4: Packet<V4>,
+    /// The packet, if it is IPv6.
+    pub packet6: Packet<V6>,
+    /// What it came in, from another node.
+    pub arrival: Arrival,
+    /// Where it goes.
+    pub way: Way,
+    /// A flow that is to be remembered.
+    pub reply: FlowKey,
+    /// What its replies become.
+    pub value: ReverseValue,
+}
+
+/// `SCRATCH[0]`: programs of one CPU run one after the other.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
 /// Where host sockets believe that they send to.
 #[map]
 pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(65536, 0);
+
+/// Room for the packet that the program runs for.
+#[inline(always)]
+pub fn scratch() -> Result<*mut Scratch, DropReason> {
+    SCRATCH.get_ptr_mut(0).ok_or(DropReason::HelperFailed)
+}
 
 /// The node's configuration; nothing while user space has not written any.
 #[inline(always)]

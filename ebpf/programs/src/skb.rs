@@ -1,19 +1,29 @@
 //! The packet in the kernel's hands: checked reads and writes by offset.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_type,
-        bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_proto,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 use mesh_abi::DropReason;
 
-use crate::{header::Header, parse::Frame};
+use crate::{
+    family::Family,
+    header::Header,
+    parse::{Frame, Packet},
+    verdict,
+};
 
 /// Length of an Ethernet header, and so the offset of the IP header.
 pub const ETHERNET: u32 = 14;
+/// Headers end far below: outer headers, and four extension headers of the greatest length.
+const MOST_OFFSET: u32 = 0x3fff;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 
@@ -34,32 +44,26 @@ impl Skb {
         self.0
     }
 
-    /// Bytes from the Ethernet header to the end.
-    #[inline(always)]
-    pub fn len(self) -> u32 {
-        // SAFETY: the context is valid for as long as the program runs, here and below.
-        unsafe { (*self.0).len }
-    }
-
     /// The interface that the program is attached to.
     #[inline(always)]
     pub fn ifindex(self) -> u32 {
-        // SAFETY: see `len`.
+        // SAFETY: the context is valid for as long as the program runs, here and below.
         unsafe { (*self.0).ifindex }
     }
 
     /// Payload bytes of each segment of a packet that is still to be segmented; 0 for others.
     #[inline(always)]
     pub fn gso_size(self) -> u32 {
-        // SAFETY: see `len`.
+        // SAFETY: see `ifindex`.
         unsafe { (*self.0).gso_size }
     }
 
     #[inline(always)]
     fn peek<T: Header>(self, offset: u32) -> Option<T> {
-        // SAFETY: see `len`.
+        // SAFETY: see `ifindex`.
         let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
-        let at = start + offset as usize;
+        // The mask changes nothing; it bounds offsets that the verifier has lost sight of.
+        let at = start + (offset & MOST_OFFSET) as usize;
         if at + size_of::<T>() > end {
             return None;
         }
@@ -79,12 +83,35 @@ impl Skb {
     /// Marks the packet as meant for this machine, whatever its Ethernet address says.
     #[inline(always)]
     pub fn for_this_host(self) -> Result<(), DropReason> {
-        // SAFETY: see `len`.
+        // SAFETY: see `ifindex`.
         if unsafe { (*self.0).pkt_type } == PACKET_HOST {
             return Ok(());
         }
         // SAFETY: plain helper call.
         done(unsafe { bpf_skb_change_type(self.0, PACKET_HOST) })
+    }
+
+    /// Overwrites bytes that no checksum makes up for, and keeps the sum over the packet right that a NIC has given.
+    #[inline(always)]
+    pub fn store_summed<T: Header>(self, offset: u32, header: &T) -> Result<(), DropReason> {
+        let from = core::ptr::from_ref(header).cast();
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the helper reads as many bytes as the header has.
+        done(unsafe { bpf_skb_store_bytes(self.0, offset, from, size_of::<T>() as u32, flags) })
+    }
+
+    /// Cuts the packet off, or lengthens it by zeros, so that it is that long.
+    #[inline(always)]
+    pub fn resize(self, len: u32) -> Result<(), DropReason> {
+        // SAFETY: plain helper call; no pointer into the packet is kept anywhere.
+        done(unsafe { bpf_skb_change_tail(self.0, len, 0) })
+    }
+
+    /// Makes the packet one of the other family, whose header is twenty bytes longer or shorter.
+    #[inline(always)]
+    pub fn change_protocol(self, ethertype: [u8; 2]) -> Result<(), DropReason> {
+        // SAFETY: plain helper call; no pointer into the packet is kept anywhere.
+        done(unsafe { bpf_skb_change_proto(self.0, u16::from_ne_bytes(ethertype), 0) })
     }
 
     /// Inserts (or, when negative, removes) bytes behind the Ethernet header.
@@ -100,6 +127,19 @@ impl Skb {
         let (from, to) = (u64::from(u32::from_ne_bytes(from)), u64::from(u32::from_ne_bytes(to)));
         // SAFETY: plain helper call.
         done(unsafe { bpf_l3_csum_replace(self.0, offset, from, to, 4) })
+    }
+
+    /// Corrects a transport checksum for a difference between sums, in which the pseudo header's part is known.
+    #[inline(always)]
+    pub fn fix_by_difference(
+        self,
+        offset: u32,
+        difference: u32,
+        zero_is_none: bool,
+    ) -> Result<(), DropReason> {
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | mangled(zero_is_none);
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) })
     }
 
     /// Corrects a transport checksum for an address of the pseudo header that changes.
@@ -134,6 +174,12 @@ impl Skb {
 
 impl Frame for Skb {
     #[inline(always)]
+    fn len(self) -> u32 {
+        // SAFETY: see `ifindex`.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
     fn load<T: Header>(self, offset: u32) -> Result<T, DropReason> {
         if let Some(header) = self.peek(offset) {
             return Ok(header);
@@ -144,6 +190,49 @@ impl Frame for Skb {
         let _ = unsafe { bpf_skb_pull_data(self.0, offset + size_of::<T>() as u32) };
         self.peek(offset).ok_or(DropReason::Malformed)
     }
+}
+
+/// Reads the headers at `l3` into a packet that is new. Paths through the program, one for each kind of packet, meet here.
+#[inline(always)]
+pub fn parse<F: Family>(skb: Skb, l3: u32, packet: &mut Packet<F>) -> Result<(), DropReason> {
+    verdict::ok(filled(skb, l3, packet))
+}
+
+#[inline(never)]
+fn filled<F: Family>(skb: Skb, l3: u32, packet: &mut Packet<F>) -> u64 {
+    verdict::code(packet.fill(skb, l3))
+}
+
+/// What is to be added to the Internet checksum's sum (RFC 1071) of `from` for that of `to`; sizes are multiples of four.
+#[inline(always)]
+pub fn difference<A, B>(from: Option<&A>, to: &B, seed: u32) -> u32 {
+    let (from, len) = match from {
+        Some(from) => (core::ptr::from_ref(from).cast_mut().cast(), size_of::<A>() as u32),
+        None => (core::ptr::null_mut(), 0),
+    };
+    let to = core::ptr::from_ref(to).cast_mut().cast();
+    // SAFETY: the helper reads as many bytes as both have.
+    unsafe { bpf_csum_diff(from, len, to, size_of::<B>() as u32, seed) as u32 }
+}
+
+/// The checksum of an ICMPv6 message that is `message` as a whole (RFC 4443, section 2.3), its own field being zero.
+#[inline(always)]
+pub fn checksum6<T: Header>(source: &[u32; 4], destination: &[u32; 4], message: &T) -> [u8; 2] {
+    #[repr(C, align(4))]
+    struct Rest([u8; 4], [u8; 4]);
+    let rest = Rest((size_of::<T>() as u32).to_be_bytes(), [0, 0, 0, 58]);
+    let sum = difference::<(), _>(None, source, 0);
+    let sum = difference::<(), _>(None, destination, sum);
+    let sum = difference::<(), _>(None, &rest, sum);
+    folded(difference::<(), _>(None, message, sum))
+}
+
+/// The checksum for a sum.
+#[inline(always)]
+pub fn folded(sum: u32) -> [u8; 2] {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_ne_bytes()
 }
 
 /// UDP's checksum of zero means none (RFC 768) and must stay so.

@@ -1,24 +1,24 @@
 //! What tasks send, and what the node's stack sends to tasks.
 
 use mesh_abi::{
-    Counter, DropReason, EGRESS_POOL, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI,
-    ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind, local_flags, network_flags, v4_of,
+    Counter, DropReason, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
+    ReverseValue, ServiceValue, Steering, SteeringKind, local_flags, network_flags,
 };
 
 use crate::{
-    arp,
-    choose::{self, Choice, Chooser, choose},
-    deliver::{self, Origin},
+    arp, choose,
+    deliver::{self, Front, Next, Way},
     echo,
-    encap::{self, Envelope},
+    family::{Family, V4, V6},
     header::{Ethernet, Macs},
     ingress, key,
-    maps::{LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, node},
-    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, Packet, Tuple},
-    reset, reverse,
-    skb::{ETHERNET, Skb},
+    maps::{LOCAL_BY_ID, LOCAL_BY_IFINDEX, node},
+    neighbour,
+    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Tuple},
+    reverse,
+    skb::{self, ETHERNET, Skb},
     translate::translate,
-    verdict::{Outcome, Verdict, count},
+    verdict::{self, Outcome, Verdict, count, pack, unpack},
 };
 
 /// A packet that a task sent.
@@ -32,174 +32,207 @@ pub fn sent(skb: Skb) -> Outcome {
         return Err(DropReason::SpoofedSource);
     }
     match ethernet.kind {
-        ETHERTYPE_ARP => return arp::answer(skb, task),
-        ETHERTYPE_IPV4 => {}
-        _ => return Err(DropReason::Unsupported),
+        ETHERTYPE_ARP => arp::answer(skb, task),
+        ETHERTYPE_IPV4 => unpack(sent_ip::<V4>(skb, node, task)),
+        ETHERTYPE_IPV6 => unpack(sent_ip::<V6>(skb, node, task)),
+        _ => Err(DropReason::Unsupported),
     }
-    let mut packet = Packet::read(skb, ETHERNET)?;
-    if packet.tuple.source != task.address4 {
+}
+
+#[inline(never)]
+fn sent_ip<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> u64 {
+    pack(sent_packet::<F>(skb, node, task))
+}
+
+#[inline(always)]
+fn sent_packet<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> Outcome {
+    let (packet, way) = deliver::room::<F>()?;
+    skb::parse(skb, ETHERNET, packet)?;
+    if F::V6 && neighbour::is_neighbourly(packet) {
+        return unpack(neighbour::answer(skb, task, packet));
+    }
+    let next = route(skb, node, task, packet, way);
+    deliver::finish(skb, node, packet, way, next)
+}
+
+#[inline(always)]
+fn route<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    task: &LocalEndpoint,
+    packet: &mut Packet<F>,
+    way: &mut Way,
+) -> Result<Next, DropReason> {
+    let own = F::local(task);
+    if !F::same(&packet.tuple.source, &own) || F::same(&own, &F::UNSPECIFIED) {
         return Err(DropReason::SpoofedSource);
     }
     if task.flags & local_flags::SERVED != 0
         && !packet.fragment
-        && let Some(back) = reverse::find(&key::flow(&packet, task.vni), packet.flags)
+        && let Some(back) = way_back(packet, u32::from_ne_bytes(task.vni))
     {
-        return reply(skb, node, task, &mut packet, back);
+        return reply(skb, node, task, packet, (way, back));
     }
     let to = packet.tuple.destination;
-    if let Some(endpoint) = deliver::endpoint(task.vni, to) {
-        return deliver::to_endpoint(skb, node, &packet, (task.vni, endpoint), &task.mac);
+    if let Some(endpoint) = deliver::endpoint::<F>(task.vni, &to) {
+        return deliver::to_endpoint(skb, way, (task.vni, endpoint), &task.mac);
     }
-    let front = match deliver::vip(task.vni, to) {
+    let front = match deliver::vip::<F>(task.vni, &to) {
+        Some(_) if echo::is_request(packet) => return echo::answer(skb, task, packet).map(Next::Done),
         Some(service) => {
-            Front { service, scope: task.vni, kind: SteeringKind::Vip, path: ReturnPath::Network, client: 0 }
+            count(Counter::Vip);
+            let (kind, path) = (SteeringKind::Vip, ReturnPath::Network);
+            Front { service, scope: task.vni, kind, path, client: 0, ifindex: 0 }
         }
-        None => match outwards(skb, task, &mut packet)? {
-            Outwards::Published(service) => Front {
-                service,
-                scope: PUBLISHED,
-                kind: SteeringKind::Host,
-                path: ReturnPath::Host,
-                client: task.id,
-            },
-            Outwards::Done(verdict) => return Ok(verdict),
-        },
+        None => {
+            let mut done = 0;
+            let Some(service) = outwards(skb, node, task, packet, &mut done) else {
+                return unpack(done).map(Next::Done);
+            };
+            count(Counter::Published);
+            let (kind, path) = (SteeringKind::Host, ReturnPath::Host);
+            Front { service, scope: PUBLISHED, kind, path, client: task.id, ifindex: 0 }
+        }
     };
-    to_service(skb, node, &mut packet, &front)
-}
-
-/// A service as a task speaks to it.
-struct Front {
-    service: &'static ServiceValue,
-    scope: [u8; 4],
-    kind: SteeringKind,
-    path: ReturnPath,
-    client: u32,
-}
-
-#[inline(always)]
-fn to_service(skb: Skb, node: &NodeConfig, packet: &mut Packet, front: &Front) -> Outcome {
     if packet.fragment {
         return Err(DropReason::Fragment);
     }
-    let key = key::flow(packet, front.scope);
-    let by = Chooser { flags: packet.flags, client: front.client, ifindex: 0 };
-    let backend = match choose(&key, front.service, &by)? {
-        Choice::Backend(backend) => backend,
-        Choice::Gone => return reset::answer(skb, packet),
-    };
-    count(if matches!(front.kind, SteeringKind::Vip) { Counter::Vip } else { Counter::Published });
-    let origin = Origin { path: front.path, vtep: node.vtep, target_port: front.service.target_port };
-    deliver::to_backend(skb, node, packet, backend, (front.kind, &origin))
+    deliver::to_service(skb, node, way, packet, &front)
+}
+
+/// How a packet from a task goes back, if it is a reply of a translated flow.
+#[inline(never)]
+fn way_back<F: Family>(packet: &Packet<F>, vni: u32) -> Option<&'static ReverseValue> {
+    reverse::find(&key::flow(packet, vni.to_ne_bytes()), packet.flags)
 }
 
 /// A reply whose flow was translated on its way in.
 #[inline(always)]
-fn reply(
+fn reply<F: Family>(
     skb: Skb,
     node: &NodeConfig,
     task: &LocalEndpoint,
-    packet: &mut Packet,
-    back: &ReverseValue,
-) -> Outcome {
-    let new = Tuple {
-        source: v4_of(&back.source),
-        destination: v4_of(&back.destination),
-        source_port: back.source_port,
-        destination_port: back.destination_port,
-    };
-    translate(skb, packet, &new)?;
+    packet: &mut Packet<F>,
+    (way, back): (&mut Way, &ReverseValue),
+) -> Result<Next, DropReason> {
+    verdict::ok(translated_back(skb, packet, back))?;
     count(Counter::Reply);
     const NETWORK: u8 = ReturnPath::Network as u8;
     const UPLINK: u8 = ReturnPath::Uplink as u8;
     const HOST: u8 = ReturnPath::Host as u8;
     let kind = match back.path {
         NETWORK => {
-            let client = deliver::endpoint(task.vni, new.destination).ok_or(DropReason::NoEndpoint)?;
-            return deliver::to_endpoint(skb, node, packet, (task.vni, client), &GATEWAY_MAC);
+            let client = deliver::endpoint::<F>(task.vni, &packet.tuple.destination);
+            let client = client.ok_or(DropReason::NoEndpoint)?;
+            return deliver::to_endpoint(skb, way, (task.vni, client), &GATEWAY_MAC);
         }
-        UPLINK => return Ok(Verdict::Out(node.uplink_ifindex)),
-        HOST => return to_node(skb, node, packet),
+        UPLINK => {
+            let ifindex = if back.ifindex == 0 { node.uplink_ifindex } else { back.ifindex };
+            return Ok(Next::Done(Verdict::Out(ifindex)));
+        }
+        HOST => return to_node(skb, node, packet).map(Next::Done),
         path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
         _ => SteeringKind::Published,
     };
-    let steering = Steering { endpoint: task.id, generation: task.generation, kind };
-    let envelope = Envelope { vtep: back.vtep, vni: RETURN_VNI, macs: Macs::of(steering) };
-    encap::send(skb, node, packet, &envelope)
+    way.vtep = key::bytes(key::words(&back.vtep));
+    way.vni = RETURN_VNI;
+    way.macs = Macs::of(Steering { endpoint: task.id, generation: task.generation, kind });
+    Ok(Next::Send)
+}
+
+#[inline(never)]
+fn translated_back<F: Family>(skb: Skb, packet: &mut Packet<F>, back: &ReverseValue) -> u64 {
+    let new = Tuple::<F> {
+        source: F::of(&back.source),
+        destination: F::of(&back.destination),
+        source_port: back.source_port,
+        destination_port: back.destination_port,
+    };
+    verdict::code(translate(skb, packet, &new))
 }
 
 /// To the client on this node that spoke to an address of the node: one of its sockets, as if the packet had come in by
 /// the host link, or a task.
 #[inline(always)]
-pub fn to_node(skb: Skb, node: &NodeConfig, packet: &mut Packet) -> Outcome {
-    if !is_egress(packet.tuple.destination) {
-        skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
-        return Ok(Verdict::Host(node.host_ifindex));
+pub fn to_node<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>) -> Outcome {
+    if F::is_egress(&packet.tuple.destination) {
+        return unpack(to_hairpin(skb, packet));
     }
+    skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
+    Ok(Verdict::Host(node.host_ifindex))
+}
+
+#[inline(never)]
+fn to_hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> u64 {
+    pack(hairpin(skb, packet))
+}
+
+#[inline(always)]
+fn hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> Outcome {
     let choice = choose::known(&key::asked(packet)).ok_or(DropReason::UnexpectedReturn)?;
     // SAFETY: see `sent`.
     let task = unsafe { LOCAL_BY_ID.get(choice.client) }.ok_or(DropReason::StaleEndpoint)?;
-    if task.egress4 != packet.tuple.destination {
+    if !F::same(&F::egress(task), &packet.tuple.destination) {
         return Err(DropReason::StaleEndpoint);
     }
-    let new = Tuple { destination: task.address4, ..packet.tuple };
+    let mut new = packet.tuple;
+    new.destination = F::local(task);
     translate(skb, packet, &new)?;
     deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
 }
 
-/// Whether an address stands for a task outside its networks.
-#[inline(always)]
-pub fn is_egress(address: [u8; 4]) -> bool {
-    let (first, prefix_len) = EGRESS_POOL;
-    in_subnet(address, first, prefix_len)
-}
-
-/// What becomes of a packet to the outside.
-enum Outwards {
-    Done(Verdict),
-    /// To a published port of this very node, from the task's egress address.
-    Published(&'static ServiceValue),
-}
-
-/// To an address that is no endpoint and no VIP: the gateway, nobody, or the world outside.
-#[inline(always)]
-fn outwards(skb: Skb, task: &LocalEndpoint, packet: &mut Packet) -> Result<Outwards, DropReason> {
-    // SAFETY: see `sent`.
-    let network = unsafe { NETWORKS.get(key::network(task.vni)) }.ok_or(DropReason::UnknownVni)?;
-    let to = packet.tuple.destination;
-    if to == network.gateway4 {
-        return echo::answer(skb, task, packet).map(Outwards::Done);
+/// To an address that is no endpoint and no VIP: the gateway, nobody, or the world outside. For a packet to a published
+/// port of this very node, from the task's egress address now, the service; else `done` is the outcome.
+#[inline(never)]
+fn outwards<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    task: &LocalEndpoint,
+    packet: &mut Packet<F>,
+    done: &mut u64,
+) -> Option<&'static ServiceValue> {
+    let outcome = outside(skb, task, packet);
+    if matches!(outcome, Ok(Verdict::Pass))
+        && packet.has_ports()
+        && let Some(service) = ingress::own_port(node, packet)
+    {
+        return Some(service);
     }
-    if in_subnet(to, network.subnet4, network.prefix4) {
+    if matches!(outcome, Ok(Verdict::Pass)) {
+        count(Counter::Egress);
+    }
+    *done = pack(outcome);
+    None
+}
+
+#[inline(always)]
+fn outside<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &mut Packet<F>) -> Outcome {
+    let network = deliver::network(task.vni)?;
+    let to = packet.tuple.destination;
+    if F::same(&to, &F::gateway(network)) {
+        if !echo::is_request(packet) {
+            return Err(DropReason::NoEndpoint);
+        }
+        return echo::answer(skb, task, packet);
+    }
+    // What stands for tasks and services outside is for the node's stack alone: no way into another network leads there.
+    let hidden = F::is_egress(&to) || F::is_link_local(&to) || F::same(&to, &F::of(&F::HOST_SERVICE));
+    if hidden || F::in_subnet(network, &to) {
         return Err(DropReason::NoEndpoint);
     }
     // Multicast and the limited broadcast stay within a network, and this version does not carry them.
-    if to[0] >= 224 {
+    if F::is_multicast(&to) {
         return Err(DropReason::Unsupported);
     }
-    if network.flags & network_flags::INTERNAL != 0 || task.egress4 == [0; 4] {
+    let egress = F::egress(task);
+    if network.flags & network_flags::INTERNAL != 0 || F::same(&egress, &F::UNSPECIFIED) {
         return Err(DropReason::Internal);
     }
-    let new = Tuple { source: task.egress4, ..packet.tuple };
+    let mut new = packet.tuple;
+    new.source = egress;
     translate(skb, packet, &new)?;
-    if packet.has_ports()
-        && let Some(service) = ingress::own_port(packet)
-    {
-        return Ok(Outwards::Published(service));
-    }
     skb.for_this_host()?;
-    count(Counter::Egress);
-    Ok(Outwards::Done(Verdict::Pass))
-}
-
-/// Whether an IPv4 address is in a subnet.
-#[inline(always)]
-fn in_subnet(address: [u8; 4], subnet: [u8; 4], prefix_len: u8) -> bool {
-    let host_bits = 32 - u32::from(prefix_len);
-    if host_bits >= 32 {
-        return true;
-    }
-    (u32::from_be_bytes(address) ^ u32::from_be_bytes(subnet)) >> host_bits == 0
+    Ok(Verdict::Pass)
 }
 
 /// A packet that leaves the node's stack towards a task: an answer from outside, or one that `from_host` has
@@ -215,15 +248,28 @@ pub fn received(skb: Skb) -> Outcome {
     }
     // SAFETY: see `sent`.
     let task = unsafe { LOCAL_BY_IFINDEX.get(skb.ifindex()) }.ok_or(DropReason::StaleEndpoint)?;
-    if ethernet.kind != ETHERTYPE_IPV4 {
+    match ethernet.kind {
+        ETHERTYPE_IPV4 => unpack(answered_ip::<V4>(skb, task)),
+        ETHERTYPE_IPV6 => unpack(answered_ip::<V6>(skb, task)),
+        _ => Ok(Verdict::Consume),
+    }
+}
+
+#[inline(never)]
+fn answered_ip<F: Family>(skb: Skb, task: &LocalEndpoint) -> u64 {
+    pack(answered::<F>(skb, task))
+}
+
+#[inline(always)]
+fn answered<F: Family>(skb: Skb, task: &LocalEndpoint) -> Outcome {
+    let (packet, _) = deliver::room::<F>()?;
+    skb::parse(skb, ETHERNET, packet)?;
+    let egress = F::egress(task);
+    if F::same(&egress, &F::UNSPECIFIED) || !F::same(&packet.tuple.destination, &egress) {
         return Ok(Verdict::Consume);
     }
-    let mut packet = Packet::read(skb, ETHERNET)?;
-    if task.egress4 == [0; 4] || packet.tuple.destination != task.egress4 {
-        return Ok(Verdict::Consume);
-    }
-    let new = Tuple { destination: task.address4, ..packet.tuple };
-    translate(skb, &mut packet, &new)?;
+    let new = Tuple { destination: F::local(task), ..packet.tuple };
+    translate(skb, packet, &new)?;
     skb.store(0, &Macs { to: task.mac, from: GATEWAY_MAC })?;
     Ok(Verdict::Pass)
 }

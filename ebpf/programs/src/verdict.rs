@@ -28,6 +28,69 @@ pub enum Verdict {
 /// Every step of the data path ends like this.
 pub type Outcome = Result<Verdict, DropReason>;
 
+/// An outcome in one number, as functions with a stack frame of their own return it.
+#[inline(always)]
+pub fn pack(outcome: Outcome) -> u64 {
+    let (kind, value) = match outcome {
+        Ok(Verdict::Pass) => (PASS, 0),
+        Ok(Verdict::Consume) => (CONSUME, 0),
+        Ok(Verdict::Task(ifindex)) => (TASK, ifindex),
+        Ok(Verdict::Host(ifindex)) => (HOST, ifindex),
+        Ok(Verdict::Out(ifindex)) => (OUT, ifindex),
+        Ok(Verdict::Tunnel(ifindex)) => (TUNNEL, ifindex),
+        Err(reason) => (DROP, reason as u32),
+    };
+    kind << 32 | u64::from(value)
+}
+
+/// The outcome behind a number made by [`pack`].
+#[inline(always)]
+pub fn unpack(code: u64) -> Outcome {
+    let value = code as u32;
+    match code >> 32 {
+        PASS => Ok(Verdict::Pass),
+        CONSUME => Ok(Verdict::Consume),
+        TASK => Ok(Verdict::Task(value)),
+        HOST => Ok(Verdict::Host(value)),
+        OUT => Ok(Verdict::Out(value)),
+        TUNNEL => Ok(Verdict::Tunnel(value)),
+        _ => Err(reason(value)),
+    }
+}
+
+/// The same for what either works or fails: zero, or one more than the reason.
+#[inline(always)]
+pub fn code(result: Result<(), DropReason>) -> u64 {
+    match result {
+        Ok(()) => 0,
+        Err(reason) => reason as u64 + 1,
+    }
+}
+
+/// The result behind a number made by [`code`].
+#[inline(always)]
+pub fn ok(code: u64) -> Result<(), DropReason> {
+    if code == 0 { Ok(()) } else { Err(reason(code as u32 - 1)) }
+}
+
+const PASS: u64 = 0;
+const CONSUME: u64 = 1;
+const TASK: u64 = 2;
+const HOST: u64 = 3;
+const OUT: u64 = 4;
+const TUNNEL: u64 = 5;
+const DROP: u64 = 6;
+
+/// The reason with that number.
+#[inline(always)]
+pub fn reason(number: u32) -> DropReason {
+    if number >= DropReason::COUNT {
+        return DropReason::HelperFailed;
+    }
+    // SAFETY: `DropReason` is a `u32` with every value below `COUNT`.
+    unsafe { core::mem::transmute::<u32, DropReason>(number) }
+}
+
 /// The kernel verdict of a program on the ingress side.
 #[inline(always)]
 pub fn at_ingress(outcome: Outcome) -> i32 {

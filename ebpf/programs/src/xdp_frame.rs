@@ -33,13 +33,6 @@ impl Xdp {
         unsafe { (*self.0).ingress_ifindex }
     }
 
-    /// Bytes from the Ethernet header to the end.
-    #[inline(always)]
-    pub fn len(self) -> u32 {
-        let (start, end) = self.bounds();
-        (end - start) as u32
-    }
-
     /// Makes room in front; whether it worked. A failure changes nothing.
     #[inline(always)]
     pub fn grow(self, by: u32) -> bool {
@@ -98,5 +91,11 @@ impl Frame for Xdp {
         }
         // SAFETY: see `store`.
         Ok(unsafe { *(at as *const T) })
+    }
+
+    #[inline(always)]
+    fn len(self) -> u32 {
+        let (start, end) = self.bounds();
+        (end - start) as u32
     }
 }

@@ -47,6 +47,14 @@ pub struct Hop {
     pub ifindex: u32,
 }
 
+impl Hop {
+    /// Writes the Ethernet addresses; whether there was room.
+    #[inline(always)]
+    pub fn store(&self, frame: Xdp) -> bool {
+        frame.store(0, &self.macs.0) && frame.store(8, &self.macs.1)
+    }
+}
+
 /// The next hop towards an address, out of an interface.
 #[inline(always)]
 pub fn towards(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) -> Option<&'static Hop> {

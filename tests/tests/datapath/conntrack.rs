@@ -239,7 +239,7 @@ fn to_vip(from_port: u16) -> Vec<u8> {
 
 /// The VIP's service, whose table has these tasks in these shares.
 fn with_affinity(node: &mut Node, tasks: &[Task], secs: u32) {
-    node.table(0, tasks);
+    node.table(tasks);
     node.service_with(vip_key(VIP), |service| {
         service.table_len = tasks.len() as u32;
         service.flags = service_flags::AFFINITY;

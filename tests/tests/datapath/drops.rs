@@ -76,9 +76,9 @@ fn from_another_node_to_nobody_here() {
 
 #[test]
 fn of_protocols_that_are_not_carried() {
-    let mut ipv6 = a_to_c().tcp(1, 2, b"x");
-    ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
-    for packet in [ipv6, a_to([224, 0, 0, 1]).udp(1, 2, b"x"), a_to([255; 4]).udp(68, 67, b"x")] {
+    let mut lldp = a_to_c().tcp(1, 2, b"x");
+    lldp[12..14].copy_from_slice(&[0x88, 0xcc]);
+    for packet in [lldp, a_to([224, 0, 0, 1]).udp(1, 2, b"x"), a_to([255; 4]).udp(68, 67, b"x")] {
         let (node, _) = Node::pair();
         dropped(&node, node.task_sends(A, &packet).0, DropReason::Unsupported);
     }
@@ -106,9 +106,15 @@ fn of_vxlan_packets_that_contradict_themselves() {
     let mut no_vni = whole.clone();
     no_vni[42] = 0;
     let no_steering = wrapped(INGRESS_VNI, &frame, vtep(2), vtep(1));
-    for packet in [no_vni, no_steering, whole[..60].to_vec(), whole[..80].to_vec()] {
+    let short = |len: usize| wrapped(VNI, &frame[..len], vtep(2), vtep(1));
+    for packet in [no_vni, no_steering, short(10), short(30), short(frame.len() - 1)] {
         let (node, _) = Node::pair();
         dropped(&node, node.uplink(&packet).0, DropReason::Malformed);
+    }
+    // When the outer headers are wrong already, it is the node's stack that refuses.
+    for len in [60, 80] {
+        let (node, _) = Node::pair();
+        assert_eq!(node.uplink(&whole[..len]).0, Action::Pass);
     }
 }
 

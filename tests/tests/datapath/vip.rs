@@ -4,7 +4,7 @@ use mesh_abi::{Counter, DropReason, GATEWAY_MAC, INGRESS_VNI, Steering, Steering
 
 use crate::{
     packets::{Path, array, inside, seen},
-    world::{A, Action, B, C, GATEWAY, GENERATION, Node, Task, VIP, VNI_NUMBER, vip_key, vtep},
+    world::{A, Action, B, C, EMPTY_VIP, GATEWAY, GENERATION, Node, Task, VIP, VNI_NUMBER, vip_key, vtep},
 };
 
 fn to_vip(from: Task) -> Path {
@@ -55,18 +55,25 @@ fn a_flow_to_a_task_of_another_node_and_back() {
 fn a_flow_to_a_task_of_the_same_node_and_back() {
     let (mut node, _) = Node::pair();
     node.service(vip_key(VIP), 2, 1, 0);
-    for (sent, reply) in [
-        (to_vip(A).udp(4000, 53, b"ask"), answer(B, A).udp(53, 4000, b"told")),
-        (to_vip(A).ping(77), answer(B, A).pong(77)),
-    ] {
-        let (action, arrived) = node.task_sends(A, &sent);
+    let (action, arrived) = node.task_sends(A, &to_vip(A).udp(4000, 53, b"ask"));
+    assert_eq!(action, Action::Redirect);
+    assert_eq!(seen(&arrived).path, into(B, A.address));
+    let (action, arrived) = node.task_sends(B, &answer(B, A).udp(53, 4000, b"told"));
+    assert_eq!(action, Action::Redirect);
+    let from_vip = Path { from_mac: GATEWAY_MAC, to_mac: A.mac, from: VIP, to: A.address };
+    assert_eq!((seen(&arrived).path, seen(&arrived).ports), (from_vip, (53, 4000)));
+}
+
+#[test]
+fn a_vip_answers_a_ping_itself_also_without_tasks() {
+    let (node, _) = Node::pair();
+    for vip in [VIP, EMPTY_VIP] {
+        let (action, arrived) = node.task_sends(A, &Path { to: vip, ..to_vip(A) }.ping(77));
         assert_eq!(action, Action::Redirect);
-        assert_eq!(seen(&arrived).path, into(B, A.address));
-        let (action, arrived) = node.task_sends(B, &reply);
-        assert_eq!(action, Action::Redirect);
-        let from_vip = Path { from_mac: GATEWAY_MAC, to_mac: A.mac, from: VIP, to: A.address };
-        assert_eq!((seen(&arrived).path, seen(&arrived).ports), (from_vip, seen(&reply).ports));
+        let from_vip = Path { from_mac: GATEWAY_MAC, to_mac: A.mac, from: vip, to: A.address };
+        assert_eq!(seen(&arrived), seen(&from_vip.pong(77)));
     }
+    assert!(node.drops().is_empty());
 }
 
 #[test]

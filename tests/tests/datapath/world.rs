@@ -231,12 +231,12 @@ impl Node {
         self.put("SERVICES", key, value);
     }
 
-    /// A region of Maglev slots that begins at `base`.
-    pub fn table(&mut self, base: u32, tasks: &[Task]) {
-        let mut maglev: Array<_, u32> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
-        for (index, task) in (base..).zip(tasks) {
-            maglev.set(index, task.id, 0).unwrap();
-        }
+    /// The first Maglev slots.
+    pub fn table(&mut self, tasks: &[Task]) {
+        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut block = maglev.get(&0, 0).unwrap();
+        block.iter_mut().zip(tasks).for_each(|(slot, task)| *slot = task.id);
+        maglev.set(0, block, 0).unwrap();
     }
 
     pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {

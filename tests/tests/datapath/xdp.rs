@@ -10,7 +10,8 @@ use mesh_abi::{
 use crate::{
     packets::{Path, array, inside, seen, wrapped},
     world::{
-        A, Action, C, CLIENT, GENERATION, INNER_MTU, Node, PORT_1, PORT_2, PORT_NONE, TARGET, VNI, port_key, vtep,
+        A, Action, C, CLIENT, GENERATION, INNER_MTU, Node, PORT_1, PORT_2, PORT_NONE, TARGET, VNI, port_key,
+        vtep,
     },
 };
 
@@ -99,7 +100,8 @@ fn a_connection_to_a_task_elsewhere_is_carried_both_ways() {
     assert_eq!(one.uplink_xdp(&reply(&two, FIN | ACK)).0, TX);
     let kept = one.get::<FlowKey, ChoiceValue>("CHOICES_KEPT", flow(5000)).unwrap();
     assert_eq!(kept.state, 0b1111, "answered, confirmed, both have finished");
-    let counted = [Counter::NewFlow, Counter::Published, Counter::FastSent, Counter::FastReceived, Counter::Xdp];
+    let counted =
+        [Counter::NewFlow, Counter::Published, Counter::FastSent, Counter::FastReceived, Counter::Xdp];
     assert_eq!(counted.map(|counter| one.counted(counter)), [1, 4, 4, 2, 6]);
     assert!(one.drops().is_empty() && two.drops().is_empty());
 }
