@@ -5,7 +5,12 @@ use std::{ops::Index, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    binaries::Binaries, leftovers::Prefix, node::Node, process::Lifetime, testnet::TestNet, wait::wait,
+    binaries::Binaries,
+    leftovers::Prefix,
+    node::Node,
+    process::Lifetime,
+    testnet::{TestNet, Wire},
+    wait::wait,
 };
 
 /// How long members may take to see each other.
@@ -17,6 +22,14 @@ pub struct Cluster {
     // Dropped in this order: daemons and their pins before the namespaces they live in.
     nodes: Vec<Node>,
     net: TestNet,
+}
+
+/// As [`run`], on another wire.
+pub fn run_on(wire: Wire, count: u8, story: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    let net = TestNet::on(Prefix::unique(), count, wire)?;
+    let cluster = Cluster::daemons_on(net, Binaries::find()?, Lifetime::Owner)?;
+    let told = cluster.form().and_then(|()| story(&cluster));
+    told.map_err(|error| cluster.explain(error))
 }
 
 /// Runs `story` on a new cluster of `count` nodes; when it fails, the error ends with what the daemons logged last.
@@ -62,7 +75,7 @@ impl Cluster {
     pub fn init(&self) -> Result<()> {
         let first = &self[0];
         first
-            .ctl(&["init", "--name", &first.name(), "--advertise-addr", &first.address().to_string()])
+            .ctl(&["init", "--name", &first.name(), "--advertise-addr", &first.underlay().to_string()])
             .map(drop)
     }
 
@@ -70,8 +83,8 @@ impl Cluster {
     pub fn join(&self, index: usize) -> Result<()> {
         let token = self.worker_token()?;
         let node = &self[index];
-        let manager = format!("{}:2377", self[0].address());
-        let (name, address) = (node.name(), node.address().to_string());
+        let manager = std::net::SocketAddr::new(self[0].underlay(), 2377).to_string();
+        let (name, address) = (node.name(), node.underlay().to_string());
         node.ctl(&["join", "--token", &token, "--name", &name, "--advertise-addr", &address, &manager])
             .map(drop)
     }

@@ -20,13 +20,14 @@ mod netns;
 mod node;
 mod process;
 
+mod stream;
 mod task;
 mod testnet;
 pub mod verifier;
 mod wait;
 
 pub use binaries::Binaries;
-pub use cluster::{Cluster, run};
+pub use cluster::{Cluster, run, run_on};
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
 pub use http::{Tally, connect_from, curl, get, get_on};
@@ -37,6 +38,7 @@ pub use netns::NetNs;
 pub use node::{Node, Refusal};
 pub use process::{Lifetime, Process, lines_of, output, succeed};
 
+pub use stream::Stream;
 pub use task::{Nginx, Task, TaskSpec};
-pub use testnet::{GATEWAY, OUTSIDE, TestNet};
+pub use testnet::{GATEWAY, GATEWAY6, OUTSIDE, OUTSIDE6, TestNet, Wire};
 pub use wait::{PATIENCE, wait};

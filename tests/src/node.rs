@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Command, Output},
     time::Duration,
@@ -30,6 +30,7 @@ pub struct Node {
     index: usize,
     prefix: Prefix,
     address: Ipv4Addr,
+    underlay: IpAddr,
     namespace: PathBuf,
     binaries: Binaries,
     lifetime: Lifetime,
@@ -50,11 +51,12 @@ impl Node {
     pub(crate) fn new(net: &TestNet, index: usize, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
         let prefix = net.prefix().clone();
         let namespace = net.nodes().get(index).context("no such node")?.path();
-        let address = net.address(index);
+        let (address, underlay) = (net.address(index), net.underlay(index));
         let node = Self {
             index,
             prefix,
             address,
+            underlay,
             namespace,
             binaries,
             lifetime,
@@ -93,9 +95,14 @@ impl Node {
         role(self.index)
     }
 
-    /// Its underlay address.
+    /// Its IPv4 address, on wires with IPv4.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// The address by which it talks to the other nodes.
+    pub fn underlay(&self) -> IpAddr {
+        self.underlay
     }
 
     /// Where meshd keeps its state.

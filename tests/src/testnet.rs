@@ -1,6 +1,11 @@
 //! The wire: node namespaces and an outside client on one bridge.
 
-use std::{fs::File, net::Ipv4Addr, path::Path, process::Command};
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -16,6 +21,30 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 /// An address beyond the gateway, standing for the rest of the world.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 100);
+/// As [`GATEWAY`], on wires with IPv6.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// As [`OUTSIDE`], on wires with IPv6.
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+
+/// What the wire carries, and how much at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wire {
+    /// IPv4 addresses on every namespace.
+    pub v4: bool,
+    /// IPv6 addresses on every namespace; without `v4` the nodes talk over them.
+    pub v6: bool,
+    /// The MTU of every cable in bytes.
+    pub mtu: u32,
+    /// A second segment, with `eth1` of every node and of the client on it: 192.168.78.0/24.
+    pub second: bool,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { v4: true, v6: false, mtu: 1500, second: false }
+    }
+}
 
 /// Namespaces joined by a bridge: the underlay of a cluster.
 ///
@@ -27,27 +56,80 @@ pub struct TestNet {
     client: NetNs,
     // The last to go: the others' links end in it.
     hub: NetNs,
+    wire: Wire,
     keep: bool,
 }
 
 impl TestNet {
     /// Makes namespaces for `count` nodes and a client, after removing what ended runs left.
     pub fn create(prefix: Prefix, count: u8) -> Result<Self> {
+        Self::on(prefix, count, Wire::default())
+    }
+
+    /// As [`TestNet::create`], on another wire.
+    pub fn on(prefix: Prefix, count: u8, wire: Wire) -> Result<Self> {
         prepare_machine(&prefix)?;
         let hub = NetNs::create(&prefix.namespace("hub"))?;
-        hub.ip(&format!(
-            "link add br0 type bridge\naddr add {GATEWAY}/24 dev br0\naddr add {OUTSIDE}/32 dev lo\nlink set br0 up"
-        ))?;
+        hub.ip("link add br0 type bridge\nlink set br0 up")?;
+        if wire.v4 {
+            hub.ip(&format!("addr add {GATEWAY}/24 dev br0\naddr add {OUTSIDE}/32 dev lo"))?;
+        }
+        if wire.v6 {
+            hub.ip(&format!("addr add {GATEWAY6}/64 dev br0 nodad\naddr add {OUTSIDE6}/128 dev lo nodad"))?;
+        }
+        if wire.second {
+            hub.ip("link add br1 type bridge\nlink set br1 up")?;
+        }
         let client = NetNs::create(&prefix.namespace("client"))?;
-        plug(&hub, &client, "client", CLIENT)?;
-        let mut net = Self { prefix, nodes: Vec::new(), client, hub, keep: false };
-        for index in 0..count {
-            let role = role(index.into());
-            let node = NetNs::create(&net.prefix.namespace(&role))?;
-            plug(&net.hub, &node, &role, address(index.into()))?;
-            net.nodes.push(node);
+        let mut net = Self { prefix, nodes: Vec::new(), client, hub, wire, keep: false };
+        net.plug(&net.client, "client", CLIENT, CLIENT6)?;
+        for index in 0..count.into() {
+            net.nodes.push(NetNs::create(&net.prefix.namespace(&role(index)))?);
+            net.plug_node(index)?;
         }
         Ok(net)
+    }
+
+    /// Gives a node its cables, as they were when it was made.
+    pub fn plug_node(&self, node: usize) -> Result<()> {
+        self.plug(&self.nodes[node], &role(node), address(node), address6(node))
+    }
+
+    /// Takes a node's first cable away: its `eth0` is gone.
+    pub fn unplug_node(&self, node: usize) -> Result<()> {
+        self.hub.ip(&format!("link del {}", role(node)))
+    }
+
+    /// Gives another MTU to a node's first cable.
+    pub fn set_mtu(&self, node: usize, mtu: u32) -> Result<()> {
+        self.hub.ip(&format!("link set {} mtu {mtu}", role(node)))?;
+        self.nodes[node].ip(&format!("link set eth0 mtu {mtu}"))
+    }
+
+    fn plug(&self, node: &NetNs, port: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+        let Wire { mtu, second, .. } = self.wire;
+        self.cable(node, port, "br0", "eth0", mtu)?;
+        if self.wire.v4 {
+            node.ip(&format!("addr add {v4}/24 dev eth0\nroute add default via {GATEWAY}"))?;
+        }
+        if self.wire.v6 {
+            node.ip(&format!("addr add {v6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6}"))?;
+        }
+        let there = || node.ip("link show eth1").is_ok();
+        if second && !there() {
+            let [a, b, _, d] = v4.octets();
+            self.cable(node, &format!("{port}b"), "br1", "eth1", mtu)?;
+            node.ip(&format!("addr add {}/24 dev eth1", Ipv4Addr::new(a, b, 78, d)))?;
+        }
+        Ok(())
+    }
+
+    fn cable(&self, node: &NetNs, port: &str, bridge: &str, name: &str, mtu: u32) -> Result<()> {
+        let peer = node.name();
+        self.hub.ip(&format!(
+            "link add {port} mtu {mtu} type veth peer name {name} mtu {mtu} netns {peer}\nlink set {port} master {bridge} up"
+        ))?;
+        node.ip(&format!("link set {name} up"))
     }
 
     /// As [`TestNet::create`] over network cards, which are on one segment already: the first is the gateway's, the
@@ -61,7 +143,8 @@ impl TestNet {
         move_card(&hub, gateway, GATEWAY)?;
         hub.ip(&format!("addr add {OUTSIDE}/32 dev lo"))?;
         let client = NetNs::create(&prefix.namespace("client"))?;
-        let mut net = Self { prefix, nodes: Vec::new(), client, hub, keep: false };
+        let wire = Wire::default();
+        let mut net = Self { prefix, nodes: Vec::new(), client, hub, wire, keep: false };
         move_card(&net.client, outside, CLIENT)?;
         net.client.ip(&format!("route add default via {GATEWAY}"))?;
         for (index, card) in inside.iter().enumerate() {
@@ -93,6 +176,16 @@ impl TestNet {
         CLIENT
     }
 
+    /// The client's IPv6 address, on wires with IPv6.
+    pub fn client_address6(&self) -> Ipv6Addr {
+        CLIENT6
+    }
+
+    /// What the wire carries.
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
     /// The namespace of the bridge, which plays the rest of the world.
     pub fn hub(&self) -> &NetNs {
         &self.hub
@@ -101,6 +194,16 @@ impl TestNet {
     /// The underlay address of a node.
     pub fn address(&self, node: usize) -> Ipv4Addr {
         address(node)
+    }
+
+    /// The IPv6 address of a node, on wires with IPv6.
+    pub fn address6(&self, node: usize) -> Ipv6Addr {
+        address6(node)
+    }
+
+    /// The address by which a node talks to the others.
+    pub fn underlay(&self, node: usize) -> IpAddr {
+        if self.wire.v4 { address(node).into() } else { address6(node).into() }
     }
 
     /// Cuts a node off: its cable stays up, but leads nowhere. Not for cards, which have no bridge.
@@ -141,10 +244,8 @@ fn address(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, u8::try_from(11 + node).unwrap_or(u8::MAX))
 }
 
-fn plug(hub: &NetNs, node: &NetNs, port: &str, address: Ipv4Addr) -> Result<()> {
-    let peer = node.name();
-    hub.ip(&format!("link add {port} type veth peer name eth0 netns {peer}\nlink set {port} master br0 up"))?;
-    node.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {GATEWAY}"))
+fn address6(node: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::try_from(0x11 + node).unwrap_or(u16::MAX))
 }
 
 /// Gives a network card to a namespace, as `eth0`.

@@ -373,7 +373,7 @@ impl Agent {
         let tables = self.inner.gossip.watch().borrow().clone();
         let others = |table: &EndpointTable| {
             let others = table.values().filter(|e| e.node != self.inner.node);
-            others.map(|e| Endpoint::clone(e)).collect()
+            others.cloned().collect()
         };
         tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 use mesh_types::{
@@ -40,7 +41,9 @@ pub(crate) fn view(bytes: &[u8]) -> Option<KeptView> {
 /// The others' endpoints of a file of version 1.
 pub(crate) fn remote(bytes: &[u8]) -> Option<KeptRemote> {
     let tables: BTreeMap<NetworkId, Vec<Endpoint1>> = kept::decode(bytes)?;
-    let table = |(scope, all): (NetworkId, Vec<Endpoint1>)| (scope, all.into_iter().map(endpoint).collect());
+    let table = |(scope, all): (NetworkId, Vec<Endpoint1>)| {
+        (scope, all.into_iter().map(|e| Arc::new(endpoint(e))).collect())
+    };
     Some(KeptRemote(tables.into_iter().map(table).collect()))
 }
 

@@ -8,7 +8,7 @@ use std::{
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
 use mesh_types::GOSSIP_PORT;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -40,6 +40,7 @@ impl Agent {
         );
         let mut retry: Option<Instant> = self.lock().remember_until;
         let mut keep: Option<Instant> = None;
+        let mut keeping: Option<JoinHandle<()>> = None;
         let mut host = Ok(());
         loop {
             let wake = [retry, keep].into_iter().flatten().min();
@@ -50,7 +51,12 @@ impl Agent {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    if let Some(writes) = keeping {
+                        let _ = writes.await;
+                    }
+                    return;
+                }
                 Some(told) = told.recv() => if self.take_view(told).await {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
@@ -61,10 +67,13 @@ impl Agent {
                 () = sleep => if host.is_err() { host = self.refresh_host().await },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
-                keep = None;
-                if let Err(error) = self.inner.files.save_remote(self.remote_now()) {
-                    warn!(%error, "keep endpoints");
-                }
+                keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
+                    true => Some(self.when_to_keep()),
+                    false => {
+                        keeping = Some(self.keep_remote());
+                        None
+                    }
+                };
             }
             let reconciled = self.reconcile().await;
             retry = match host.as_ref().and(reconciled.as_ref()) {
@@ -85,6 +94,16 @@ impl Agent {
                 }
             };
         }
+    }
+
+    /// Keeps what the others run; not in the loop, since of many endpoints that takes a while.
+    fn keep_remote(&self) -> JoinHandle<()> {
+        let (files, remote) = (self.inner.files.clone(), self.remote_now());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = files.save_remote(remote) {
+                warn!(%error, "keep endpoints");
+            }
+        })
     }
 
     /// What was remembered from before a restart is not overwritten while it is believed: gossip does not know as much.

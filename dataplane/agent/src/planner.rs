@@ -84,7 +84,7 @@ impl Planner {
 
     /// Believes in these endpoints of other nodes, by table, until gossip tells otherwise or
     /// [`Planner::forget_remembered`] is called. Before the first plan only.
-    pub fn remember(&mut self, tables: BTreeMap<NetworkId, Vec<Endpoint>>) {
+    pub fn remember(&mut self, tables: BTreeMap<NetworkId, Vec<Arc<Endpoint>>>) {
         self.remembered = Remembered::new(self.node, tables);
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_dns::{DnsServer, NetworkNames, TaskView};
-use mesh_gossip::{Announcement, Interest};
+use mesh_gossip::{Announcement, Gossip, Interest};
 use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::NetNs;
 use mesh_types::{LocalEndpointId, NetworkId, TaskId};
@@ -41,8 +41,24 @@ pub(crate) struct Reconciler {
 /// What gossip was told last, so that it is told again only what changed.
 #[derive(Default)]
 pub(crate) struct Spoken {
-    interest: Option<Interest>,
-    announcements: Option<Arc<Vec<Announcement>>>,
+    interest: Interest,
+    announcements: Arc<Vec<Announcement>>,
+}
+
+impl Spoken {
+    async fn want(&mut self, gossip: &Gossip, interest: &Interest) {
+        if self.interest != *interest {
+            gossip.set_interest(interest.clone()).await;
+            self.interest = interest.clone();
+        }
+    }
+
+    async fn announce(&mut self, gossip: &Gossip, announcements: Arc<Vec<Announcement>>) {
+        if self.announcements != announcements {
+            gossip.announce(announcements.to_vec()).await;
+            self.announcements = announcements;
+        }
+    }
 }
 
 type Names = BTreeMap<NetworkId, Arc<NetworkNames>>;
@@ -181,10 +197,11 @@ impl Agent {
         let applied = reconciler.data_path.apply(&planned.desired)?;
         debug!(?applied, version, "data path applied");
         // After the maps: what an earlier daemon attached goes on until then.
-        reconciler.attach(&self.tasks())?;
+        let tasks = self.lock().tasks.clone();
+        reconciler.attach(&tasks)?;
         reconciler.data_path.settle()?;
         if let Some(planned) = reconciler.planner.last() {
-            self.speak(&planned.interest, Some(&planned.announcements)).await;
+            self.speak(&planned.interest, &planned.announcements).await;
             self.update_names(&planned.names).await;
         }
         Ok(())
@@ -213,38 +230,43 @@ impl Agent {
     }
 
     /// Tells gossip what it was not told yet.
-    async fn speak(&self, interest: &Interest, announcements: Option<&Arc<Vec<Announcement>>>) {
+    async fn speak(&self, interest: &Interest, announcements: &Arc<Vec<Announcement>>) {
         let mut spoken = self.inner.spoken.lock().await;
-        if spoken.interest.as_ref() != Some(interest) {
-            self.inner.gossip.set_interest(interest.clone()).await;
-            spoken.interest = Some(interest.clone());
+        spoken.want(&self.inner.gossip, interest).await;
+        if spoken.announcements == *announcements {
+            return;
         }
-        if let Some(announcements) = announcements
-            && spoken.announcements.as_ref() != Some(announcements)
-        {
-            self.inner.gossip.announce(announcements.to_vec()).await;
-            spoken.announcements = Some(announcements.clone());
-        }
+        // A task that was detached since the plan was made is not told of again.
+        let there: BTreeSet<_> = self.lock().tasks.iter().map(|t| t.id).collect();
+        let still = |a: &&Announcement| there.contains(&a.endpoint.task);
+        let announcements = match announcements.iter().all(|a| still(&a)) {
+            true => announcements.clone(),
+            false => Arc::new(announcements.iter().filter(still).cloned().collect()),
+        };
+        spoken.announce(&self.inner.gossip, announcements).await;
     }
 
-    /// Tells the others what this node runs now.
+    /// Tells the others how the tasks that they know of are now: before the data path here follows.
     pub(crate) async fn announce(&self) {
-        let (view, tasks, attaching) = {
+        let mut spoken = self.inner.spoken.lock().await;
+        let known: BTreeSet<_> = spoken.announcements.iter().map(|a| a.endpoint.task).collect();
+        let (view, tasks) = {
             let state = self.lock();
-            (state.view.clone(), state.tasks.clone(), state.attaching())
+            (state.view.clone(), state.tasks.clone())
         };
-        let interest = interest(self.inner.node, &view, &tasks, &attaching);
-        let announcements = Arc::new(announcements(self.inner.node, &view, &tasks));
-        self.speak(&interest, Some(&announcements)).await;
+        let mut announcements = announcements(self.inner.node, &view, &tasks);
+        announcements.retain(|a| known.contains(&a.endpoint.task));
+        spoken.announce(&self.inner.gossip, Arc::new(announcements)).await;
     }
 
     /// Asks for the tables of networks on which something is being attached.
     pub(crate) async fn want_tables(&self) {
+        let mut spoken = self.inner.spoken.lock().await;
         let wanted = {
             let state = self.lock();
             interest(self.inner.node, &state.view, &state.tasks, &state.attaching())
         };
-        self.speak(&wanted, None).await;
+        spoken.want(&self.inner.gossip, &wanted).await;
     }
 
     pub(crate) async fn inner_mtu(&self) -> u32 {

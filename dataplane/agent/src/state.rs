@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Endpoints by table: that of their network, or the ingress network's.
-pub type Remote = BTreeMap<NetworkId, Vec<Endpoint>>;
+pub type Remote = BTreeMap<NetworkId, Vec<Arc<Endpoint>>>;
 
 /// Most endpoints of one node: as many as there are node-local egress addresses.
 pub const MAX_ENDPOINTS: u32 = (1 << 14) - 2;

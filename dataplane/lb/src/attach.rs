@@ -23,6 +23,16 @@ const FROM_TASK: &str = "from_task";
 const TO_TASK: &str = "to_task";
 const TC_PROGRAMS: [&str; 5] = [FROM_TASK, TO_TASK, UPLINK, VXLAN, FROM_HOST];
 
+/// Something that this process has attached programs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Attached {
+    Uplink(String),
+    Vxlan(String),
+    HostLink(String),
+    Task(String),
+    Sockets,
+}
+
 impl DataPath {
     /// Attaches to an uplink: an interface by which VXLAN packets and clients of published ports come. Changes nothing
     /// where all is as it should be, so it may be called whenever interfaces change; one that went and came back is
@@ -46,12 +56,14 @@ impl DataPath {
             }
             self.uplinks.insert(interface.to_owned(), state);
         }
+        self.attached.insert(Attached::Uplink(interface.to_owned()));
         Ok(kind)
     }
 
     /// Detaches from an uplink, which may be gone already.
     pub fn detach_uplink(&mut self, interface: &str) -> Result<(), Error> {
         self.uplinks.remove(interface);
+        self.attached.remove(&Attached::Uplink(interface.to_owned()));
         hooks::uplink_hooks(interface).iter().try_for_each(|hook| hooks::detach(&self.pins, hook))
     }
 
@@ -62,23 +74,30 @@ impl DataPath {
 
     /// Attaches to the flow-based VXLAN device.
     pub fn attach_vxlan(&mut self, interface: &str) -> Result<HookKind, Error> {
-        self.attach(VXLAN, VXLAN, interface, TcAttachType::Ingress)
+        let kind = self.attach(VXLAN, VXLAN, interface, TcAttachType::Ingress)?;
+        self.attached.insert(Attached::Vxlan(interface.to_owned()));
+        Ok(kind)
     }
 
     /// Attaches to the host side of the host link.
     pub fn attach_host_link(&mut self, interface: &str) -> Result<HookKind, Error> {
-        self.attach(FROM_HOST, FROM_HOST, interface, TcAttachType::Egress)
+        let kind = self.attach(FROM_HOST, FROM_HOST, interface, TcAttachType::Egress)?;
+        self.attached.insert(Attached::HostLink(interface.to_owned()));
+        Ok(kind)
     }
 
     /// Attaches to both directions of a task's host-side interface.
     pub fn attach_task(&mut self, interface: &str) -> Result<HookKind, Error> {
         let [from, to] = hooks::task_hooks(interface);
         self.attach(TO_TASK, &to, interface, TcAttachType::Egress)?;
-        self.attach(FROM_TASK, &from, interface, TcAttachType::Ingress)
+        let kind = self.attach(FROM_TASK, &from, interface, TcAttachType::Ingress)?;
+        self.attached.insert(Attached::Task(interface.to_owned()));
+        Ok(kind)
     }
 
     /// Detaches from a task's interface, which may be gone already.
     pub fn detach_task(&mut self, interface: &str) -> Result<(), Error> {
+        self.attached.remove(&Attached::Task(interface.to_owned()));
         hooks::task_hooks(interface).iter().try_for_each(|hook| hooks::detach(&self.pins, hook))
     }
 
@@ -98,6 +117,23 @@ impl DataPath {
             let Some(program) = sock_addr(&mut self.ebpf, name, needed)? else { continue };
             let hook = format!("{CGROUP_PREFIX}{name}");
             hooks::attach_cgroup(&self.pins, program, &hook, &cgroup, attach_type)?;
+        }
+        self.attached.insert(Attached::Sockets);
+        Ok(())
+    }
+
+    /// Replaces every program that this process has attached, where the interface is still there.
+    pub(crate) fn attach_again(&mut self) -> Result<(), Error> {
+        let there = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
+        for attached in self.attached.clone() {
+            match &attached {
+                Attached::Uplink(name) if there(name) => drop(self.attach_uplink(name)?),
+                Attached::Vxlan(name) if there(name) => drop(self.attach_vxlan(name)?),
+                Attached::HostLink(name) if there(name) => drop(self.attach_host_link(name)?),
+                Attached::Task(name) if there(name) => drop(self.attach_task(name)?),
+                Attached::Sockets => self.attach_cgroup()?,
+                Attached::Uplink(_) | Attached::Vxlan(_) | Attached::HostLink(_) | Attached::Task(_) => {}
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The data path of one node: loaded programs, pinned maps and links.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     mem::discriminant,
     path::{Path, PathBuf},
 };
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::{
     ageing::Ageing,
-    attach::{self, UPLINK},
+    attach::{self, Attached, UPLINK},
     desired::Desired,
     error::Error,
     features::{self, Features},
@@ -23,7 +23,7 @@ use crate::{
     object::OBJECT,
     pins::{self, Pins},
     plan::plan,
-    sizes::{self, Pinned, Sizes},
+    sizes::{self, Found, Pinned, Sizes},
     stats::{MapUse, Stats},
     table::Partly,
     takeover::Takeover,
@@ -37,7 +37,8 @@ pub struct Options {
     pub bpf_dir: PathBuf,
     /// Root of the cgroup v2 hierarchy; found in `/proc/mounts` unless given.
     pub cgroup: Option<PathBuf>,
-    /// Room in the maps. Maps of other sizes give way to new ones, into which flows are carried over.
+    /// Room in the maps. Pinned maps that are too small, or for flows of another size, give way to new ones, into which
+    /// the flows are carried over.
     pub sizes: Sizes,
     /// How long established flows may be silent.
     pub timeouts: FlowTimeouts,
@@ -88,9 +89,15 @@ pub struct DataPath {
     pub(crate) held: Held,
     pub(crate) ageing: Ageing,
     pub(crate) uplinks: BTreeMap<String, Uplink>,
+    /// What this process has attached.
+    pub(crate) attached: BTreeSet<Attached>,
     takeover: Takeover,
     adopted: bool,
     settled: bool,
+    /// Whether what is attached uses other maps than those that are written.
+    outdated: bool,
+    /// Whether it was settled before larger maps were made.
+    was_settled: bool,
 }
 
 impl DataPath {
@@ -106,23 +113,23 @@ impl DataPath {
         let pins = Pins::prepare(&options.bpf_dir)?;
         let folder = pins.maps();
         let wanted = sizes::maps(&options.sizes);
-        let pinned = sizes::pinned(&folder, &wanted)?;
-        let (adopted, kept) = match pinned {
-            Pinned::Nothing => (false, BTreeMap::new()),
-            Pinned::Same => (true, BTreeMap::new()),
-            Pinned::Resized(sizes) => {
-                let aside = pins.put_aside()?;
-                if !aside {
+        let (adopted, found) = match sizes::pinned(&folder, &wanted)? {
+            Pinned::Nothing => (false, Found::new()),
+            Pinned::Same(found) => (true, found),
+            Pinned::Resized(found) => {
+                if pins.put_aside()? {
+                    (false, sizes::grown(found, &wanted))
+                } else {
                     warn!(
                         "the pinned maps keep their sizes until the next start: an earlier change is not over"
                     );
+                    (true, found)
                 }
-                (!aside, if aside { BTreeMap::new() } else { sizes })
             }
         };
         let mut loader = EbpfLoader::new();
         for spec in &wanted {
-            let size = kept.get(spec.name).copied().unwrap_or(spec.entries);
+            let size = found.get(spec.name).copied().unwrap_or(spec.entries);
             loader.map_max_entries(spec.name, size).map_pin_path(spec.name, folder.join(spec.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| Error::Object(Box::new(e)))?;
@@ -141,9 +148,12 @@ impl DataPath {
             held,
             ageing: Ageing::default(),
             uplinks: BTreeMap::new(),
+            attached: BTreeSet::new(),
             takeover,
             adopted,
             settled: false,
+            outdated: false,
+            was_settled: false,
         };
         opened.count_established()?;
         Ok(opened)
@@ -156,8 +166,31 @@ impl DataPath {
 
     /// Makes the maps agree with `desired`. Only differences are written, in an order in which no packet meets half an
     /// update. Networks and services that are the same allocations as in the last call that succeeded are not looked
-    /// into. After [`Error::Full`] nothing was written; after [`Error::Write`] call it again.
+    /// into. When there is no room, larger maps are made, and the programs that are attached are replaced by ones that
+    /// use them. After an error call it again: what was written before is in itself consistent.
     pub fn apply(&mut self, desired: &Desired) -> Result<Applied, Error> {
+        let applied = match self.write(desired) {
+            Err(Error::Full { map, capacity, wanted }) => {
+                info!(map, capacity, wanted, "makes larger maps");
+                let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).max(capacity.saturating_add(1));
+                self.grow(self.maps.sizes(self.options.sizes).grown_for(desired).with_room(map, wanted))?;
+                self.write(desired)?
+            }
+            other => other?,
+        };
+        if self.outdated {
+            self.attach_again()?;
+            self.outdated = false;
+            // Else an earlier daemon's programs are not all replaced yet.
+            if self.was_settled {
+                self.settle()?;
+            }
+        }
+        Ok(applied)
+    }
+
+    /// After [`Error::Full`] nothing was written.
+    fn write(&mut self, desired: &Desired) -> Result<Applied, Error> {
         // What a failed call may have left.
         self.held.regions.sweep();
         let plan = plan(&self.held, desired, &self.maps.capacities())?;
@@ -177,18 +210,41 @@ impl DataPath {
         Ok(applied)
     }
 
+    /// Makes new maps of these sizes, and loads the programs with them; those that are attached go on with the maps that
+    /// they have.
+    fn grow(&mut self, sizes: Sizes) -> Result<(), Error> {
+        self.finish_takeover()?;
+        let larger = match Self::open(Options { sizes, ..self.options.clone() }) {
+            Ok(larger) => larger,
+            Err(error) => {
+                self.pins.take_back()?;
+                return Err(error);
+            }
+        };
+        let attached = std::mem::take(&mut self.attached);
+        let uplinks = std::mem::take(&mut self.uplinks);
+        let was_settled = self.settled || self.was_settled;
+        *self = Self { attached, uplinks, was_settled, outdated: true, ..larger };
+        Ok(())
+    }
+
     /// Call it once what is desired has been applied and the programs have been attached: brings the takeover of an
     /// earlier daemon's maps to its end, and removes what only that daemon's programs used. Costs nothing afterwards.
     pub fn settle(&mut self) -> Result<(), Error> {
         if self.settled {
             return Ok(());
         }
-        self.takeover.carry(&self.maps)?;
+        self.finish_takeover()?;
         // The hook of an earlier version, on an interface that is no uplink any more.
         hooks::detach(&self.pins, UPLINK)?;
+        self.settled = true;
+        Ok(())
+    }
+
+    fn finish_takeover(&mut self) -> Result<(), Error> {
+        self.takeover.carry(&self.maps)?;
         self.pins.remove_other_layouts()?;
         self.takeover = Takeover::default();
-        self.settled = true;
         Ok(())
     }
 

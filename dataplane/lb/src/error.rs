@@ -72,10 +72,8 @@ pub enum Error {
          `mount -t cgroup2 none /sys/fs/cgroup`"
     )]
     NoCgroup,
-    /// More is desired than a map holds. Nothing was written.
-    #[error(
-        "{map} has room for {capacity} entries, {wanted} are wanted; raise its size in the configuration"
-    )]
+    /// More is desired than a map holds, and it cannot be made larger. Nothing was written.
+    #[error("{map} has room for {capacity} entries, {wanted} are wanted")]
     Full {
         /// The map.
         map: &'static str,

@@ -3,30 +3,22 @@
 use std::time::Duration;
 
 use mesh_abi::{ChoiceValue, FlowKey, ReverseValue, flow_state};
-use serde::{Deserialize, Deserializer};
 
 /// How long an established flow may be silent before it is forgotten, by what it is and what was seen of it. New flows
 /// need none: the oldest of them make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowTimeouts {
-    /// TCP, open in both directions. In seconds; 5 days by default (RFC 5382, section 5, asks for two hours at least).
-    #[serde(deserialize_with = "seconds")]
+    /// TCP, open in both directions. 5 days by default (RFC 5382, section 5, asks for two hours and four minutes at least).
     pub tcp_established: Duration,
-    /// TCP, closed by one side. In seconds; 1 hour by default.
-    #[serde(deserialize_with = "seconds")]
+    /// TCP, closed by one side. 1 hour by default.
     pub tcp_half_closed: Duration,
-    /// TCP, closed by both sides or reset; also any flow whose task is gone. In seconds; 10 by default.
-    #[serde(deserialize_with = "seconds")]
+    /// TCP, closed by both sides or reset; also any flow whose task is gone. 10 s by default.
     pub tcp_closing: Duration,
-    /// UDP. In seconds; 180 by default (RFC 4787, section 4.3, asks for two minutes at least).
-    #[serde(deserialize_with = "seconds")]
+    /// UDP. 180 s by default (RFC 4787, section 4.3, asks for two minutes at least).
     pub udp: Duration,
-    /// SCTP. In seconds; 210 by default: seven heartbeats (RFC 9260, section 16).
-    #[serde(deserialize_with = "seconds")]
+    /// SCTP. 210 s by default: seven heartbeats (RFC 9260, section 16).
     pub sctp: Duration,
-    /// Everything else, ICMP echo for one. In seconds; 60 by default.
-    #[serde(deserialize_with = "seconds")]
+    /// Everything else, ICMP echo for one. 60 s by default.
     pub other: Duration,
 }
 
@@ -41,10 +33,6 @@ impl Default for FlowTimeouts {
             other: Duration::from_secs(60),
         }
     }
-}
-
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    u32::deserialize(deserializer).map(|secs| Duration::from_secs(secs.into()))
 }
 
 /// How many flows the data path knows.

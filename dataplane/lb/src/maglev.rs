@@ -3,26 +3,36 @@
 
 use crate::desired::BackendKey;
 
-/// Table lengths: primes, each about twice the one before. A table has at least [`SLOTS_PER_BACKEND`] times as many
-/// slots as backends, so that the change caused by one backend stays near its own share; the steps are wide because
-/// a new length moves most slots.
+/// Table lengths: primes, each about twice the one before. Many slots for each backend keep the change caused by one of
+/// them near its own share; the steps are wide because a new length moves most slots.
 const LENGTHS: [u32; 14] = [
     251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071, 262_139, 524_287, 1_048_573, 2_097_143,
 ];
 
-/// Slots per backend, from the paper's section 5.3.
+/// Slots of the lightest backend, from the paper's section 5.3.
 const SLOTS_PER_BACKEND: usize = 100;
+
+/// What uneven weights may lengthen a table to: beyond that, the lightest backends get fewer slots.
+const LONGEST_FOR_WEIGHTS: usize = 65_521;
 
 /// Largest ratio of weights that is kept.
 pub(crate) const MAX_WEIGHT: u16 = 100;
 
-/// Length of the table for `backends` backends: 0 for none, else a prime of at least 100 times as many, as far as the
-/// list reaches.
-pub fn table_len(backends: usize) -> u32 {
-    if backends == 0 {
+/// Length of the table for backends of these weights: 0 for none, else a prime that gives the lightest of them a hundred
+/// slots, so that each has its part of all slots within 2 % of what is due to it. When one backend is more than 655
+/// times lighter than all together, or there are more than 20,971, the lightest get fewer.
+pub fn table_len(weights: impl IntoIterator<Item = u16>) -> u32 {
+    let (mut count, mut sum, mut least) = (0usize, 0usize, MAX_WEIGHT);
+    for weight in weights {
+        let weight = weight.clamp(1, MAX_WEIGHT);
+        (count, sum, least) = (count + 1, sum + usize::from(weight), least.min(weight));
+    }
+    if count == 0 {
         return 0;
     }
-    let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);
+    let even = count.saturating_mul(SLOTS_PER_BACKEND);
+    let uneven = sum.saturating_mul(SLOTS_PER_BACKEND).div_ceil(usize::from(least));
+    let wanted = even.max(uneven.min(LONGEST_FOR_WEIGHTS));
     let longest = LENGTHS[LENGTHS.len() - 1];
     LENGTHS.into_iter().find(|len| *len as usize >= wanted).unwrap_or(longest)
 }
@@ -30,7 +40,7 @@ pub fn table_len(backends: usize) -> u32 {
 /// The table for `backends` (key and weight, each key once): each element is an index into `backends`. Which backend
 /// has which slot does not depend on their order. Empty when there is none.
 pub fn table(backends: &[(BackendKey, u16)]) -> Vec<u32> {
-    let len = table_len(backends.len());
+    let len = table_len(backends.iter().map(|(_, weight)| *weight));
     let mut order: Vec<u32> = (0..backends.len() as u32).collect();
     order.sort_by_key(|i| backends[*i as usize].0);
     fill(len, order.into_iter().map(|i| Turn::new(i, backends[i as usize], len)).collect())
@@ -146,10 +156,13 @@ mod tests {
             assert!((2..).take_while(|d| d * d <= len).all(|d| len % d != 0), "{len}");
         }
         assert!(LENGTHS.is_sorted());
-        assert_eq!(table_len(0), 0);
-        assert_eq!(table_len(1), 251);
-        assert_eq!(table_len(3), 509);
-        assert_eq!(table_len(1000), 131_071);
+        let even = |count| table_len(std::iter::repeat_n(1, count));
+        assert_eq!([0, 1, 3, 1000].map(even), [0, 251, 509, 131_071]);
+        assert_eq!(table_len(std::iter::repeat_n(7, 3)), 509, "even is even");
+        assert_eq!(table_len([1, 2]), 509);
+        assert_eq!(table_len([1, 100]), 16_381);
+        assert_eq!(table_len(std::iter::repeat_n(100, 99).chain([1])), 65_521);
+        assert_eq!(table_len(std::iter::repeat_n(100, 999).chain([1])), 131_071);
     }
 
     #[test]
@@ -202,7 +215,7 @@ mod tests {
         fn complete_and_balanced(ids in prop::collection::btree_set(any::<u128>(), 1..60)) {
             let backends = equal(ids);
             let table = table(&backends);
-            prop_assert_eq!(table.len(), table_len(backends.len()) as usize);
+            prop_assert_eq!(table.len(), table_len(backends.iter().map(|b| b.1)) as usize);
             prop_assert!(table.iter().all(|i| (*i as usize) < backends.len()));
             let shares = shares(&backends);
             prop_assert_eq!(shares.len(), backends.len());
@@ -222,15 +235,34 @@ mod tests {
         }
 
         #[test]
-        fn shares_follow_weights(weights in prop::collection::vec(1u16..=10, 2..10)) {
-            let backends: Vec<_> = weights.iter().enumerate().map(|(i, w)| (key(i as u128), *w)).collect();
-            let total: u16 = weights.iter().sum();
-            let len = f64::from(table_len(backends.len()));
-            for (key, share) in shares(&backends) {
-                let weight = backends.iter().find(|(k, _)| *k == key).unwrap().1;
-                let wanted = len * f64::from(weight) / f64::from(total);
-                prop_assert!((share as f64 - wanted).abs() <= 0.01 * len, "{} for {}", share, wanted);
+        fn shares_follow_weights_within_two_per_cent(
+            weights in prop_oneof![
+                prop::collection::vec(1u16..=100, 1..12),
+                prop::collection::vec(1u16..=5, 1..100),
+            ],
+        ) {
+            let backends: Vec<_> = (0..).map(key).zip(weights.iter().copied()).collect();
+            let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+            let len = f64::from(table_len(weights));
+            let shares = shares(&backends);
+            for (key, weight) in backends {
+                let due = len * f64::from(weight) / total as f64;
+                let share = shares[&key] as f64;
+                prop_assert!((share - due).abs() <= 0.02 * due, "{} for {} of weight {}", share, due, weight);
             }
+        }
+
+        /// Heavier ones, too, that stay keep nearly all of their slots.
+        #[test]
+        fn with_weights_few_slots_move(weights in prop::collection::vec(1u16..=3, 24..30), gone in 0usize..24) {
+            let mut backends: Vec<_> = (0..).map(key).zip(weights).collect();
+            // The lightest and the heaviest stay, so that the length does.
+            backends.extend([(key(1000), 1), (key(1001), 3)]);
+            let after = [&backends[..gone], &backends[gone + 1..]].concat();
+            let len = |all: &[(BackendKey, u16)]| table_len(all.iter().map(|b| b.1));
+            prop_assume!(len(&backends) == len(&after));
+            let moved = moved_besides(&backends, backends[gone].0);
+            prop_assert!(moved < 0.1, "{moved}");
         }
     }
 }

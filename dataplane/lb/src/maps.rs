@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     held::{Held, MapOp},
     plan::Capacities,
+    sizes::Sizes,
     sys::map::Numbers,
     table::{Partly, Table, check_shape, failed, refused, unusable},
 };
@@ -93,6 +94,21 @@ impl Maps {
             drops: typed(ebpf, DROPS)?,
             counters: typed(ebpf, COUNTERS)?,
         })
+    }
+
+    /// The sizes of the maps that user space writes; others as in `given`.
+    pub(crate) fn sizes(&self, given: Sizes) -> Sizes {
+        Sizes {
+            peers: self.peers.capacity(),
+            host_addresses: self.host_addresses.capacity(),
+            networks: self.networks.capacity(),
+            endpoints: self.endpoints.capacity(),
+            local_endpoints: self.local_by_id.capacity(),
+            services: self.services.capacity(),
+            table_slots: self.table_slots,
+            backends: self.backends.capacity(),
+            ..given
+        }
     }
 
     pub(crate) fn capacities(&self) -> Capacities {

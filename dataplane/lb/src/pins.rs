@@ -86,6 +86,16 @@ impl Pins {
         self.root.join("clsact")
     }
 
+    /// Undoes [`Pins::put_aside`], if it was done.
+    pub(crate) fn take_back(&self) -> Result<(), Error> {
+        let (maps, aside) = (self.maps(), self.outgrown());
+        if !aside.exists() {
+            return Ok(());
+        }
+        remove_folder(&maps)?;
+        fs::rename(&aside, &maps).map_err(file("rename", &aside))
+    }
+
     /// Unpins the maps of other layouts and those put aside. The programs that still use them keep them until they are
     /// replaced.
     pub(crate) fn remove_other_layouts(&self) -> Result<(), Error> {

@@ -1,6 +1,10 @@
 //! How large the maps are, and whether those an earlier daemon left can be used.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    path::Path,
+};
 
 use aya::maps::MapInfo;
 use mesh_abi::{
@@ -9,12 +13,14 @@ use mesh_abi::{
     PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK,
     TableBlock,
 };
-use serde::Deserialize;
 use tracing::warn;
 
-use crate::{error::Error, maps::names::*, pins, table::unusable};
+use crate::{
+    desired::Desired, error::Error, maglev::table_len, maps::names::*, pins, regions::space, table::unusable,
+};
 
-/// Room in the maps, in entries. Only the flow tables take their memory at once: about 300 bytes for each of `flows`.
+/// Room in the maps, in entries. What user space writes gets more room when it needs it; these are the sizes to begin
+/// with. What packets fill takes its memory at once: about 300 bytes for each of `flows`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Other nodes.
@@ -29,7 +35,8 @@ pub struct Sizes {
     pub local_endpoints: u32,
     /// VIPs and published ports.
     pub services: u32,
-    /// Slots of all Maglev tables together: between 100 and 250 for each backend of each distinct set of backends.
+    /// Slots of all Maglev tables together, four bytes each: for each distinct set of backends between 100 and 256 for
+    /// each of them, and more when their weights differ.
     pub table_slots: u32,
     /// Endpoints behind services.
     pub backends: u32,
@@ -50,11 +57,11 @@ impl Default for Sizes {
             peers: 4096,
             host_addresses: 1024,
             networks: 4096,
-            endpoints: 131_072,
+            endpoints: 65_536,
             local_endpoints: 4096,
-            services: 32_768,
-            table_slots: 1 << 24,
-            backends: 131_072,
+            services: 16_384,
+            table_slots: 1 << 20,
+            backends: 65_536,
             flows: 131_072,
             fragments: 8192,
             clients: 65_536,
@@ -63,9 +70,8 @@ impl Default for Sizes {
     }
 }
 
-/// Some of [`Sizes`], as a configuration file gives them; the others are as by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// Some of [`Sizes`], as a configuration gives them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// [`Sizes::peers`].
     pub peers: Option<u32>,
@@ -110,42 +116,109 @@ impl Sizes {
     }
 }
 
+impl Sizes {
+    /// With twice the room that `desired` takes where it takes more than half of it now. What packets fill stays.
+    pub(crate) fn grown_for(mut self, desired: &Desired) -> Self {
+        let frontends = || desired.services.values().flat_map(|s| s.frontends.values());
+        let backends: HashSet<_> =
+            frontends().flat_map(|f| &f.backends).map(|b| (b.key, b.address)).collect();
+        // One table for all who have the same tasks.
+        let tables: HashSet<BTreeSet<_>> = frontends()
+            .map(|f| {
+                f.backends.iter().filter(|b| !b.draining).map(|b| (b.key, b.address, b.weight)).collect()
+            })
+            .collect();
+        let slots = tables.iter().map(|t| space(table_len(t.iter().map(|b| b.2)))).map(u64::from).sum();
+        let grow = |room: &mut u32, taken: u64| {
+            let wanted = u32::try_from(taken.saturating_mul(2).max(2).next_power_of_two()).unwrap_or(LARGEST);
+            *room = (*room).max(wanted.min(LARGEST));
+        };
+        grow(&mut self.peers, desired.peers.len() as u64);
+        grow(&mut self.host_addresses, desired.host_addresses.len() as u64);
+        grow(&mut self.networks, desired.networks.len() as u64);
+        grow(&mut self.endpoints, desired.networks.values().map(|n| n.endpoints.len() as u64).sum());
+        grow(&mut self.local_endpoints, desired.local.len() as u64);
+        grow(&mut self.services, frontends().count() as u64);
+        grow(&mut self.backends, backends.len() as u64);
+        grow(&mut self.table_slots, slots);
+        self
+    }
+}
+
+impl Sizes {
+    /// With room for so many entries in one map.
+    pub(crate) fn with_room(mut self, map: &str, wanted: u32) -> Self {
+        let room = match map {
+            PEERS => &mut self.peers,
+            HOST_ADDRESSES => &mut self.host_addresses,
+            NETWORKS => &mut self.networks,
+            ENDPOINTS => &mut self.endpoints,
+            LOCAL_BY_ID | LOCAL_BY_IFINDEX => &mut self.local_endpoints,
+            SERVICES => &mut self.services,
+            MAGLEV => &mut self.table_slots,
+            BACKENDS => &mut self.backends,
+            _ => return self,
+        };
+        *room = (*room).max(wanted.checked_next_power_of_two().unwrap_or(LARGEST)).min(LARGEST);
+        self
+    }
+}
+
+/// No map is made larger than this.
+const LARGEST: u32 = 1 << 30;
+
 /// A map as this program needs it.
 pub(crate) struct MapSpec {
     pub(crate) name: &'static str,
     key: usize,
     value: usize,
     pub(crate) entries: u32,
-    /// Its length follows from the program, not from the configuration.
-    fixed: bool,
+    length: Length,
+}
+
+/// What the length of a map follows from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// The program.
+    Fixed,
+    /// What is desired, and the configuration tells with how much room to begin.
+    Grows,
+    /// The configuration: packets fill it.
+    Set,
 }
 
 /// Every map of the data path.
 pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
-    fn spec<K, V>(name: &'static str, entries: u32) -> MapSpec {
-        MapSpec { name, key: size_of::<K>(), value: size_of::<V>(), entries, fixed: false }
+    fn spec<K, V>(name: &'static str, entries: u32, length: Length) -> MapSpec {
+        MapSpec { name, key: size_of::<K>(), value: size_of::<V>(), entries, length }
     }
     fn fixed<V>(name: &'static str, entries: u32) -> MapSpec {
-        MapSpec { name, key: size_of::<u32>(), value: size_of::<V>(), entries, fixed: true }
+        spec::<u32, V>(name, entries, Length::Fixed)
+    }
+    fn grows<K, V>(name: &'static str, entries: u32) -> MapSpec {
+        spec::<K, V>(name, entries, Length::Grows)
+    }
+    fn set<K, V>(name: &'static str, entries: u32) -> MapSpec {
+        spec::<K, V>(name, entries, Length::Set)
     }
     vec![
         fixed::<NodeConfig>(CONFIG, 1),
-        spec::<PeerKey, PeerValue>(PEERS, sizes.peers),
-        spec::<HostAddressKey, u32>(HOST_ADDRESSES, sizes.host_addresses),
-        spec::<NetworkKey, NetworkValue>(NETWORKS, sizes.networks),
-        spec::<EndpointKey, EndpointValue>(ENDPOINTS, sizes.endpoints),
-        spec::<u32, LocalEndpoint>(LOCAL_BY_IFINDEX, sizes.local_endpoints),
-        spec::<u32, LocalEndpoint>(LOCAL_BY_ID, sizes.local_endpoints),
-        spec::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
-        spec::<u32, TableBlock>(MAGLEV, sizes.table_slots.div_ceil(TABLE_BLOCK)),
-        spec::<u32, BackendValue>(BACKENDS, sizes.backends),
-        spec::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
-        spec::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),
-        spec::<FlowKey, ReverseValue>(REVERSE, sizes.flows),
-        spec::<FlowKey, ReverseValue>(REVERSE_KEPT, sizes.flows),
-        spec::<FragmentKey, FragmentValue>(FRAGMENTS, sizes.fragments),
-        spec::<AffinityKey, AffinityValue>(AFFINITY, sizes.clients),
-        spec::<SocketKey, SocketValue>(SOCKETS, sizes.host_sockets),
+        grows::<PeerKey, PeerValue>(PEERS, sizes.peers),
+        grows::<HostAddressKey, u32>(HOST_ADDRESSES, sizes.host_addresses),
+        grows::<NetworkKey, NetworkValue>(NETWORKS, sizes.networks),
+        grows::<EndpointKey, EndpointValue>(ENDPOINTS, sizes.endpoints),
+        grows::<u32, LocalEndpoint>(LOCAL_BY_IFINDEX, sizes.local_endpoints),
+        grows::<u32, LocalEndpoint>(LOCAL_BY_ID, sizes.local_endpoints),
+        grows::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
+        grows::<u32, TableBlock>(MAGLEV, sizes.table_slots.div_ceil(TABLE_BLOCK)),
+        grows::<u32, BackendValue>(BACKENDS, sizes.backends),
+        set::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
+        set::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),
+        set::<FlowKey, ReverseValue>(REVERSE, sizes.flows),
+        set::<FlowKey, ReverseValue>(REVERSE_KEPT, sizes.flows),
+        set::<FragmentKey, FragmentValue>(FRAGMENTS, sizes.fragments),
+        set::<AffinityKey, AffinityValue>(AFFINITY, sizes.clients),
+        set::<SocketKey, SocketValue>(SOCKETS, sizes.host_sockets),
         fixed::<u64>(DROPS, DropReason::COUNT),
         fixed::<u64>(COUNTERS, Counter::COUNT),
     ]
@@ -156,10 +229,21 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
 pub(crate) enum Pinned {
     /// None, or none that can be used.
     Nothing,
-    /// Maps of these sizes, by name, which are as wanted.
-    Same,
-    /// Maps of the right shape, some of them larger or smaller than wanted. Their sizes by name.
-    Resized(BTreeMap<&'static str, u32>),
+    /// Maps that are as wanted.
+    Same(Found),
+    /// Maps of the right shape, some of them larger or smaller than wanted.
+    Resized(Found),
+}
+
+/// Sizes of maps by name.
+pub(crate) type Found = BTreeMap<&'static str, u32>;
+
+/// Of the maps found, those that have grown beyond what is wanted to begin with: new ones begin with that.
+pub(crate) fn grown(mut found: Found, wanted: &[MapSpec]) -> Found {
+    let grows =
+        |name, size| wanted.iter().any(|s| s.name == name && s.length == Length::Grows && size > s.entries);
+    found.retain(|name, size| grows(*name, *size));
+    found
 }
 
 /// Looks at the pinned maps. A set with a map of another shape, which a change of layout without a new version or a
@@ -188,7 +272,7 @@ pub(crate) fn pinned(folder: &Path, wanted: &[MapSpec]) -> Result<Pinned, Error>
             return Ok(Pinned::Nothing);
         }
         let size = info.max_entries();
-        if size != spec.entries && spec.fixed {
+        if size != spec.entries && spec.length == Length::Fixed {
             warn!(
                 map = spec.name,
                 size,
@@ -198,12 +282,28 @@ pub(crate) fn pinned(folder: &Path, wanted: &[MapSpec]) -> Result<Pinned, Error>
             pins::remove_file(&pin)?;
             continue;
         }
-        resized |= size != spec.entries;
+        resized |= if spec.length == Length::Grows { size < spec.entries } else { size != spec.entries };
         sizes.insert(spec.name, size);
     }
     Ok(match (sizes.contains_key(CONFIG), resized) {
         (_, true) => Pinned::Resized(sizes),
-        (true, false) => Pinned::Same,
+        (true, false) => Pinned::Same(sizes),
         (false, false) => Pinned::Nothing,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_for_one_map_in_steps() {
+        let sizes = Sizes::default();
+        assert_eq!(sizes.with_room(PEERS, 5000).peers, 8192);
+        assert_eq!(sizes.with_room(PEERS, 50).peers, sizes.peers);
+        assert_eq!(sizes.with_room(MAGLEV, u32::MAX).table_slots, LARGEST);
+        assert_eq!(sizes.with_room(CHOICES, 1 << 20), sizes, "packets make room there");
+        let limits = Limits { peers: Some(0), flows: Some(7), ..Limits::default() };
+        assert_eq!(sizes.with(&limits), Sizes { peers: 1, flows: 7, ..sizes });
+    }
 }

@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
 };
 
-use futures::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
 use crate::{Error, LinkInfo, Netlink, Result, error::is_errno, links::info_of};
@@ -79,8 +78,7 @@ impl Netlink {
     }
 
     async fn dump_addresses(&self) -> Result<Vec<AddressMessage>> {
-        let _dump = self.dump().await;
-        let addresses = self.handle.address().get().execute().try_collect().await;
+        let addresses = self.dump(|handle| handle.address().get().execute()).await;
         addresses.map_err(|e| Error::request("list", "addresses", e))
     }
 }

@@ -77,8 +77,7 @@ impl Netlink {
     }
 
     pub(crate) async fn dump_links(&self) -> Result<Vec<LinkMessage>> {
-        let _dump = self.dump().await;
-        let links = self.handle.link().get().execute().try_collect().await;
+        let links = self.dump(|handle| handle.link().get().execute()).await;
         links.map_err(|e| Error::request("list", "links", e))
     }
 

@@ -2,11 +2,9 @@
 
 use std::{io, sync::Arc};
 
+use futures::{Stream, TryStreamExt};
 use rtnetlink::Handle;
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    task::JoinHandle,
-};
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{Error, NetNs, Result};
 
@@ -33,10 +31,24 @@ impl Netlink {
         Self::open(&runtime()?).map_err(Error::Connect)
     }
 
-    /// To be held while a list is read: the kernel refuses a second one on the same socket (EBUSY) until the first is
-    /// at its end.
-    pub(crate) async fn dump(&self) -> MutexGuard<'_, ()> {
-        self.dumps.lock().await
+    /// Reads a list to its end, also when the caller gives up meanwhile: the kernel refuses a second one on the same
+    /// socket (EBUSY) until the first is over.
+    pub(crate) async fn dump<T, S>(
+        &self,
+        ask: impl FnOnce(&Handle) -> S,
+    ) -> std::result::Result<Vec<T>, rtnetlink::Error>
+    where
+        T: Send + 'static,
+        S: Stream<Item = std::result::Result<T, rtnetlink::Error>> + Send + 'static,
+    {
+        let turn = self.dumps.clone().lock_owned().await;
+        let list = ask(&self.handle);
+        let reading = tokio::spawn(async move {
+            let read = list.try_collect().await;
+            drop(turn);
+            read
+        });
+        reading.await.unwrap_or(Err(rtnetlink::Error::RequestFailed))
     }
 
     /// Connects inside `ns`; the messages are moved by the current runtime.

@@ -5,7 +5,6 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use futures::TryStreamExt;
 use ipnet::IpNet;
 use mesh_types::Mac;
 use netlink_packet_route::{
@@ -158,9 +157,8 @@ impl Netlink {
         } else {
             RouteMessageBuilder::<Ipv4Addr>::new().build()
         };
-        let _dump = self.dump().await;
         let routes: std::result::Result<Vec<RouteMessage>, _> =
-            self.handle.route().get(query).execute().try_collect().await;
+            self.dump(|handle| handle.route().get(query).execute()).await;
         let routes = routes.map_err(|e| Error::request("list", "routes", e))?;
         let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         Ok(routes.iter().any(|route| {

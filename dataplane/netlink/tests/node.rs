@@ -408,5 +408,12 @@ fn lists_may_be_asked_for_at_once() {
             assert_eq!(links.unwrap().len(), 60);
             addresses.unwrap();
         }
+        // Also when nobody waits for the end of one.
+        for _ in 0..20 {
+            let mut list = Box::pin(netlink.interfaces());
+            let polled = tokio::time::timeout(std::time::Duration::from_micros(100), &mut list).await;
+            drop((list, polled));
+            assert_eq!(netlink.links("a").await.unwrap().len(), 60);
+        }
     });
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     machine::{CARDS, is_ours},
-    story::{self, Wire},
+    story::{self, Setting, Wire},
 };
 use crate::{
     command,
@@ -73,7 +73,8 @@ pub fn run(order: &Path) -> Result<()> {
     let order: Order = serde_json::from_str(&text).with_context(|| order.display().to_string())?;
     let kernel = uname().context("uname")?;
     Report::Kernel(kernel.release().to_string_lossy().into_owned()).send()?;
-    tell(look("every program passes the verifier within the budget", || verify(&order.verifier)))?;
+    let mut xdp = false;
+    tell(look("every program passes the verifier within the budget", || verify(&order.verifier, &mut xdp)))?;
     for (program, words) in &order.tests {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         tell(look(&format!("tests: {name} {}", words.join(" ")), || {
@@ -83,7 +84,7 @@ pub fn run(order: &Path) -> Result<()> {
     if let Some(folder) = &order.binaries {
         let binaries = Binaries::present(folder)?;
         for wire in [Wire::Veth, Wire::Cards] {
-            tell(cluster(wire, &binaries))?;
+            tell(cluster(Setting { wire, xdp }, &binaries))?;
         }
     }
     Report::End.send()
@@ -99,7 +100,8 @@ fn tell(findings: Findings) -> Result<()> {
     findings.all().iter().try_for_each(|finding| Report::Finding(finding.clone()).send())
 }
 
-fn verify(test: &Path) -> Result<String> {
+/// Sets `xdp` when there is an XDP program.
+fn verify(test: &Path, xdp: &mut bool) -> Result<String> {
     let mut command = Command::new(test);
     command.arg("--exact").arg("every_program_is_within_the_budget").env(verifier::FINDINGS, VERIFIED);
     let passed = mesh_tests::succeed(&mut command);
@@ -107,6 +109,7 @@ fn verify(test: &Path) -> Result<String> {
     // Without findings the test's own words tell more.
     let Ok(text) = text else { return Err(passed.err().context("the verifier's test found nothing")?) };
     let found: Vec<Verified> = serde_json::from_slice(&text).with_context(|| VERIFIED)?;
+    *xdp = found.iter().any(|program| program.kind == "xdp");
     let faults: Vec<String> = found.iter().filter_map(Verified::fault).collect();
     let count = found.len();
     found.into_iter().try_for_each(|program| Report::Program(program).send())?;
@@ -126,8 +129,9 @@ fn test(program: &Path, words: &[String], binaries: Option<&Path>) -> Result<Str
     command::run(&mut command).map(|()| "passed".to_owned())
 }
 
-/// The main path over `wire`; what fails before anything can be looked at is a finding too.
-fn cluster(wire: Wire, binaries: &Binaries) -> Findings {
+/// The main path in `setting`; what fails before anything can be looked at is a finding too.
+fn cluster(setting: Setting, binaries: &Binaries) -> Findings {
+    let wire = setting.wire;
     let mut findings = Findings::default();
     let start = || {
         step(&format!("{wire}: two nodes and a client, a meshd on each node"), || {
@@ -139,7 +143,7 @@ fn cluster(wire: Wire, binaries: &Binaries) -> Findings {
         })
     };
     let told = start().and_then(|cluster| {
-        let told = story::tell(&cluster, wire, &mut findings);
+        let told = story::tell(&cluster, setting, &mut findings);
         if told.is_err() || !findings.all_so() {
             // For people; the table has no room for logs.
             eprintln!("{:#}", cluster.explain(anyhow::anyhow!("the daemons' logs:")));

@@ -20,11 +20,21 @@ pub enum Wire {
     Cards,
 }
 
-impl Wire {
+/// What a story is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// What the uplinks are.
+    pub wire: Wire,
+    /// Whether the object has an XDP program, which daemons choose for network cards.
+    pub xdp: bool,
+}
+
+impl Setting {
     /// The kinds of hooks that `status` must show for the uplink's interface, sorted.
     fn uplink_hooks(self) -> &'static [&'static str] {
-        match self {
-            Self::Veth | Self::Cards => &["clsact"],
+        match self.wire {
+            Wire::Cards if self.xdp => &["clsact", "xdp"],
+            Wire::Veth | Wire::Cards => &["clsact"],
         }
     }
 }
@@ -39,8 +49,8 @@ impl fmt::Display for Wire {
 }
 
 /// Tells it; what is seen goes to `findings`, an error ends it early.
-pub fn tell(cluster: &Cluster, wire: Wire, findings: &mut Findings) -> Result<()> {
-    let at = |what: &str| format!("{wire}: {what}");
+pub fn tell(cluster: &Cluster, setting: Setting, findings: &mut Findings) -> Result<()> {
+    let at = |what: &str| format!("{}: {what}", setting.wire);
     let (first, second) = (&cluster[0], &cluster[1]);
     step(&at("meshctl init on n1, join on n2"), || cluster.form())?;
     step(&at("network prod, service web published as 8080:80"), || {
@@ -70,16 +80,16 @@ pub fn tell(cluster: &Cluster, wire: Wire, findings: &mut Findings) -> Result<()
         ensure!(rate > 0.0, "nothing came through");
         Ok(format!("{rate:.2} Gbit/s, emulated"))
     });
-    findings.look(&at("status: what the programs are attached by"), || hooks(first, wire));
+    findings.look(&at("status: what the programs are attached by"), || hooks(first, setting));
     findings.look(&at("status: the kernel lacks links for tc"), || {
         let status = first.ctl_json(&["status"])?;
         let missing = status["data_path"]["missing_features"].to_string();
         ensure!(missing.contains("links for tc"), "{missing}");
         Ok("said".to_owned())
     });
-    findings.look(&at("a restarted daemon takes its filters over"), || restarted(cluster, first, wire));
+    findings.look(&at("a restarted daemon takes its filters over"), || restarted(cluster, first, setting));
     findings.look(&at("client: curl goes on through n1"), || published(cluster, first));
-    findings.look(&at("status: packets by path"), || packets(cluster, wire));
+    findings.look(&at("status: packets by path"), || packets(cluster, setting));
     findings.look(&at("status: drops"), || counted(cluster, "drops"));
     drop((web, asker));
     findings.look(&at("meshctl leave removes the filters of n2"), || {
@@ -127,7 +137,7 @@ fn shown(node: &Node) -> Result<Vec<[String; 3]>> {
     Ok(hooks.iter().map(|hook| ["interface", "program", "kind"].map(|key| text(hook, key))).collect())
 }
 
-fn hooks(node: &Node, wire: Wire) -> Result<String> {
+fn hooks(node: &Node, setting: Setting) -> Result<String> {
     let shown = shown(node)?;
     let all = || shown.iter().map(|hook| hook.join(" ")).collect::<Vec<_>>().join(", ");
     let tcx = shown.iter().filter(|[_, _, kind]| kind == "tcx").count();
@@ -136,7 +146,7 @@ fn hooks(node: &Node, wire: Wire) -> Result<String> {
         let of = shown.iter().filter(|[_, name, _]| name.starts_with(program));
         of.map(|[_, _, kind]| kind.as_str()).collect()
     };
-    let expected: BTreeSet<&str> = wire.uplink_hooks().iter().copied().collect();
+    let expected: BTreeSet<&str> = setting.uplink_hooks().iter().copied().collect();
     ensure!(kinds("uplink") == expected, "the uplink has {:?}, not {expected:?}: {}", kinds("uplink"), all());
     ensure!(kinds("from_task") == BTreeSet::from(["clsact"]), "{}", all());
     ensure!(kinds("connect4") == BTreeSet::from(["cgroup"]), "{}", all());
@@ -159,22 +169,22 @@ fn filters(node: &Node) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn restarted(cluster: &Cluster, node: &Node, wire: Wire) -> Result<String> {
+fn restarted(cluster: &Cluster, node: &Node, setting: Setting) -> Result<String> {
     let before = filters(node)?;
     ensure!(!before.is_empty(), "no filters");
     node.stop()?;
     ensure!(filters(node)? == before, "stopping has removed filters: {:?}", filters(node)?);
     node.start()?;
     cluster.wait_for_members(cluster.nodes().len())?;
-    wait("the hooks", SOON, || hooks(node, wire))?;
+    wait("the hooks", SOON, || hooks(node, setting))?;
     let after = filters(node)?;
     ensure!(after == before, "{after:?}, not {before:?}");
     Ok(format!("{} filters", after.len()))
 }
 
 /// Where XDP is on the uplink, it must have had packets: those that the client sent through n1 to a task on n2.
-fn packets(cluster: &Cluster, wire: Wire) -> Result<String> {
-    if wire.uplink_hooks().contains(&"xdp") {
+fn packets(cluster: &Cluster, setting: Setting) -> Result<String> {
+    if setting.uplink_hooks().contains(&"xdp") {
         let status = cluster[0].ctl_json(&["status"])?;
         let packets = status["data_path"]["packets"]["xdp"].as_u64();
         ensure!(packets > Some(0), "no packets by XDP: {}", counted(cluster, "packets")?);

@@ -1,7 +1,7 @@
 //! `meshctl run`, as root, with real namespaces.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Stdio},
@@ -245,4 +245,24 @@ fn the_command_does_not_outlive_meshctl() {
         let status = std::fs::read_to_string(process.join("status"));
         status.map_or(true, |status| status.contains("State:\tZ"))
     });
+}
+
+#[test]
+fn a_command_that_reads_from_the_terminal_gets_it() {
+    let fake = fake();
+    let command =
+        fake.command(&["run", "--service", "web", "--", "sh", "-c", "read line; echo \"got $line\""]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    // Gives it a terminal, in whose foreground meshctl is.
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = terminal.stdin.take().unwrap();
+    input.write_all(b"hello\n").unwrap();
+    let mut text = String::new();
+    terminal.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    drop(input);
+    assert_eq!(terminal.wait().unwrap().code(), Some(0), "{text}");
+    assert!(text.contains("got hello"), "{text}");
 }

@@ -195,6 +195,11 @@ fn members() {
     assert_says(&refused(&mut state, update(first, role(Role::Worker))), &["last manager"]);
     let rename = NodeChange { name: Some(name("n1")), ..NodeChange::default() };
     assert_says(&refused(&mut state, update(second, rename)), &["node name n1"]);
+    let moved = |address: &str| NodeChange { data_path_addr: Some(ip(address)), ..NodeChange::default() };
+    assert_says(&refused(&mut state, update(second, moved("192.168.7.1"))), &["192.168.7.1", "node n1"]);
+    assert_says(&refused(&mut state, update(second, moved("::"))), &["::", "VXLAN"]);
+    state.apply(update(second, moved("fd00::2"))).unwrap();
+    assert_eq!(state.node(second).unwrap().data_path_addr, ip("fd00::2"));
     let version = state.version();
     state.apply(update(second, NodeChange::default())).unwrap();
     assert_eq!(state.version(), version, "nothing changed");

@@ -17,15 +17,15 @@ pub(super) struct Remembered {
 
 impl Remembered {
     /// The endpoints of nodes other than `node`, by table.
-    pub(super) fn new(node: NodeId, tables: BTreeMap<NetworkId, Vec<Endpoint>>) -> Self {
+    pub(super) fn new(node: NodeId, tables: BTreeMap<NetworkId, Vec<Arc<Endpoint>>>) -> Self {
         let mut all = Self::default();
         for (scope, endpoints) in tables {
             for endpoint in endpoints.into_iter().filter(|e| e.node != node) {
-                let key = EndpointKey::from(&endpoint);
+                let key = EndpointKey::from(&*endpoint);
                 for address in &endpoint.addresses {
                     all.holders.insert((scope, endpoint.network, *address), key);
                 }
-                all.endpoints.insert((scope, key), Arc::new(endpoint));
+                all.endpoints.insert((scope, key), endpoint);
             }
         }
         all

@@ -169,7 +169,7 @@ impl Tables<'_> {
     /// Base and length of the region with the service's table, written if it is not there yet.
     fn table(&mut self, entry: &ServiceEntry, before: Option<&ServiceValue>) -> Result<(u32, u32), Error> {
         let Some(inputs) = self.inputs(entry) else { return Ok((0, 0)) };
-        let len = maglev::table_len(inputs.len());
+        let len = maglev::table_len(inputs.iter().map(|(.., weight)| *weight));
         if let Some(base) = self.draft.find(&inputs) {
             return Ok((base, len));
         }

@@ -120,7 +120,7 @@ impl Kernel {
             }
             MapOp::LearnRegion { base, inputs } => {
                 let known: BTreeSet<u32> = inputs.iter().map(|(id, ..)| *id).collect();
-                let len = maglev::table_len(inputs.len()) as usize;
+                let len = maglev::table_len(inputs.iter().map(|i| i.2)) as usize;
                 let there: BTreeSet<u32> = self.table[*base as usize..][..len].iter().copied().collect();
                 assert_eq!(known, there);
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use aya::maps::{HashMap, MapData};
-use mesh_lb::{DataPath, Error, FlowCount, Options};
+use mesh_lb::{DataPath, FlowCount, Options};
 
 use crate::sandbox::{Sandbox, desired};
 
@@ -85,17 +85,6 @@ fn maps_of_another_shape_are_not_adopted() {
     assert!(sandbox.backends().is_empty());
     second.apply(&desired(&[11])).unwrap();
     assert_eq!(sandbox.backends().len(), 1);
-}
-
-#[test]
-fn more_than_fits_is_refused_by_name() {
-    let sandbox = Sandbox::enter();
-    let mut options = sandbox.options();
-    options.sizes.services = 1;
-    let mut path = DataPath::open(options).unwrap();
-    let error = path.apply(&desired(&[11])).unwrap_err();
-    assert!(matches!(error, Error::Full { map: "SERVICES", capacity: 1, wanted: 2 }), "{error}");
-    assert!(sandbox.backends().is_empty(), "nothing was written");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use mesh_abi::{
     Address, BackendValue, ChoiceValue, FlowKey, NodeConfig, PUBLISHED, ReverseValue, SocketKey, SocketValue,
     flow_state, v4_mapped,
 };
-use mesh_lb::{DataPath, FlowCount};
+use mesh_lb::{DataPath, FlowCount, Limits};
 use mesh_types::Vni;
 
 use crate::sandbox::{Sandbox, desired, programs, veth};
@@ -196,7 +196,6 @@ fn maps_of_another_size_are_replaced_and_flows_carried_over() {
     let resized = |flows: u32| {
         let mut options = sandbox.options();
         options.sizes.flows = flows;
-        options.sizes.peers = 7;
         DataPath::open(options).unwrap()
     };
     fs::create_dir(sandbox.pins().join("v0")).unwrap();
@@ -204,9 +203,8 @@ fn maps_of_another_size_are_replaced_and_flows_carried_over() {
     let mut second = resized(2048);
     assert!(second.adopted());
     assert_eq!(sandbox.backends(), backends, "ids go with the flows");
-    let stats = second.stats().unwrap();
-    assert_eq!((stats.maps["PEERS"].capacity, stats.maps["CHOICES_KEPT"].capacity), (7, 2048));
-    assert_eq!(stats.maps["CHOICES_KEPT"].used, 900);
+    let choices = second.stats().unwrap().maps["CHOICES_KEPT"];
+    assert_eq!((choices.used, choices.capacity), (900, 2048));
     assert_eq!(second.flows().unwrap().choices, FlowCount { new: 1, established: 900 });
     second.apply(&desired(&[11, 12])).unwrap();
     assert_eq!(sandbox.backends(), backends);
@@ -232,4 +230,67 @@ fn maps_of_another_size_are_replaced_and_flows_carried_over() {
     assert!(kept.iter().all(|e| e.unwrap().1.last_seen >= 900 - 384));
     fourth.apply(&desired(&[11, 12])).unwrap();
     assert_eq!(sandbox.backends(), backends);
+}
+
+/// All that user space writes begins with the least room, and is full when the second state comes.
+#[test]
+fn maps_grow_when_there_is_no_room() {
+    let sandbox = Sandbox::enter();
+    ["up0", "msh1"].into_iter().for_each(veth);
+    let open = || {
+        let mut options = sandbox.options();
+        let least = Limits {
+            peers: Some(1),
+            networks: Some(1),
+            endpoints: Some(1),
+            local_endpoints: Some(1),
+            services: Some(2),
+            table_slots: Some(256),
+            backends: Some(1),
+            ..Limits::default()
+        };
+        options.sizes = options.sizes.with(&least);
+        DataPath::open(options).unwrap()
+    };
+    let mut path = open();
+    path.apply(&desired(&[11])).unwrap();
+    path.attach_uplink("up0").unwrap();
+    path.attach_task("msh1").unwrap();
+    path.settle().unwrap();
+    let (maps, backends) = (sandbox.maps(), sandbox.backends());
+    let id = *backends.keys().next().unwrap();
+    let mut kept: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
+    let value = ChoiceValue { last_seen: 5, backend: id, ..Default::default() };
+    kept.insert(client(1), value, 0).unwrap();
+    let hooks = || {
+        let program = |name, direction| programs(name, direction);
+        [
+            program("up0", TcAttachType::Ingress),
+            program("msh1", TcAttachType::Ingress),
+            program("msh1", TcAttachType::Egress),
+        ]
+    };
+    let (before, link) = (hooks(), link_id(&sandbox, "uplink-up0"));
+
+    path.apply(&desired(&[11, 12, 13])).unwrap();
+    let after = hooks();
+    assert!(
+        after.iter().zip(&before).all(|(now, then)| now.len() == 1 && now != then),
+        "{before:?} {after:?}"
+    );
+    assert_eq!(link_id(&sandbox, "uplink-up0"), link, "replaced in place");
+    assert!(sandbox.maps().iter().all(|(name, id)| maps[name] != *id), "all of them are new");
+    assert!(!sandbox.pins().join(format!("v{}-old", mesh_abi::LAYOUT_VERSION)).exists());
+    assert_eq!(sandbox.backends()[&id], backends[&id], "ids go with the flows");
+    assert_eq!(sandbox.backends().len(), 3);
+    let kept: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
+    assert_eq!(kept.get(&client(1), 0).unwrap(), value);
+    let stats = path.stats().unwrap();
+    assert!(stats.maps["BACKENDS"].capacity >= 6 && stats.maps["MAGLEV"].capacity >= 1024, "{stats:?}");
+    assert_eq!(stats.uplinks.len(), 1);
+    drop(path);
+
+    let mut again = open();
+    assert!(again.adopted());
+    assert!(again.apply(&desired(&[11, 12, 13])).unwrap().is_empty(), "they stay large");
 }

@@ -11,14 +11,14 @@ fn restarted() -> (World, Planner) {
     let mut world = World::new();
     let third = node(N3, "192.168.7.3", Role::Worker);
     world.view().nodes.insert(N3, third);
-    let mut kept: BTreeMap<NetworkId, Vec<Endpoint>> = BTreeMap::new();
+    let mut kept: BTreeMap<NetworkId, Vec<Arc<Endpoint>>> = BTreeMap::new();
     for (from, task) in [
         (N1, task(9, Some(WEB), PROD, &["10.10.3.9"])),
         (N2, task(1, Some(WEB), PROD, &["10.10.3.5"])),
         (N3, task(2, Some(WEB), PROD, &["10.10.3.6"])),
     ] {
         for told in announcements(from, &world.view, &[task]) {
-            kept.entry(told.scope).or_default().push(told.endpoint);
+            kept.entry(told.scope).or_default().push(told.endpoint.into());
         }
     }
     let mut planner = Planner::new(N1);
