@@ -6,6 +6,8 @@
 
 mod conntrack;
 mod drops;
+mod dual;
+mod frames;
 mod overlay;
 mod packets;
 mod published;

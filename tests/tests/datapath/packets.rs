@@ -131,7 +131,7 @@ pub fn wrapped(vni: [u8; 4], frame: &[u8], from: Ip, to: Ip) -> Vec<u8> {
 }
 
 /// The Internet checksum's sum (RFC 1071) over parts; 0xffff when what it covers is intact.
-fn sum(parts: &[&[u8]]) -> u16 {
+pub fn sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for part in parts {
         for pair in part.chunks(2) {
