@@ -8,8 +8,7 @@ use aya_ebpf::{
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
     FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue,
-    TableBlock,
+    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TableBlock,
 };
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     family::{V4, V6},
     parse::Packet,
     reverse::Search,
+    xdp_next_hop::{SLOTS, Slot},
 };
 
 /// `CONFIG[0]`: the node itself.
@@ -83,6 +83,10 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 /// have had. Never cleared: all that it costs is a longer search.
 #[map]
 pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+
+/// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
+#[map]
+pub static NEXT_HOPS: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Room for a search.
 #[map]

@@ -1,16 +1,21 @@
 //! Two nodes in one namespace: each its own copy of the programs and maps, and its own interfaces.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    process::Command,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use mesh_abi::{
-    ANY_V4, BackendValue, Counter, DropReason, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
-    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue,
-    TableBlock, local_flags, network_flags, node_flags, v4_mapped,
+    ANY_V4, ANY_V6, Address, BackendValue, Counter, DropReason, EGRESS_POOL6, EndpointKey, EndpointValue,
+    HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue,
+    NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue, TableBlock, local_flags,
+    network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -60,6 +65,7 @@ pub enum Action {
 /// A node's programs and maps.
 pub struct Node {
     pub number: u8,
+    underlay: Family,
     ebpf: Ebpf,
     pub uplink: u32,
     pub host: u32,
@@ -72,31 +78,53 @@ impl Node {
         (Self::new(1, 1024), Self::new(2, 1024))
     }
 
+    /// Both nodes, over an underlay of that family.
+    pub fn pair_over(underlay: Family) -> (Self, Self) {
+        let (mut one, mut two) = Self::pair();
+        for node in [&mut one, &mut two] {
+            node.underlay = underlay;
+            node.fill();
+        }
+        (one, two)
+    }
+
     /// Node 1 alone, with room for so many translated flows.
     pub fn with_flows(flows: u32) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own: is this root?");
         Self::new(1, flows)
     }
 
+    /// Both nodes, with room for so many established flows.
+    pub fn pair_with_kept(flows: u32) -> (Self, Self) {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own: is this root?");
+        (Self::sized(1, 1024, flows), Self::sized(2, 1024, flows))
+    }
+
     fn new(number: u8, flows: u32) -> Self {
+        Self::sized(number, flows, 1024)
+    }
+
+    fn sized(number: u8, flows: u32, kept: u32) -> Self {
         // Small tables: there are many tests.
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("MAGLEV", 64)
             .map_max_entries("CHOICES", 1024)
-            .map_max_entries("CHOICES_KEPT", 1024)
+            .map_max_entries("CHOICES_KEPT", kept)
             .map_max_entries("REVERSE", flows)
-            .map_max_entries("REVERSE_KEPT", 1024)
+            .map_max_entries("REVERSE_KEPT", kept)
             .map_max_entries("FRAGMENTS", 64)
             .map_max_entries("AFFINITY", 64)
             .map_max_entries("SOCKETS", 64)
             .load(mesh_lb::OBJECT)
             .expect("load");
+        let xdp: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
+        xdp.load().expect("the verifier takes the program");
         for program in ["from_task", "to_task", "uplink", "vxlan", "from_host"] {
             let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
             program.load().expect("the verifier takes the program");
         }
         let (uplink, host) = (interface(&format!("up{number}")), interface(&format!("host{number}")));
-        let mut node = Self { number, ebpf, uplink, host };
+        let mut node = Self { number, underlay: Family::V4, ebpf, uplink, host };
         node.fill();
         node
     }
@@ -106,39 +134,52 @@ impl Node {
         self.configure(|_| ());
         for other in [1, 2, 3] {
             if other != number {
-                self.put("PEERS", PeerKey { vtep: v4_mapped(vtep(other)) }, PeerValue::default());
+                self.put("PEERS", PeerKey { vtep: self.vtep_of(other) }, PeerValue::default());
             }
         }
-        self.put("HOST_ADDRESSES", HostAddressKey { address: v4_mapped(vtep(number)) }, 1u32);
+        for family in BOTH {
+            self.put(
+                "HOST_ADDRESSES",
+                HostAddressKey { address: mapped(node_address(number, family)) },
+                1u32,
+            );
+        }
         self.network(0);
         for task in [A, B, C] {
             self.add(task);
         }
         // Maglev regions of one element: the VIP and the first port have C and A, the second port has C.
-        let mut maglev: Array<_, TableBlock> =
-            Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
         let mut block: TableBlock = [0; 64];
         block[..3].copy_from_slice(&[C.id, A.id, B.id]);
         maglev.set(0, block, 0).unwrap();
         self.service(vip_key(VIP), 0, 1, 0);
         self.service(vip_key(EMPTY_VIP), 0, 0, 0);
-        for protocol in [6, 17] {
-            self.service(port_key(PORT_1, protocol), 1, 1, TARGET);
-            self.service(port_key(PORT_2, protocol), 0, 1, TARGET);
-            self.service(port_key(PORT_NONE, protocol), 0, 0, TARGET);
+        self.service(ServiceKey { address: mapped(vip(Family::V6)), ..vip_key(VIP) }, 0, 1, 0);
+        for address in [ANY_V4, ANY_V6] {
+            for protocol in [6, 17] {
+                let key = |port| ServiceKey { address, ..port_key(port, protocol) };
+                self.service(key(PORT_1), 1, 1, TARGET);
+                self.service(key(PORT_2), 0, 1, TARGET);
+                self.service(key(PORT_NONE), 0, 0, TARGET);
+            }
+            let key = |port| ServiceKey { address, ..port_key(port, SCTP) };
+            self.service(key(PORT_1), 1, 1, PORT_1);
+            self.service(key(PORT_2), 0, 1, PORT_2);
         }
     }
 
     /// The node's configuration, changed by `change`.
     pub fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) {
         let mut config = NodeConfig {
-            flags: node_flags::FAST_PATH,
+            flags: node_flags::FAST_PATH
+                | if self.underlay == Family::V6 { node_flags::UNDERLAY_V6 } else { 0 },
             uplink_ifindex: self.uplink,
             vxlan_ifindex: self.uplink,
             host_ifindex: self.host,
             inner_mtu: INNER_MTU,
             vxlan_port: 4789u16.to_be_bytes(),
-            vtep: v4_mapped(vtep(self.number)),
+            vtep: self.vtep_of(self.number),
             host_mac: HOST_MAC,
             ..NodeConfig::default()
         };
@@ -153,8 +194,11 @@ impl Node {
             subnet4: [10, 10, 3, 0],
             gateway4: GATEWAY,
             prefix4: 24,
-            flags: flags | network_flags::IPV4,
-            ..NetworkValue::default()
+            subnet6: mapped(task_address6(0)),
+            gateway6: mapped(gateway(Family::V6)),
+            prefix6: 64,
+            flags: flags | network_flags::IPV4 | network_flags::IPV6,
+            reserved: 0,
         };
         self.put("NETWORKS", NetworkKey { vni: VNI }, value);
     }
@@ -164,13 +208,18 @@ impl Node {
     }
 
     fn add(&mut self, task: Task) {
-        let (address, here) = (v4_mapped(task.address), task.node == self.number);
+        let here = task.node == self.number;
         let ifindex = if here { interface(&format!("task{}", task.id)) } else { 0 };
-        let vtep = v4_mapped(vtep(task.node));
+        let vtep = self.vtep_of(task.node);
         let endpoint = EndpointValue { vtep, ifindex, mac: task.mac, reserved: [0; 2] };
-        self.put("ENDPOINTS", EndpointKey { vni: VNI, address }, endpoint);
+        for family in BOTH {
+            let address = mapped(task.at(family));
+            self.put("ENDPOINTS", EndpointKey { vni: VNI, address }, endpoint);
+        }
         if here {
             let local = LocalEndpoint {
+                address6: mapped(task.at(Family::V6)),
+                egress6: mapped(egress_of(task, Family::V6)),
                 address4: task.address,
                 egress4: egress(task),
                 vni: VNI,
@@ -179,7 +228,6 @@ impl Node {
                 flags: local_flags::SERVED,
                 mac: task.mac,
                 generation: GENERATION,
-                ..LocalEndpoint::default()
             };
             self.put("LOCAL_BY_IFINDEX", ifindex, local);
             self.put("LOCAL_BY_ID", task.id, local);
@@ -191,7 +239,7 @@ impl Node {
     pub fn backend(&mut self, task: Task, flags: u32) {
         let here = task.node == self.number;
         let value = BackendValue {
-            vtep: v4_mapped(vtep(task.node)),
+            vtep: self.vtep_of(task.node),
             address: v4_mapped(task.address),
             vni: VNI,
             endpoint: task.id,
@@ -212,6 +260,21 @@ impl Node {
         );
     }
 
+    /// The service of a key, changed by `change`.
+    pub fn service_with(&mut self, key: ServiceKey, change: impl FnOnce(&mut ServiceValue)) {
+        let mut value = self.get::<_, ServiceValue>("SERVICES", key).unwrap();
+        change(&mut value);
+        self.put("SERVICES", key, value);
+    }
+
+    /// The first Maglev slots.
+    pub fn table(&mut self, tasks: &[Task]) {
+        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut block = maglev.get(&0, 0).unwrap();
+        block.iter_mut().zip(tasks).for_each(|(slot, task)| *slot = task.id);
+        maglev.set(0, block, 0).unwrap();
+    }
+
     pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
         self.put_all(map, [(key, value)]);
     }
@@ -228,6 +291,37 @@ impl Node {
         let mut map: HashMap<&mut MapData, K, V> =
             HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
         map.remove(&key).unwrap();
+    }
+
+    /// What a map of flows says of one.
+    pub fn get<K: Pod, V: Pod>(&self, map: &str, key: K) -> Option<V> {
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        map.get(&key, 0).ok()
+    }
+
+    /// How many flows a map holds.
+    pub fn count<K: Pod, V: Pod>(&self, map: &str) -> usize {
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        map.keys().filter(|key| key.is_ok()).count()
+    }
+
+    /// What `uplink_xdp` makes of a packet; its action is one of the kernel's `enum xdp_action`.
+    pub fn uplink_xdp(&self, packet: &[u8]) -> (u32, Vec<u8>) {
+        let program: &Xdp = self.ebpf.program("uplink_xdp").unwrap().try_into().unwrap();
+        // `struct xdp_md` of linux/bpf.h.
+        let mut context = [0u8; 24];
+        context[4..8].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
+        context[12..16].copy_from_slice(&self.uplink.to_ne_bytes());
+        let mut out = vec![0u8; packet.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).expect("test run");
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
     }
 
     /// What `from_task` makes of a packet that a task sends.
@@ -289,6 +383,98 @@ impl Node {
     }
 }
 
+impl Node {
+    /// A node's VTEP address.
+    fn vtep_of(&self, number: u8) -> Address {
+        mapped(node_address(number, self.underlay))
+    }
+
+    /// Which underlay packets cross.
+    pub fn underlay(&self) -> Family {
+        self.underlay
+    }
+}
+
+/// A family of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+pub const SCTP: u8 = 132;
+
+impl Task {
+    /// Its address of a family.
+    pub fn at(self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.address.into(),
+            Family::V6 => task_address6(self.address[3]),
+        }
+    }
+}
+
+/// An address of a node, by which published ports are reached, too.
+pub fn node_address(number: u8, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => vtep(number).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
+fn task_address6(last: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd10, 3, 0, 0, 0, 0, 0, last.into()).into()
+}
+
+pub fn gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => GATEWAY.into(),
+        Family::V6 => task_address6(1),
+    }
+}
+
+pub fn vip(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => VIP.into(),
+        Family::V6 => task_address6(2),
+    }
+}
+
+/// Somebody outside.
+pub fn client(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => CLIENT.into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9).into(),
+    }
+}
+
+/// The address by which host sockets reach published ports.
+pub fn host_service(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => HOST_SERVICE_ADDRESS.into(),
+        Family::V6 => HOST_SERVICE_ADDRESS6.into(),
+    }
+}
+
+/// The address that stands for a task outside.
+pub fn egress_of(task: Task, family: Family) -> IpAddr {
+    let mut pool = EGRESS_POOL6.0;
+    pool[15] = task.id as u8;
+    match family {
+        Family::V4 => egress(task).into(),
+        Family::V6 => pool.into(),
+    }
+}
+
+/// An address as maps hold it.
+pub fn mapped(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => v4_mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
 pub fn egress(task: Task) -> Ip {
     [169, 254, 64, task.id as u8]
 }
@@ -303,6 +489,9 @@ pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
 
 /// Makes an interface of that name (a bridge: every kernel has them) and returns its number. It goes with the namespace.
 fn interface(name: &str) -> u32 {
+    if let Ok(index) = nix::net::if_::if_nametoindex(name) {
+        return index;
+    }
     let made = Command::new("ip").args(["link", "add", "name", name, "type", "bridge"]).status().unwrap();
     assert!(made.success(), "ip link add {name}");
     index(name)
