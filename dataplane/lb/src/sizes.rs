@@ -118,7 +118,7 @@ impl Sizes {
 
 impl Sizes {
     /// With twice the room that `desired` takes where it takes more than half of it now, and a quarter more than its
-    /// tables take, which take their memory at once. What packets fill stays.
+    /// tables take (their memory is taken at once). What packets fill stays.
     pub(crate) fn grown_for(mut self, desired: &Desired) -> Self {
         let frontends = || desired.services.values().flat_map(|s| s.frontends.values());
         let backends: HashSet<_> =
@@ -129,7 +129,10 @@ impl Sizes {
                 f.backends.iter().filter(|b| !b.draining).map(|b| (b.key, b.address, b.weight)).collect()
             })
             .collect();
-        let slots: u64 = tables.iter().map(|t| u64::from(space(table_len(t.iter().map(|b| b.2))))).sum();
+        let lengths = || tables.iter().map(|t| u64::from(space(table_len(t.iter().map(|b| b.2)))));
+        let slots: u64 = lengths().sum();
+        // A new table is written beside the one whose place it takes.
+        let beside = (slots / 4).saturating_add(lengths().max().unwrap_or(0));
         let grow = |room: &mut u32, taken: u64| {
             let wanted = u32::try_from(taken.saturating_mul(2).max(2).next_power_of_two()).unwrap_or(LARGEST);
             *room = (*room).max(wanted.min(LARGEST));
@@ -141,7 +144,7 @@ impl Sizes {
         grow(&mut self.local_endpoints, desired.local.len() as u64);
         grow(&mut self.services, frontends().count() as u64);
         grow(&mut self.backends, backends.len() as u64);
-        let slots = u32::try_from(slots.saturating_add(slots / 4)).unwrap_or(LARGEST);
+        let slots = u32::try_from(slots.saturating_add(beside)).unwrap_or(LARGEST);
         self.table_slots = self.table_slots.max(slots.min(LARGEST));
         self
     }
