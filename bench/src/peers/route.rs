@@ -9,21 +9,29 @@ use super::Machine;
 
 /// The address at which the task is reached.
 pub const TASK: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 2);
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
+/// Ethernet addresses of the link's ends: known beforehand, so that the node's end needs no IP address, which would make
+/// meshd take it for one more uplink.
+const NODE_MAC: &str = "02:00:00:98:00:01";
+const TASK_MAC: &str = "02:00:00:98:00:02";
 
 /// Leads from machines to `task`, which the node `home` runs. The link goes with the task, the routes with the machines.
 pub fn lead(net: &TestNet, machines: &[&Machine], home: usize, task: &Task) -> Result<()> {
     let node = net.nodes().get(home).context("no such node")?;
     node.ip(&format!(
-        "link add peerrt type veth peer name peerrt netns {}\naddr add {NODE}/30 dev peerrt\nlink set peerrt up",
+        "link add peerrt address {NODE_MAC} type veth peer name peerrt address {TASK_MAC} netns {}\n\
+         link set peerrt addrgenmode none\n\
+         link set peerrt up\n\
+         route add {TASK}/32 dev peerrt\n\
+         neigh add {TASK} lladdr {TASK_MAC} dev peerrt",
         task.pid()
     ))?;
-    let mut inside = vec![format!("addr add {TASK}/30 dev peerrt"), "link set peerrt up".to_owned()];
+    let mut inside = vec![format!("addr add {TASK}/32 dev peerrt"), "link set peerrt up".to_owned()];
     for machine in machines {
         machine.namespace.ip(&format!("route add {TASK}/32 via {}", net.address(home)))?;
         machine.namespace.run(forward)?.context("net.ipv4.ip_forward")?;
         // Only what comes from there goes back this way.
-        inside.push(format!("route add {}/32 via {NODE}", machine.address));
+        inside.push(format!("route add {}/32 dev peerrt", machine.address));
+        inside.push(format!("neigh add {} lladdr {NODE_MAC} dev peerrt", machine.address));
     }
     for line in inside {
         succeed(task.command("ip")?.args(line.split(' ')))?;

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<Name>,
     /// Where subnets of networks come from when none is asked for; may be repeated, one per family
-    /// [default: 10.0.0.0/8 and fd6d:6573:6864::/48]
+    /// [default: 10.0.0.0/8 and fd6d:6573:6800::/48]
     #[arg(long, value_name = "SUBNET")]
     default_addr_pool: Vec<IpNet>,
     /// Give the ingress network IPv6 addresses too, for tasks that are on no other network

@@ -12,7 +12,7 @@ use crate::{Family, Name, NetworkId, Vni};
 pub const DEFAULT_POOL: &str = "10.0.0.0/8";
 /// Where IPv6 subnets come from when none is asked for, cut into /64: unique local addresses (RFC 4193) whose global
 /// ID says `meshd`.
-pub const DEFAULT_POOL6: &str = "fd6d:6573:6864::/48";
+pub const DEFAULT_POOL6: &str = "fd6d:6573:6800::/48";
 /// The name of the network that every node is on, made with the cluster.
 pub const INGRESS_NETWORK: &str = "ingress";
 
@@ -62,7 +62,9 @@ impl Subnet {
             return Err(SubnetError::TooSmall(net));
         }
         let reserved = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"];
-        let reserved = reserved.into_iter().chain(["::/127", "ff00::/8", "fe80::/10"]);
+        // The last two are for addresses within a node: those of tasks on their way out, and of the host link.
+        let reserved6 = ["::/127", "ff00::/8", "fe80::/10", "fd6d:6573:6864::/64", "fd6d:6573:6863::/64"];
+        let reserved = reserved.into_iter().chain(reserved6);
         let reserved = reserved.filter_map(|r| r.parse::<IpNet>().ok());
         for range in reserved {
             if range.contains(&net) || net.contains(&range) {
@@ -156,7 +158,7 @@ mod tests {
     fn refuses_unusable_ranges() {
         assert!(matches!(subnet("10.10.3.7/24"), Err(SubnetError::HostBits { .. })));
         assert!(matches!(subnet("10.10.3.0/31"), Err(SubnetError::TooSmall(_))));
-        for bad in ["127.0.0.0/24", "224.0.0.0/8", "0.0.0.0/0", "::/0", "ff00::/16"] {
+        for bad in ["127.0.0.0/24", "224.0.0.0/8", "0.0.0.0/0", "::/0", "ff00::/16", "fd6d:6573:6864::/64"] {
             assert!(matches!(subnet(bad), Err(SubnetError::NotUnicast(_))), "{bad}");
         }
         let net = "10.10.3.0/24".parse().unwrap();

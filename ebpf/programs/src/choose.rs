@@ -189,6 +189,15 @@ pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
     }
 }
 
+/// Notes the answer to a flow whose entry is `known`.
+#[inline(always)]
+pub fn note_answer(key: &FlowKey, known: &ChoiceValue, flags: u8, now: u64) {
+    let next = conntrack::answered(known.state, key.protocol == TCP, flags);
+    if known.is_news(next, now) {
+        let _ = answered(key, flags);
+    }
+}
+
 /// The choice for a flow, as it stands.
 #[inline(always)]
 pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {

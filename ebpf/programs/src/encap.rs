@@ -43,12 +43,18 @@ pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Wa
     if node.flags & node_flags::FAST_PATH == 0 {
         return unpack(tagged(skb, node, way));
     }
-    let port = FIRST_SOURCE_PORT + (hash::entropy(&packet.tuple, packet.protocol) & 0x3fff);
+    let port = source_port(packet);
     unpack(if node.flags & node_flags::UNDERLAY_V6 != 0 {
         wrapped6(skb, node, way, port, F::V6.into())
     } else {
         wrapped4(skb, node, way, port, F::V6.into())
     })
+}
+
+/// The outer UDP source port.
+#[inline(always)]
+pub fn source_port<F: Family>(packet: &Packet<F>) -> u32 {
+    FIRST_SOURCE_PORT + (hash::entropy(&packet.tuple, packet.protocol) & 0x3fff)
 }
 
 /// Whether the underlay carries the packet whole: outer packets are never fragmented (RFC 7348, section 4.3).
@@ -99,7 +105,7 @@ const ETHERTYPE: u32 = 12;
 
 /// The interface by which another node is reached.
 #[inline(always)]
-fn uplink_towards(node: &NodeConfig, vtep: &Address) -> u32 {
+pub fn uplink_towards(node: &NodeConfig, vtep: &Address) -> u32 {
     if node.flags & node_flags::MANY_UPLINKS != 0 {
         let key = key::peer(key::bytes(key::words(vtep)));
         // SAFETY: values of a map without preallocation stay as they were until the program ends.
@@ -114,7 +120,7 @@ fn uplink_towards(node: &NodeConfig, vtep: &Address) -> u32 {
 
 /// Outer IPv4 (RFC 791), UDP (RFC 768), VXLAN (RFC 7348) and the inner Ethernet header.
 #[inline(always)]
-fn outer4(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer4 {
+pub fn outer4(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer4 {
     let (source, destination) = (v4_of(&node.vtep), v4_of(&way.vtep));
     let [len_hi, len_lo] = (total as u16).to_be_bytes();
     let [sum_hi, sum_lo] = ip_checksum(total, source, destination);
@@ -131,7 +137,7 @@ fn outer4(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Oute
 /// The same with outer IPv6 (RFC 8200). The UDP checksum is zero, as RFC 6935 allows for tunnels: what is inside has
 /// checksums of its own (RFC 6936, section 4).
 #[inline(always)]
-fn outer6(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer6 {
+pub fn outer6(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> Outer6 {
     let payload = total - V6::HEADER;
     let [len_hi, len_lo] = (payload as u16).to_be_bytes();
     Outer6 {

@@ -17,6 +17,9 @@ macro_rules! headers {
 }
 
 headers!(
+    u32,
+    u64,
+    [u64; 8],
     [u8; 1],
     [u8; 2],
     [u8; 4],

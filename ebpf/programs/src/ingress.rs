@@ -84,7 +84,7 @@ fn error_came_in<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>,
 
 /// Whether a packet is for the node's VXLAN port.
 #[inline(always)]
-fn is_vxlan<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> bool {
+pub fn is_vxlan<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> bool {
     packet.protocol == UDP
         && packet.tuple.destination_port == node.vxlan_port
         && F::V6 == (node.flags & node_flags::UNDERLAY_V6 != 0)
@@ -167,6 +167,12 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
     pack(deliver::finish(skb, node, packet, way, next))
 }
 
+/// [`mesh_abi::ChoiceValue::ifindex`] of a packet that came in by an uplink.
+#[inline(always)]
+pub fn entrance(node: &NodeConfig, uplink: u32) -> u32 {
+    if uplink == node.uplink_ifindex { 0 } else { uplink }
+}
+
 #[inline(always)]
 fn to_published<F: Family>(
     skb: Skb,
@@ -175,7 +181,6 @@ fn to_published<F: Family>(
     packet: &Packet<F>,
     service: &'static ServiceValue,
 ) -> Result<Next, DropReason> {
-    let uplink = skb.ifindex();
     let front = Front {
         service,
         scope: PUBLISHED,
@@ -186,7 +191,7 @@ fn to_published<F: Family>(
         },
         path: ReturnPath::Uplink,
         client: 0,
-        ifindex: if uplink == node.uplink_ifindex { 0 } else { uplink },
+        ifindex: entrance(node, skb.ifindex()),
     };
     count(Counter::Published);
     deliver::to_service(skb, node, way, packet, &front)

@@ -103,30 +103,49 @@ pub fn flow<F: Family>(packet: &Packet<F>, scope: [u8; 4]) -> FlowKey {
 
 /// The flow of packets with these addresses and ports.
 #[inline(always)]
-pub fn forward<F: Family>(tuple: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
-    FlowKey {
-        source: F::mapped(&tuple.source),
-        destination: F::mapped(&tuple.destination),
+pub fn forward<F: Family>(t: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
+    flow_of(
+        F::mapped(&t.source),
+        F::mapped(&t.destination),
         scope,
-        source_port: tuple.source_port,
-        destination_port: tuple.destination_port,
+        (t.source_port, t.destination_port),
         protocol,
-        reserved: [0; 3],
-    }
+    )
 }
 
 /// The flow that packets with these addresses and ports answer.
 #[inline(always)]
-pub fn backward<F: Family>(tuple: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
-    FlowKey {
-        source: F::mapped(&tuple.destination),
-        destination: F::mapped(&tuple.source),
+pub fn backward<F: Family>(t: &Tuple<F>, protocol: u8, scope: [u8; 4]) -> FlowKey {
+    flow_of(
+        F::mapped(&t.destination),
+        F::mapped(&t.source),
         scope,
-        source_port: tuple.destination_port,
-        destination_port: tuple.source_port,
+        (t.destination_port, t.source_port),
         protocol,
-        reserved: [0; 3],
-    }
+    )
+}
+
+/// A flow's key. Written by whole words, as its hash reads it: a processor waits for a word that was written in parts.
+#[inline(always)]
+pub fn flow_of(
+    source: Address,
+    destination: Address,
+    scope: [u8; 4],
+    (from, to): ([u8; 2], [u8; 2]),
+    protocol: u8,
+) -> FlowKey {
+    // SAFETY: the same size, and every pattern of bits is a value.
+    let ([a, b, c, d], [e, f, g, h]) = unsafe {
+        (
+            core::mem::transmute::<Address, [u32; 4]>(source),
+            core::mem::transmute::<Address, [u32; 4]>(destination),
+        )
+    };
+    let ports = u32::from_ne_bytes([from[0], from[1], to[0], to[1]]);
+    let last = u32::from_ne_bytes([protocol, 0, 0, 0]);
+    let words = [a, b, c, d, e, f, g, h, u32::from_ne_bytes(scope), ports, last];
+    // SAFETY: as above.
+    unsafe { core::mem::transmute::<[u32; 11], FlowKey>(words) }
 }
 
 /// The flow to a published port that a packet, translated already, answers.

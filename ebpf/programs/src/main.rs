@@ -28,15 +28,19 @@ mod task;
 mod translate;
 mod verdict;
 mod verifier;
+mod xdp;
+mod xdp_frame;
+mod xdp_next_hop;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 
 use crate::{
     skb::Skb,
     verdict::{at_egress, at_ingress},
+    xdp_frame::Xdp,
 };
 
 /// tc ingress of each task's host-side veth: what tasks send.
@@ -55,6 +59,12 @@ fn to_task(ctx: TcContext) -> i32 {
 #[classifier]
 fn uplink(ctx: TcContext) -> i32 {
     at_ingress(ingress::from_uplink(Skb::of(&ctx)))
+}
+
+/// XDP on the uplink, in front of `uplink`: what leaves the node again at once.
+#[xdp]
+fn uplink_xdp(ctx: XdpContext) -> u32 {
+    xdp::from_uplink(Xdp::of(&ctx))
 }
 
 /// tc ingress of the VXLAN device: VXLAN packets of the general path.

@@ -17,6 +17,7 @@ use crate::{
     family::{V4, V6},
     parse::{Packet, Tuple},
     reverse::Search,
+    xdp_next_hop::{SLOTS, Slot},
 };
 
 /// `CONFIG[0]`: the node itself.
@@ -82,6 +83,10 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 /// have had. Never cleared: all that it costs is a longer search.
 #[map]
 pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+
+/// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
+#[map]
+pub static NEXT_HOPS: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Room for a search.
 #[map]

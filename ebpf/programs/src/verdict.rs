@@ -126,12 +126,18 @@ fn anywhere(outcome: Outcome) -> i32 {
         // SAFETY: plain helper call.
         Ok(Verdict::Tunnel(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         Err(reason) => {
-            if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
-                // SAFETY: this CPU's own slot.
-                unsafe { *count += 1 };
-            }
+            count_drop(reason);
             TC_ACT_SHOT
         }
+    }
+}
+
+/// Counts a packet that was dropped.
+#[inline(always)]
+pub fn count_drop(reason: DropReason) {
+    if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
+        // SAFETY: this CPU's own slot.
+        unsafe { *count += 1 };
     }
 }
 

@@ -40,6 +40,14 @@ impl Path {
         packet
     }
 
+    /// A TCP segment without payload, with these bits of the flag byte.
+    pub fn segment(&self, from: u16, to: u16, flags: u8) -> Vec<u8> {
+        let mut packet = self.tcp(from, to, &[]);
+        packet[47] = flags;
+        fix_tcp(&mut packet);
+        packet
+    }
+
     pub fn ping(&self, id: u16) -> Vec<u8> {
         let mut packet = Vec::new();
         self.builder().icmpv4_echo_request(id, 1).write(&mut packet, b"ping").unwrap();
@@ -51,6 +59,14 @@ impl Path {
         self.builder().icmpv4_echo_reply(id, 1).write(&mut packet, b"ping").unwrap();
         packet
     }
+}
+
+/// Makes the checksum of a TCP segment over plain IPv4 right.
+fn fix_tcp(frame: &mut [u8]) {
+    frame[50..52].fill(0);
+    let len = ((frame.len() - 34) as u16).to_be_bytes();
+    let sum = !sum(&[&frame[26..34], &[0, 6], &len, &frame[34..]]);
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// An ARP packet; `operation` 1 asks, 2 answers.

@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use mesh_abi::{
     ANY_V4, ANY_V6, Address, BackendValue, Counter, DropReason, EGRESS_POOL6, EndpointKey, EndpointValue,
@@ -94,19 +94,31 @@ impl Node {
         Self::new(1, flows)
     }
 
+    /// Both nodes, with room for so many established flows.
+    pub fn pair_with_kept(flows: u32) -> (Self, Self) {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own: is this root?");
+        (Self::sized(1, 1024, flows), Self::sized(2, 1024, flows))
+    }
+
     fn new(number: u8, flows: u32) -> Self {
+        Self::sized(number, flows, 1024)
+    }
+
+    fn sized(number: u8, flows: u32, kept: u32) -> Self {
         // Small tables: there are many tests.
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("MAGLEV", 64)
             .map_max_entries("CHOICES", 1024)
-            .map_max_entries("CHOICES_KEPT", 1024)
+            .map_max_entries("CHOICES_KEPT", kept)
             .map_max_entries("REVERSE", flows)
-            .map_max_entries("REVERSE_KEPT", 1024)
+            .map_max_entries("REVERSE_KEPT", kept)
             .map_max_entries("FRAGMENTS", 64)
             .map_max_entries("AFFINITY", 64)
             .map_max_entries("SOCKETS", 64)
             .load(mesh_lb::OBJECT)
             .expect("load");
+        let xdp: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
+        xdp.load().expect("the verifier takes the program");
         for program in ["from_task", "to_task", "uplink", "vxlan", "from_host"] {
             let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
             program.load().expect("the verifier takes the program");
@@ -257,6 +269,21 @@ impl Node {
         );
     }
 
+    /// The service of a key, changed by `change`.
+    pub fn service_with(&mut self, key: ServiceKey, change: impl FnOnce(&mut ServiceValue)) {
+        let mut value = self.get::<_, ServiceValue>("SERVICES", key).unwrap();
+        change(&mut value);
+        self.put("SERVICES", key, value);
+    }
+
+    /// The first Maglev slots.
+    pub fn table(&mut self, tasks: &[Task]) {
+        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut block = maglev.get(&0, 0).unwrap();
+        block.iter_mut().zip(tasks).for_each(|(slot, task)| *slot = task.id);
+        maglev.set(0, block, 0).unwrap();
+    }
+
     pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
         self.put_all(map, [(key, value)]);
     }
@@ -273,6 +300,37 @@ impl Node {
         let mut map: HashMap<&mut MapData, K, V> =
             HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
         map.remove(&key).unwrap();
+    }
+
+    /// What a map of flows says of one.
+    pub fn get<K: Pod, V: Pod>(&self, map: &str, key: K) -> Option<V> {
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        map.get(&key, 0).ok()
+    }
+
+    /// How many flows a map holds.
+    pub fn count<K: Pod, V: Pod>(&self, map: &str) -> usize {
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        map.keys().filter(|key| key.is_ok()).count()
+    }
+
+    /// What `uplink_xdp` makes of a packet; its action is one of the kernel's `enum xdp_action`.
+    pub fn uplink_xdp(&self, packet: &[u8]) -> (u32, Vec<u8>) {
+        let program: &Xdp = self.ebpf.program("uplink_xdp").unwrap().try_into().unwrap();
+        // `struct xdp_md` of linux/bpf.h.
+        let mut context = [0u8; 24];
+        context[4..8].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
+        context[12..16].copy_from_slice(&self.uplink.to_ne_bytes());
+        let mut out = vec![0u8; packet.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).expect("test run");
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
     }
 
     /// What `from_task` makes of a packet that a task sends.

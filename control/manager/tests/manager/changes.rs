@@ -161,11 +161,11 @@ async fn a_network_has_both_families() {
     };
     let prod = control.create_network(Request::new(request)).await.unwrap().into_inner();
     let nets: Vec<_> = prod.subnets.iter().map(|s| (s.net.as_str(), s.gateway.as_str())).collect();
-    assert_eq!(nets, [("10.10.3.0/24", "10.10.3.1"), ("fd6d:6573:6864::/64", "fd6d:6573:6864::1")]);
+    assert_eq!(nets, [("10.10.3.0/24", "10.10.3.1"), ("fd6d:6573:6800::/64", "fd6d:6573:6800::1")]);
     let request =
         v1::CreateServiceRequest { name: "web".into(), networks: vec!["prod".into()], ..Default::default() };
     let web = control.create_service(Request::new(request)).await.unwrap().into_inner();
-    assert_eq!(web.networks[0].vips, ["10.10.3.64", "fd6d:6573:6864::2"]);
+    assert_eq!(web.networks[0].vips, ["10.10.3.64", "fd6d:6573:6800::2"]);
     manager.shutdown().await;
 }
 

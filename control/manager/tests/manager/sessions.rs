@@ -75,8 +75,8 @@ async fn leases_of_one_family() {
         ..Default::default()
     };
     for (family, addresses) in [
-        (IpFamily::Unspecified, &["10.10.3.2", "fd6d:6573:6864::2"][..]),
-        (IpFamily::V6, &["fd6d:6573:6864::3"]),
+        (IpFamily::Unspecified, &["10.10.3.2", "fd6d:6573:6800::2"][..]),
+        (IpFamily::V6, &["fd6d:6573:6800::3"]),
         (IpFamily::V4, &["10.10.3.3"]),
     ] {
         let leased = member.dispatcher().lease(lease(family)).await.unwrap().into_inner();

@@ -69,7 +69,7 @@ fn the_pool_gives_64s() {
     let mut new = new_network(1, "a", &[]);
     new.ipv6 = true;
     let a = create_network(&mut state, new).unwrap();
-    assert_eq!(subnets(&state, a.id), ["10.0.1.0/24 10.0.1.1", "fd6d:6573:6864::/64 fd6d:6573:6864::1"]);
+    assert_eq!(subnets(&state, a.id), ["10.0.1.0/24 10.0.1.1", "fd6d:6573:6800::/64 fd6d:6573:6800::1"]);
 }
 
 #[test]

@@ -1,0 +1,207 @@
+//! The uplink's XDP program: what leaves the node again as soon as it has come, without a packet buffer being made for it.
+//!
+//! It decides by the same functions as the tc program `uplink` behind it, and does the same: packets to published ports
+//! whose task is elsewhere go there, and what comes back goes out to the client. All else it leaves untouched to that
+//! program, and nothing of it is written down or counted before that is settled.
+
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
+use mesh_abi::{
+    BackendValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering,
+    SteeringKind, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
+};
+
+use crate::{
+    choose::{self, Chooser},
+    conntrack,
+    deliver::Way,
+    encap,
+    family::{Family, V4, V6},
+    header::{Ethernet, Macs, Outer4, VNI_VALID, Vxlan},
+    ingress, key,
+    maps::{PEERS, node},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    skb::ETHERNET,
+    verdict::{count, count_drop},
+    xdp_frame::Xdp,
+    xdp_next_hop::{self as next_hop, Hop},
+};
+
+/// A packet that came in by the uplink. Steps return the kernel's action; `XDP_PASS` leaves the packet to the tc program.
+#[inline(always)]
+pub fn from_uplink(frame: Xdp) -> u32 {
+    let Some(node) = node() else { return XDP_PASS };
+    if node.flags & node_flags::FAST_PATH == 0 {
+        return XDP_PASS;
+    }
+    match frame.load::<[u8; 2]>(12) {
+        Ok(ETHERTYPE_IPV4) => came_in::<V4>(frame, node),
+        Ok(ETHERTYPE_IPV6) => came_in::<V6>(frame, node),
+        _ => XDP_PASS,
+    }
+}
+
+/// A function for each family, so that each has the stack for itself.
+#[inline(never)]
+fn came_in<F: Family>(frame: Xdp, node: &NodeConfig) -> u32 {
+    let Ok(packet) = Packet::<F>::read(frame, ETHERNET) else { return XDP_PASS };
+    if !packet.has_ports() || packet.fragment || packet.l4 != ETHERNET + F::HEADER {
+        return XDP_PASS;
+    }
+    if !ingress::is_vxlan(node, &packet) {
+        return to_published(frame, node, &packet);
+    }
+    // SAFETY: values of maps without preallocation stay as they were until the program ends.
+    if unsafe { PEERS.get(key::peer(F::mapped(&packet.tuple.source))) }.is_none() {
+        count_drop(DropReason::UnknownSender);
+        return XDP_DROP;
+    }
+    from_peer::<F>(frame, node)
+}
+
+/// To a published port whose task is on another node.
+#[inline(always)]
+fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) -> u32 {
+    let ifindex = ingress::entrance(node, frame.ifindex());
+    let by = Chooser { flags: packet.flags, client: 0, ifindex };
+    let key = key::flow(packet, PUBLISHED);
+    let now = conntrack::now();
+    let kept = choose::established(&key);
+    // An established flow needs no look at the service.
+    if let Some(kept) = kept
+        && let Some(pick) = choose::pick_established(&key, &by, kept, now)
+        && let Some(backend) = pick.backend
+    {
+        let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
+        choose::note_established(pick, &key, &by, now);
+        return send(frame, node, packet, (backend, choose::is_direct(kept)), hop);
+    }
+    let Some(service) = ingress::own_port(node, packet) else { return XDP_PASS };
+    let pick = choose::pick(&key, service, &by, kept, now);
+    let Some(backend) = pick.backend else { return XDP_PASS };
+    let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
+    choose::note(pick, &key, service, &by, now);
+    send(frame, node, packet, (backend, service.flags & service_flags::DIRECT != 0), hop)
+}
+
+/// The next hop towards a backend on another node, when the headers that lead there have been given room.
+#[inline(always)]
+fn way_to<F: Family>(
+    frame: Xdp,
+    node: &NodeConfig,
+    packet: &Packet<F>,
+    backend: &BackendValue,
+    now: u64,
+) -> Option<&'static Hop> {
+    if backend.ifindex != 0 || packet.total_len > node.inner_mtu {
+        return None;
+    }
+    let uplink = encap::uplink_towards(node, &backend.vtep);
+    let hop = next_hop::towards(frame, (&node.vtep, &backend.vtep), uplink, now)?;
+    let overhead =
+        if node.flags & node_flags::UNDERLAY_V6 != 0 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
+    if frame.grow(overhead) { Some(hop) } else { None }
+}
+
+#[inline(always)]
+fn send<F: Family>(
+    frame: Xdp,
+    node: &NodeConfig,
+    packet: &Packet<F>,
+    (backend, direct): (&BackendValue, bool),
+    hop: &Hop,
+) -> u32 {
+    let kind = if direct { SteeringKind::Direct } else { SteeringKind::Published };
+    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind };
+    let way = Way {
+        vtep: key::bytes(key::words(&backend.vtep)),
+        vni: INGRESS_VNI,
+        macs: Macs::of(steering),
+        ifindex: 0,
+        target_port: [0; 2],
+        path: ReturnPath::Uplink,
+    };
+    let port = encap::source_port(packet);
+    let total = frame.len() - ETHERNET;
+    let written = if node.flags & node_flags::UNDERLAY_V6 != 0 {
+        hop.store(frame)
+            && frame.store(12, &ETHERTYPE_IPV6)
+            && frame.store(ETHERNET, &encap::outer6(node, &way, port, F::V6, total))
+    } else {
+        frame.store(0, &head4(hop, &encap::outer4(node, &way, port, F::V6, total)))
+    };
+    if !written {
+        return XDP_ABORTED;
+    }
+    count(Counter::Published);
+    count(Counter::FastSent);
+    count(Counter::Xdp);
+    frame.out(hop.ifindex)
+}
+
+/// The Ethernet header and the outer headers behind it, by whole words.
+#[inline(always)]
+fn head4(hop: &Hop, o: &Outer4) -> [u64; 8] {
+    let (m, n) = hop.macs;
+    let n = n.to_ne_bytes();
+    let (ip, s, d, udp, v) = (&o.ip, o.source, o.destination, &o.udp, &o.vxlan);
+    let (t, f, k) = (o.ethernet.to, o.ethernet.from, o.ethernet.kind);
+    let [x, y] = ETHERTYPE_IPV4;
+    [
+        m,
+        u64::from_ne_bytes([n[0], n[1], n[2], n[3], x, y, ip[0], ip[1]]),
+        u64::from_ne_bytes([ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9]]),
+        u64::from_ne_bytes([ip[10], ip[11], s[0], s[1], s[2], s[3], d[0], d[1]]),
+        u64::from_ne_bytes([d[2], d[3], udp[0], udp[1], udp[2], udp[3], udp[4], udp[5]]),
+        u64::from_ne_bytes([udp[6], udp[7], v.flags, 0, 0, 0, v.vni[0], v.vni[1]]),
+        u64::from_ne_bytes([v.vni[2], 0, t[0], t[1], t[2], t[3], t[4], t[5]]),
+        u64::from_ne_bytes([f[0], f[1], f[2], f[3], f[4], f[5], k[0], k[1]]),
+    ]
+}
+
+/// A VXLAN packet of another node, whose outer headers are of family `U`.
+#[inline(always)]
+fn from_peer<U: Family>(frame: Xdp, node: &NodeConfig) -> u32 {
+    let inner = ETHERNET + U::HEADER + 16;
+    let Ok(vxlan) = frame.load::<Vxlan>(inner - 8) else { return XDP_PASS };
+    let [a, b, c] = vxlan.vni;
+    if vxlan.flags & VNI_VALID == 0 || [0, a, b, c] != RETURN_VNI {
+        return XDP_PASS;
+    }
+    let Ok(ethernet) = frame.load::<Ethernet>(inner) else { return XDP_PASS };
+    let macs = Macs { to: ethernet.to, from: ethernet.from };
+    let Some(steering) = macs.steering() else { return XDP_PASS };
+    if steering.kind != SteeringKind::Published {
+        return XDP_PASS;
+    }
+    match ethernet.kind {
+        ETHERTYPE_IPV4 => returned::<V4>(frame, node, inner),
+        ETHERTYPE_IPV6 => returned::<V6>(frame, node, inner),
+        _ => XDP_PASS,
+    }
+}
+
+/// A reply to a client, translated already.
+#[inline(always)]
+fn returned<F: Family>(frame: Xdp, node: &NodeConfig, inner: u32) -> u32 {
+    let Ok(packet) = Packet::<F>::read(frame, inner + ETHERNET) else { return XDP_PASS };
+    if !packet.has_ports() || packet.fragment {
+        return XDP_PASS;
+    }
+    let key = key::asked(&packet);
+    let now = conntrack::now();
+    // That there is a choice shows that the source is an address of the node.
+    let Some(choice) = choose::known(&key) else { return XDP_PASS };
+    let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
+    let (from, to) = (F::mapped(&packet.tuple.source), F::mapped(&packet.tuple.destination));
+    let Some(hop) = next_hop::towards(frame, (&from, &to), uplink, now) else { return XDP_PASS };
+    if !frame.shrink(inner) {
+        return XDP_PASS;
+    }
+    choose::note_answer(&key, choice, packet.flags, now);
+    if !hop.store(frame) {
+        return XDP_ABORTED;
+    }
+    count(Counter::FastReceived);
+    count(Counter::Xdp);
+    frame.out(hop.ifindex)
+}

@@ -1,0 +1,105 @@
+//! Next hops of packets that the kernel's stack does not see, remembered for a moment.
+//!
+//! The kernel is asked at most once in [`TRUST_NS`] for each destination and CPU, so a route or an Ethernet address that
+//! changes is followed without the daemon. A neighbour that the kernel does not know is left to the tc program, for which
+//! the kernel finds it.
+
+use aya_ebpf::{
+    bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup},
+    helpers::generated::bpf_fib_lookup as fib_lookup,
+};
+use mesh_abi::Address;
+
+use crate::{key, maps::NEXT_HOPS, xdp_frame::Xdp};
+
+/// How long an answer of the kernel is believed.
+const TRUST_NS: u64 = 200_000_000;
+/// Length of `NEXT_HOPS`.
+pub const SLOTS: u32 = 1024;
+
+/// Spreads destinations over slots: 2^32 by the golden ratio.
+const GOLDEN: u32 = 0x9e37_79b1;
+/// Third word of a mapped IPv4 address.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// A remembered next hop. Each CPU has its own, so nobody else writes while it is read.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// When it was asked for.
+    asked: u64,
+    destination: [u32; 4],
+    /// The interface that was asked for.
+    by: u32,
+    /// Zero.
+    reserved: u32,
+    hop: Hop,
+}
+
+/// Where a packet leaves, and the Ethernet addresses that it needs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Hop {
+    /// Destination and source address, in the order of an Ethernet header.
+    pub macs: (u64, u32),
+    pub ifindex: u32,
+}
+
+impl Hop {
+    /// Writes the Ethernet addresses; whether there was room.
+    #[inline(always)]
+    pub fn store(&self, frame: Xdp) -> bool {
+        frame.store(0, &self.macs.0) && frame.store(8, &self.macs.1)
+    }
+}
+
+/// The next hop towards an address, out of an interface.
+#[inline(always)]
+pub fn towards(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) -> Option<&'static Hop> {
+    let [a, b, c, d] = key::words(to);
+    let slot = NEXT_HOPS.get_ptr_mut(((a ^ b ^ c ^ d).wrapping_mul(GOLDEN) >> 16) % SLOTS)?;
+    // SAFETY: this CPU's own slot.
+    let slot = unsafe { &mut *slot };
+    let [e, f, g, h] = slot.destination;
+    let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (slot.by ^ by);
+    if differs != 0 || now.wrapping_sub(slot.asked) > TRUST_NS {
+        if ask(frame, from, to, by, slot) != 0 {
+            return None;
+        }
+        slot.asked = now;
+    }
+    Some(&slot.hop)
+}
+
+/// Asks the kernel; other than 0 when it has no answer.
+#[inline(never)]
+fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, slot: &mut Slot) -> i64 {
+    let (from, to) = (key::words(from), key::words(to));
+    slot.asked = 0;
+    slot.destination = to;
+    slot.by = by;
+    let mut words = [key::zero(); size_of::<bpf_fib_lookup>() / 4];
+    // SAFETY: as large, and made of integers and unions of integers, for all of which zero is a value.
+    let question = unsafe { &mut *words.as_mut_ptr().cast::<bpf_fib_lookup>() };
+    question.ifindex = by;
+    if to[0] | to[1] == 0 && to[2] == MAPPED {
+        question.family = AF_INET;
+        question.__bindgen_anon_3.ipv4_src = from[3];
+        question.__bindgen_anon_4.ipv4_dst = to[3];
+    } else {
+        question.family = AF_INET6;
+        question.__bindgen_anon_3.ipv6_src = from;
+        question.__bindgen_anon_4.ipv6_dst = to;
+    }
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the helper reads and writes `size` bytes of the question.
+    let failed = unsafe { fib_lookup(frame.raw().cast(), question, size, BPF_FIB_LOOKUP_OUTPUT) };
+    if failed == 0 {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (question.dmac, question.smac);
+        let macs = (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u32::from_ne_bytes([i, j, k, l]));
+        slot.hop = Hop { macs, ifindex: question.ifindex };
+    }
+    failed
+}
