@@ -11,6 +11,7 @@ mod frames;
 mod overlay;
 mod packets;
 mod published;
+mod reset;
 mod vip;
 mod world;
 mod xdp;
