@@ -38,12 +38,14 @@ fn main() {
         "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "endpoints", "program", "nothing", "one task", "all new", "restart", "look-up", "own MiB", "maps MiB"
     );
-    for networks in [1, 10, 100, 1000] {
-        measure(networks);
+    let kernel = [1, 10, 100, 1000].map(measure);
+    println!("\nMiB of each map, with the fewest and the most endpoints:");
+    for (name, bytes) in &kernel[3] {
+        println!("{name:>18} {:>7.1} {:>7.1}", mib(kernel[0][name]), mib(*bytes));
     }
 }
 
-fn measure(networks: u32) {
+fn measure(networks: u32) -> BTreeMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let bpf = folder.path().join("bpf");
     let options = || Options { sizes: Sizes::default(), ..Options::new(&bpf) };
@@ -83,9 +85,10 @@ fn measure(networks: u32) {
         restart,
         lookup,
         mib(own),
-        mib(kernel),
+        mib(kernel.values().sum()),
     );
     DataPath::remove_pins(&bpf).unwrap();
+    kernel
 }
 
 fn maps(bpf: &Path) -> std::path::PathBuf {
@@ -192,15 +195,16 @@ fn look_up(maps: &Path, networks: u32) -> Duration {
     took / LOOK_UPS
 }
 
-/// Bytes of kernel memory that the maps take, as the kernel tells them.
-fn memory(maps: &Path) -> u64 {
+/// Bytes of kernel memory that the maps take, as the kernel tells them, by name.
+fn memory(maps: &Path) -> BTreeMap<String, u64> {
     let of = |pin: &Path| {
         let map = MapData::from_pin(pin).unwrap();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd())).unwrap();
         let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
         line.unwrap().trim().parse::<u64>().unwrap()
     };
-    fs::read_dir(maps).unwrap().map(|pin| of(&pin.unwrap().path())).sum()
+    let pins = fs::read_dir(maps).unwrap().map(|pin| pin.unwrap());
+    pins.map(|pin| (pin.file_name().into_string().unwrap(), of(&pin.path()))).collect()
 }
 
 /// Bytes of this process that are in memory.

@@ -153,7 +153,11 @@ impl DataPath {
     fn attach_xdp(&mut self, hook: &str, interface: &str) -> Result<(), NoXdp> {
         wants_xdp(self.options.uplink_hook, interface)?;
         let program = self.ebpf.program_mut(UPLINK_XDP).ok_or(NoXdp::NotBuilt)?;
-        let other = |e: ProgramError| uplink::refused(&io::Error::other(e));
+        let other = |e: ProgramError| match e {
+            // Without the verifier's log.
+            ProgramError::LoadError { io_error, .. } => uplink::refused(&io_error),
+            e => uplink::refused(&io::Error::other(e)),
+        };
         let program: &mut Xdp = program.try_into().map_err(other)?;
         loaded(program.load()).map_err(other)?;
         hooks::attach_xdp(&self.pins, program, hook, interface).map_err(|e| uplink::refused(&e))

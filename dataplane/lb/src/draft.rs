@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::regions::{Inputs, Known, Region, Regions};
+use crate::regions::{Inputs, Known, Region, Regions, table_of};
 
 /// Regions to be.
 pub(crate) struct Draft<'a> {
@@ -42,10 +42,11 @@ impl<'a> Draft<'a> {
         Some(base)
     }
 
-    /// The region at `base`, if an earlier daemon wrote exactly this into it.
-    pub(crate) fn holds(&self, base: u32, elements: &[u32]) -> bool {
-        !self.freed.contains(&base)
-            && matches!(self.regions.get(base), Some(Region { known: Known::Contents(there), .. }) if there == elements)
+    /// Whether an earlier daemon wrote exactly the table of these inputs into the region at `base`.
+    pub(crate) fn holds(&self, base: u32, inputs: &Inputs) -> bool {
+        let there =
+            self.regions.get(base).filter(|_| !self.freed.contains(&base)).map(|region| &region.known);
+        matches!(there, Some(Known::Contents(there)) if *there == table_of(inputs))
     }
 
     /// Notes what a region was found to hold.

@@ -28,7 +28,7 @@ pub(crate) enum MapOp {
     PutBackend(u32, BackendValue),
     WriteRegion {
         base: u32,
-        elements: Vec<u32>,
+        len: u32,
         inputs: Inputs,
     },
     /// No write: the region was found to hold the table of these inputs.
@@ -163,9 +163,9 @@ impl Held {
             MapOp::PutLocalByIfindex(value) => drop(self.local_by_ifindex.insert(value.ifindex, *value)),
             MapOp::PutEndpoint(key, value) => self.put_endpoint(*key, *value),
             MapOp::PutBackend(id, value) => self.put_backend(*id, *value),
-            MapOp::WriteRegion { base, elements, inputs } => {
+            MapOp::WriteRegion { base, len, inputs } => {
                 let known = Known::Inputs(inputs.clone());
-                self.regions.insert(*base, Region { len: elements.len() as u32, users: 0, known });
+                self.regions.insert(*base, Region { len: *len, users: 0, known });
             }
             MapOp::LearnRegion { base, inputs } => self.regions.learn(*base, inputs.clone()),
             MapOp::PutService(key, value) => {

@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     held::{Held, MapOp},
     plan::Capacities,
+    regions::table_of,
     sizes::Sizes,
     sys::map::Numbers,
     table::{Partly, Table, check_shape, failed, refused, unusable},
@@ -224,8 +225,9 @@ impl Maps {
 
     fn write_tables(&self, run: &[MapOp]) -> Result<(), Partly> {
         for (done, op) in run.iter().enumerate() {
-            if let MapOp::WriteRegion { base, elements, .. } = op {
-                let written = self.slots().write(*base, elements);
+            if let MapOp::WriteRegion { base, inputs, .. } = op {
+                // Computed here, so that the tables of many services are never in memory together.
+                let written = self.slots().write(*base, &table_of(inputs));
                 written.map_err(|e| Partly { done, error: refused("write", MAGLEV, e) })?;
             }
         }

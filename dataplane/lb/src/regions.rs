@@ -8,7 +8,7 @@ use std::{
 
 use mesh_abi::TABLE_BLOCK;
 
-use crate::desired::BackendKey;
+use crate::{desired::BackendKey, maglev};
 
 /// What a table was computed from: backend ids, keys and weights, sorted by key. Two services with the same have the
 /// same table and share it.
@@ -21,6 +21,15 @@ pub(crate) enum Known {
     Inputs(Inputs),
     /// Only what it holds: it was written by an earlier daemon.
     Contents(Vec<u32>),
+}
+
+/// The table of these inputs, in whole blocks.
+pub(crate) fn table_of(inputs: &Inputs) -> Vec<u32> {
+    let weighted: Vec<(BackendKey, u16)> = inputs.iter().map(|(_, key, weight)| (*key, *weight)).collect();
+    let owners = maglev::table(&weighted).into_iter().filter_map(|i| inputs.get(i as usize));
+    let mut slots: Vec<u32> = owners.map(|(id, ..)| *id).collect();
+    slots.resize(space(slots.len() as u32) as usize, 0);
+    slots
 }
 
 /// The slots that a table of this length takes: whole blocks.

@@ -117,7 +117,8 @@ impl Sizes {
 }
 
 impl Sizes {
-    /// With twice the room that `desired` takes where it takes more than half of it now. What packets fill stays.
+    /// With twice the room that `desired` takes where it takes more than half of it now, and a quarter more than its
+    /// tables take (their memory is taken at once). What packets fill stays.
     pub(crate) fn grown_for(mut self, desired: &Desired) -> Self {
         let frontends = || desired.services.values().flat_map(|s| s.frontends.values());
         let backends: HashSet<_> =
@@ -128,7 +129,10 @@ impl Sizes {
                 f.backends.iter().filter(|b| !b.draining).map(|b| (b.key, b.address, b.weight)).collect()
             })
             .collect();
-        let slots = tables.iter().map(|t| space(table_len(t.iter().map(|b| b.2)))).map(u64::from).sum();
+        let lengths = || tables.iter().map(|t| u64::from(space(table_len(t.iter().map(|b| b.2)))));
+        let slots: u64 = lengths().sum();
+        // A new table is written beside the one whose place it takes.
+        let beside = (slots / 4).saturating_add(lengths().max().unwrap_or(0));
         let grow = |room: &mut u32, taken: u64| {
             let wanted = u32::try_from(taken.saturating_mul(2).max(2).next_power_of_two()).unwrap_or(LARGEST);
             *room = (*room).max(wanted.min(LARGEST));
@@ -140,7 +144,8 @@ impl Sizes {
         grow(&mut self.local_endpoints, desired.local.len() as u64);
         grow(&mut self.services, frontends().count() as u64);
         grow(&mut self.backends, backends.len() as u64);
-        grow(&mut self.table_slots, slots);
+        let slots = u32::try_from(slots.saturating_add(beside)).unwrap_or(LARGEST);
+        self.table_slots = self.table_slots.max(slots.min(LARGEST));
         self
     }
 }
@@ -159,7 +164,7 @@ impl Sizes {
             BACKENDS => &mut self.backends,
             _ => return self,
         };
-        *room = (*room).max(wanted.checked_next_power_of_two().unwrap_or(LARGEST)).min(LARGEST);
+        *room = (*room).max(wanted.min(LARGEST));
         self
     }
 }
@@ -297,9 +302,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_made_for_one_map_in_steps() {
+    fn room_is_made_for_one_map() {
         let sizes = Sizes::default();
-        assert_eq!(sizes.with_room(PEERS, 5000).peers, 8192);
+        assert_eq!(sizes.with_room(PEERS, 5000).peers, 5000);
         assert_eq!(sizes.with_room(PEERS, 50).peers, sizes.peers);
         assert_eq!(sizes.with_room(MAGLEV, u32::MAX).table_slots, LARGEST);
         assert_eq!(sizes.with_room(CHOICES, 1 << 20), sizes, "packets make room there");

@@ -173,13 +173,8 @@ impl Tables<'_> {
         if let Some(base) = self.draft.find(&inputs) {
             return Ok((base, len));
         }
-        let weighted: Vec<(BackendKey, u16)> =
-            inputs.iter().map(|(_, key, weight)| (*key, *weight)).collect();
-        let ids = maglev::table(&weighted).into_iter().filter_map(|i| inputs.get(i as usize));
-        let mut elements: Vec<u32> = ids.map(|(id, ..)| *id).collect();
-        elements.resize(space(len) as usize, 0);
         if let Some(ServiceValue { table_base, .. }) = before
-            && self.draft.holds(*table_base, &elements)
+            && self.draft.holds(*table_base, &inputs)
         {
             let base = *table_base;
             self.draft.learn(base, inputs.clone());
@@ -187,7 +182,7 @@ impl Tables<'_> {
             return Ok((base, len));
         }
         let base = self.allocate(space(len), &inputs)?;
-        self.regions.push(MapOp::WriteRegion { base, elements, inputs });
+        self.regions.push(MapOp::WriteRegion { base, len: space(len), inputs });
         Ok((base, len))
     }
 

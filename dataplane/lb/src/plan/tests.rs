@@ -17,6 +17,7 @@ use crate::{
         PublishedOn, ServiceEntry, ServicePlan,
     },
     maglev,
+    regions::table_of,
 };
 
 const ROOM: Capacities = Capacities {
@@ -114,9 +115,9 @@ impl Kernel {
     fn write(&mut self, op: &MapOp) {
         match op {
             MapOp::SetConfig(config) => self.config = *config,
-            MapOp::WriteRegion { base, elements, .. } => {
+            MapOp::WriteRegion { base, len, inputs } => {
                 let base = *base as usize;
-                self.table[base..base + elements.len()].copy_from_slice(elements);
+                self.table[base..base + *len as usize].copy_from_slice(&table_of(inputs));
             }
             MapOp::LearnRegion { base, inputs } => {
                 let known: BTreeSet<u32> = inputs.iter().map(|(id, ..)| *id).collect();

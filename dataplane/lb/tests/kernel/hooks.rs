@@ -110,24 +110,100 @@ fn an_uplink_may_have_a_dot_in_its_name() {
     assert_eq!(described, [(Some("up0.7".to_owned()), "uplink".to_owned())]);
 }
 
+/// How XDP runs on an interface: `xdp` in its driver, `xdpgeneric` not, nothing without.
+fn xdp_mode(interface: &str) -> Option<String> {
+    let shown = run(&format!("ip -oneline link show dev {interface}"));
+    shown.split_whitespace().find(|word| word.starts_with("xdp")).map(str::to_owned)
+}
+
+fn with_hook(sandbox: &Sandbox, hook: UplinkHook) -> DataPath {
+    let mut options = sandbox.options();
+    options.uplink_hook = hook;
+    DataPath::open(options).unwrap()
+}
+
+/// What [`mesh_lb::Stats`] says of the one uplink.
+fn xdp_of(path: &DataPath) -> Result<(), NoXdp> {
+    let stats = path.stats().unwrap();
+    assert_eq!(stats.uplinks.len(), 1, "{stats:?}");
+    let uplink = &stats.uplinks[0];
+    assert_eq!(
+        (uplink.interface.as_str(), uplink.tc),
+        ("up0", HookKind::Tcx),
+        "tc's program is there always"
+    );
+    assert_eq!(stats.links.get("xdp-up0"), uplink.xdp.is_ok().then_some(&HookKind::Xdp));
+    uplink.xdp.clone()
+}
+
 /// veth can run XDP, but loses more by it than it gains.
 #[test]
 fn xdp_is_for_drivers_that_run_it_well() {
     let sandbox = Sandbox::enter();
     veth("up0");
-    let uplink = |hook: UplinkHook| {
-        let mut options = sandbox.options();
-        options.uplink_hook = hook;
-        let mut path = DataPath::open(options).unwrap();
-        path.attach_uplink("up0").unwrap();
-        let stats = path.stats().unwrap();
-        assert_eq!(stats.uplinks.len(), 1);
-        assert_eq!(stats.uplinks[0].tc, HookKind::Tcx);
-        assert_eq!(stats.links.contains_key("xdp-up0"), stats.uplinks[0].xdp.is_ok());
-        stats.uplinks[0].xdp.clone()
+    let mut path = with_hook(&sandbox, UplinkHook::Auto);
+    path.attach_uplink("up0").unwrap();
+    assert_eq!(xdp_of(&path), Err(NoXdp::Driver("veth".to_owned())));
+    assert_eq!(xdp_mode("up0"), None);
+}
+
+#[test]
+fn xdp_runs_in_the_driver_and_outlives_the_daemon() {
+    let sandbox = Sandbox::enter();
+    veth("up0");
+    let link = || {
+        let pin = sandbox.pins().join("links").join("xdp-up0");
+        let info = FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap();
+        assert_eq!(info.link_type().unwrap(), LinkType::Xdp);
+        (info.id(), info.program_id())
     };
-    assert_eq!(uplink(UplinkHook::Auto), Err(NoXdp::Driver("veth".to_owned())));
-    assert_eq!(uplink(UplinkHook::Tc), Err(NoXdp::Configured));
+    let mut first = with_hook(&sandbox, UplinkHook::Xdp);
+    first.attach_uplink("up0").unwrap();
+    assert_eq!(xdp_of(&first), Ok(()));
+    assert_eq!(xdp_mode("up0").as_deref(), Some("xdp"));
+    let before = link();
+    first.attach_uplink("up0").unwrap();
+    assert_eq!(link(), before, "attaching again changes nothing");
+    drop(first);
+    assert_eq!(link(), before, "it goes on without a daemon");
+
+    let mut second = with_hook(&sandbox, UplinkHook::Xdp);
+    second.attach_uplink("up0").unwrap();
+    let after = link();
+    assert!(after.0 == before.0 && after.1 != before.1, "replaced in place: {before:?} {after:?}");
+    assert_eq!(second.attached_uplinks().unwrap(), BTreeSet::from(["up0".to_owned()]));
+
+    run("ip link del up0");
+    veth("up0");
+    second.attach_uplink("up0").unwrap();
+    assert_eq!((xdp_of(&second), xdp_mode("up0").as_deref()), (Ok(()), Some("xdp")), "on the new one too");
+    drop(second);
+
+    let mut third = with_hook(&sandbox, UplinkHook::Tc);
+    third.attach_uplink("up0").unwrap();
+    assert_eq!((xdp_of(&third), xdp_mode("up0")), (Err(NoXdp::Configured), None));
+    drop(third);
+
+    let mut fourth = with_hook(&sandbox, UplinkHook::Xdp);
+    fourth.attach_uplink("up0").unwrap();
+    fourth.detach_uplink("up0").unwrap();
+    assert_eq!(xdp_mode("up0"), None);
+    fourth.attach_uplink("up0").unwrap();
+    fourth.remove().unwrap();
+    assert_eq!(xdp_mode("up0"), None);
+}
+
+/// Bridges have no XDP of their own; generic XDP, which they could have, is worse than tc.
+#[test]
+fn what_refuses_xdp_gets_tc_alone() {
+    let sandbox = Sandbox::enter();
+    run("ip link add up0 type bridge");
+    let mut path = with_hook(&sandbox, UplinkHook::Xdp);
+    path.attach_uplink("up0").unwrap();
+    let why = xdp_of(&path).unwrap_err();
+    assert!(matches!(why, NoXdp::Refused(_)), "{why}");
+    assert_eq!(xdp_mode("up0"), None);
+    assert_eq!(programs("up0", TcAttachType::Ingress).len(), 1);
 }
 
 #[test]
