@@ -10,7 +10,7 @@ use crate::{
     encap,
     family::Family,
     header::{Ethernet, Macs},
-    key,
+    icmp_error, ingress, key,
     maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES, scratch},
     parse::{Frame, Packet, Tuple},
     reset, reverse,
@@ -44,6 +44,8 @@ pub enum Next {
     Done(Verdict),
     /// Into a task, translated.
     Land(&'static LocalEndpoint),
+    /// The same for an ICMP error about what the task sent.
+    LandError(&'static LocalEndpoint),
     /// To another node.
     Send,
 }
@@ -68,6 +70,7 @@ pub fn finish<F: Family>(
     match next? {
         Next::Done(verdict) => Ok(verdict),
         Next::Land(local) => land(skb, packet, local, way),
+        Next::LandError(local) => icmp_error::land(skb, node, packet, local, way),
         Next::Send => encap::send(skb, node, packet, way),
     }
 }
@@ -290,6 +293,18 @@ pub fn vip<F: Family>(vni: [u8; 4], address: &F::Address) -> Option<&'static Ser
 pub fn published<F: Family>(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
     // SAFETY: see `endpoint`.
     unsafe { SERVICES.get(key::published(key::known(&F::ANY), port, protocol)) }
+}
+
+/// The port behind one that is published at an address, on this node or another; zero when it is the same.
+#[inline(always)]
+pub fn target<F: Family>(
+    node: &NodeConfig,
+    address: &F::Address,
+    port: [u8; 2],
+    protocol: u8,
+) -> Result<[u8; 2], DropReason> {
+    let service = ingress::service_at::<F>(node, address, port, protocol);
+    Ok(service.ok_or(DropReason::NoBackend)?.target_port)
 }
 
 /// A network with an endpoint on this node.

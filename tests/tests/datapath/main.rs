@@ -7,6 +7,8 @@
 mod conntrack;
 mod drops;
 mod dual;
+mod errors;
+mod fragments;
 mod frames;
 mod overlay;
 mod packets;
