@@ -18,8 +18,9 @@ use crate::{
     choose,
     deliver::{self, Way},
     family::{Family, V4, V6},
+    fragment,
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
-    key,
+    icmp_error, key,
     maps::{HOST_ADDRESSES, NETWORKS, PEERS, node, scratch},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN},
     skb::{self, ETHERNET, Skb},
@@ -126,7 +127,7 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
-        INGRESS_VNI => steered(skb, arrival, (packet, way), &macs),
+        INGRESS_VNI => steered(skb, node, arrival, (packet, way), &macs),
         RETURN_VNI => returned(skb, node, arrival, packet, &macs),
         _ => overlay(skb, arrival, packet, &macs),
     }
@@ -164,43 +165,41 @@ fn heard<F: Family>(packet: &Packet<F>, scope: u32) -> Option<&'static ChoiceVal
     choose::answered(&asked, packet.flags)
 }
 
-/// A packet to a VIP or published port, for a task of this node that the sender chose.
+/// A packet to a VIP or published port, for a task of this node that the sender chose; or an error about such a task's
+/// reply.
 #[inline(always)]
 fn steered<F: Family>(
     skb: Skb,
+    node: &NodeConfig,
     arrival: &Arrival,
     (packet, way): (&mut Packet<F>, &mut Way),
     macs: &Macs,
 ) -> Outcome {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
-    if packet.fragment {
-        return Err(DropReason::Fragment);
-    }
     let local = deliver::local(steering.endpoint, steering.generation)?;
-    let (path, target_port) = match steering.kind {
-        SteeringKind::Vip => {
-            if !is_endpoint_of::<F>(arrival, local.vni, &packet.tuple.source) {
-                return Err(DropReason::ForgedSource);
-            }
-            (ReturnPath::Network, [0; 2])
-        }
-        SteeringKind::Published => (ReturnPath::Tunnel, target_port(packet)?),
-        SteeringKind::Direct => (ReturnPath::Uplink, target_port(packet)?),
-        SteeringKind::Host => (ReturnPath::TunnelHost, target_port(packet)?),
-    };
-    strip(skb, arrival, packet)?;
+    let is_vip = matches!(steering.kind, SteeringKind::Vip);
+    if is_vip && !is_endpoint_of::<F>(arrival, local.vni, &packet.tuple.source) {
+        return Err(DropReason::ForgedSource);
+    }
+    fragment::require(packet, if is_vip { local.vni } else { PUBLISHED })?;
     way.vtep = key::bytes(key::words(&arrival.sender));
     way.ifindex = 0;
-    way.target_port = target_port;
-    way.path = path;
+    way.target_port = [0; 2];
+    way.path = match steering.kind {
+        SteeringKind::Vip => ReturnPath::Network,
+        SteeringKind::Published => ReturnPath::Tunnel,
+        SteeringKind::Direct => ReturnPath::Uplink,
+        SteeringKind::Host => ReturnPath::TunnelHost,
+    };
+    strip(skb, arrival, packet)?;
+    if icmp_error::is_error(packet) {
+        return icmp_error::land(skb, node, packet, local, way);
+    }
+    if !is_vip {
+        let t = &packet.tuple;
+        way.target_port = deliver::target::<F>(node, &t.destination, t.destination_port, packet.protocol)?;
+    }
     deliver::land(skb, packet, local, way)
-}
-
-/// The port behind the published one that the packet is for.
-#[inline(always)]
-fn target_port<F: Family>(packet: &Packet<F>) -> Result<[u8; 2], DropReason> {
-    let service = deliver::published::<F>(packet.tuple.destination_port, packet.protocol);
-    Ok(service.ok_or(DropReason::NoBackend)?.target_port)
 }
 
 /// A reply to a client of this node, translated already.
@@ -223,7 +222,13 @@ fn returned<F: Family>(
     if !own {
         return Err(DropReason::UnexpectedReturn);
     }
-    let choice = choose::answered(&key::asked(packet), packet.flags).ok_or(DropReason::UnexpectedReturn)?;
+    fragment::require(packet, PUBLISHED)?;
+    let choice = if icmp_error::is_error(packet) {
+        icmp_error::is_asked(skb, packet)
+    } else {
+        heard(packet, u32::from_ne_bytes(PUBLISHED))
+    };
+    let choice = choice.ok_or(DropReason::UnexpectedReturn)?;
     let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
     strip(skb, arrival, packet)?;
     if matches!(steering.kind, SteeringKind::Host) {

@@ -9,10 +9,10 @@ use crate::{
     choose::{Choice, Chooser, choose},
     encap,
     family::Family,
-    header::Macs,
-    key,
+    header::{Ethernet, Macs},
+    icmp_error, ingress, key,
     maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES, scratch},
-    parse::{Packet, Tuple},
+    parse::{Frame, Packet, Tuple},
     reset, reverse,
     skb::Skb,
     translate::translate,
@@ -44,6 +44,8 @@ pub enum Next {
     Done(Verdict),
     /// Into a task, translated.
     Land(&'static LocalEndpoint),
+    /// The same for an ICMP error about what the task sent.
+    LandError(&'static LocalEndpoint),
     /// To another node.
     Send,
 }
@@ -68,6 +70,7 @@ pub fn finish<F: Family>(
     match next? {
         Next::Done(verdict) => Ok(verdict),
         Next::Land(local) => land(skb, packet, local, way),
+        Next::LandError(local) => icmp_error::land(skb, node, packet, local, way),
         Next::Send => encap::send(skb, node, packet, way),
     }
 }
@@ -126,7 +129,7 @@ pub fn to_service<F: Family>(
     let scope = u32::from_ne_bytes(front.scope);
     let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
         if failure == GONE {
-            return reset::answer(skb, packet).map(Next::Done);
+            return unpack(gone(skb, node, packet, front.path as u32, front.client)).map(Next::Done);
         }
         return Err(verdict::reason(failure));
     };
@@ -142,6 +145,38 @@ pub fn to_service<F: Family>(
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(steering);
     Ok(Next::Send)
+}
+
+/// Tells the sender of a packet that the task it was speaking to is gone. Arguments as in [`Front`].
+#[inline(never)]
+fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, client: u32) -> u64 {
+    const UPLINK: u32 = ReturnPath::Uplink as u32;
+    const HOST: u32 = ReturnPath::Host as u32;
+    let mut to = packet.tuple.source;
+    if client != 0 {
+        // SAFETY: see `endpoint`. Its address has given way to the one that stands for it outside.
+        match unsafe { LOCAL_BY_ID.get(client) } {
+            Some(local) => to = F::local(local),
+            None => return pack(Err(DropReason::StaleEndpoint)),
+        }
+    }
+    match reset::turn(skb, packet, &to) {
+        reset::TURNED => {}
+        reset::NOTHING => return pack(Ok(Verdict::Consume)),
+        _ => return pack(Err(DropReason::HelperFailed)),
+    }
+    match (path, client) {
+        (UPLINK, _) => pack(Ok(Verdict::Out(skb.ifindex()))),
+        (HOST, 0) => match skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC }) {
+            Ok(()) => pack(Ok(Verdict::Host(node.host_ifindex))),
+            Err(reason) => pack(Err(reason)),
+        },
+        // From a task, back into which it goes.
+        _ => match skb.load::<Ethernet>(0) {
+            Ok(ethernet) => pack(into_task(skb, skb.ifindex(), &ethernet.from, &GATEWAY_MAC)),
+            Err(reason) => pack(Err(reason)),
+        },
+    }
 }
 
 /// No reason for a drop: [`Choice::Gone`].
@@ -258,6 +293,18 @@ pub fn vip<F: Family>(vni: [u8; 4], address: &F::Address) -> Option<&'static Ser
 pub fn published<F: Family>(port: [u8; 2], protocol: u8) -> Option<&'static ServiceValue> {
     // SAFETY: see `endpoint`.
     unsafe { SERVICES.get(key::published(key::known(&F::ANY), port, protocol)) }
+}
+
+/// The port behind one that is published at an address, on this node or another; zero when it is the same.
+#[inline(always)]
+pub fn target<F: Family>(
+    node: &NodeConfig,
+    address: &F::Address,
+    port: [u8; 2],
+    protocol: u8,
+) -> Result<[u8; 2], DropReason> {
+    let service = ingress::service_at::<F>(node, address, port, protocol);
+    Ok(service.ok_or(DropReason::NoBackend)?.target_port)
 }
 
 /// A network with an endpoint on this node.

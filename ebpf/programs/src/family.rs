@@ -6,7 +6,12 @@ use mesh_abi::{
     LocalEndpoint, NetworkValue, v4_of,
 };
 
-use crate::{header::Header, key, maps::Scratch, parse::Packet};
+use crate::{
+    header::Header,
+    key,
+    maps::Scratch,
+    parse::{Packet, Tuple},
+};
 
 /// A family of IP.
 pub trait Family: Copy + Sized + 'static {
@@ -36,6 +41,10 @@ pub trait Family: Copy + Sized + 'static {
 
     /// Where the packet is that a program runs for.
     fn packet(scratch: *mut Scratch) -> *mut Packet<Self>;
+    /// Where the packet is that an ICMP error quotes.
+    fn quote(scratch: *mut Scratch) -> *mut Packet<Self>;
+    /// Where what an ICMP error and its quotation become is.
+    fn tuples(scratch: *mut Scratch) -> *mut [Tuple<Self>; 2];
     /// The address as maps hold it.
     fn mapped(address: &Self::Address) -> Address;
     /// The address that a map holds, which is known to be of this family.
@@ -82,6 +91,18 @@ impl Family for V4 {
     fn packet(scratch: *mut Scratch) -> *mut Packet<Self> {
         // SAFETY: a place within the scratch room; nothing is read.
         unsafe { &raw mut (*scratch).packet4 }
+    }
+
+    #[inline(always)]
+    fn quote(scratch: *mut Scratch) -> *mut Packet<Self> {
+        // SAFETY: see `packet`.
+        unsafe { &raw mut (*scratch).quote4 }
+    }
+
+    #[inline(always)]
+    fn tuples(scratch: *mut Scratch) -> *mut [Tuple<Self>; 2] {
+        // SAFETY: see `packet`.
+        unsafe { &raw mut (*scratch).tuples4 }
     }
 
     #[inline(always)]
@@ -164,6 +185,18 @@ impl Family for V6 {
     fn packet(scratch: *mut Scratch) -> *mut Packet<Self> {
         // SAFETY: a place within the scratch room; nothing is read.
         unsafe { &raw mut (*scratch).packet6 }
+    }
+
+    #[inline(always)]
+    fn quote(scratch: *mut Scratch) -> *mut Packet<Self> {
+        // SAFETY: see `packet`.
+        unsafe { &raw mut (*scratch).quote6 }
+    }
+
+    #[inline(always)]
+    fn tuples(scratch: *mut Scratch) -> *mut [Tuple<Self>; 2] {
+        // SAFETY: see `packet`.
+        unsafe { &raw mut (*scratch).tuples6 }
     }
 
     #[inline(always)]

@@ -9,6 +9,8 @@ use crate::{
     decap::{self, Arrival},
     deliver::{self, Front, Next, Way},
     family::{Family, V4, V6},
+    fragment,
+    icmp_error::{self, Side},
     key,
     maps::{SERVICES, node},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
@@ -40,10 +42,17 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
     if skb::parse(skb, ETHERNET, packet).is_err() {
         return pack(Ok(Verdict::Pass));
     }
+    if icmp_error::is_error(packet) {
+        return pack(error_came_in(skb, node, packet, way));
+    }
+    if packet.later_fragment {
+        // One that no published port's packet began with is the node's own, as far as can be told.
+        fragment::follow(packet, PUBLISHED);
+    }
     if !packet.has_ports() {
         return pack(Ok(Verdict::Pass));
     }
-    if is_vxlan(node, packet) {
+    if !packet.fragment && is_vxlan(node, packet) {
         // What the fast path does not take (outer options, fragments) the kernel's VXLAN device does.
         if node.flags & node_flags::FAST_PATH == 0 || packet.l4 != ETHERNET + F::HEADER {
             return pack(Ok(Verdict::Pass));
@@ -54,8 +63,23 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         return VXLAN;
     }
     let Some(service) = own_port(node, packet) else { return pack(Ok(Verdict::Pass)) };
+    if !packet.later_fragment {
+        fragment::follow(packet, PUBLISHED);
+    }
     let next = to_published(skb, node, way, packet, service);
     pack(deliver::finish(skb, node, packet, way, next))
+}
+
+/// An ICMP error about a reply of a published port, or about something of the node's own.
+#[inline(always)]
+fn error_came_in<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>, way: &mut Way) -> Outcome {
+    if !decap::is_own::<F>(&packet.tuple.destination) {
+        return Ok(Verdict::Pass);
+    }
+    match icmp_error::from_client(skb, node, packet, way, Side::outside()) {
+        Some(next) => deliver::finish(skb, node, packet, way, next),
+        None => Ok(Verdict::Pass),
+    }
 }
 
 /// Whether a packet is for the node's VXLAN port.
@@ -111,7 +135,18 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
     if skb::parse(skb, ETHERNET, packet).is_err() {
         return pack(Ok(Verdict::Consume));
     }
-    if !packet.has_ports() || !F::same(&packet.tuple.destination, &F::of(&F::HOST_SERVICE)) {
+    if !F::same(&packet.tuple.destination, &F::of(&F::HOST_SERVICE)) {
+        return pack(Ok(Verdict::Consume));
+    }
+    if icmp_error::is_error(packet) {
+        let next = icmp_error::from_client(skb, node, packet, way, Side::host());
+        let next = next.unwrap_or(Ok(Next::Done(Verdict::Consume)));
+        return pack(deliver::finish(skb, node, packet, way, next));
+    }
+    if let Err(reason) = fragment::require(packet, PUBLISHED) {
+        return pack(Err(reason));
+    }
+    if !packet.has_ports() {
         return pack(Ok(Verdict::Consume));
     }
     let next = match deliver::published::<F>(packet.tuple.destination_port, packet.protocol) {

@@ -15,7 +15,7 @@ use crate::{
     decap::Arrival,
     deliver::Way,
     family::{V4, V6},
-    parse::Packet,
+    parse::{Packet, Tuple},
     reverse::Search,
     xdp_next_hop::{SLOTS, Slot},
 };
@@ -116,6 +116,14 @@ pub struct Scratch {
     pub packet4: Packet<V4>,
     /// The packet, if it is IPv6.
     pub packet6: Packet<V6>,
+    /// The packet that it quotes, if it is an ICMP error.
+    pub quote4: Packet<V4>,
+    /// The same for IPv6.
+    pub quote6: Packet<V6>,
+    /// What an ICMP error and its quotation become.
+    pub tuples4: [Tuple<V4>; 2],
+    /// The same for IPv6.
+    pub tuples6: [Tuple<V6>; 2],
     /// What it came in, from another node.
     pub arrival: Arrival,
     /// Where it goes.

@@ -76,6 +76,8 @@ pub struct Packet<F: Family> {
     pub fragment: bool,
     /// A part that has no transport header.
     pub later_fragment: bool,
+    /// Such a part whose ports are not known.
+    pub orphan: bool,
     /// Routers may not cut it into fragments.
     pub whole: bool,
 }
@@ -101,6 +103,7 @@ impl<F: Family> Packet<F> {
             icmp_type: NOT_ICMP,
             fragment: false,
             later_fragment: false,
+            orphan: false,
             whole: false,
         };
         packet.fill(frame, l3).map(|()| packet)
@@ -122,7 +125,35 @@ impl<F: Family> Packet<F> {
         if self.total_len > frame.len().wrapping_sub(l3) {
             return Err(DropReason::Malformed);
         }
+        self.orphan = self.later_fragment;
         if self.later_fragment { Ok(()) } else { self.read_transport(frame) }
+    }
+
+    /// Reads the headers at `l3` of a packet that an ICMP error quotes: of its transport header there may be no more than
+    /// eight bytes.
+    #[inline(always)]
+    pub fn fill_quoted(&mut self, frame: impl Frame, l3: u32) -> Result<(), DropReason> {
+        self.l3 = l3;
+        self.tuple.source_port = [0; 2];
+        self.tuple.destination_port = [0; 2];
+        if F::V6 {
+            self.read6(frame)?;
+        } else {
+            self.read4(frame)?;
+        }
+        if self.later_fragment {
+            return Err(DropReason::Fragment);
+        }
+        let [a, b, c, d, e, f, ..]: [u8; 8] = frame.load(self.l4)?;
+        if matches!(self.protocol, TCP | UDP | SCTP) {
+            self.tuple.source_port = [a, b];
+            self.tuple.destination_port = [c, d];
+        } else if self.protocol == F::ICMP && a == F::ECHO_REQUEST {
+            self.tuple.source_port = [e, f];
+        } else if self.protocol == F::ICMP && a == F::ECHO_REPLY {
+            self.tuple.destination_port = [e, f];
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -257,7 +288,7 @@ impl<F: Family> Packet<F> {
     /// Whether the protocol has ports that can be published.
     #[inline(always)]
     pub fn has_ports(&self) -> bool {
-        matches!(self.protocol, TCP | UDP | SCTP) && !self.fragment
+        matches!(self.protocol, TCP | UDP | SCTP) && !self.orphan
     }
 }
 

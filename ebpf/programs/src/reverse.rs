@@ -192,6 +192,12 @@ pub fn search(reply: &mut FlowKey, value: &ReverseValue) -> Option<[u8; 2]> {
     if place.kind() == Place::FOUND { Some(place.port()) } else { None }
 }
 
+/// The entry of a reply, as it stands.
+#[inline(always)]
+pub fn known(reply: &FlowKey) -> Option<&'static ReverseValue> {
+    entry(reply)
+}
+
 /// The entry of a reply.
 #[inline(always)]
 fn entry(reply: &FlowKey) -> Option<&'static ReverseValue> {

@@ -142,6 +142,13 @@ impl Skb {
         done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) })
     }
 
+    /// Corrects a checksum for a difference between sums of what it covers within the packet.
+    #[inline(always)]
+    pub fn fix_within(self, offset: u32, difference: u32, zero_is_none: bool) -> Result<(), DropReason> {
+        // SAFETY: plain helper call.
+        done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), mangled(zero_is_none)) })
+    }
+
     /// Corrects a transport checksum for an address of the pseudo header that changes.
     #[inline(always)]
     pub fn fix_pseudo_checksum(

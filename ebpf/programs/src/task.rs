@@ -10,7 +10,9 @@ use crate::{
     deliver::{self, Front, Next, Way},
     echo,
     family::{Family, V4, V6},
+    fragment,
     header::{Ethernet, Macs},
+    icmp_error::{self, Side},
     ingress, key,
     maps::{LOCAL_BY_ID, LOCAL_BY_IFINDEX, node},
     neighbour,
@@ -67,11 +69,27 @@ fn route<F: Family>(
     if !F::same(&packet.tuple.source, &own) || F::same(&own, &F::UNSPECIFIED) {
         return Err(DropReason::SpoofedSource);
     }
-    if task.flags & local_flags::SERVED != 0
-        && !packet.fragment
-        && let Some(back) = way_back(packet, u32::from_ne_bytes(task.vni))
+    fragment::follow(packet, task.vni);
+    let mut failure = 0;
+    let back = if icmp_error::is_error(packet) {
+        icmp_error::of_task(skb, packet, u32::from_ne_bytes(task.vni), &mut failure)
+    } else if task.flags & local_flags::SERVED != 0 {
+        translated_back(skb, packet, u32::from_ne_bytes(task.vni), &mut failure)
+    } else {
+        None
+    };
+    verdict::ok(failure)?;
+    if let Some(back) = back {
+        return leave(skb, node, task, packet, (way, back));
+    }
+    if icmp_error::is_error(packet)
+        && let Some(next) = icmp_error::from_client(skb, node, packet, way, Side::of_vip(task.vni))
     {
-        return reply(skb, node, task, packet, (way, back));
+        return next;
+    }
+    // A reply whose flow is not known must not leave with the task's own address.
+    if packet.orphan && task.flags & local_flags::SERVED != 0 {
+        return Err(DropReason::Fragment);
     }
     let to = packet.tuple.destination;
     if let Some(endpoint) = deliver::endpoint::<F>(task.vni, &to) {
@@ -87,6 +105,11 @@ fn route<F: Family>(
         None => {
             let mut done = 0;
             let Some(service) = outwards(skb, node, task, packet, &mut done) else {
+                if icmp_error::is_error(packet)
+                    && let Some(next) = icmp_error::from_client(skb, node, packet, way, Side::host())
+                {
+                    return next;
+                }
                 return unpack(done).map(Next::Done);
             };
             count(Counter::Published);
@@ -94,29 +117,53 @@ fn route<F: Family>(
             Front { service, scope: PUBLISHED, kind, path, client: task.id, ifindex: 0 }
         }
     };
-    if packet.fragment {
+    if packet.orphan {
         return Err(DropReason::Fragment);
     }
     deliver::to_service(skb, node, way, packet, &front)
 }
 
-/// How a packet from a task goes back, if it is a reply of a translated flow.
+/// Translates a reply of a flow that was translated on its way in; how it leaves. When it is no such reply, or `failure`
+/// is not zero afterwards, nothing.
+#[inline(never)]
+fn translated_back<F: Family>(
+    skb: Skb,
+    packet: &mut Packet<F>,
+    vni: u32,
+    failure: &mut u64,
+) -> Option<&'static ReverseValue> {
+    let back = way_back(packet, vni)?;
+    let new = Tuple::<F> {
+        source: F::of(&back.source),
+        destination: F::of(&back.destination),
+        source_port: back.source_port,
+        destination_port: back.destination_port,
+    };
+    *failure = verdict::code(translate(skb, packet, &new));
+    count(Counter::Reply);
+    Some(back)
+}
+
 #[inline(never)]
 fn way_back<F: Family>(packet: &Packet<F>, vni: u32) -> Option<&'static ReverseValue> {
     reverse::find(&key::flow(packet, vni.to_ne_bytes()), packet.flags)
 }
 
-/// A reply whose flow was translated on its way in.
+/// The same for the packet that an ICMP error from a task quotes, as the task was sent it. Nothing is noted.
+#[inline(never)]
+pub fn way_back_of_quote<F: Family>(quote: &Packet<F>, vni: u32) -> Option<&'static ReverseValue> {
+    reverse::known(&key::backward(&quote.tuple, quote.protocol, vni.to_ne_bytes()))
+}
+
+/// A reply, translated already, on its way to whoever the task was spoken to by.
 #[inline(always)]
-fn reply<F: Family>(
+pub fn leave<F: Family>(
     skb: Skb,
     node: &NodeConfig,
     task: &LocalEndpoint,
     packet: &mut Packet<F>,
     (way, back): (&mut Way, &ReverseValue),
 ) -> Result<Next, DropReason> {
-    verdict::ok(translated_back(skb, packet, back))?;
-    count(Counter::Reply);
     const NETWORK: u8 = ReturnPath::Network as u8;
     const UPLINK: u8 = ReturnPath::Uplink as u8;
     const HOST: u8 = ReturnPath::Host as u8;
@@ -140,23 +187,16 @@ fn reply<F: Family>(
     Ok(Next::Send)
 }
 
-#[inline(never)]
-fn translated_back<F: Family>(skb: Skb, packet: &mut Packet<F>, back: &ReverseValue) -> u64 {
-    let new = Tuple::<F> {
-        source: F::of(&back.source),
-        destination: F::of(&back.destination),
-        source_port: back.source_port,
-        destination_port: back.destination_port,
-    };
-    verdict::code(translate(skb, packet, &new))
-}
-
 /// To the client on this node that spoke to an address of the node: one of its sockets, as if the packet had come in by
 /// the host link, or a task.
 #[inline(always)]
 pub fn to_node<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>) -> Outcome {
     if F::is_egress(&packet.tuple.destination) {
-        return unpack(to_hairpin(skb, packet));
+        return unpack(if icmp_error::is_error(packet) {
+            icmp_error::to_hairpin(skb, packet)
+        } else {
+            to_hairpin(skb, packet)
+        });
     }
     skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
     Ok(Verdict::Host(node.host_ifindex))
@@ -228,9 +268,13 @@ fn outside<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &mut Packet<F>) ->
     if network.flags & network_flags::INTERNAL != 0 || F::same(&egress, &F::UNSPECIFIED) {
         return Err(DropReason::Internal);
     }
-    let mut new = packet.tuple;
-    new.source = egress;
-    translate(skb, packet, &new)?;
+    if icmp_error::is_error(packet) {
+        verdict::ok(icmp_error::outwards(skb, packet, task))?;
+    } else {
+        let mut new = packet.tuple;
+        new.source = egress;
+        translate(skb, packet, &new)?;
+    }
     skb.for_this_host()?;
     Ok(Verdict::Pass)
 }
@@ -268,8 +312,13 @@ fn answered<F: Family>(skb: Skb, task: &LocalEndpoint) -> Outcome {
     if F::same(&egress, &F::UNSPECIFIED) || !F::same(&packet.tuple.destination, &egress) {
         return Ok(Verdict::Consume);
     }
-    let new = Tuple { destination: F::local(task), ..packet.tuple };
-    translate(skb, packet, &new)?;
+    if icmp_error::is_error(packet) {
+        verdict::ok(icmp_error::inwards(skb, packet, task))?;
+    } else {
+        let mut new = packet.tuple;
+        new.destination = F::local(task);
+        translate(skb, packet, &new)?;
+    }
     skb.store(0, &Macs { to: task.mac, from: GATEWAY_MAC })?;
     Ok(Verdict::Pass)
 }

@@ -8,7 +8,7 @@ use crate::{
     packets::{Path, arp, wrapped},
     world::{
         A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, INNER_MTU, Node, PORT_2,
-        PORT_NONE, VIP, VNI, vtep,
+        PORT_NONE, VNI, vtep,
     },
 };
 
@@ -211,19 +211,6 @@ fn when_the_kernel_refuses() {
     let index = nix::net::if_::if_nametoindex("task11").unwrap();
     let action = node.run("from_task", index, &a_to_c().tcp(1, 2, &vec![7; 1000]), 500).0;
     dropped(&node, action, DropReason::HelperFailed);
-}
-
-#[test]
-fn of_fragments_to_a_vip() {
-    let (node, _) = Node::pair();
-    let mut packet = a_to(VIP).udp(1, 2, b"hello");
-    packet[20] |= 0x20;
-    dropped(&node, node.task_sends(A, &packet).0, DropReason::Fragment);
-    // Between tasks they pass.
-    let (node, _) = Node::pair();
-    let mut packet = a_to_c().udp(1, 2, b"hello");
-    packet[20..22].copy_from_slice(&[0x00, 0x10]);
-    assert_eq!(node.task_sends(A, &packet).0, Action::Redirect);
 }
 
 #[test]

@@ -18,16 +18,16 @@ fn between(from: Task, to: Task, family: Family) -> Talk {
 }
 
 /// What a task sends to an address that the gateway's Ethernet address stands for.
-fn out_of(task: Task, to: std::net::IpAddr, family: Family) -> Talk {
+pub fn out_of(task: Task, to: std::net::IpAddr, family: Family) -> Talk {
     Talk { from_mac: task.mac, to_mac: GATEWAY_MAC, from: task.at(family), to }
 }
 
-fn from_client(node: u8, family: Family) -> Talk {
+pub fn from_client(node: u8, family: Family) -> Talk {
     Talk { from_mac: ROUTER, to_mac: NIC, from: client(family), to: node_address(node, family) }
 }
 
 /// Every family inside, over every underlay.
-fn everywhere(story: impl Fn(&Node, &Node, Family)) {
+pub fn everywhere(story: impl Fn(&Node, &Node, Family)) {
     for underlay in BOTH {
         let (one, two) = Node::pair_over(underlay);
         for family in BOTH {
@@ -39,7 +39,7 @@ fn everywhere(story: impl Fn(&Node, &Node, Family)) {
 
 /// The frame as it arrives, from node one's task to node two.
 #[track_caller]
-fn across(one: &Node, two: &Node, (action, frame): (Action, Vec<u8>), vni: u32) -> Vec<u8> {
+pub fn across(one: &Node, two: &Node, (action, frame): (Action, Vec<u8>), vni: u32) -> Vec<u8> {
     assert_eq!(action, Action::Redirect);
     let (seen, _) = unwrapped(&frame, one.underlay(), (one.number, two.number));
     assert_eq!(seen, vni);

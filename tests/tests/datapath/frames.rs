@@ -232,3 +232,44 @@ pub fn wrap(vni: [u8; 4], frame: &[u8], underlay: Family, (from, to): (u8, u8)) 
     let (from, to) = (node_address(from, underlay), node_address(to, underlay));
     Talk { from_mac: [2, 9, 9, 9, 9, 1], to_mac: [2, 9, 9, 9, 9, 2], from, to }.udp(50_000, 4789, &vxlan)
 }
+
+/// Cuts a packet into fragments of so many bytes of payload (a multiple of eight) each, the last one shorter.
+pub fn fragments(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+    let whole = look(frame);
+    let pieces: Vec<_> = whole.payload.chunks(size).collect();
+    let count = pieces.len();
+    let piece = |(index, piece): (usize, &&[u8])| {
+        let (offset, more) = (index * size / 8, index + 1 < count);
+        match whole.talk.family() {
+            Family::V4 => {
+                let mut packet = whole.talk.ip(whole.protocol, piece);
+                packet[18..20].copy_from_slice(&id.to_be_bytes());
+                packet[20..22].copy_from_slice(&(u16::from(more) << 13 | offset as u16).to_be_bytes());
+                checksum4(&mut packet);
+                packet
+            }
+            Family::V6 => {
+                let place = (offset << 3) as u16 | u16::from(more);
+                let [a, b] = place.to_be_bytes();
+                let [c, d] = id.to_be_bytes();
+                whole.talk.ip(FRAGMENT, &[&[whole.protocol, 0, a, b, 0, 0, c, d][..], piece].concat())
+            }
+        }
+    };
+    pieces.iter().enumerate().map(piece).collect()
+}
+
+/// Puts fragments, in order, together again.
+pub fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let first = look(&fragments[0]);
+    let skipped = if first.talk.family() == Family::V4 { 0 } else { 8 };
+    let parts: Vec<u8> = fragments.iter().flat_map(|f| look(f).payload[skipped..].to_vec()).collect();
+    first.talk.ip(first.protocol, &parts)
+}
+
+/// Makes an IPv4 header's checksum right.
+pub fn checksum4(packet: &mut [u8]) {
+    packet[24..26].fill(0);
+    let checksum = !sum(&[&packet[14..34]]);
+    packet[24..26].copy_from_slice(&checksum.to_be_bytes());
+}

@@ -7,10 +7,13 @@
 mod conntrack;
 mod drops;
 mod dual;
+mod errors;
+mod fragments;
 mod frames;
 mod overlay;
 mod packets;
 mod published;
+mod reset;
 mod vip;
 mod world;
 mod xdp;

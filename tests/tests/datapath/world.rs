@@ -235,6 +235,15 @@ impl Node {
         self.backend(task, 0);
     }
 
+    /// Makes a task of this node one of no service.
+    pub fn serves_nobody(&mut self, task: Task) {
+        let index = index(&format!("task{}", task.id));
+        let mut map: HashMap<&mut MapData, u32, LocalEndpoint> =
+            HashMap::try_from(self.ebpf.map_mut("LOCAL_BY_IFINDEX").unwrap()).unwrap();
+        let local = map.get(&index, 0).unwrap();
+        map.insert(index, LocalEndpoint { flags: 0, ..local }, 0).unwrap();
+    }
+
     /// The task as a backend, with these flags.
     pub fn backend(&mut self, task: Task, flags: u32) {
         let here = task.node == self.number;
