@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use mesh_types::{Listener, PublishMode};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -46,17 +47,26 @@ impl Agent {
     /// Looks for what the node's own processes and firewall have against published ports and tasks, until the agent stops.
     pub(crate) async fn look_around(self) {
         loop {
-            let ports = self.published();
+            let (ports, pools) = (self.published(), self.pools());
             self.look_for_listeners(&ports).await;
-            self.look_at_firewall().await;
+            self.look_at_firewall(pools.clone()).await;
             let until = tokio::time::Instant::now() + LOOK;
             while tokio::time::Instant::now() < until {
                 tokio::time::sleep(LOOK_AGAIN).await;
-                if self.published() != ports {
+                if self.published() != ports || self.pools() != pools {
                     break;
                 }
             }
         }
+    }
+
+    /// The pools of addresses by which tasks of this node get out.
+    fn pools(&self) -> Vec<IpNet> {
+        let state = self.lock();
+        let attachments = || state.tasks.iter().flat_map(|t| &t.attachments);
+        let v4 = attachments().any(|a| a.egress4.is_some()).then(egress_pool);
+        let v6 = attachments().any(|a| a.egress6.is_some()).then(egress_pool6);
+        v4.into_iter().chain(v6).collect()
     }
 
     /// The ports that are open on this node.
@@ -113,11 +123,7 @@ impl Agent {
         }
     }
 
-    async fn look_at_firewall(&self) {
-        let attachments: Vec<_> = self.tasks().into_iter().flat_map(|t| t.attachments).collect();
-        let mut pools = Vec::new();
-        pools.extend(attachments.iter().any(|a| a.egress4.is_some()).then(egress_pool));
-        pools.extend(attachments.iter().any(|a| a.egress6.is_some()).then(egress_pool6));
+    async fn look_at_firewall(&self, pools: Vec<IpNet>) {
         let look = move || -> mesh_netlink::Result<Vec<String>> {
             let mut closed = Vec::new();
             for pool in pools {

@@ -172,9 +172,7 @@ impl Held {
                 self.use_table(value);
                 let before = self.services.insert(*key, *value);
                 self.leave_table(before);
-                if !self.records.claimed(key) {
-                    self.loose.services.insert(*key);
-                }
+                self.loose.services.insert(*key);
             }
             MapOp::DeleteService(key) => {
                 let before = self.services.remove(key);
@@ -215,9 +213,7 @@ impl Held {
             Some(before) => drop(self.ids.remove(&identity(&before))),
         }
         self.ids.insert(identity(&value), id);
-        if self.records.usage(id).users == 0 {
-            self.loose.backends.insert(id);
-        }
+        self.loose.backends.insert(id);
     }
 
     fn delete_backend(&mut self, id: u32) {

@@ -64,6 +64,11 @@ impl Netlink {
         self.hold_addresses(host.ifindex, &held).await?;
         let mac = peer.mac.ok_or_else(|| Error::NoSuchLink(link.peer.clone()))?;
         for way in &link.ways {
+            // What is written again is told again to those who follow routes, this daemon for one.
+            if self.is_routed(way.service, host.ifindex, way.source).await? {
+                self.set_neighbour(host.ifindex, way.service, &mac.0).await?;
+                continue;
+            }
             let routed = self.route_address(way.service, host.ifindex, Some(way.source), true).await;
             routed.map_err(|e| {
                 Error::request("route", format!("{} by {} from {}", way.service, link.name, way.source), e)

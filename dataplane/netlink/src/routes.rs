@@ -49,6 +49,18 @@ impl Netlink {
         Ok(found)
     }
 
+    /// Whether the route to one address is as [`Netlink::route_address`] makes it.
+    pub(crate) async fn is_routed(&self, address: IpAddr, ifindex: u32, source: IpAddr) -> Result<bool> {
+        match self.handle.route().get(host_route(address).build()).execute().try_next().await {
+            Ok(route) => Ok(route.is_some_and(|route| {
+                let from = RouteAttribute::PrefSource(source.into());
+                interface_of(&route) == Some(ifindex) && route.attributes.contains(&from)
+            })),
+            Err(e) if [libc::ENETUNREACH, libc::EHOSTUNREACH].iter().any(|&n| is_errno(&e, n)) => Ok(false),
+            Err(e) => Err(Error::request("look up the route to", address.to_string(), e)),
+        }
+    }
+
     /// Routes one address to a link, with `source` as the node's address on that way; replaces what was there.
     pub(crate) async fn route_address(
         &self,

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use mesh_netlink::{
     Error, Frames, HostLink, HostWay, LinkEvent, NetNs, Netlink, enable_forwarding, enable_forwarding6,
     ensure_masquerade, forwarding_closed, remove_masquerade,
@@ -166,7 +168,14 @@ fn the_host_link_leads_to_the_service_address() {
         assert_eq!(neighbour.trim(), format!("{address} lladdr {mac} PERMANENT"), "{peer}");
     }
     let before = state(&ns);
-    assert_eq!(ensure().unwrap(), first);
+    inside(&ns, || async {
+        let netlink = Netlink::connect().unwrap();
+        let mut routes = netlink.watch_routes().unwrap();
+        assert_eq!(netlink.ensure_host_link(&host_link()).await.unwrap(), first);
+        // What is as it should be is not written again: nobody is told of a change.
+        let told = tokio::time::timeout(Duration::from_millis(200), routes.next()).await;
+        assert!(told.is_err(), "a route was written again");
+    });
     assert_eq!(state(&ns), before);
     // What was broken is mended.
     sh(&ns, "ip route del 169.254.63.1; ip link set mesh-peer down; ip link set mesh-host mtu 1300");
@@ -411,7 +420,7 @@ fn lists_may_be_asked_for_at_once() {
         // Also when nobody waits for the end of one.
         for _ in 0..20 {
             let mut list = Box::pin(netlink.interfaces());
-            let polled = tokio::time::timeout(std::time::Duration::from_micros(100), &mut list).await;
+            let polled = tokio::time::timeout(Duration::from_micros(100), &mut list).await;
             drop((list, polled));
             assert_eq!(netlink.links("a").await.unwrap().len(), 60);
         }

@@ -9,10 +9,10 @@ use crate::{
     choose::{Choice, Chooser, choose},
     encap,
     family::Family,
-    header::Macs,
+    header::{Ethernet, Macs},
     icmp_error, ingress, key,
     maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES, scratch},
-    parse::{Packet, Tuple},
+    parse::{Frame, Packet, Tuple},
     reset, reverse,
     skb::Skb,
     translate::translate,
@@ -129,7 +129,7 @@ pub fn to_service<F: Family>(
     let scope = u32::from_ne_bytes(front.scope);
     let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
         if failure == GONE {
-            return reset::answer(skb, packet).map(Next::Done);
+            return unpack(gone(skb, node, packet, front.path as u32, front.client)).map(Next::Done);
         }
         return Err(verdict::reason(failure));
     };
@@ -145,6 +145,38 @@ pub fn to_service<F: Family>(
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(steering);
     Ok(Next::Send)
+}
+
+/// Tells the sender of a packet that the task it was speaking to is gone. Arguments as in [`Front`].
+#[inline(never)]
+fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, client: u32) -> u64 {
+    const UPLINK: u32 = ReturnPath::Uplink as u32;
+    const HOST: u32 = ReturnPath::Host as u32;
+    let mut to = packet.tuple.source;
+    if client != 0 {
+        // SAFETY: see `endpoint`. Its address has given way to the one that stands for it outside.
+        match unsafe { LOCAL_BY_ID.get(client) } {
+            Some(local) => to = F::local(local),
+            None => return pack(Err(DropReason::StaleEndpoint)),
+        }
+    }
+    match reset::turn(skb, packet, &to) {
+        reset::TURNED => {}
+        reset::NOTHING => return pack(Ok(Verdict::Consume)),
+        _ => return pack(Err(DropReason::HelperFailed)),
+    }
+    match (path, client) {
+        (UPLINK, _) => pack(Ok(Verdict::Out(skb.ifindex()))),
+        (HOST, 0) => match skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC }) {
+            Ok(()) => pack(Ok(Verdict::Host(node.host_ifindex))),
+            Err(reason) => pack(Err(reason)),
+        },
+        // From a task, back into which it goes.
+        _ => match skb.load::<Ethernet>(0) {
+            Ok(ethernet) => pack(into_task(skb, skb.ifindex(), &ethernet.from, &GATEWAY_MAC)),
+            Err(reason) => pack(Err(reason)),
+        },
+    }
 }
 
 /// No reason for a drop: [`Choice::Gone`].

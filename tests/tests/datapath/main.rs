@@ -13,6 +13,7 @@ mod frames;
 mod overlay;
 mod packets;
 mod published;
+mod reset;
 mod too_big;
 mod vip;
 mod world;

@@ -123,7 +123,7 @@ fn plan_backends(
         usage.entry(*id).or_insert_with(|| held.records.usage(*id)).add(*draining);
     }
     for id in &held.loose.backends {
-        usage.entry(*id).or_default();
+        usage.entry(*id).or_insert_with(|| held.records.usage(*id));
     }
     let mut new = 0;
     for (id, Usage { users, draining }) in usage {

@@ -125,7 +125,8 @@ fn with_hook(sandbox: &Sandbox, hook: UplinkHook) -> DataPath {
 /// What [`mesh_lb::Stats`] says of the one uplink.
 fn xdp_of(path: &DataPath) -> Result<(), NoXdp> {
     let stats = path.stats().unwrap();
-    let [uplink] = &stats.uplinks[..] else { panic!("one uplink: {stats:?}") };
+    assert_eq!(stats.uplinks.len(), 1, "{stats:?}");
+    let uplink = &stats.uplinks[0];
     assert_eq!(
         (uplink.interface.as_str(), uplink.tc),
         ("up0", HookKind::Tcx),

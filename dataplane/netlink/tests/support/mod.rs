@@ -42,6 +42,6 @@ pub fn state(ns: &NetNs) -> String {
     sh(
         ns,
         "(ip -d link; ip addr; ip route show table all; ip -6 route show table all; ip neigh; nft list ruleset) \
-         | sed -E 's/NO-CARRIER,|,LOWER_UP| linkdown//g; s/ state [A-Z]+//'",
+         | sed -E 's/NO-CARRIER,|,LOWER_UP| linkdown//g; s/ state [A-Z]+//; /^multicast ff00/d'",
     )
 }

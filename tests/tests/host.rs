@@ -1,0 +1,129 @@
+//! Tasks and what is the host's own: its processes, its firewall, its ports.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, Node, OUTSIDE, TaskSpec, output, run, wait};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn create(cluster: &Cluster) -> Result<()> {
+    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+    cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
+    cluster.wait_for_view()
+}
+
+fn task<'a>(name: &'a str, service: Option<&'a str>) -> TaskSpec<'a> {
+    TaskSpec { name, network: "prod", service, ..TaskSpec::default() }
+}
+
+/// A listener in a node's own namespace.
+fn listen(cluster: &Cluster, node: usize, port: u16) -> Result<TcpListener> {
+    let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+    cluster.net().nodes()[node].run(bind)?.with_context(|| format!("port {port}"))
+}
+
+fn warnings(node: &Node) -> Result<Vec<String>> {
+    let status = node.ctl_json(&["status"])?;
+    let warnings = status["warnings"].as_array().context("`status` has no warnings")?;
+    Ok(warnings.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_firewall_that_drops_forwarded_packets_is_told_with_its_cure() -> Result<()> {
+    run(1, |cluster| {
+        create(cluster)?;
+        let (node, namespace) = (&cluster[0], &cluster.net().nodes()[0]);
+        let nft = |line: &str| output(namespace.command("sh")?.args(["-c", line]));
+        nft(
+            "nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+        )?;
+        nft("nft add rule ip filter FORWARD iifname docker0 accept")?;
+        let before = nft("nft list table ip filter")?;
+        let asker = node.run_idle(&task("asker", None))?;
+        let server = cluster.net().hub().run(|| TcpListener::bind((OUTSIDE, 9000)))?.context("port 9000")?;
+        let reach = || {
+            let to = SocketAddr::from((OUTSIDE, 9000));
+            asker
+                .inside(move || TcpStream::connect_timeout(&to, Duration::from_millis(500)))?
+                .context("connect")
+        };
+        let warning = wait("a word about the firewall", SOON, || {
+            warnings(node)?.into_iter().find(|w| w.contains("FORWARD")).context("no warning")
+        })?;
+        ensure!(reach().is_err(), "the firewall did not drop");
+        ensure!(nft("nft list table ip filter")? == before, "the host's own rules were changed");
+        // What is told helps, in nft's words or those of iptables, which this machine may not have.
+        ensure!(warning.contains("iptables -I FORWARD -s 169.254.64.0/18 -j ACCEPT"), "{warning}");
+        nft("nft insert rule ip filter FORWARD ip saddr 169.254.64.0/18 accept; \
+             nft insert rule ip filter FORWARD ip daddr 169.254.64.0/18 ct state established,related accept")?;
+        reach()?;
+        drop(server);
+        node.kill()?;
+        node.start()?;
+        wait("the warning to end", SOON, || {
+            let warnings = warnings(node)?;
+            ensure!(!warnings.iter().any(|w| w.contains("FORWARD")), "{warnings:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn tasks_reach_the_ports_of_nodes_and_see_no_other_way_in() -> Result<()> {
+    run(2, |cluster| {
+        create(cluster)?;
+        let _servers = [listen(cluster, 0, 9000)?, listen(cluster, 1, 9000)?];
+        for node in cluster.nodes() {
+            let name = format!("asker{}", node.index());
+            let asker = node.run_idle(&task(&name, None))?;
+            for server in cluster.nodes() {
+                let to = SocketAddr::from((server.address(), 9000));
+                let reach =
+                    || asker.inside(move || TcpStream::connect_timeout(&to, SOON))?.context("connect");
+                wait("a node's port", SOON, reach).with_context(|| format!("{to} from {}", node.name()))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_process_that_a_published_port_shadows_is_told() -> Result<()> {
+    run(2, |cluster| {
+        create(cluster)?;
+        let held = listen(cluster, 1, 8080)?;
+        let _other = listen(cluster, 1, 8081)?;
+        let listeners = |node: &Node| -> Result<Vec<Value>> {
+            let status = node.ctl_json(&["status"])?;
+            Ok(status["listeners"].as_array().cloned().unwrap_or_default())
+        };
+        cluster[0].ctl(&["publish", "8080:80", "web"])?;
+        let found = wait("the listener to be found", SOON, || {
+            let found = listeners(&cluster[1])?;
+            ensure!(found.len() == 1, "{found:?}");
+            Ok(found[0].clone())
+        })?;
+        ensure!(found["port"] == 8080 && found["pid"] == std::process::id(), "{found}");
+        ensure!(listeners(&cluster[0])?.is_empty(), "{:?}", listeners(&cluster[0])?);
+        // Managers know it of every node.
+        wait("the manager to know it", SOON, || {
+            let service = cluster[0].ctl(&["service", "inspect", "web"])?;
+            ensure!(service.contains("listened on") && service.contains("n2"), "{service}");
+            Ok(())
+        })?;
+        drop(held);
+        // Looked for again when ports change.
+        cluster[0].ctl(&["publish", "8090:80", "web"])?;
+        wait("the listener to be forgotten", SOON, || {
+            ensure!(listeners(&cluster[1])?.is_empty(), "{:?}", listeners(&cluster[1])?);
+            let service = cluster[0].ctl(&["service", "inspect", "web"])?;
+            ensure!(!service.contains("listened on"), "{service}");
+            Ok(())
+        })
+    })
+}
