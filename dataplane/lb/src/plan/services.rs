@@ -102,7 +102,7 @@ impl<'a> Numbers<'a> {
     }
 
     fn get(&self, identity: &Identity) -> Option<u32> {
-        self.held.ids.get(identity).or_else(|| self.new.get(identity)).copied()
+        self.held.id(identity).or_else(|| self.new.get(identity).copied())
     }
 }
 

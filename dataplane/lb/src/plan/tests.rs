@@ -323,6 +323,24 @@ fn ids_rest_after_use() {
     }
 }
 
+/// A node that only seemed to be down: its tasks' flows find them again.
+#[test]
+fn one_that_comes_back_has_its_id_again() {
+    let (mut held, mut kernel) = (Held::new(TABLE), Kernel::new());
+    let ids = |kernel: &Kernel| {
+        kernel.backends.iter().map(|(id, b)| (b.address[15], *id)).collect::<BTreeMap<_, _>>()
+    };
+    apply(&mut held, &mut kernel, &with_services(&[(80, &[1, 2])]), ALL).unwrap();
+    let before = ids(&kernel);
+    apply(&mut held, &mut kernel, &with_services(&[(80, &[2])]), ALL).unwrap();
+    apply(&mut held, &mut kernel, &with_services(&[(80, &[2, 3])]), ALL).unwrap();
+    apply(&mut held, &mut kernel, &with_services(&[(80, &[1, 2, 3])]), ALL).unwrap();
+    let after = ids(&kernel);
+    assert_eq!((after[&1], after[&2]), (before[&1], before[&2]));
+    apply(&mut held, &mut kernel, &with_services(&[(80, &[1, 2, 3, 4])]), ALL).unwrap();
+    assert!(ids(&kernel)[&4] > after[&3]);
+}
+
 #[test]
 fn a_draining_backend_keeps_its_entry_but_no_slot() {
     let (mut held, mut kernel) = (Held::new(TABLE), Kernel::new());
@@ -480,6 +498,8 @@ proptest! {
     ) {
         let (mut held, mut kernel) = (Held::new(TABLE), Kernel::new());
         let mut before = empty();
+        // Whose each id has been since the daemon started.
+        let mut owners: BTreeMap<u32, Address> = BTreeMap::new();
         for (mut desired, steps, restart, kept) in updates {
             share(&mut desired, &before, kept);
             match apply(&mut held, &mut kernel, &desired, steps) {
@@ -494,8 +514,12 @@ proptest! {
                 endpoints.iter().map(move |(address, value)| (key(address), *value))
             });
             prop_assert_eq!(endpoints.collect::<BTreeMap<_, _>>(), kernel.endpoints.clone());
+            for (id, backend) in &kernel.backends {
+                prop_assert_eq!(*owners.entry(*id).or_insert(backend.address), backend.address);
+            }
             if restart {
                 held = kernel.adopt();
+                owners.clear();
             }
             before = desired;
         }
