@@ -24,7 +24,8 @@ pub use endpoint::{
     EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, local_flags, network_flags,
 };
 pub use flow::{
-    AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue, flow_state,
+    AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue,
+    flow_state,
 };
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
 pub use service::{
@@ -56,4 +57,5 @@ pub const HOST_SERVICE_ADDRESS6: Address = [0xfd, 0x6d, 0x65, 0x73, 0x68, 0x63, 
 /// First address and prefix length of the node-local addresses that stand for sandboxes on their way out.
 pub const EGRESS_POOL: ([u8; 4], u8) = ([169, 254, 64, 0], 18);
 /// The same for IPv6; the endpoint's id is in the last four bytes, the others are as they are here.
-pub const EGRESS_POOL6: (Address, u8) = ([0xfd, 0x6d, 0x65, 0x73, 0x68, 0x64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 96);
+pub const EGRESS_POOL6: (Address, u8) =
+    ([0xfd, 0x6d, 0x65, 0x73, 0x68, 0x64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 96);

@@ -61,7 +61,6 @@ pub fn fast(skb: Skb, node: &NodeConfig) -> Outcome {
         return Err(DropReason::Malformed);
     }
     arrival.vni = [0, vxlan.vni[0], vxlan.vni[1], vxlan.vni[2]];
-    count(Counter::FastReceived);
     receive(skb, node, arrival)
 }
 
@@ -125,10 +124,11 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     let ethernet: Ethernet = skb.load(arrival.inner)?;
     let (packet, way) = deliver::room::<F>()?;
     skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
-    // Datagrams sent in one piece, still to be segmented: taking headers off by a program leaves the mark of the tunnel on
-    // them, and the kernel would look for a tunnel when it segments them. Its own VXLAN device takes the mark off too.
-    if packet.protocol == UDP && arrival.inner != 0 && skb.gso_size() != 0 {
-        return Ok(Verdict::Pass);
+    if arrival.inner != 0 {
+        if is_for_the_device(skb, arrival, packet) {
+            return Ok(Verdict::Pass);
+        }
+        count(Counter::FastReceived);
     }
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
@@ -136,6 +136,14 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
         RETURN_VNI => returned(skb, node, arrival, packet, &macs),
         _ => overlay(skb, arrival, packet, &macs),
     }
+}
+
+/// Whether the kernel's VXLAN device must take the outer headers off. What is still to be segmented stays marked as one in
+/// a tunnel when this program does it, and no helper takes the mark off too. A stream that ends in a task does not mind;
+/// but datagrams would be cut as if outer headers were there, and so would what leaves again by a NIC that knows tunnels.
+#[inline(always)]
+fn is_for_the_device<F: Family>(skb: Skb, arrival: &Arrival, packet: &Packet<F>) -> bool {
+    skb.gso_size() != 0 && (packet.protocol == UDP || arrival.vni == RETURN_VNI)
 }
 
 /// A packet of a network, from endpoint to endpoint.
@@ -189,7 +197,7 @@ fn steered<F: Family>(
     fragment::require(packet, if is_vip { local.vni } else { PUBLISHED })?;
     way.vtep = key::bytes(key::words(&arrival.sender));
     way.ifindex = 0;
-    way.target_port = [0; 2];
+    way.target_port = steering.target_port;
     way.path = match steering.kind {
         SteeringKind::Vip => ReturnPath::Network,
         SteeringKind::Published => ReturnPath::Tunnel,
@@ -200,7 +208,7 @@ fn steered<F: Family>(
     if icmp_error::is_error(packet) {
         return icmp_error::land(skb, node, packet, local, way);
     }
-    if !is_vip {
+    if !is_vip && way.target_port == [0; 2] {
         let t = &packet.tuple;
         way.target_port = deliver::target::<F>(node, &t.destination, t.destination_port, packet.protocol)?;
     }

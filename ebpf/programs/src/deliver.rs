@@ -3,6 +3,7 @@
 use mesh_abi::{
     Address, BackendValue, Counter, DropReason, EndpointValue, FlowKey, GATEWAY_MAC, INGRESS_VNI,
     LocalEndpoint, NetworkValue, NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind,
+    node_flags,
 };
 
 use crate::{
@@ -140,7 +141,12 @@ pub fn to_service<F: Family>(
         way.path = front.path;
         return local(backend.endpoint, backend.generation).map(Next::Land);
     }
-    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind: front.kind };
+    let steering = Steering {
+        endpoint: backend.endpoint,
+        generation: backend.generation,
+        kind: front.kind,
+        target_port: carried(node, front),
+    };
     way.vtep = key::bytes(key::words(&backend.vtep));
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(steering);
@@ -176,6 +182,18 @@ fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, c
             Ok(ethernet) => pack(into_task(skb, skb.ifindex(), &ethernet.from, &GATEWAY_MAC)),
             Err(reason) => pack(Err(reason)),
         },
+    }
+}
+
+/// The target port, where the other node may not know it: a port that is open on one address is programmed on that
+/// address' node alone.
+#[inline(always)]
+fn carried(node: &NodeConfig, front: &Front) -> [u8; 2] {
+    let published = !matches!(front.kind, SteeringKind::Vip);
+    if published && node.flags & node_flags::ADDRESSED_PORTS != 0 {
+        front.service.target_port
+    } else {
+        [0; 2]
     }
 }
 

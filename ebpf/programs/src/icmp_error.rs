@@ -3,7 +3,7 @@
 
 use mesh_abi::{
     BackendValue, ChoiceValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind,
+    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, node_flags,
 };
 
 use crate::{
@@ -127,38 +127,58 @@ pub fn from_client<F: Family>(
     way: &mut Way,
     side: Side,
 ) -> Option<Result<Next, DropReason>> {
-    let mut direct = 0;
-    let backend = about_reply(skb, packet, side, &mut direct)?;
+    let mut found = Found { target_port: [0; 2], direct: false };
+    let backend = about_reply(skb, node, packet, side, &mut found)?;
     let (kind, path) = match side.0 & (Side::VIP | Side::HOST) {
         Side::VIP => (SteeringKind::Vip, ReturnPath::Network),
         Side::HOST => (SteeringKind::Host, ReturnPath::Host),
-        _ if direct != 0 => (SteeringKind::Direct, ReturnPath::Uplink),
+        _ if found.direct => (SteeringKind::Direct, ReturnPath::Uplink),
         _ => (SteeringKind::Published, ReturnPath::Uplink),
     };
     count(Counter::FlowError);
     if backend.ifindex != 0 {
         way.vtep = key::bytes(key::words(&node.vtep));
         way.path = path;
+        way.target_port = found.target_port;
         return Some(deliver::local(backend.endpoint, backend.generation).map(Next::LandError));
     }
     way.vtep = key::bytes(key::words(&backend.vtep));
     way.vni = INGRESS_VNI;
-    way.macs = Macs::of(Steering { endpoint: backend.endpoint, generation: backend.generation, kind });
+    way.macs = Macs::of(Steering {
+        endpoint: backend.endpoint,
+        generation: backend.generation,
+        kind,
+        target_port: found.target_port,
+    });
     Some(Ok(Next::Send))
+}
+
+/// What else is known of the flow that a quoted reply belongs to.
+struct Found {
+    /// As in [`Steering::target_port`].
+    target_port: [u8; 2],
+    /// Its replies leave by the task's own node.
+    direct: bool,
 }
 
 /// The backend whose reply an error quotes.
 #[inline(never)]
 fn about_reply<F: Family>(
     skb: Skb,
+    node: &NodeConfig,
     packet: &Packet<F>,
     side: Side,
-    direct: &mut u32,
+    found: &mut Found,
 ) -> Option<&'static BackendValue> {
     let quote = quote(skb, packet)?;
     let asked = key::backward(&quote.tuple, quote.protocol, (side.0 as u32).to_ne_bytes());
     let choice = choose::known(&asked)?;
-    *direct = choose::is_direct(choice).into();
+    found.direct = choose::is_direct(choice);
+    if side.0 & Side::VIP == 0 && node.flags & node_flags::ADDRESSED_PORTS != 0 {
+        let t = &quote.tuple;
+        found.target_port =
+            deliver::target::<F>(node, &t.source, t.source_port, quote.protocol).unwrap_or([0; 2]);
+    }
     // SAFETY: values of a map without preallocation stay as they were until the program ends.
     unsafe { BACKENDS.get(choice.backend) }
 }
@@ -219,8 +239,11 @@ fn as_sent<F: Family>(
 ) -> Result<(), DropReason> {
     inner.source = F::local(local);
     if !matches!(way.path, ReturnPath::Network) {
-        let target =
-            deliver::target::<F>(node, &quote.tuple.source, quote.tuple.source_port, quote.protocol)?;
+        let target = if way.target_port == [0; 2] {
+            deliver::target::<F>(node, &quote.tuple.source, quote.tuple.source_port, quote.protocol)?
+        } else {
+            way.target_port
+        };
         if target != [0; 2] {
             inner.source_port = target;
         }

@@ -9,7 +9,7 @@ use crate::{
     decap::{self, Arrival},
     deliver::{self, Front, Next, Way},
     family::{Family, V4, V6},
-    fragment,
+    fragment, host,
     icmp_error::{self, Side},
     key,
     maps::{SERVICES, node},
@@ -153,7 +153,12 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
     if !packet.has_ports() {
         return pack(Ok(Verdict::Consume));
     }
-    let next = match deliver::published::<F>(packet.tuple.destination_port, packet.protocol) {
+    let port = packet.tuple.destination_port;
+    let service = deliver::published::<F>(port, packet.protocol).or_else(|| {
+        let port = u16::from_ne_bytes(port);
+        host::service_of_socket(skb, node, port.into(), packet.protocol.into())
+    });
+    let next = match service {
         Some(service) => {
             count(Counter::Published);
             let front = Front {

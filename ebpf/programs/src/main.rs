@@ -87,10 +87,17 @@ fn connect4(ctx: SockAddrContext) -> i32 {
     host::ALLOW
 }
 
-/// A host socket connects, IPv6: `::1` and IPv4-mapped addresses.
+/// A host socket connects, IPv6: also to IPv4-mapped addresses.
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    let _ = host::redirect6(&ctx);
+    let _ = host::redirect6(&ctx, host::Call::Connect);
+    host::ALLOW
+}
+
+/// An unconnected host socket sends, IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let _ = host::redirect6(&ctx, host::Call::Send);
     host::ALLOW
 }
 

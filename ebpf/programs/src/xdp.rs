@@ -66,21 +66,24 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     let key = key::flow(packet, PUBLISHED);
     let now = conntrack::now();
     let kept = choose::established(&key);
-    // An established flow needs no look at the service.
-    if let Some(kept) = kept
+    // An established flow needs no look at the service, unless the other node does not know the service's port.
+    if node.flags & node_flags::ADDRESSED_PORTS == 0
+        && let Some(kept) = kept
         && let Some(pick) = choose::pick_established(&key, &by, kept, now)
         && let Some(backend) = pick.backend
     {
         let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
         choose::note_established(pick, &key, &by, now);
-        return send(frame, node, packet, (backend, choose::is_direct(kept)), hop);
+        return send(frame, node, packet, (backend, choose::is_direct(kept), [0; 2]), hop);
     }
     let Some(service) = ingress::own_port(node, packet) else { return XDP_PASS };
     let pick = choose::pick(&key, service, &by, kept, now);
     let Some(backend) = pick.backend else { return XDP_PASS };
     let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
     choose::note(pick, &key, service, &by, now);
-    send(frame, node, packet, (backend, service.flags & service_flags::DIRECT != 0), hop)
+    let direct = service.flags & service_flags::DIRECT != 0;
+    let carried = if node.flags & node_flags::ADDRESSED_PORTS != 0 { service.target_port } else { [0; 2] };
+    send(frame, node, packet, (backend, direct, carried), hop)
 }
 
 /// The next hop towards a backend on another node, when the headers that lead there have been given room.
@@ -107,11 +110,11 @@ fn send<F: Family>(
     frame: Xdp,
     node: &NodeConfig,
     packet: &Packet<F>,
-    (backend, direct): (&BackendValue, bool),
+    (backend, direct, target_port): (&BackendValue, bool, [u8; 2]),
     hop: &Hop,
 ) -> u32 {
     let kind = if direct { SteeringKind::Direct } else { SteeringKind::Published };
-    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind };
+    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind, target_port };
     let way = Way {
         vtep: key::bytes(key::words(&backend.vtep)),
         vni: INGRESS_VNI,

@@ -12,6 +12,7 @@ mod fragments;
 mod frames;
 mod overlay;
 mod packets;
+mod places;
 mod published;
 mod reset;
 mod too_big;

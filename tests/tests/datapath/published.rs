@@ -50,7 +50,12 @@ fn a_client_reaches_a_task_of_another_node_and_is_answered_by_the_first() {
     assert_eq!(action, Action::Redirect);
     let (vni, inner) = inside(&outer, vtep(1), vtep(2));
     assert_eq!(vni, u32::from_be_bytes(INGRESS_VNI));
-    let steering = Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Published };
+    let steering = Steering {
+        endpoint: C.id,
+        generation: GENERATION,
+        kind: SteeringKind::Published,
+        target_port: [0; 2],
+    };
     assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
     assert_eq!(inner[12..], sent[12..], "the packet itself is untouched");
 
@@ -87,7 +92,8 @@ fn a_socket_of_the_node_reaches_tasks_here_and_elsewhere() {
     let (action, outer) = one.socket_sends(&from_socket().tcp(6000, PORT_2, b"request"));
     assert_eq!(action, Action::Redirect);
     let (_, inner) = inside(&outer, vtep(1), vtep(2));
-    let steering = Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Host };
+    let steering =
+        Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Host, target_port: [0; 2] };
     assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
     let (_, arrived) = two.uplink(&outer);
     assert_eq!((seen(&arrived).path.from, seen(&arrived).ports), (vtep(1), (6000, TARGET)));

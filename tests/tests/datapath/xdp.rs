@@ -82,7 +82,12 @@ fn a_connection_to_a_task_elsewhere_is_carried_both_ways() {
     assert_eq!((seen(&outer).path.to_mac, outer.len()), (PEER, opening.len() + 50));
     let (vni, inner) = inside(&outer, vtep(1), vtep(2));
     assert_eq!(vni, u32::from_be_bytes(INGRESS_VNI));
-    let steering = Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Published };
+    let steering = Steering {
+        endpoint: C.id,
+        generation: GENERATION,
+        kind: SteeringKind::Published,
+        target_port: [0; 2],
+    };
     assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
     assert_eq!(inner[12..], opening[12..], "the packet itself is untouched");
     let (action, arrived) = two.uplink(&outer);
@@ -164,7 +169,13 @@ fn everything_else_is_left_to_the_tc_program_unseen() {
     };
     let mut unasked = Path { from: vtep(1), to: CLIENT, ..outside() }.tcp(PORT_2, 9, b"x");
     unasked[..12].copy_from_slice(
-        &Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Published }.encode(),
+        &Steering {
+            endpoint: C.id,
+            generation: GENERATION,
+            kind: SteeringKind::Published,
+            target_port: [0; 2],
+        }
+        .encode(),
     );
     let cases = [
         ("a task here", outside().tcp(5000, PORT_1, b"x")),
