@@ -276,8 +276,11 @@ fn macs() -> impl Strategy<Value = [u8; 12]> {
     let endpoint =
         prop_oneof![8 => proptest::sample::select(vec![A.id, B.id, C.id, OTHER.id]), 1 => any::<u32>()];
     let generation = prop_oneof![6 => Just(GENERATION), 1 => any::<u16>()];
-    let steering = (endpoint, generation, kind)
-        .prop_map(|(endpoint, generation, kind)| Steering { endpoint, generation, kind }.encode());
+    let target_port = prop_oneof![2 => Just([0; 2]), 1 => any::<[u8; 2]>()];
+    let steering =
+        (endpoint, generation, kind, target_port).prop_map(|(endpoint, generation, kind, target_port)| {
+            Steering { endpoint, generation, kind, target_port }.encode()
+        });
     let known: Vec<Mac> = vec![A.mac, B.mac, C.mac, OTHER.mac, FAR.mac, GATEWAY_MAC, [0xff; 6]];
     let pair = (proptest::sample::select(known.clone()), proptest::sample::select(known))
         .prop_map(|(to, from)| [to, from].concat().try_into().unwrap());
