@@ -6,9 +6,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
-    FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TableBlock,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DISPLACED_MARKS, DropReason, EndpointKey,
+    EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey,
+    NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey,
+    SocketValue, TableBlock,
 };
 
 use crate::{
@@ -82,7 +83,7 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 /// Where a flow could not have its client's own port at the task: not zero at the hash of the reply's key that it would
 /// have had. Never cleared: all that it costs is a longer search.
 #[map]
-pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+pub static DISPLACED: Array<u32> = Array::with_max_entries(DISPLACED_MARKS, 0);
 
 /// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
 #[map]
