@@ -144,6 +144,11 @@ impl Node {
         self.prefix.folder().join(self.name())
     }
 
+    /// What a further namespace of this node is called.
+    pub(crate) fn namespace_of(&self, role: &str) -> String {
+        self.prefix.namespace(role)
+    }
+
     pub(crate) fn records(&self) -> PathBuf {
         self.prefix.folder().join("pids")
     }

@@ -257,7 +257,7 @@ impl Nginx {
 }
 
 /// One process, so that no worker outlives a killed master.
-fn nginx_config(folder: &Path, name: &str) -> String {
+pub(crate) fn nginx_config(folder: &Path, name: &str) -> String {
     let folder = folder.display();
     format!(
         "daemon off; master_process off; user root; pid {folder}/nginx.pid; error_log {folder}/error.log;

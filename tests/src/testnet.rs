@@ -113,7 +113,7 @@ impl TestNet {
             node.ip(&format!("addr add {v4}/24 dev eth0\nroute add default via {GATEWAY}"))?;
         }
         if self.wire.v6 {
-            node.ip(&format!("addr add {v6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6}"))?;
+            node.ip(&format!("addr add {v6}/64 dev eth0 nodad\nroute add default via {GATEWAY6}"))?;
         }
         let there = || node.ip("link show eth1").is_ok();
         if second && !there() {

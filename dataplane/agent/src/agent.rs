@@ -117,7 +117,9 @@ impl Agent {
             Host::ensure_egress6()?;
         }
         let settings = host.settings;
-        let data_path = DataPath::open(options.data_path.clone())?;
+        // The verifier takes its time; the local socket and Raft share these threads and must not wait for it.
+        let opening = options.data_path.clone();
+        let data_path = tokio::task::spawn_blocking(move || DataPath::open(opening)).await??;
 
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);

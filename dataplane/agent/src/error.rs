@@ -16,6 +16,9 @@ pub enum AgentError {
     /// The eBPF data path refused.
     #[error("data path")]
     DataPath(#[from] mesh_lb::Error),
+    /// The programs were not loaded to the end.
+    #[error("loading the data path was cut off")]
+    Loading(#[from] tokio::task::JoinError),
     /// Gossip cannot start.
     #[error(transparent)]
     Gossip(#[from] mesh_gossip::GossipError),

@@ -36,7 +36,9 @@ pub use error::{AgentError, AttachError, DetachError};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
 pub use leases::Leases;
 pub use mesh_gossip::MemberState;
-pub use mesh_lb::{FlowTimeouts, Limits, Options as DataPathOptions, Sizes, UplinkHook};
+pub use mesh_lb::{
+    FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
+};
 pub use session::{SessionError, SessionState, one_line};
 pub use status::{Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};

@@ -60,8 +60,7 @@ pub struct Config {
     pub uplink_hook: HookMode,
     /// Lists the resolvers that names outside the mesh are forwarded to; followed when it changes.
     pub resolv_conf: PathBuf,
-    /// Room in the data path's maps, in entries. What is not set has room for 100,000 endpoints; see
-    /// `docs/configuration.md` for what each takes in memory.
+    /// Room in the data path's maps, in entries; see `docs/configuration.md` for what each takes in memory.
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
     pub conntrack: ConntrackConfig,

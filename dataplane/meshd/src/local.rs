@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use anyhow::Error;
 use mesh_agent::{
-    AgentError, AttachError, AttachSpec, DetachError, NsRef, SessionError, Status as AgentStatus,
-    UplinkStatus, one_line,
+    AgentError, AttachError, AttachSpec, DataPathStats, DetachError, NsRef, SessionError,
+    Status as AgentStatus, UplinkStatus, one_line,
 };
 use mesh_api::{
     node_listeners,
@@ -223,11 +223,21 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             packets: counters(agent.data_path.counters.iter().map(|(c, &n)| (c.as_str(), n)).collect()),
             features: agent.missing,
             uplinks: agent.uplinks.into_iter().map(uplink).collect(),
-            ..Default::default()
+            flows: flow_tables(&agent.data_path),
         }),
         warnings: agent.warnings,
         listeners: agent.listeners.iter().map(Into::into).collect(),
     }
+}
+
+/// How full the tables of established flows are, as of the last look at all of them.
+fn flow_tables(data_path: &DataPathStats) -> Vec<v1::FlowTable> {
+    let tables = [("from clients", "CHOICES_KEPT"), ("to tasks", "REVERSE_KEPT")];
+    let table = |(name, map): (&str, &str)| {
+        let used = data_path.maps.get(map)?;
+        Some(v1::FlowTable { name: name.to_owned(), used: used.used.into(), capacity: used.capacity.into() })
+    };
+    tables.into_iter().filter_map(table).collect()
 }
 
 fn uplink(uplink: UplinkStatus) -> v1::Uplink {

@@ -1,0 +1,89 @@
+//! A cluster whose nodes have IPv6 addresses alone: it forms, and carries both families between its tasks by both paths.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, Stream, Task, TaskSpec, Wire, curl, output, run_on, wait};
+
+const SOON: Duration = Duration::from_secs(5);
+const MEGABYTE: u64 = 1 << 20;
+const SIX: Wire = Wire { v4: false, v6: true, mtu: 1500, second: false };
+
+fn create(cluster: &Cluster) -> Result<()> {
+    let words =
+        ["network", "create", "--subnet", "10.10.3.0/24", "--subnet", "fd00:3::/64", "--attachable", "prod"];
+    cluster[0].ctl(&words)?;
+    cluster[0].ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
+    cluster.wait_for_view()
+}
+
+fn stream(from: &Task, to: &Task, address: IpAddr, port: u16) -> Result<Stream> {
+    let listener = to.inside(move || TcpListener::bind((address, port)))?.context("a port")?;
+    let server = SocketAddr::from((address, port));
+    let connect =
+        || from.inside(|| TcpStream::connect_timeout(&server, Duration::from_secs(1)))?.context("connect");
+    Stream::start(listener, wait("a connection between tasks", 2 * SOON, connect)?)
+}
+
+fn carries_all(cluster: &Cluster) -> Result<()> {
+    let spec = |name, service| TaskSpec { name, network: "prod", service, ..TaskSpec::default() };
+    let web = cluster[1].run_nginx(&spec("web1", Some("web")))?;
+    let asker = cluster[0].run_idle(&spec("asker", None))?;
+    ensure!(web.task.addresses()?.len() == 2, "{:?}", web.task.addresses()?);
+    for (place, address) in web.task.addresses()?.into_iter().enumerate() {
+        stream(&asker, &web.task, address, 7000 + place as u16)?
+            .goes_on(8 * MEGABYTE, 4 * SOON)
+            .with_context(|| address.to_string())?;
+    }
+    let from = asker.address()?;
+    let ask = || output(asker.command("curl")?.args(["-s", "-m3", "-4", "http://web/"]));
+    let body = wait("the VIP", SOON, ask)?;
+    ensure!(body.trim() == format!("web1 {from}"), "{body}");
+    // The node without the task, by localhost: IPv4 sockets of a host that has no other IPv4.
+    let own = &cluster.net().nodes()[0];
+    let body = wait("localhost", SOON, || {
+        curl(own.command("curl")?, &format!("http://{}:8080/", Ipv4Addr::LOCALHOST))
+    })?;
+    ensure!(body.starts_with("web1 "), "{body}");
+    let status = cluster[0].ctl_json(&["status"])?;
+    ensure!(status["data_path"]["task_mtu"] == 1430, "{status}");
+    ensure!(status["data_path_addr"] == cluster.net().address6(0).to_string(), "{status}");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_over_ipv6_alone() -> Result<()> {
+    run_on(SIX, 2, |cluster| {
+        create(cluster)?;
+        carries_all(cluster)
+    })
+}
+
+#[test]
+fn the_general_path_over_ipv6_with_and_without_checksums() -> Result<()> {
+    run_on(SIX, 2, |cluster| {
+        create(cluster)?;
+        for (setting, said) in
+            [("path = \"general\"", "by configuration"), ("outer_checksum = true", "checksum")]
+        {
+            for node in cluster.nodes() {
+                node.stop()?;
+                let config = fs::read_to_string(node.config())?;
+                let kept: Vec<_> =
+                    config.lines().filter(|l| !l.starts_with("path") && !l.starts_with("outer")).collect();
+                fs::write(node.config(), format!("{setting}\n{}\n", kept.join("\n")))?;
+                node.start()?;
+            }
+            cluster.wait_for_members(2)?;
+            cluster.wait_for_view()?;
+            carries_all(cluster).with_context(|| setting.to_owned())?;
+            let status = cluster[0].ctl(&["status"])?;
+            ensure!(status.contains("general") && status.contains(said), "{status}");
+        }
+        Ok(())
+    })
+}
