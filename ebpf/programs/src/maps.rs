@@ -13,12 +13,13 @@ use mesh_abi::{
 };
 
 use crate::{
+    conntrack::Clock,
     decap::Arrival,
     deliver::Way,
     family::{V4, V6},
     parse::{Packet, Tuple},
     reverse::Search,
-    xdp_next_hop::{SLOTS, Slot},
+    xdp_next_hop::{SLOTS, ToBackend, ToClient},
 };
 
 /// `CONFIG[0]`: the node itself.
@@ -85,9 +86,17 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 #[map]
 pub static DISPLACED: Array<u32> = Array::with_max_entries(DISPLACED_MARKS, 0);
 
-/// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
+/// `CLOCK[0]`: the time.
 #[map]
-pub static NEXT_HOPS: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
+pub static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+/// Next hops towards clients. Per CPU, so that nobody writes while another reads.
+#[map]
+pub static NEXT_HOPS: PerCpuArray<ToClient> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Ways to backends on other nodes.
+#[map]
+pub static ROADS: PerCpuArray<ToBackend> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Room for a search.
 #[map]
