@@ -24,7 +24,8 @@ impl Inventory {
         links.sort();
         let pins = node.pins();
         let entries = pins.iter().filter_map(|pin| {
-            let count = maps::entries(&node.bpf_folder().join(pin))?;
+            // Established flows end by time.
+            let count = maps::entries(&node.bpf_folder().join(pin)).filter(|_| !pin.ends_with("_KEPT"))?;
             Some(format!("{pin}: {count}"))
         });
         Ok(Self(BTreeMap::from([

@@ -48,7 +48,7 @@ fn requests_that_cannot_be() -> Result<()> {
                 (
                     &[&CREATE[..], &["--subnet", "10.10.9.0/24", "--subnet", "10.10.9.128/25", "bad"]]
                         .concat(),
-                    &["10.10.9.128/25", "overlap"],
+                    &["10.10.9.128/25", "one IPv4 subnet"],
                 ),
                 (
                     &[&CREATE[..], &["--subnet", "10.10.9.0/24", "--gateway", "10.10.8.1", "bad"]].concat(),

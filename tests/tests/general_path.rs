@@ -1,18 +1,24 @@
 //! The general path, through the kernel's VXLAN device, carries what the fast path does: a published port on a node
 //! without a task, a VIP, and tasks that talk to each other.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
-use anyhow::{Result, ensure};
-use mesh_tests::{Cluster, TaskSpec, curl, run, wait};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, TaskSpec, curl, output, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
 fn choose_general_path(cluster: &Cluster) -> Result<()> {
+    configure(cluster, "path = \"general\"")
+}
+
+fn configure(cluster: &Cluster, setting: &str) -> Result<()> {
     for node in cluster.nodes() {
         node.stop()?;
         let config = fs::read_to_string(node.config())?;
-        fs::write(node.config(), format!("path = \"general\"\n{config}"))?;
+        let own = |line: &&str| !line.starts_with("path") && !line.starts_with("outer");
+        let kept: Vec<&str> = config.lines().filter(own).collect();
+        fs::write(node.config(), format!("{setting}\n{}\n", kept.join("\n")))?;
         node.start()?;
     }
     cluster.wait_for_members(2)?;
@@ -50,6 +56,41 @@ fn the_vxlan_device_carries_it_all() -> Result<()> {
                 "{}: {status}",
                 node.name()
             );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn outer_checksums_are_there_when_asked_for() -> Result<()> {
+    run(2, |cluster| {
+        cluster[0].ctl(&["network", "create", "--driver", "overlay", "--attachable", "prod"])?;
+        cluster.wait_for_view()?;
+        for (setting, path, zero) in [
+            ("", "fast", true),
+            ("path = \"general\"", "general (by configuration)", true),
+            ("outer_checksum = true", "general (outer checksums are asked for", false),
+        ] {
+            configure(cluster, setting)?;
+            let idle = |node: usize, name| {
+                cluster[node].run_idle(&TaskSpec { name, network: "prod", ..TaskSpec::default() })
+            };
+            let (asker, other) = (idle(0, "asker")?, idle(1, "other")?);
+            let mut command = cluster.net().nodes()[1].command("timeout")?;
+            // A time, for the case that no packet comes.
+            let words =
+                ["20", "tcpdump", "-l", "-n", "-vv", "-i", "eth0", "-Q", "in", "-c", "2", "udp port 4789"];
+            let child = command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            let child = child.context("tcpdump")?;
+            let address = other.address()?.to_string();
+            let ping = || output(asker.command("ping")?.args(["-c4", "-i0.3", "-W1", "-q", &address]));
+            wait("pings to pass", SOON, ping)?;
+            let seen = child.wait_with_output().context("tcpdump")?;
+            ensure!(seen.status.success(), "tcpdump: {}", String::from_utf8_lossy(&seen.stderr));
+            let seen = String::from_utf8_lossy(&seen.stdout);
+            ensure!(seen.contains("VXLAN") && seen.contains("no cksum") == zero, "{setting:?}: {seen}");
+            let status = cluster[0].ctl(&["status"])?;
+            ensure!(status.contains(path), "{setting:?}: {status}");
         }
         Ok(())
     })

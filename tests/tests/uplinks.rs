@@ -92,6 +92,18 @@ fn several_uplinks_serve_and_lead_to_other_nodes() -> Result<()> {
             let body = wait("the port on the second segment", SOON, fetch)?;
             ensure!(body == format!("web1 {seen}"), "{address}: {body}");
         }
+        // An interface that comes later, named as VLAN devices are.
+        let (node, client) = (&net.nodes()[0], net.client());
+        for (namespace, address) in [(node, "192.168.79.11"), (client, "192.168.79.100")] {
+            namespace.ip("link add link eth1 name eth1.7 type macvlan mode bridge\nlink set eth1.7 up")?;
+            namespace.ip(&format!("addr add {address}/24 dev eth1.7"))?;
+        }
+        let fetch = || curl(client.command("curl")?, "http://192.168.79.11:8080/");
+        let body = wait("the port on an interface upon another", SOON, fetch)?;
+        ensure!(body == "web1 192.168.79.100", "{body}");
+        ensure!(uplinks(&cluster[0])? == ["eth0", "eth1", "eth1.7"], "{:?}", uplinks(&cluster[0])?);
+        node.ip("link del eth1.7")?;
+
         let stream = stream(&asker, &web.task)?;
         stream.goes_on(MEGABYTE, SOON)?;
         // Over the second segment, for VTEP addresses of the first: both nodes' routes say so.

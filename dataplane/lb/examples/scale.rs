@@ -76,7 +76,7 @@ fn measure(networks: u32) -> BTreeMap<String, u64> {
         assert!(path.apply(&desired).unwrap().is_empty());
     });
     println!(
-        "{:>9} {:>7.0?} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.0?} {:>9.0?} {:>9.1} {:>9.1}",
+        "{:>9} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.2?} {:>9.2?} {:>9.1} {:>9.1}",
         networks * SERVICES * TASKS,
         program,
         nothing,

@@ -1,6 +1,6 @@
 //! What the kernel's maps hold, as far as user space alone writes them: read once, then kept in step.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use mesh_abi::{
     Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint, NetworkKey,
@@ -73,6 +73,29 @@ pub(crate) fn identity(b: &BackendValue) -> Identity {
     (b.vtep, b.address, b.vni, b.endpoint, b.generation)
 }
 
+/// Ids of backends that are gone, the longest gone making room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Former {
+    ids: HashMap<Identity, u32>,
+    order: VecDeque<Identity>,
+}
+
+/// How many of them are remembered.
+const FORMER: usize = 8192;
+
+impl Former {
+    fn insert(&mut self, identity: Identity, id: u32) {
+        if self.ids.insert(identity, id).is_none() {
+            self.order.push_back(identity);
+        }
+        if self.order.len() > FORMER
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
 /// What the maps hold, and what is known of why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -89,6 +112,9 @@ pub(crate) struct Held {
     pub(crate) backends: BTreeMap<u32, BackendValue>,
     /// The id of each backend.
     pub(crate) ids: HashMap<Identity, u32>,
+    /// The ids that backends had which are gone: one that comes back, since its node only seemed to be down, finds its
+    /// flows again.
+    former: Former,
     pub(crate) regions: Regions,
     /// The id that the next new backend is to have, if free. It only grows, so a flow never finds its backend's id with
     /// another backend.
@@ -142,6 +168,11 @@ impl Held {
         Ok(())
     }
 
+    /// The id of a backend, if it has one or had one not long ago.
+    pub(crate) fn id(&self, identity: &Identity) -> Option<u32> {
+        self.ids.get(identity).or_else(|| self.former.ids.get(identity)).copied()
+    }
+
     /// Call it before the writes of a plan are done: what they concern is not known to be right until all of them are.
     pub(crate) fn begin(&mut self, changes: &Changes) {
         self.records.forget(changes, &mut self.loose);
@@ -172,9 +203,7 @@ impl Held {
                 self.use_table(value);
                 let before = self.services.insert(*key, *value);
                 self.leave_table(before);
-                if !self.records.claimed(key) {
-                    self.loose.services.insert(*key);
-                }
+                self.loose.services.insert(*key);
             }
             MapOp::DeleteService(key) => {
                 let before = self.services.remove(key);
@@ -211,13 +240,13 @@ impl Held {
 
     fn put_backend(&mut self, id: u32, value: BackendValue) {
         match self.backends.insert(id, value) {
+            // One that comes back has its former id.
+            None if self.former.ids.get(&identity(&value)) == Some(&id) => {}
             None => self.next_backend = id.wrapping_add(1).max(1),
             Some(before) => drop(self.ids.remove(&identity(&before))),
         }
         self.ids.insert(identity(&value), id);
-        if self.records.usage(id).users == 0 {
-            self.loose.backends.insert(id);
-        }
+        self.loose.backends.insert(id);
     }
 
     fn delete_backend(&mut self, id: u32) {
@@ -225,6 +254,7 @@ impl Held {
             && self.ids.get(&identity(&value)) == Some(&id)
         {
             self.ids.remove(&identity(&value));
+            self.former.insert(identity(&value), id);
         }
         self.loose.backends.remove(&id);
     }

@@ -74,13 +74,30 @@ impl Records {
     /// What differs from the records.
     pub(crate) fn changes(&self, desired: &Desired) -> Changes {
         let (networks, gone_networks) = changed(&self.networks, &desired.networks, Arc::ptr_eq);
-        let (services, gone_services) =
+        let (mut services, gone_services) =
             changed(&self.services, &desired.services, |record, plan| Arc::ptr_eq(&record.plan, plan));
+        self.add_clashing(desired, &mut services, &gone_services);
         let recorded = services.iter().chain(&gone_services).filter_map(|id| self.services.get(id));
         let leaving = recorded.filter(|record| addressed(&record.plan)).count();
         let coming = services.iter().filter_map(|id| desired.services.get(id)).any(|plan| addressed(plan));
         let addressed = self.addressed > leaving || coming;
         Changes { networks, gone_networks, services, gone_services, addressed }
+    }
+
+    /// Should two services have the same frontend against the rule, a look at one of them needs a look at the other:
+    /// else one that goes could take along what the other needs.
+    fn add_clashing(&self, desired: &Desired, services: &mut Vec<ServiceId>, gone: &[ServiceId]) {
+        let mut looked_at: BTreeSet<ServiceId> = services.iter().chain(gone).copied().collect();
+        let mut next = 0;
+        while let Some(id) = services.get(next) {
+            let keys = desired.services.get(id).into_iter().flat_map(|plan| plan.frontends.keys());
+            let owners = keys.filter_map(|frontend| self.claims.get(&encode::service(frontend)));
+            let others: Vec<ServiceId> = owners.filter(|owner| looked_at.insert(**owner)).copied().collect();
+            services.extend(others);
+            next += 1;
+        }
+        // The last one has it.
+        services.sort_unstable();
     }
 
     /// The network as it was last written.
@@ -102,13 +119,7 @@ impl Records {
         self.usage.get(&backend).copied().unwrap_or_default()
     }
 
-    /// Whether a service that is recorded has this entry.
-    pub(crate) fn claimed(&self, key: &ServiceKey) -> bool {
-        self.claims.contains_key(key)
-    }
-
-    /// Forgets what is about to be written anew; calls `loose` with the entries and backends that belong to no record
-    /// any more.
+    /// Forgets what is about to be written anew. `loose` gets the entries and backends that were vouched for.
     pub(crate) fn forget(&mut self, changes: &Changes, loose: &mut Loose) {
         for vni in changes.networks.iter().chain(&changes.gone_networks) {
             self.networks.remove(vni);
@@ -131,14 +142,14 @@ impl Records {
                 usage.subtract(draining);
                 if usage.users == 0 {
                     self.usage.remove(&backend);
-                    loose.backends.insert(backend);
                 }
             }
+            loose.backends.insert(backend);
         }
         self.addressed -= usize::from(addressed(&record.plan));
     }
 
-    /// Records what has been written. `backends` are those of the changed services, in their order.
+    /// Records what has been written, all of it. `backends` are those of the changed services, in their order.
     pub(crate) fn remember(
         &mut self,
         desired: &Desired,
@@ -146,6 +157,7 @@ impl Records {
         backends: Vec<Backends>,
         loose: &mut Loose,
     ) {
+        *loose = Loose::default();
         for (vni, plan) in changes.networks.iter().filter_map(|vni| desired.networks.get_key_value(vni)) {
             self.networks.insert(*vni, plan.clone());
         }
@@ -154,22 +166,19 @@ impl Records {
             let Some(plan) = desired.services.get(id) else { continue };
             for key in plan.frontends.keys().map(encode::service) {
                 clashing.extend(self.claims.insert(key, *id).map(|other| [other, *id]).into_iter().flatten());
-                loose.services.remove(&key);
             }
             for (backend, draining) in &backends {
                 self.usage.entry(*backend).or_default().add(*draining);
-                loose.backends.remove(backend);
             }
             self.addressed += usize::from(addressed(plan));
             self.services.insert(*id, Record { plan: plan.clone(), backends });
         }
-        // Should two services have the same frontend against the rule, both are planned each time: then one that goes
-        // cannot take along what the other needs.
+        // Both are planned each time.
         clashing.into_iter().for_each(|id| self.forget_service(id, loose));
     }
 }
 
-/// What the maps hold that belongs to no record: found at the start, or left by a call that failed.
+/// What the maps hold that no record vouches for: found at the start, or written by a call that failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Loose {
     pub(crate) services: BTreeSet<ServiceKey>,

@@ -37,10 +37,13 @@ const ROOM_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
 /// Sends the packet to the node that `way` names.
 #[inline(always)]
 pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Way) -> Outcome {
-    if !fits(skb, node, packet) {
+    let fits = fits(skb, node, packet);
+    if !fits && packet.whole {
         return Err(DropReason::TooBig);
     }
-    if node.flags & node_flags::FAST_PATH == 0 {
+    // A packet that may be cut to pieces goes to the VXLAN device: the kernel cuts the outer packet, and puts it together
+    // again at the other end.
+    if !fits || node.flags & node_flags::FAST_PATH == 0 {
         return unpack(tagged(skb, node, way));
     }
     let port = source_port(packet);

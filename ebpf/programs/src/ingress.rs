@@ -15,6 +15,7 @@ use crate::{
     maps::{SERVICES, node},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
     skb::{self, ETHERNET, Skb},
+    too_big,
     verdict::{Outcome, Verdict, count, pack, unpack},
 };
 
@@ -67,7 +68,10 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         fragment::follow(packet, PUBLISHED);
     }
     let next = to_published(skb, node, way, packet, service);
-    pack(deliver::finish(skb, node, packet, way, next))
+    pack(match deliver::finish(skb, node, packet, way, next) {
+        Err(DropReason::TooBig) => too_big::tell_client(skb, node, packet),
+        outcome => outcome,
+    })
 }
 
 /// An ICMP error about a reply of a published port, or about something of the node's own.
@@ -167,7 +171,10 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         }
         None => Err(DropReason::NoBackend),
     };
-    pack(deliver::finish(skb, node, packet, way, next))
+    pack(match deliver::finish(skb, node, packet, way, next) {
+        Err(DropReason::TooBig) => too_big::tell_socket(skb, node, packet),
+        outcome => outcome,
+    })
 }
 
 /// [`mesh_abi::ChoiceValue::ifindex`] of a packet that came in by an uplink.

@@ -25,6 +25,7 @@ mod reset;
 mod reverse;
 mod skb;
 mod task;
+mod too_big;
 mod translate;
 mod verdict;
 mod verifier;

@@ -57,6 +57,8 @@ pub struct Tuple<F: Family> {
 /// An IP packet's headers.
 pub struct Packet<F: Family> {
     pub tuple: Tuple<F>,
+    /// What `tuple` was before the last translation.
+    pub before: Tuple<F>,
     /// Offset of the IP header.
     pub l3: u32,
     /// Offset of the transport header.
@@ -86,13 +88,15 @@ impl<F: Family> Packet<F> {
     /// Reads the IP header at `l3` and what follows it, into a packet on the stack.
     #[inline(always)]
     pub fn read(frame: impl Frame, l3: u32) -> Result<Self, DropReason> {
+        let none = Tuple {
+            source: F::UNSPECIFIED,
+            destination: F::UNSPECIFIED,
+            source_port: [0; 2],
+            destination_port: [0; 2],
+        };
         let mut packet = Self {
-            tuple: Tuple {
-                source: F::UNSPECIFIED,
-                destination: F::UNSPECIFIED,
-                source_port: [0; 2],
-                destination_port: [0; 2],
-            },
+            tuple: none,
+            before: none,
             l3: 0,
             l4: 0,
             header_len: 0,

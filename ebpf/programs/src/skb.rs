@@ -225,13 +225,24 @@ pub fn difference<A, B>(from: Option<&A>, to: &B, seed: u32) -> u32 {
 /// The checksum of an ICMPv6 message that is `message` as a whole (RFC 4443, section 2.3), its own field being zero.
 #[inline(always)]
 pub fn checksum6<T: Header>(source: &[u32; 4], destination: &[u32; 4], message: &T) -> [u8; 2] {
+    checksum6_on(source, destination, message, (size_of::<T>() as u32, 0))
+}
+
+/// The same for a message of which the sum over all but its beginning is known.
+#[inline(always)]
+pub fn checksum6_on<T: Header>(
+    source: &[u32; 4],
+    destination: &[u32; 4],
+    beginning: &T,
+    (len, sum): (u32, u32),
+) -> [u8; 2] {
     #[repr(C, align(4))]
     struct Rest([u8; 4], [u8; 4]);
-    let rest = Rest((size_of::<T>() as u32).to_be_bytes(), [0, 0, 0, 58]);
-    let sum = difference::<(), _>(None, source, 0);
+    let rest = Rest(len.to_be_bytes(), [0, 0, 0, 58]);
+    let sum = difference::<(), _>(None, source, sum);
     let sum = difference::<(), _>(None, destination, sum);
     let sum = difference::<(), _>(None, &rest, sum);
-    folded(difference::<(), _>(None, message, sum))
+    folded(difference::<(), _>(None, beginning, sum))
 }
 
 /// The checksum for a sum.

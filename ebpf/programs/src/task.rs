@@ -19,6 +19,7 @@ use crate::{
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Tuple},
     reverse,
     skb::{self, ETHERNET, Skb},
+    too_big,
     translate::translate,
     verdict::{self, Outcome, Verdict, count, pack, unpack},
 };
@@ -54,7 +55,10 @@ fn sent_packet<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> 
         return unpack(neighbour::answer(skb, task, packet));
     }
     let next = route(skb, node, task, packet, way);
-    deliver::finish(skb, node, packet, way, next)
+    match deliver::finish(skb, node, packet, way, next) {
+        Err(DropReason::TooBig) => too_big::tell_task(skb, node, task, packet),
+        outcome => outcome,
+    }
 }
 
 #[inline(always)]

@@ -56,6 +56,7 @@ fn in_place<F: Family>(skb: Skb, packet: &mut Packet<F>, new: &Tuple<F>) -> Resu
             port(skb, packet, layout, layout.destination_port, change)?;
         }
     }
+    packet.before = old;
     packet.tuple = *new;
     Ok(())
 }

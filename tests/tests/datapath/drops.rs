@@ -7,8 +7,7 @@ use mesh_abi::{
 use crate::{
     packets::{Path, arp, wrapped},
     world::{
-        A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, INNER_MTU, Node, PORT_2,
-        PORT_NONE, VNI, vtep,
+        A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, Node, PORT_2, PORT_NONE, VNI, vtep,
     },
 };
 
@@ -186,22 +185,6 @@ fn to_the_outside_of_an_internal_network() {
     let (mut node, _) = Node::pair();
     node.make_internal();
     dropped(&node, node.task_sends(A, &a_to(CLIENT).tcp(1, 2, b"x")).0, DropReason::Internal);
-}
-
-#[test]
-fn of_packets_too_big_for_the_underlay() {
-    let payload = INNER_MTU as usize - 40;
-    let (node, _) = Node::pair();
-    assert_eq!(node.task_sends(A, &a_to_c().tcp(1, 2, &vec![7; payload])).0, Action::Redirect);
-    dropped(&node, node.task_sends(A, &a_to_c().tcp(1, 2, &vec![7; payload + 1])).0, DropReason::TooBig);
-    // Here nothing is too big.
-    let local = Path { to_mac: B.mac, ..a_to(B.address) };
-    assert_eq!(node.task_sends(A, &local.tcp(1, 2, &vec![7; payload + 1])).0, Action::Redirect);
-    // A packet that is still to be segmented counts by its segments.
-    let (node, _) = Node::pair();
-    let index = nix::net::if_::if_nametoindex("task11").unwrap();
-    let long = a_to_c().tcp(1, 2, &vec![7; 3000]);
-    dropped(&node, node.run("from_task", index, &long, INNER_MTU - 39).0, DropReason::TooBig);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod overlay;
 mod packets;
 mod published;
 mod reset;
+mod too_big;
 mod vip;
 mod world;
 mod xdp;

@@ -333,6 +333,11 @@ impl Node {
         (result.return_value, out)
     }
 
+    /// The host side of a task's link.
+    pub fn interface_of(&self, task: Task) -> u32 {
+        index(&format!("task{}", task.id))
+    }
+
     /// What `from_task` makes of a packet that a task sends.
     pub fn task_sends(&self, task: Task, packet: &[u8]) -> (Action, Vec<u8>) {
         self.run("from_task", index(&format!("task{}", task.id)), packet, 0)

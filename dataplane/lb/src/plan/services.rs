@@ -102,7 +102,7 @@ impl<'a> Numbers<'a> {
     }
 
     fn get(&self, identity: &Identity) -> Option<u32> {
-        self.held.ids.get(identity).or_else(|| self.new.get(identity)).copied()
+        self.held.id(identity).or_else(|| self.new.get(identity).copied())
     }
 }
 
@@ -123,7 +123,7 @@ fn plan_backends(
         usage.entry(*id).or_insert_with(|| held.records.usage(*id)).add(*draining);
     }
     for id in &held.loose.backends {
-        usage.entry(*id).or_default();
+        usage.entry(*id).or_insert_with(|| held.records.usage(*id));
     }
     let mut new = 0;
     for (id, Usage { users, draining }) in usage {
