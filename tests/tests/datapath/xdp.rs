@@ -1,6 +1,6 @@
 //! The uplink's XDP program beside the tc program `uplink`: the same packets, the same maps, the same bytes.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use mesh_abi::{
     ANY_V4, ANY_V6, ChoiceValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, NodeConfig,
@@ -316,5 +316,7 @@ fn a_connection_whose_task_is_gone_is_left_to_the_tc_program() {
     assert!(kept(&one, family).is_some());
     one.remove::<u32, mesh_abi::BackendValue>("BACKENDS", C.id);
     one.service(port_key(family, 6), 1, 1, TARGET);
+    // Each CPU believes for 50 ms what it knows of a backend.
+    std::thread::sleep(Duration::from_millis(80));
     assert_eq!(one.uplink_xdp(&data), (PASS, data));
 }
