@@ -21,8 +21,9 @@ use tracing::{info, warn};
 use crate::{
     AgentError, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
+    follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
-    planner::Planner,
+    planner::{Planner, announcements},
     reconcile::{Dns, Reconciler, Spoken},
     session::{Session, Told},
     state::{Files, Remote, State},
@@ -119,7 +120,7 @@ impl Agent {
         let settings = host.settings;
         // The verifier takes its time; the local socket and Raft share these threads and must not wait for it.
         let opening = options.data_path.clone();
-        let data_path = tokio::task::spawn_blocking(move || DataPath::open(opening)).await??;
+        let opening = tokio::task::spawn_blocking(move || DataPath::open(opening));
 
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
@@ -150,6 +151,11 @@ impl Agent {
             timing: Timing::default(),
         })
         .await?;
+        // Others give this node up if they hear nothing for seconds, which the verifier may take; and they believe no
+        // longer what the daemon before this one told.
+        gossip.announce(announcements(options.node, &view, &tasks)).await;
+        gossip.set_peers(gossip_peers(options.node, &view)).await;
+        let data_path = opening.await??;
 
         let mut leases = Leases::default();
         leases.replace(&held);

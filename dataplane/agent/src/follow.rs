@@ -1,13 +1,14 @@
 //! The loop that follows what changes: the managers, gossip, and the node's own links, addresses and routes.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
-use mesh_types::GOSSIP_PORT;
+use mesh_types::{ClusterView, GOSSIP_PORT, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, info, warn};
 
@@ -142,9 +143,7 @@ impl Agent {
             Ok(keys) => self.inner.gossip.set_keys(keys).await,
             Err(error) => warn!(%error, "gossip keys from the managers"),
         }
-        let others = view.nodes.values().filter(|n| n.id != self.inner.node);
-        let peers = others.map(|n| (n.id, (n.advertise_addr, GOSSIP_PORT).into())).collect();
-        self.inner.gossip.set_peers(peers).await;
+        self.inner.gossip.set_peers(gossip_peers(self.inner.node, &view)).await;
     }
 
     /// Reads the node's links again; the data path address and the tasks' MTU follow them.
@@ -241,4 +240,10 @@ async fn follow_links(netlink: Netlink, changed: mpsc::Sender<()>) {
             }
         }
     }
+}
+
+/// The nodes that gossip of `node` talks to.
+pub(crate) fn gossip_peers(node: NodeId, view: &ClusterView) -> Vec<(NodeId, SocketAddr)> {
+    let others = view.nodes.values().filter(|n| n.id != node);
+    others.map(|n| (n.id, (n.advertise_addr, GOSSIP_PORT).into())).collect()
 }

@@ -13,6 +13,9 @@ use crate::{
     wire::{Group, OwnerDigest},
 };
 
+/// How long the endpoints of a node whose daemon is a new one are told as they were, when it does not tell of them.
+const FADE: Duration = Duration::from_secs(3);
+
 type Slot = Option<(TaskId, NetworkId)>;
 
 /// What became of an item.
@@ -80,6 +83,8 @@ pub(crate) struct Records {
     tables: BTreeMap<Table, BTreeMap<NodeId, Owned>>,
     /// Endpoints that may be otherwise than when [`Records::take_touched`] was last called, with their tables.
     touched: BTreeSet<(NetworkId, EndpointKey)>,
+    /// Endpoints of an owner's past life, and since when they are known to be; see [`Records::raise_epoch`].
+    fading: BTreeMap<(NetworkId, EndpointKey), Option<Duration>>,
 }
 
 impl Records {
@@ -87,13 +92,39 @@ impl Records {
         self.epochs.get(&owner).copied().unwrap_or(0)
     }
 
-    /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go.
+    /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go. But a daemon that comes
+    /// back has most often the same tasks as before, and its first packet is not the one that tells of them. So what they
+    /// were is not touched until their owner has said otherwise, or had [`FADE`] for it.
     pub(crate) fn raise_epoch(&mut self, owner: NodeId, epoch: u64) {
         let known = self.epochs.entry(owner).or_insert(epoch);
         if epoch > *known {
             *known = epoch;
+            let touched = std::mem::take(&mut self.touched);
             self.drop_entries(owner);
+            for past in std::mem::replace(&mut self.touched, touched) {
+                if !self.touched.contains(&past) {
+                    self.fading.entry(past).or_insert(None);
+                }
+            }
         }
+    }
+
+    /// Counts what fades and is meant by `is_over` among the touched.
+    fn end_fading(&mut self, is_over: impl Fn(NetworkId, &EndpointKey, Option<Duration>) -> bool) {
+        let touched = &mut self.touched;
+        self.fading.retain(|(scope, key), since| {
+            let over = is_over(*scope, key, *since);
+            if over {
+                touched.insert((*scope, *key));
+            }
+            !over
+        });
+    }
+
+    /// What is of a past life but still told.
+    #[cfg(test)]
+    pub(crate) fn fading(&self) -> impl Iterator<Item = &(NetworkId, EndpointKey)> {
+        self.fading.keys().filter(|past| !self.touched.contains(past))
     }
 
     pub(crate) fn forget(&mut self, owner: NodeId) {
@@ -111,6 +142,7 @@ impl Records {
 
     /// Counts every endpoint of `owner` among the touched, since whether they count has changed.
     pub(crate) fn touch_all_of(&mut self, owner: NodeId) {
+        self.end_fading(|_, key, _| key.node == owner);
         for (table, owners) in &self.tables {
             for slot in owners.get(&owner).into_iter().flat_map(|owned| owned.entries.keys()) {
                 touch(&mut self.touched, *table, owner, *slot);
@@ -120,6 +152,9 @@ impl Records {
 
     /// The endpoints that may have changed since the last call.
     pub(crate) fn take_touched(&mut self) -> BTreeSet<(NetworkId, EndpointKey)> {
+        if !self.fading.is_empty() {
+            self.fading.retain(|past, _| !self.touched.contains(past));
+        }
         std::mem::take(&mut self.touched)
     }
 
@@ -158,10 +193,15 @@ impl Records {
             touch(&mut self.touched, table, owner, slot);
         }
         owned.floor = owned.floor.max(version.counter);
+        self.end_fading(|scope, key, _| key.node == owner && Table::Endpoints(scope) == table);
     }
 
-    /// Forgets tombstones older than `ttl`.
+    /// Forgets tombstones older than `ttl`, and past lives that nobody speaks of any more.
     pub(crate) fn reap(&mut self, now: Duration, ttl: Duration) {
+        self.end_fading(|_, _, since| since.is_some_and(|since| now.saturating_sub(since) >= FADE));
+        self.fading.values_mut().for_each(|since| {
+            since.get_or_insert(now);
+        });
         let owned = self.tables.values_mut().flat_map(BTreeMap::values_mut);
         for owned in owned.filter(|owned| owned.entries.len() > owned.live) {
             let floor = &mut owned.floor;
@@ -177,6 +217,7 @@ impl Records {
 
     /// Drops the tables that `keep` does not name.
     pub(crate) fn retain_tables(&mut self, keep: impl Fn(Table) -> bool) {
+        self.end_fading(|scope, _, _| !keep(Table::Endpoints(scope)));
         let touched = &mut self.touched;
         self.tables.retain(|table, owners| {
             let kept = keep(*table);

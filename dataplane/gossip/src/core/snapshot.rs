@@ -50,6 +50,10 @@ impl Core {
         for (scope, endpoint) in self.records.endpoints().filter(|(_, e)| self.counts(e.node)) {
             tables.set(scope, (&**endpoint).into(), Some(endpoint.clone()));
         }
+        for (scope, key) in self.records.fading() {
+            let told = self.tables.endpoints.get(scope).and_then(|table| table.get(key));
+            tables.set(*scope, *key, told.cloned());
+        }
         tables
     }
 }
