@@ -38,6 +38,7 @@ pub(crate) mod names {
     pub(crate) const CHOICES_KEPT: &str = "CHOICES_KEPT";
     pub(crate) const REVERSE: &str = "REVERSE";
     pub(crate) const REVERSE_KEPT: &str = "REVERSE_KEPT";
+    pub(crate) const DISPLACED: &str = "DISPLACED";
     pub(crate) const FRAGMENTS: &str = "FRAGMENTS";
     pub(crate) const AFFINITY: &str = "AFFINITY";
     pub(crate) const DROPS: &str = "DROPS";

@@ -8,10 +8,10 @@ use std::{
 
 use aya::maps::MapInfo;
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
-    FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK,
-    TableBlock,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DISPLACED_MARKS, DropReason, EndpointKey,
+    EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey,
+    NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey,
+    SocketValue, TABLE_BLOCK, TableBlock,
 };
 use tracing::warn;
 
@@ -224,6 +224,7 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         set::<FragmentKey, FragmentValue>(FRAGMENTS, sizes.fragments),
         set::<AffinityKey, AffinityValue>(AFFINITY, sizes.clients),
         set::<SocketKey, SocketValue>(SOCKETS, sizes.host_sockets),
+        fixed::<u32>(DISPLACED, DISPLACED_MARKS),
         fixed::<u64>(DROPS, DropReason::COUNT),
         fixed::<u64>(COUNTERS, Counter::COUNT),
     ]

@@ -41,6 +41,10 @@ pub const VXLAN_OVERHEAD_V4: u32 = 50;
 /// Bytes that VXLAN over IPv6 adds: outer IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const VXLAN_OVERHEAD_V6: u32 = 70;
 
+/// Length of `DISPLACED`, an array of `u32` in which the programs mark where a flow could not have its client's own source
+/// port at the task.
+pub const DISPLACED_MARKS: u32 = 4096;
+
 /// VNI of packets to published ports and VIPs on their way to the chosen task's node, the original packet untouched.
 pub const INGRESS_VNI: [u8; 4] = [0, 0, 0, 1];
 /// VNI of replies from published ports on their way back to the node that the client spoke to.

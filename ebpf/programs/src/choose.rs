@@ -59,7 +59,7 @@ pub struct Pick {
     /// Nothing when there is none (any more).
     pub backend: Option<&'static BackendValue>,
     /// Key into `BACKENDS`.
-    id: u32,
+    pub id: u32,
     step: Step,
 }
 
@@ -87,16 +87,6 @@ pub fn established(key: &FlowKey) -> Option<&'static ChoiceValue> {
     unsafe { CHOICES_KEPT.get(key) }
 }
 
-/// The choice for an established flow whose packet opens none anew; `kept` is its entry.
-#[inline(always)]
-pub fn pick_established(key: &FlowKey, by: &Chooser, kept: &ChoiceValue, now: u64) -> Option<Pick> {
-    if conntrack::opens(by.flags) {
-        return None;
-    }
-    let backend = backend(kept.backend)?;
-    Some(Pick { backend: Some(backend), id: kept.backend, step: goes_on(key, by, kept, now) })
-}
-
 /// The choice for any flow; `kept` is its entry if it is established.
 #[inline(always)]
 pub fn pick(
@@ -116,13 +106,7 @@ pub fn pick(
             let Some(old) = backend(known.backend) else { return Pick::REFUSED };
             return Pick { backend: Some(old), id: known.backend, step: Step::Nothing };
         };
-        let step = match kept {
-            // Opened once more, perhaps by somebody else with the client's address: nothing is lost by believing that
-            // the established one lives.
-            Some(kept) if kept.backend == id && !conntrack::closing(kept.state) => Step::Nothing,
-            _ => begin,
-        };
-        return Pick { backend: Some(new), id, step };
+        return Pick { backend: Some(new), id, step: opening(kept, id) };
     }
     if let Some(known) = kept.or_else(|| recent(key)) {
         if let Some(old) = backend(known.backend) {
@@ -135,6 +119,30 @@ pub fn pick(
     let Some((id, new)) = from_table(key, service, now) else { return Pick::REFUSED };
     let step = if by.flags & RST != 0 { Step::Nothing } else { begin };
     Pick { backend: Some(new), id, step }
+}
+
+/// The choice for a packet that opens a connection, by the table alone and without a look at the backend: for services
+/// that remember no clients. Nothing when the table is empty.
+#[inline(always)]
+pub fn pick_opening(
+    key: &FlowKey,
+    service: &ServiceValue,
+    kept: Option<&'static ChoiceValue>,
+) -> Option<Pick> {
+    let id = slot(key, service)?;
+    Some(Pick { backend: None, id, step: opening(kept, id) })
+}
+
+/// What becomes of the entries of a connection that opens and is given a backend.
+#[inline(always)]
+fn opening(kept: Option<&'static ChoiceValue>, id: u32) -> Step {
+    match kept {
+        // Opened once more, perhaps by somebody else with the client's address: nothing is lost by believing that the
+        // established one lives.
+        Some(kept) if kept.backend == id && !conntrack::closing(kept.state) => Step::Nothing,
+        Some(_) => Step::Replace,
+        None => Step::Begin,
+    }
 }
 
 /// Writes down what was picked for a packet of `key`.
@@ -160,10 +168,10 @@ pub fn note(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now
     }
 }
 
-/// Writes down what [`pick_established`] found.
+/// Writes down a further packet of an established flow, whose entry is `kept`.
 #[inline(always)]
-pub fn note_established(pick: Pick, key: &FlowKey, by: &Chooser, now: u64) {
-    if pick.step == Step::Update {
+pub fn note_established(key: &FlowKey, by: &Chooser, kept: &ChoiceValue, now: u64) {
+    if goes_on(key, by, kept, now) == Step::Update {
         update(key, by, now);
     }
 }
@@ -219,18 +227,25 @@ fn backend(id: u32) -> Option<&'static BackendValue> {
 
 #[inline(always)]
 fn from_table(key: &FlowKey, service: &ServiceValue, now: u64) -> Option<(u32, &'static BackendValue)> {
-    if service.table_len == 0 {
-        return None;
-    }
     if affinity::is_remembered(service)
+        && service.table_len != 0
         && let Some(found) = affinity::recall(key, service, now)
     {
         return Some(found);
     }
+    let id = slot(key, service)?;
+    Some((id, backend(id)?))
+}
+
+/// What the table says: a key into `BACKENDS`.
+#[inline(always)]
+fn slot(key: &FlowKey, service: &ServiceValue) -> Option<u32> {
+    if service.table_len == 0 {
+        return None;
+    }
     let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
     let slot = service.table_base + hash % service.table_len;
-    let id = MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize];
-    Some((id, backend(id)?))
+    Some(MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize])
 }
 
 /// What a further packet of a flow changes.

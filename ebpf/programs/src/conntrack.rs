@@ -8,22 +8,41 @@
 //! once, the last one to write wins: what may be lost is one bit (two FINs that cross, and the flow is half closed for as
 //! long as user space lets those be), or a choice, which the flow's next packet makes again.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use mesh_abi::{
     ChoiceValue, ReverseValue,
     flow_state::{ANSWERED, CLIENT_FIN, CONFIRMED, DIRECT, RESET, SERVER_FIN},
 };
 
-use crate::parse::{ACK, FIN, RST, SYN};
+use crate::{
+    maps::CLOCK,
+    parse::{ACK, FIN, RST, SYN},
+};
 
 /// Entries note the time of their last packet no more often than this, so that packets seldom dirty them.
 pub const TOUCH_NS: u64 = 1_000_000_000;
 
-/// The kernel's monotonic clock, exact to a few milliseconds.
+/// A reading of the clock, believed until the kernel's tick.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Clock {
+    tick: u64,
+    now: u64,
+}
+
+/// The kernel's monotonic clock, exact to a tick (a few milliseconds). The tick is read without a call.
 #[inline(always)]
 pub fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_coarse_ns() }
+    // SAFETY: helpers without arguments, here and below.
+    let tick = unsafe { bpf_jiffies64() };
+    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot.
+    let clock = unsafe { &mut *clock };
+    if clock.tick != tick {
+        clock.tick = tick;
+        clock.now = unsafe { bpf_ktime_get_coarse_ns() };
+    }
+    clock.now
 }
 
 /// Whether a packet is the first of a TCP connection (RFC 9293, section 3.5).

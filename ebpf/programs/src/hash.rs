@@ -1,68 +1,74 @@
 //! Hashes of flows. The same on every node and every machine: no seed, one byte order.
+//!
+//! Each word of what is hashed is multiplied by a number of its own and the products are added, so that they do not wait
+//! for one another; the end of MurmurHash3's 64-bit variant then lets every bit depend on every other.
 
 use mesh_abi::FlowKey;
 
 use crate::{family::Family, parse::Tuple};
 
-/// Hash of a flow: MurmurHash3's 32-bit mixing over the addresses, ports and protocol.
-///
-/// The scope is left out: a VNI is the same on every node anyhow.
+/// Odd numbers without a pattern: digits of pi, as Blowfish begins with.
+const FACTORS: [u64; 5] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+];
+
+/// Hash of a flow: its addresses, ports and protocol. The scope is left out: a VNI is the same on every node anyhow.
 #[inline(always)]
 pub fn flow(key: &FlowKey) -> u32 {
-    let mut h = 0u32;
-    h = mix(h, word(&key.source, 0));
-    h = mix(h, word(&key.source, 4));
-    h = mix(h, word(&key.source, 8));
-    h = mix(h, word(&key.source, 12));
-    h = mix(h, word(&key.destination, 0));
-    h = mix(h, word(&key.destination, 4));
-    h = mix(h, word(&key.destination, 8));
-    h = mix(h, word(&key.destination, 12));
-    finish(ports(h, key.source_port, key.destination_port, key.protocol))
+    let (s, d) = (&key.source, &key.destination);
+    let sum = times(0, double(s, 0)).wrapping_add(times(1, double(s, 8)));
+    let sum = sum.wrapping_add(times(2, double(d, 0))).wrapping_add(times(3, double(d, 8)));
+    finish(sum.wrapping_add(times(4, ports(key.source_port, key.destination_port, key.protocol))))
 }
 
 /// Hash of a client's address alone.
 #[inline(always)]
 pub fn client(address: &[u8; 16]) -> u32 {
-    let h = mix(mix(0, word(address, 0)), word(address, 4));
-    finish(mix(mix(h, word(address, 8)), word(address, 12)))
+    finish(times(0, double(address, 0)).wrapping_add(times(1, double(address, 8))))
 }
 
 /// Hash for the outer UDP source port: spreads flows over paths, nothing depends on its value.
 #[inline(always)]
 pub fn entropy<F: Family>(t: &Tuple<F>, protocol: u8) -> u32 {
-    let h = mix(mix(0, F::digest(&t.source)), F::digest(&t.destination));
-    finish(ports(h, t.source_port, t.destination_port, protocol))
+    let addresses = u64::from(F::digest(&t.source)) << 32 | u64::from(F::digest(&t.destination));
+    finish(times(0, addresses).wrapping_add(times(4, ports(t.source_port, t.destination_port, protocol))))
 }
 
-/// Another number out of a hash.
+/// Another number out of one.
 #[inline(always)]
-pub fn again(h: u32) -> u32 {
-    finish(mix(h, 0x9e37_79b9))
-}
-
-#[inline(always)]
-fn ports(h: u32, source: [u8; 2], destination: [u8; 2], protocol: u8) -> u32 {
-    let both = u32::from_le_bytes([source[0], source[1], destination[0], destination[1]]);
-    mix(mix(h, both), u32::from(protocol))
+pub fn again(n: u32) -> u32 {
+    finish(times(2, u64::from(n)))
 }
 
 #[inline(always)]
-fn word(address: &[u8; 16], at: usize) -> u32 {
-    u32::from_le_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
+fn times(index: usize, word: u64) -> u64 {
+    // Zeros and small numbers, of which there are many, count as much as others.
+    (word ^ FACTORS[(index + 1) % FACTORS.len()]).wrapping_mul(FACTORS[index])
 }
 
 #[inline(always)]
-fn mix(h: u32, k: u32) -> u32 {
-    let k = k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-    (h ^ k).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+fn ports(source: [u8; 2], destination: [u8; 2], protocol: u8) -> u64 {
+    let ([a, b], [c, d]) = (source, destination);
+    u64::from_le_bytes([a, b, c, d, protocol, 0, 0, 0])
 }
 
 #[inline(always)]
-fn finish(mut h: u32) -> u32 {
-    h ^= h >> 16;
-    h = h.wrapping_mul(0x85eb_ca6b);
-    h ^= h >> 13;
-    h = h.wrapping_mul(0xc2b2_ae35);
-    h ^ (h >> 16)
+fn double(address: &[u8; 16], at: usize) -> u64 {
+    let word = |at: usize| {
+        u64::from(u32::from_le_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]))
+    };
+    word(at) | word(at + 4) << 32
+}
+
+#[inline(always)]
+fn finish(mut h: u64) -> u32 {
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (h >> 32) as u32
 }

@@ -98,7 +98,10 @@ pub fn is_vxlan<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> bool {
 /// The service that a packet to an address of the node is for.
 #[inline(always)]
 pub fn own_port<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> Option<&'static ServiceValue> {
-    if !decap::is_own::<F>(&packet.tuple.destination) {
+    // Most are for the address that is at hand.
+    let first = F::V6 == (node.flags & node_flags::UNDERLAY_V6 != 0)
+        && F::same(&packet.tuple.destination, &F::of(&node.vtep));
+    if !first && !decap::is_own::<F>(&packet.tuple.destination) {
         return None;
     }
     service_at::<F>(node, &packet.tuple.destination, packet.tuple.destination_port, packet.protocol)

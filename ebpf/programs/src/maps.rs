@@ -6,18 +6,20 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DropReason, EndpointKey, EndpointValue,
-    FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig,
-    PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TableBlock,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DISPLACED_MARKS, DropReason, EndpointKey,
+    EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey,
+    NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey,
+    SocketValue, TableBlock,
 };
 
 use crate::{
+    conntrack::Clock,
     decap::Arrival,
     deliver::Way,
     family::{V4, V6},
     parse::{Packet, Tuple},
     reverse::Search,
-    xdp_next_hop::{SLOTS, Slot},
+    xdp_next_hop::{SLOTS, ToBackend, ToClient},
 };
 
 /// `CONFIG[0]`: the node itself.
@@ -82,11 +84,19 @@ pub static REVERSE_KEPT: HashMap<FlowKey, ReverseValue> =
 /// Where a flow could not have its client's own port at the task: not zero at the hash of the reply's key that it would
 /// have had. Never cleared: all that it costs is a longer search.
 #[map]
-pub static DISPLACED: Array<u32> = Array::with_max_entries(4096, 0);
+pub static DISPLACED: Array<u32> = Array::with_max_entries(DISPLACED_MARKS, 0);
 
-/// Next hops of what the XDP program sends. Per CPU, so that nobody writes while another reads.
+/// `CLOCK[0]`: the time.
 #[map]
-pub static NEXT_HOPS: PerCpuArray<Slot> = PerCpuArray::with_max_entries(SLOTS, 0);
+pub static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+/// Next hops towards clients. Per CPU, so that nobody writes while another reads.
+#[map]
+pub static NEXT_HOPS: PerCpuArray<ToClient> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Ways to backends on other nodes.
+#[map]
+pub static ROADS: PerCpuArray<ToBackend> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Room for a search.
 #[map]

@@ -5,7 +5,9 @@
 //! given another source port, found again by its packets among the same few candidates.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use mesh_abi::{DropReason, FlowKey, PUBLISHED, ReturnPath, ReverseValue, flow_state::CONFIRMED};
+use mesh_abi::{
+    DISPLACED_MARKS, DropReason, FlowKey, PUBLISHED, ReturnPath, ReverseValue, flow_state::CONFIRMED,
+};
 
 use crate::{
     choose,
@@ -21,8 +23,6 @@ const CANDIDATES: u32 = 16;
 const SILENT_NS: u64 = 120_000_000_000;
 /// Ports below are left to services.
 const FIRST_PORT: u32 = 1024;
-/// Length of `DISPLACED`.
-const PLACES: u32 = 4096;
 
 /// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task.
 ///
@@ -318,5 +318,6 @@ fn mark_of(value: &ReverseValue) -> u32 {
     let c = &value.destination;
     let client = u32::from_le_bytes([c[12], c[13], c[14], c[15]]);
     let ports = [value.destination_port, value.source_port];
-    hash::again(client ^ u32::from_le_bytes([ports[0][0], ports[0][1], ports[1][0], ports[1][1]])) % PLACES
+    hash::again(client ^ u32::from_le_bytes([ports[0][0], ports[0][1], ports[1][0], ports[1][1]]))
+        % DISPLACED_MARKS
 }

@@ -6,11 +6,12 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use mesh_abi::{
-    BackendValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering,
-    SteeringKind, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
+    Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering, SteeringKind,
+    VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
 };
 
 use crate::{
+    affinity,
     choose::{self, Chooser},
     conntrack,
     deliver::Way,
@@ -23,7 +24,7 @@ use crate::{
     skb::ETHERNET,
     verdict::{count, count_drop},
     xdp_frame::Xdp,
-    xdp_next_hop::{self as next_hop, Hop},
+    xdp_next_hop::{self as next_hop, Hop, ToBackend},
 };
 
 /// A packet that came in by the uplink. Steps return the kernel's action; `XDP_PASS` leaves the packet to the tc program.
@@ -69,40 +70,43 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     // An established flow needs no look at the service, unless the other node does not know the service's port.
     if node.flags & node_flags::ADDRESSED_PORTS == 0
         && let Some(kept) = kept
-        && let Some(pick) = choose::pick_established(&key, &by, kept, now)
-        && let Some(backend) = pick.backend
+        && !conntrack::opens(packet.flags)
     {
-        let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
-        choose::note_established(pick, &key, &by, now);
-        return send(frame, node, packet, (backend, choose::is_direct(kept), [0; 2]), hop);
+        let Some(road) = way_to(frame, node, packet, kept.backend, now) else { return XDP_PASS };
+        choose::note_established(&key, &by, kept, now);
+        return send(frame, node, packet, road, (choose::is_direct(kept), [0; 2]));
     }
     let Some(service) = ingress::own_port(node, packet) else { return XDP_PASS };
-    let pick = choose::pick(&key, service, &by, kept, now);
-    let Some(backend) = pick.backend else { return XDP_PASS };
-    let Some(hop) = way_to(frame, node, packet, backend, now) else { return XDP_PASS };
+    let pick = if conntrack::opens(packet.flags) && !affinity::is_remembered(service) {
+        choose::pick_opening(&key, service, kept)
+    } else {
+        let pick = choose::pick(&key, service, &by, kept, now);
+        if pick.backend.is_some() { Some(pick) } else { None }
+    };
+    let Some(pick) = pick else { return XDP_PASS };
+    let Some(road) = way_to(frame, node, packet, pick.id, now) else { return XDP_PASS };
     choose::note(pick, &key, service, &by, now);
     let direct = service.flags & service_flags::DIRECT != 0;
     let carried = if node.flags & node_flags::ADDRESSED_PORTS != 0 { service.target_port } else { [0; 2] };
-    send(frame, node, packet, (backend, direct, carried), hop)
+    send(frame, node, packet, road, (direct, carried))
 }
 
-/// The next hop towards a backend on another node, when the headers that lead there have been given room.
+/// The way to a backend on another node, when the headers that lead there have been given room.
 #[inline(always)]
 fn way_to<F: Family>(
     frame: Xdp,
     node: &NodeConfig,
     packet: &Packet<F>,
-    backend: &BackendValue,
+    backend: u32,
     now: u64,
-) -> Option<&'static Hop> {
-    if backend.ifindex != 0 || packet.total_len > node.inner_mtu {
+) -> Option<&'static ToBackend> {
+    if packet.total_len > node.inner_mtu {
         return None;
     }
-    let uplink = encap::uplink_towards(node, &backend.vtep);
-    let hop = next_hop::towards(frame, (&node.vtep, &backend.vtep), uplink, now)?;
+    let road = next_hop::to_backend(frame, node, backend, now)?;
     let overhead =
         if node.flags & node_flags::UNDERLAY_V6 != 0 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
-    if frame.grow(overhead) { Some(hop) } else { None }
+    if frame.grow(overhead) { Some(road) } else { None }
 }
 
 #[inline(always)]
@@ -110,19 +114,21 @@ fn send<F: Family>(
     frame: Xdp,
     node: &NodeConfig,
     packet: &Packet<F>,
-    (backend, direct, target_port): (&BackendValue, bool, [u8; 2]),
-    hop: &Hop,
+    road: &ToBackend,
+    (direct, target_port): (bool, [u8; 2]),
 ) -> u32 {
     let kind = if direct { SteeringKind::Direct } else { SteeringKind::Published };
-    let steering = Steering { endpoint: backend.endpoint, generation: backend.generation, kind, target_port };
+    let steering =
+        Steering { endpoint: road.endpoint, generation: road.generation as u16, kind, target_port };
     let way = Way {
-        vtep: key::bytes(key::words(&backend.vtep)),
+        vtep: road.vtep(),
         vni: INGRESS_VNI,
         macs: Macs::of(steering),
         ifindex: 0,
         target_port: [0; 2],
         path: ReturnPath::Uplink,
     };
+    let hop = &road.hop;
     let port = encap::source_port(packet);
     let total = frame.len() - ETHERNET;
     let written = if node.flags & node_flags::UNDERLAY_V6 != 0 {
@@ -196,7 +202,7 @@ fn returned<F: Family>(frame: Xdp, node: &NodeConfig, inner: u32) -> u32 {
     let Some(choice) = choose::known(&key) else { return XDP_PASS };
     let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
     let (from, to) = (F::mapped(&packet.tuple.source), F::mapped(&packet.tuple.destination));
-    let Some(hop) = next_hop::towards(frame, (&from, &to), uplink, now) else { return XDP_PASS };
+    let Some(hop) = next_hop::to_client(frame, (&from, &to), uplink, now) else { return XDP_PASS };
     if !frame.shrink(inner) {
         return XDP_PASS;
     }

@@ -8,13 +8,17 @@ use aya_ebpf::{
     bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup},
     helpers::generated::bpf_fib_lookup as fib_lookup,
 };
-use mesh_abi::Address;
+use mesh_abi::{Address, NodeConfig};
 
-use crate::{key, maps::NEXT_HOPS, xdp_frame::Xdp};
+use crate::{
+    encap, key,
+    maps::{BACKENDS, NEXT_HOPS, ROADS},
+    xdp_frame::Xdp,
+};
 
-/// How long an answer of the kernel is believed.
-const TRUST_NS: u64 = 200_000_000;
-/// Length of `NEXT_HOPS`.
+/// How long an answer is believed. A backend that is gone, too, is noticed so much later: short.
+const TRUST_NS: u64 = 50_000_000;
+/// Length of `NEXT_HOPS` and `ROADS`.
 pub const SLOTS: u32 = 1024;
 
 /// Spreads destinations over slots: 2^32 by the golden ratio.
@@ -23,20 +27,6 @@ const GOLDEN: u32 = 0x9e37_79b1;
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-
-/// A remembered next hop. Each CPU has its own, so nobody else writes while it is read.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Slot {
-    /// When it was asked for.
-    asked: u64,
-    destination: [u32; 4],
-    /// The interface that was asked for.
-    by: u32,
-    /// Zero.
-    reserved: u32,
-    hop: Hop,
-}
 
 /// Where a packet leaves, and the Ethernet addresses that it needs.
 #[repr(C)]
@@ -55,9 +45,46 @@ impl Hop {
     }
 }
 
+/// Element of `NEXT_HOPS`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ToClient {
+    /// When the kernel was asked; 0 when it had no answer.
+    asked: u64,
+    hop: Hop,
+    destination: [u32; 4],
+    /// The interface that was asked for.
+    by: u32,
+    reserved: u32,
+}
+
+/// Element of `ROADS`: what is needed of a backend on another node, and the next hop to it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ToBackend {
+    /// As in [`ToClient`].
+    asked: u64,
+    pub hop: Hop,
+    vtep: [u32; 4],
+    /// Key into `BACKENDS`.
+    id: u32,
+    /// See [`mesh_abi::BackendValue`].
+    pub endpoint: u32,
+    pub generation: u32,
+    reserved: u32,
+}
+
+impl ToBackend {
+    /// The backend's node.
+    #[inline(always)]
+    pub fn vtep(&self) -> Address {
+        key::bytes(self.vtep)
+    }
+}
+
 /// The next hop towards an address, out of an interface.
 #[inline(always)]
-pub fn towards(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) -> Option<&'static Hop> {
+pub fn to_client(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) -> Option<&'static Hop> {
     let [a, b, c, d] = key::words(to);
     let slot = NEXT_HOPS.get_ptr_mut(((a ^ b ^ c ^ d).wrapping_mul(GOLDEN) >> 16) % SLOTS)?;
     // SAFETY: this CPU's own slot.
@@ -65,7 +92,10 @@ pub fn towards(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) 
     let [e, f, g, h] = slot.destination;
     let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (slot.by ^ by);
     if differs != 0 || now.wrapping_sub(slot.asked) > TRUST_NS {
-        if ask(frame, from, to, by, slot) != 0 {
+        slot.asked = 0;
+        slot.destination = [a, b, c, d];
+        slot.by = by;
+        if ask(frame, from, to, by, &mut slot.hop) != 0 {
             return None;
         }
         slot.asked = now;
@@ -73,13 +103,42 @@ pub fn towards(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) 
     Some(&slot.hop)
 }
 
+/// The way to a backend; nothing when it is gone, on this node, or not to be reached.
+#[inline(always)]
+pub fn to_backend(frame: Xdp, node: &NodeConfig, id: u32, now: u64) -> Option<&'static ToBackend> {
+    let slot = ROADS.get_ptr_mut(id % SLOTS)?;
+    // SAFETY: this CPU's own slot.
+    let slot = unsafe { &mut *slot };
+    if slot.id != id || now.wrapping_sub(slot.asked) > TRUST_NS {
+        slot.asked = 0;
+        if find(frame, node, id, slot) != 0 {
+            return None;
+        }
+        slot.asked = now;
+    }
+    Some(slot)
+}
+
+/// Other than 0 when there is no way.
+#[inline(never)]
+fn find(frame: Xdp, node: &NodeConfig, id: u32, slot: &mut ToBackend) -> i64 {
+    // SAFETY: values of a map without preallocation stay as they were until the program ends.
+    let Some(backend) = (unsafe { BACKENDS.get(id) }) else { return -1 };
+    if backend.ifindex != 0 {
+        return -1;
+    }
+    slot.id = id;
+    slot.vtep = key::words(&backend.vtep);
+    slot.endpoint = backend.endpoint;
+    slot.generation = backend.generation.into();
+    let uplink = encap::uplink_towards(node, &backend.vtep);
+    ask(frame, &node.vtep, &backend.vtep, uplink, &mut slot.hop)
+}
+
 /// Asks the kernel; other than 0 when it has no answer.
 #[inline(never)]
-fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, slot: &mut Slot) -> i64 {
+fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
     let (from, to) = (key::words(from), key::words(to));
-    slot.asked = 0;
-    slot.destination = to;
-    slot.by = by;
     let mut words = [key::zero(); size_of::<bpf_fib_lookup>() / 4];
     // SAFETY: as large, and made of integers and unions of integers, for all of which zero is a value.
     let question = unsafe { &mut *words.as_mut_ptr().cast::<bpf_fib_lookup>() };
@@ -99,7 +158,7 @@ fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, slot: &mut Slot) -> i6
     if failed == 0 {
         let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (question.dmac, question.smac);
         let macs = (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u32::from_ne_bytes([i, j, k, l]));
-        slot.hop = Hop { macs, ifindex: question.ifindex };
+        *hop = Hop { macs, ifindex: question.ifindex };
     }
     failed
 }

@@ -69,6 +69,21 @@ impl Talk {
         packet
     }
 
+    /// A TCP segment with these bits of the flag byte; its sequence number is 1000, that which it acknowledges 7.
+    pub fn segment(&self, (from, to): (u16, u16), flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = self.tcp(from, to, payload);
+        let l4 = if self.family() == Family::V4 { 34 } else { 54 };
+        let (old, new) = (u16::from_be_bytes([0x50, frame[l4 + 13]]), u16::from_be_bytes([0x50, flags]));
+        frame[l4 + 13] = flags;
+        // RFC 1624, equation 3.
+        let checksum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+        let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        frame[l4 + 16..l4 + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        frame
+    }
+
     /// SCTP's common header, whose checksum is nobody's business here, and some bytes.
     pub fn sctp(&self, from: u16, to: u16) -> Vec<u8> {
         let header =

@@ -20,26 +20,6 @@ const ACK: u8 = 0x10;
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
 const NIC: [u8; 6] = [2, 0, 0, 0, 0xff, 2];
 
-/// The bytes of a frame before its transport header.
-fn headers(talk: &Talk) -> usize {
-    if talk.family() == Family::V4 { 34 } else { 54 }
-}
-
-/// A segment with these bits of the flag byte; its sequence number is 1000, that which it acknowledges 7.
-fn segment(talk: &Talk, (from, to): (u16, u16), flags: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = talk.tcp(from, to, payload);
-    let l4 = headers(talk);
-    let (old, new) = (u16::from_be_bytes([0x50, frame[l4 + 13]]), u16::from_be_bytes([0x50, flags]));
-    frame[l4 + 13] = flags;
-    // RFC 1624, equation 3.
-    let checksum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
-    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    frame[l4 + 16..l4 + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    frame
-}
-
 /// What a reset says: from whom, to whom, sequence number, acknowledgement, flags.
 #[derive(Debug, PartialEq, Eq)]
 struct Reset {
@@ -82,7 +62,7 @@ fn clients_outside_are_told() {
         let (mut node, _) = Node::pair();
         let talk = outside(family);
         let ports = (5000, PORT_2);
-        let send = |node: &Node, flags, payload: &[u8]| node.uplink(&segment(&talk, ports, flags, payload));
+        let send = |node: &Node, flags, payload: &[u8]| node.uplink(&talk.segment(ports, flags, payload));
         let (from, to) = ((talk.to, PORT_2), (talk.from, 5000));
         let answers = [
             (ACK, 0, Reset { from, to, sequence: 7, acknowledgement: 0, flags: RST }),
@@ -112,7 +92,7 @@ fn tasks_are_told_by_vips() {
     for family in BOTH {
         let (mut node, _) = Node::pair();
         let talk = Talk { from_mac: A.mac, to_mac: GATEWAY_MAC, from: A.at(family), to: vip(family) };
-        let send = |node: &Node, flags| node.task_sends(A, &segment(&talk, (5000, 80), flags, b"data"));
+        let send = |node: &Node, flags| node.task_sends(A, &talk.segment((5000, 80), flags, b"data"));
         gone(&mut node, |node| send(node, SYN).0);
         let (action, frame) = send(&node, ACK);
         assert_eq!(action, Action::Redirect);
@@ -129,7 +109,7 @@ fn sockets_of_the_node_are_told() {
         let (mut node, _) = Node::pair();
         let talk =
             Talk { from_mac: HOST_MAC, to_mac: NIC, from: node_address(1, family), to: host_service(family) };
-        let send = |node: &Node, flags| node.socket_sends(&segment(&talk, (5000, PORT_2), flags, b"data"));
+        let send = |node: &Node, flags| node.socket_sends(&talk.segment((5000, PORT_2), flags, b"data"));
         gone(&mut node, |node| send(node, SYN).0);
         let (action, frame) = send(&node, ACK);
         assert_eq!(action, Action::Redirect);
@@ -145,7 +125,7 @@ fn tasks_are_told_by_published_ports_of_their_own_node() {
         let (mut node, _) = Node::pair();
         let talk =
             Talk { from_mac: A.mac, to_mac: GATEWAY_MAC, from: A.at(family), to: node_address(1, family) };
-        let send = |node: &Node, flags| node.task_sends(A, &segment(&talk, (5000, PORT_2), flags, b"data"));
+        let send = |node: &Node, flags| node.task_sends(A, &talk.segment((5000, PORT_2), flags, b"data"));
         gone(&mut node, |node| send(node, SYN).0);
         let (action, frame) = send(&node, ACK);
         assert_eq!(action, Action::Redirect);
