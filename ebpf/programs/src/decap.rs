@@ -16,7 +16,7 @@ use mesh_abi::{
 
 use crate::{
     choose,
-    deliver::{self, Way},
+    deliver::{self, Local, Next, Way},
     family::{Family, V4, V6},
     fragment,
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
@@ -25,7 +25,7 @@ use crate::{
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, UDP},
     skb::{self, ETHERNET, Skb},
     task,
-    verdict::{self, Outcome, Verdict, count, pack, unpack},
+    verdict::{self, Outcome, Verdict, count},
 };
 
 /// A VXLAN packet whose outer headers have been read.
@@ -108,33 +108,40 @@ fn receive(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     }
     let kind: [u8; 2] = skb.load(arrival.inner.wrapping_add(12))?;
     match kind {
-        ETHERTYPE_IPV4 => unpack(opened::<V4>(skb, node, arrival)),
-        ETHERTYPE_IPV6 => unpack(opened::<V6>(skb, node, arrival)),
+        ETHERTYPE_IPV4 => inside::<V4>(skb, node, arrival),
+        ETHERTYPE_IPV6 => inside::<V6>(skb, node, arrival),
         _ => Err(DropReason::Unsupported),
     }
 }
 
+#[inline(always)]
+fn inside<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
+    let mut local = None;
+    let code = opened::<F>(skb, node, arrival, &mut local);
+    deliver::finish::<F>(skb, node, code, local)
+}
+
 #[inline(never)]
-fn opened<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> u64 {
-    pack(open::<F>(skb, node, arrival))
+fn opened<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival, local: &mut Local) -> u64 {
+    Next::pack(open::<F>(skb, node, arrival), local)
 }
 
 #[inline(always)]
-fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
+fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Next, DropReason> {
     let ethernet: Ethernet = skb.load(arrival.inner)?;
     let (packet, way) = deliver::room::<F>()?;
     skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
     if arrival.inner != 0 {
         if is_for_the_device(skb, arrival, packet) {
-            return Ok(Verdict::Pass);
+            return Ok(Next::Done(Verdict::Pass));
         }
         count(Counter::FastReceived);
     }
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
         INGRESS_VNI => steered(skb, node, arrival, (packet, way), &macs),
-        RETURN_VNI => returned(skb, node, arrival, packet, &macs),
-        _ => overlay(skb, arrival, packet, &macs),
+        RETURN_VNI => returned(skb, node, arrival, packet, &macs).map(Next::Done),
+        _ => overlay(skb, arrival, packet, &macs).map(Next::Done),
     }
 }
 
@@ -187,7 +194,7 @@ fn steered<F: Family>(
     arrival: &Arrival,
     (packet, way): (&mut Packet<F>, &mut Way),
     macs: &Macs,
-) -> Outcome {
+) -> Result<Next, DropReason> {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
     let local = deliver::local(steering.endpoint, steering.generation)?;
     let is_vip = matches!(steering.kind, SteeringKind::Vip);
@@ -206,13 +213,13 @@ fn steered<F: Family>(
     };
     strip(skb, arrival, packet)?;
     if icmp_error::is_error(packet) {
-        return icmp_error::land(skb, node, packet, local, way);
+        return Ok(Next::LandError(local));
     }
     if !is_vip && way.target_port == [0; 2] {
         let t = &packet.tuple;
         way.target_port = deliver::target::<F>(node, &t.destination, t.destination_port, packet.protocol)?;
     }
-    deliver::land(skb, packet, local, way)
+    Ok(Next::Land(local))
 }
 
 /// A reply to a client of this node, translated already.

@@ -59,21 +59,47 @@ pub fn room<F: Family>() -> Result<(&'static mut Packet<F>, &'static mut Way), D
     Ok(unsafe { (&mut *F::packet(scratch), &mut (*scratch).way) })
 }
 
+/// A task of this node.
+pub type Local = Option<&'static LocalEndpoint>;
+
+impl Next {
+    /// The step in one number, and the task that it leads into: the function that found it out gives its stack frame up before
+    /// the step is taken.
+    #[inline(always)]
+    pub fn pack(next: Result<Self, DropReason>, task: &mut Local) -> u64 {
+        match next {
+            Ok(Self::Done(verdict)) => pack(Ok(verdict)),
+            Ok(Self::Land(local)) => {
+                *task = Some(local);
+                LAND
+            }
+            Ok(Self::LandError(local)) => {
+                *task = Some(local);
+                LAND_ERROR
+            }
+            Ok(Self::Send) => SEND,
+            Err(reason) => pack(Err(reason)),
+        }
+    }
+}
+
+/// In place of outcomes: steps to be taken.
+const LAND: u64 = u64::MAX - 1;
+const LAND_ERROR: u64 = u64::MAX - 2;
+const SEND: u64 = u64::MAX - 3;
+
 /// Takes the last step.
 #[inline(always)]
-pub fn finish<F: Family>(
-    skb: Skb,
-    node: &NodeConfig,
-    packet: &mut Packet<F>,
-    way: &Way,
-    next: Result<Next, DropReason>,
-) -> Outcome {
-    match next? {
-        Next::Done(verdict) => Ok(verdict),
-        Next::Land(local) => land(skb, packet, local, way),
-        Next::LandError(local) => icmp_error::land(skb, node, packet, local, way),
-        Next::Send => encap::send(skb, node, packet, way),
+pub fn finish<F: Family>(skb: Skb, node: &NodeConfig, code: u64, task: Local) -> Outcome {
+    if !matches!(code, LAND | LAND_ERROR | SEND) {
+        return unpack(code);
     }
+    let (packet, way) = room::<F>()?;
+    if code == SEND {
+        return encap::send(skb, node, packet, way);
+    }
+    let local = task.ok_or(DropReason::StaleEndpoint)?;
+    if code == LAND { land(skb, packet, local, way) } else { icmp_error::land(skb, node, packet, local, way) }
 }
 
 /// Into the task behind a host-side interface of this node.

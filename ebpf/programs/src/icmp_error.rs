@@ -286,23 +286,22 @@ fn asked<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static ChoiceValue
 }
 
 /// To the task of this node whose packet to an address of the node an error is about.
-#[inline(never)]
-pub fn to_hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> u64 {
-    pack(hairpin(skb, packet))
-}
-
 #[inline(always)]
-fn hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> Outcome {
-    let quote = quote(skb, packet).ok_or(DropReason::Malformed)?;
-    let asked = key::forward(&quote.tuple, quote.protocol, PUBLISHED);
-    let choice = choose::known(&asked).ok_or(DropReason::UnexpectedReturn)?;
-    // SAFETY: values of a map without preallocation stay as they were until the program ends.
-    let task = unsafe { LOCAL_BY_ID.get(choice.client) }.ok_or(DropReason::StaleEndpoint)?;
+pub fn to_hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> Outcome {
+    let task = asker(skb, packet).ok_or(DropReason::UnexpectedReturn)?;
     if !F::same(&F::egress(task), &packet.tuple.destination) {
         return Err(DropReason::StaleEndpoint);
     }
     verdict::ok(inwards(skb, packet, task))?;
     deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
+}
+
+#[inline(never)]
+fn asker<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static LocalEndpoint> {
+    let quote = quote(skb, packet)?;
+    let choice = choose::known(&key::forward(&quote.tuple, quote.protocol, PUBLISHED))?;
+    // SAFETY: values of a map without preallocation stay as they were until the program ends.
+    unsafe { LOCAL_BY_ID.get(choice.client) }
 }
 
 /// Makes of an error about a packet that left a task by its egress address one about the packet that the task sent.

@@ -7,7 +7,7 @@ use mesh_abi::{
 
 use crate::{
     decap::{self, Arrival},
-    deliver::{self, Front, Next, Way},
+    deliver::{self, Front, Local, Next, Way},
     family::{Family, V4, V6},
     fragment, host,
     icmp_error::{self, Side},
@@ -16,21 +16,32 @@ use crate::{
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
     skb::{self, ETHERNET, Skb},
     too_big,
-    verdict::{Outcome, Verdict, count, pack, unpack},
+    verdict::{Outcome, Verdict, count, pack},
 };
 
 /// A packet that came in by the uplink.
 #[inline(always)]
 pub fn from_uplink(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Pass) };
-    let code = match skb.load::<[u8; 2]>(12) {
-        Ok(ETHERTYPE_IPV4) => came_in::<V4>(skb, node),
-        Ok(ETHERTYPE_IPV6) => came_in::<V6>(skb, node),
+    let mut local = None;
+    let v6 = match skb.load::<[u8; 2]>(12) {
+        Ok(ETHERTYPE_IPV4) => false,
+        Ok(ETHERTYPE_IPV6) => true,
         _ => return Ok(Verdict::Pass),
     };
+    let code = if v6 { came_in::<V6>(skb, node, &mut local) } else { came_in::<V4>(skb, node, &mut local) };
     match code {
         VXLAN => decap::fast(skb, node),
-        code => unpack(code),
+        code if v6 => go_on::<V6>(skb, node, code, local),
+        code => go_on::<V4>(skb, node, code, local),
+    }
+}
+
+#[inline(always)]
+fn go_on<F: Family>(skb: Skb, node: &NodeConfig, code: u64, local: Local) -> Outcome {
+    match deliver::finish::<F>(skb, node, code, local) {
+        Err(DropReason::TooBig) => too_big::tell_client(skb, node, deliver::room::<F>()?.0),
+        outcome => outcome,
     }
 }
 
@@ -38,13 +49,13 @@ pub fn from_uplink(skb: Skb) -> Outcome {
 const VXLAN: u64 = u64::MAX;
 
 #[inline(never)]
-fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
+fn came_in<F: Family>(skb: Skb, node: &NodeConfig, local: &mut Local) -> u64 {
     let Ok((packet, way)) = deliver::room::<F>() else { return pack(Ok(Verdict::Pass)) };
     if skb::parse(skb, ETHERNET, packet).is_err() {
         return pack(Ok(Verdict::Pass));
     }
     if icmp_error::is_error(packet) {
-        return pack(error_came_in(skb, node, packet, way));
+        return Next::pack(error_came_in(skb, node, packet, way), local);
     }
     if packet.later_fragment {
         // One that no published port's packet began with is the node's own, as far as can be told.
@@ -68,22 +79,22 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         fragment::follow(packet, PUBLISHED);
     }
     let next = to_published(skb, node, way, packet, service);
-    pack(match deliver::finish(skb, node, packet, way, next) {
-        Err(DropReason::TooBig) => too_big::tell_client(skb, node, packet),
-        outcome => outcome,
-    })
+    Next::pack(next, local)
 }
 
 /// An ICMP error about a reply of a published port, or about something of the node's own.
 #[inline(always)]
-fn error_came_in<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>, way: &mut Way) -> Outcome {
+fn error_came_in<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    packet: &Packet<F>,
+    way: &mut Way,
+) -> Result<Next, DropReason> {
     if !decap::is_own::<F>(&packet.tuple.destination) {
-        return Ok(Verdict::Pass);
+        return Ok(Next::Done(Verdict::Pass));
     }
-    match icmp_error::from_client(skb, node, packet, way, Side::outside()) {
-        Some(next) => deliver::finish(skb, node, packet, way, next),
-        None => Ok(Verdict::Pass),
-    }
+    let next = icmp_error::from_client(skb, node, packet, way, Side::outside());
+    next.unwrap_or(Ok(Next::Done(Verdict::Pass)))
 }
 
 /// Whether a packet is for the node's VXLAN port.
@@ -130,14 +141,24 @@ pub fn service_at<F: Family>(
 pub fn from_host(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Consume) };
     match skb.load::<[u8; 2]>(12) {
-        Ok(ETHERTYPE_IPV4) => unpack(socket_sent::<V4>(skb, node)),
-        Ok(ETHERTYPE_IPV6) => unpack(socket_sent::<V6>(skb, node)),
+        Ok(ETHERTYPE_IPV4) => from_socket::<V4>(skb, node),
+        Ok(ETHERTYPE_IPV6) => from_socket::<V6>(skb, node),
         _ => Ok(Verdict::Consume),
     }
 }
 
+#[inline(always)]
+fn from_socket<F: Family>(skb: Skb, node: &NodeConfig) -> Outcome {
+    let mut local = None;
+    let code = socket_sent::<F>(skb, node, &mut local);
+    match deliver::finish::<F>(skb, node, code, local) {
+        Err(DropReason::TooBig) => too_big::tell_socket(skb, node, deliver::room::<F>()?.0),
+        outcome => outcome,
+    }
+}
+
 #[inline(never)]
-fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
+fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig, local: &mut Local) -> u64 {
     let Ok((packet, way)) = deliver::room::<F>() else { return pack(Ok(Verdict::Consume)) };
     if skb::parse(skb, ETHERNET, packet).is_err() {
         return pack(Ok(Verdict::Consume));
@@ -148,7 +169,7 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
     if icmp_error::is_error(packet) {
         let next = icmp_error::from_client(skb, node, packet, way, Side::host());
         let next = next.unwrap_or(Ok(Next::Done(Verdict::Consume)));
-        return pack(deliver::finish(skb, node, packet, way, next));
+        return Next::pack(next, local);
     }
     if let Err(reason) = fragment::require(packet, PUBLISHED) {
         return pack(Err(reason));
@@ -176,10 +197,7 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig) -> u64 {
         }
         None => Err(DropReason::NoBackend),
     };
-    pack(match deliver::finish(skb, node, packet, way, next) {
-        Err(DropReason::TooBig) => too_big::tell_socket(skb, node, packet),
-        outcome => outcome,
-    })
+    Next::pack(next, local)
 }
 
 /// [`mesh_abi::ChoiceValue::ifindex`] of a packet that came in by an uplink.

@@ -7,7 +7,7 @@ use mesh_abi::{
 
 use crate::{
     arp, choose,
-    deliver::{self, Front, Next, Way},
+    deliver::{self, Front, Local, Next, Way},
     echo,
     family::{Family, V4, V6},
     fragment,
@@ -36,29 +36,35 @@ pub fn sent(skb: Skb) -> Outcome {
     }
     match ethernet.kind {
         ETHERTYPE_ARP => arp::answer(skb, task),
-        ETHERTYPE_IPV4 => unpack(sent_ip::<V4>(skb, node, task)),
-        ETHERTYPE_IPV6 => unpack(sent_ip::<V6>(skb, node, task)),
+        ETHERTYPE_IPV4 => sent_ip::<V4>(skb, node, task),
+        ETHERTYPE_IPV6 => sent_ip::<V6>(skb, node, task),
         _ => Err(DropReason::Unsupported),
     }
 }
 
-#[inline(never)]
-fn sent_ip<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> u64 {
-    pack(sent_packet::<F>(skb, node, task))
-}
-
 #[inline(always)]
-fn sent_packet<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> Outcome {
-    let (packet, way) = deliver::room::<F>()?;
-    skb::parse(skb, ETHERNET, packet)?;
-    if F::V6 && neighbour::is_neighbourly(packet) {
-        return unpack(neighbour::answer(skb, task, packet));
-    }
-    let next = route(skb, node, task, packet, way);
-    match deliver::finish(skb, node, packet, way, next) {
-        Err(DropReason::TooBig) => too_big::tell_task(skb, node, task, packet),
+fn sent_ip<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> Outcome {
+    let mut local = None;
+    let code = next_step::<F>(skb, node, task, &mut local);
+    match deliver::finish::<F>(skb, node, code, local) {
+        Err(DropReason::TooBig) => too_big::tell_task(skb, node, task, deliver::room::<F>()?.0),
         outcome => outcome,
     }
+}
+
+#[inline(never)]
+fn next_step<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint, local: &mut Local) -> u64 {
+    let (packet, way) = match deliver::room::<F>() {
+        Ok(room) => room,
+        Err(reason) => return pack(Err(reason)),
+    };
+    if let Err(reason) = skb::parse(skb, ETHERNET, packet) {
+        return pack(Err(reason));
+    }
+    if F::V6 && neighbour::is_neighbourly(packet) {
+        return neighbour::answer(skb, task, packet);
+    }
+    Next::pack(route(skb, node, task, packet, way), local)
 }
 
 #[inline(always)]
@@ -109,12 +115,14 @@ fn route<F: Family>(
         None => {
             let mut done = 0;
             let Some(service) = outwards(skb, node, task, packet, &mut done) else {
-                if icmp_error::is_error(packet)
-                    && let Some(next) = icmp_error::from_client(skb, node, packet, way, Side::host())
-                {
-                    return next;
+                let verdict = unpack(done)?;
+                if icmp_error::is_error(packet) && matches!(verdict, Verdict::Pass) {
+                    verdict::ok(icmp_error::outwards(skb, packet, task))?;
+                    if let Some(next) = icmp_error::from_client(skb, node, packet, way, Side::host()) {
+                        return next;
+                    }
                 }
-                return unpack(done).map(Next::Done);
+                return Ok(Next::Done(verdict));
             };
             count(Counter::Published);
             let (kind, path) = (SteeringKind::Host, ReturnPath::Host);
@@ -197,11 +205,11 @@ pub fn leave<F: Family>(
 #[inline(always)]
 pub fn to_node<F: Family>(skb: Skb, node: &NodeConfig, packet: &mut Packet<F>) -> Outcome {
     if F::is_egress(&packet.tuple.destination) {
-        return unpack(if icmp_error::is_error(packet) {
+        return if icmp_error::is_error(packet) {
             icmp_error::to_hairpin(skb, packet)
         } else {
-            to_hairpin(skb, packet)
-        });
+            unpack(to_hairpin(skb, packet))
+        };
     }
     skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC })?;
     Ok(Verdict::Host(node.host_ifindex))
@@ -273,9 +281,8 @@ fn outside<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &mut Packet<F>) ->
     if network.flags & network_flags::INTERNAL != 0 || F::same(&egress, &F::UNSPECIFIED) {
         return Err(DropReason::Internal);
     }
-    if icmp_error::is_error(packet) {
-        verdict::ok(icmp_error::outwards(skb, packet, task))?;
-    } else {
+    // An error's quotation is translated with it, by the caller: the stack has no room for it here.
+    if !icmp_error::is_error(packet) {
         let mut new = packet.tuple;
         new.source = egress;
         translate(skb, packet, &new)?;
