@@ -126,6 +126,7 @@ impl Programs {
     fn published(&mut self, world: &World) -> Result<()> {
         let (near, far) = (Seat::of(&world.near)?, Seat::of(&world.far)?);
         let entry = self.host(World::NEAR)?;
+        entry.inside(|| meet(world.client()))?.context("a packet to the client")?;
         let home = self.host(World::FAR)?;
         let (uplink, home_uplink) = (entry.uplink, home.uplink);
         let client = End { mac: [2, 0, 0, 0, 0, 0xc1], address: world.client(), port: 4000 };
@@ -227,6 +228,13 @@ impl Programs {
             self.rows.push(Row { at_most, ..Row::new(World::NEAR, UPLINK_XDP, what, how) });
         }
     }
+}
+
+/// Makes the kernel learn the Ethernet address of a neighbour, which the XDP program asks it for.
+fn meet(neighbour: std::net::Ipv4Addr) -> Result<()> {
+    const DISCARD: u16 = 9;
+    std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"?", (neighbour, DISCARD))?;
+    Ok(())
 }
 
 impl Row {
