@@ -126,7 +126,8 @@ impl Programs {
     fn published(&mut self, world: &World) -> Result<()> {
         let (near, far) = (Seat::of(&world.near)?, Seat::of(&world.far)?);
         let entry = self.host(World::NEAR)?;
-        entry.inside(|| meet(world.client()))?.context("a packet to the client")?;
+        let client = world.client();
+        entry.inside(|| meet(client))?.context("a packet to the client")?;
         let home = self.host(World::FAR)?;
         let (uplink, home_uplink) = (entry.uplink, home.uplink);
         let client = End { mac: [2, 0, 0, 0, 0, 0xc1], address: world.client(), port: 4000 };
