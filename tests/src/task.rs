@@ -64,6 +64,10 @@ impl Node {
         command.args(["run", "--name", spec.name, "--network", spec.network]);
         if let Some(service) = spec.service {
             command.args(["--service", service]);
+            // A test that is over does not wait for what its clients still hold open.
+            if !spec.options.contains(&"--drain-timeout") {
+                command.args(["--drain-timeout", "1s"]);
+            }
         }
         command.args(spec.options).arg("--").args(program);
         let log = folder.join("log");

@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeSet, io};
 
-use aya::{
-    Ebpf,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType, Xdp},
-};
+use aya::programs::{ProgramError, TcAttachType};
 
 use crate::{
     datapath::DataPath,
     error::Error,
     features,
     hooks::{self, CGROUP_PREFIX, CGROUP_PROGRAMS, HookKind},
+    programs::Programs,
     uplink::{self, NoXdp, Uplink, wants_xdp},
 };
 
@@ -114,7 +112,12 @@ impl DataPath {
             None => features::cgroup2_root().ok_or(Error::NoCgroup)?,
         };
         for (name, attach_type, needed) in CGROUP_PROGRAMS {
-            let Some(program) = sock_addr(&mut self.ebpf, name, needed)? else { continue };
+            let refused = |source| Error::Program { program: name, source: Box::new(source) };
+            let program = match self.programs.get(name).map_err(refused)? {
+                Some(program) => program,
+                None if needed => return Err(Error::Missing { kind: "program", name }),
+                None => continue,
+            };
             let hook = format!("{CGROUP_PREFIX}{name}");
             hooks::attach_cgroup(&self.pins, program, &hook, &cgroup, attach_type)?;
         }
@@ -146,57 +149,23 @@ impl DataPath {
         direction: TcAttachType,
     ) -> Result<HookKind, Error> {
         let clsact_only = self.options.clsact_only;
-        let program = classifier(&mut self.ebpf, program)?;
+        let program = self.programs.tc(program)?;
         hooks::attach_tc(&self.pins, program, hook, interface, direction, clsact_only)
     }
 
     fn attach_xdp(&mut self, hook: &str, interface: &str) -> Result<(), NoXdp> {
         wants_xdp(self.options.uplink_hook, interface)?;
-        let program = self.ebpf.program_mut(UPLINK_XDP).ok_or(NoXdp::NotBuilt)?;
         let other = |e: ProgramError| match e {
             // Without the verifier's log.
             ProgramError::LoadError { io_error, .. } => uplink::refused(&io_error),
             e => uplink::refused(&io::Error::other(e)),
         };
-        let program: &mut Xdp = program.try_into().map_err(other)?;
-        loaded(program.load()).map_err(other)?;
+        let program = self.programs.get(UPLINK_XDP).map_err(other)?.ok_or(NoXdp::NotBuilt)?;
         hooks::attach_xdp(&self.pins, program, hook, interface).map_err(|e| uplink::refused(&e))
     }
 }
 
-/// Loads what every node needs.
-pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), Error> {
-    TC_PROGRAMS.into_iter().try_for_each(|name| classifier(ebpf, name).map(drop))
-}
-
-/// The tc program of that name, loaded.
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let program = ebpf.program_mut(name).ok_or(Error::Missing { kind: "program", name })?;
-    let refused = |source| Error::Program { program: name, source: Box::new(source) };
-    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
-    loaded(program.load()).map_err(refused)?;
-    Ok(program)
-}
-
-/// The cgroup program of that name, loaded; none when the object may lack it and does.
-fn sock_addr<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-    needed: bool,
-) -> Result<Option<&'a mut CgroupSockAddr>, Error> {
-    let program: Option<&mut Program> = ebpf.program_mut(name);
-    let Some(program) = program else {
-        return if needed { Err(Error::Missing { kind: "program", name }) } else { Ok(None) };
-    };
-    let refused = |source| Error::Program { program: name, source: Box::new(source) };
-    let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
-    loaded(program.load()).map_err(refused)?;
-    Ok(Some(program))
-}
-
-fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
-    match result {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    }
+/// Brings what every node needs into the kernel.
+pub(crate) fn load(programs: &mut Programs) -> Result<(), Error> {
+    TC_PROGRAMS.into_iter().try_for_each(|name| programs.tc(name).map(drop))
 }

@@ -4,9 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem::discriminant,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{EbpfLoader, maps::MapInfo};
 use mesh_abi::{Counter, DropReason};
 use tracing::{info, warn};
 
@@ -23,6 +24,7 @@ use crate::{
     object::OBJECT,
     pins::{self, Pins},
     plan::plan,
+    programs::Programs,
     sizes::{self, Found, Pinned, Sizes},
     stats::{MapUse, Stats},
     table::Partly,
@@ -84,7 +86,7 @@ impl Applied {
 pub struct DataPath {
     pub(crate) options: Options,
     pub(crate) pins: Pins,
-    pub(crate) ebpf: Ebpf,
+    pub(crate) programs: Programs,
     pub(crate) maps: Maps,
     pub(crate) held: Held,
     pub(crate) ageing: Ageing,
@@ -106,10 +108,12 @@ impl DataPath {
         features::probe()
     }
 
-    /// Loads the programs. Maps pinned by an earlier daemon are adopted with all they hold; from those of an earlier
-    /// version's layout or of other sizes the flows are carried over. What that daemon attached goes on until the
-    /// `attach_*` methods replace it, so call [`DataPath::apply`] first, and [`DataPath::settle`] afterwards.
+    /// Loads the programs, or takes those that an earlier daemon of the same version has loaded with the same maps.
+    /// Maps pinned by an earlier daemon are adopted with all they hold; from those of an earlier version's layout or of
+    /// other sizes the flows are carried over. What that daemon attached goes on until the `attach_*` methods replace
+    /// it, so call [`DataPath::apply`] first, and [`DataPath::settle`] afterwards.
     pub fn open(options: Options) -> Result<Self, Error> {
+        let begun = Instant::now();
         let pins = Pins::prepare(&options.bpf_dir)?;
         let folder = pins.maps();
         let wanted = sizes::maps(&options.sizes);
@@ -134,16 +138,27 @@ impl DataPath {
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| Error::Object(Box::new(e)))?;
         let maps = Maps::take(&mut ebpf)?;
-        attach::load(&mut ebpf)?;
+        // A map that cannot be looked at is none of those that pinned programs may use.
+        let id = |name| MapInfo::from_pin(folder.join(name)).map(|info| info.id());
+        let shared = wanted.iter().filter_map(|spec| Some((id(spec.name).ok()?, spec.name))).collect();
+        let mut programs = Programs::new(ebpf, pins.programs(), shared);
+        attach::load(&mut programs)?;
         let takeover = Takeover::find(&pins);
         takeover.carry(&maps)?;
         let held = maps.read()?;
         let adopted = adopted || !takeover.is_empty();
-        info!(path = %options.bpf_dir.display(), adopted, backends = held.backends.len(), "data path opened");
+        info!(
+            path = %options.bpf_dir.display(),
+            adopted,
+            programs_kept = programs.kept(),
+            backends = held.backends.len(),
+            elapsed = ?begun.elapsed(),
+            "data path opened"
+        );
         let mut opened = Self {
             options,
             pins,
-            ebpf,
+            programs,
             maps,
             held,
             ageing: Ageing::default(),
@@ -237,6 +252,7 @@ impl DataPath {
         self.finish_takeover()?;
         // The hook of an earlier version, on an interface that is no uplink any more.
         hooks::detach(&self.pins, UPLINK)?;
+        self.pins.remove_other_programs()?;
         self.settled = true;
         Ok(())
     }

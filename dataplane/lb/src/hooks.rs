@@ -10,12 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::{CgroupSockAddr, ProgramFd, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{SchedClassifier, TcAttachType};
 
 use crate::{
     clsact,
     error::Error,
     pins::{self, Pins, file, list},
+    programs::Loaded,
     sys::{self, AttachType},
 };
 
@@ -59,7 +60,7 @@ pub(crate) const CGROUP_PROGRAMS: [(&str, AttachType, bool); 8] = [
 /// that name.
 pub(crate) fn attach_tc(
     pins: &Pins,
-    program: &mut SchedClassifier,
+    (program, loaded): (&mut SchedClassifier, &Loaded),
     hook: &str,
     interface: &str,
     direction: TcAttachType,
@@ -74,7 +75,6 @@ pub(crate) fn attach_tc(
         } else {
             AttachType::TcxEgress
         };
-        let loaded = Loaded::tc(program).map_err(refused)?;
         let same = |info: &sys::LinkInfo| info.target == ifindex;
         match replace_or_create(&pin, loaded, ifindex, attach_type, same) {
             Ok(()) => {
@@ -96,7 +96,7 @@ pub(crate) fn attach_tc(
 /// Attaches `program` to a cgroup, beside the programs of others.
 pub(crate) fn attach_cgroup(
     pins: &Pins,
-    program: &CgroupSockAddr,
+    program: &Loaded,
     hook: &str,
     cgroup: &Path,
     attach_type: AttachType,
@@ -106,43 +106,25 @@ pub(crate) fn attach_cgroup(
     let folder = fs::File::open(cgroup).map_err(file("open", cgroup))?;
     // A cgroup's id is its folder's inode number (64-bit kernels).
     let cgroup_id = folder.metadata().map_err(file("look at", cgroup))?.ino();
-    let fd = program.fd().map_err(|e| refused(io::Error::other(e)))?;
-    let id = program.info().map_err(|e| refused(io::Error::other(e)))?.id();
     let pin = pins.links().join(hook);
-    replace_or_create(&pin, Loaded { fd, id }, folder.as_raw_fd() as u32, attach_type, |info| {
+    replace_or_create(&pin, program, folder.as_raw_fd() as u32, attach_type, |info| {
         info.cgroup() == cgroup_id
     })
     .map_err(refused)
 }
 
 /// Attaches `program` to an interface of the calling thread's namespace, to be run by its driver or not at all.
-pub(crate) fn attach_xdp(pins: &Pins, program: &Xdp, hook: &str, interface: &str) -> io::Result<()> {
+pub(crate) fn attach_xdp(pins: &Pins, program: &Loaded, hook: &str, interface: &str) -> io::Result<()> {
     let ifindex = nix::net::if_::if_nametoindex(interface)?;
-    let fd = program.fd().map_err(io::Error::other)?;
-    let id = program.info().map_err(io::Error::other)?.id();
     let same = |info: &sys::LinkInfo| info.target == ifindex;
-    replace_or_create(&pins.links().join(hook), Loaded { fd, id }, ifindex, AttachType::Xdp, same)
-}
-
-/// A program in the kernel.
-struct Loaded<'a> {
-    fd: &'a ProgramFd,
-    id: u32,
-}
-
-impl<'a> Loaded<'a> {
-    fn tc(program: &'a SchedClassifier) -> io::Result<Self> {
-        let fd = program.fd().map_err(io::Error::other)?;
-        let id = program.info().map_err(io::Error::other)?.id();
-        Ok(Self { fd, id })
-    }
+    replace_or_create(&pins.links().join(hook), program, ifindex, AttachType::Xdp, same)
 }
 
 /// Gives the pinned link a new program at once when it is attached where it should be; else makes a new link and pins it
 /// in place of the old one. Changes nothing when it has that program already.
 fn replace_or_create(
     pin: &Path,
-    program: Loaded<'_>,
+    program: &Loaded,
     target: u32,
     attach_type: AttachType,
     same: impl Fn(&sys::LinkInfo) -> bool,
@@ -154,10 +136,10 @@ fn replace_or_create(
     if let Some(link) = &old {
         let info = sys::link_info(link)?;
         if same(&info) {
-            return if info.program == program.id { Ok(()) } else { sys::link_update(link, program.fd) };
+            return if info.program == program.id { Ok(()) } else { sys::link_update(link, &program.fd) };
         }
     }
-    let link = sys::link_create(program.fd, target, attach_type)?;
+    let link = sys::link_create(&program.fd, target, attach_type)?;
     if old.is_some() {
         pins::detach(pin).map_err(io::Error::other)?;
     }

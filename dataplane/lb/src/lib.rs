@@ -21,6 +21,7 @@ mod maps;
 mod object;
 mod pins;
 mod plan;
+mod programs;
 mod records;
 mod regions;
 mod sizes;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <bpf_dir>/v2/            maps, by the version of their layout
+//! <bpf_dir>/v2/programs-*/ programs that use these maps, for the next daemon; by the object's digest
 //! <bpf_dir>/v2-old/        maps of another size, until what is attached uses the new ones
 //! <bpf_dir>/links/         attached programs, one link each
 //! <bpf_dir>/clsact/        a folder for each filter on a kernel without links for tc (before 6.6)
@@ -19,13 +20,16 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use crate::{clsact, error::Error, sys};
+use crate::{clsact, error::Error, object, sys};
 
 /// Tells our mounts from others' in `/proc/self/mountinfo`.
 const MOUNT_SOURCE: &str = "meshd-bpf";
 
 /// Ends the name of a folder with maps that were put aside.
 const OUTGROWN: &str = "-old";
+
+/// Begins the name of a folder with programs.
+const PROGRAMS: &str = "programs-";
 
 /// The folders of one data path.
 #[derive(Debug, Clone)]
@@ -63,6 +67,24 @@ impl Pins {
     /// The folder of the maps of this program's layout that have been replaced by larger or smaller ones.
     pub(crate) fn outgrown(&self) -> PathBuf {
         self.root.join(format!("v{LAYOUT_VERSION}{OUTGROWN}"))
+    }
+
+    /// The folder of this object's programs. Below the maps that they use: both are put aside and taken back together.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.maps().join(format!("{PROGRAMS}{}", object::digest()))
+    }
+
+    /// Unpins the programs of other objects. What of them is attached stays until it is replaced.
+    pub(crate) fn remove_other_programs(&self) -> Result<(), Error> {
+        let current = self.programs();
+        for folder in list(&self.maps())? {
+            let programs =
+                folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PROGRAMS));
+            if programs && folder != current {
+                remove_folder(&folder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts the maps aside, so that new ones take their place; false when others are there still.
@@ -180,11 +202,13 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
     ignore_missing(fs::remove_file(path)).map_err(file("remove", path))
 }
 
-fn create(folder: &Path) -> Result<(), Error> {
+/// Makes a folder, which may be there already, and those above it.
+pub(crate) fn create(folder: &Path) -> Result<(), Error> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("create", folder))
 }
 
-fn remove_folder(folder: &Path) -> Result<(), Error> {
+/// Removes a folder of pins and all below it, which may be gone already.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
     for entry in list(folder)? {
         if entry.is_dir() {
             remove_folder(&entry)?;

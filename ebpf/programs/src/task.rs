@@ -247,7 +247,7 @@ fn outwards<F: Family>(
     let outcome = outside(skb, task, packet);
     if matches!(outcome, Ok(Verdict::Pass))
         && packet.has_ports()
-        && let Some(service) = ingress::own_port(node, packet)
+        && let Some(service) = published_here(node, packet)
     {
         return Some(service);
     }
@@ -256,6 +256,12 @@ fn outwards<F: Family>(
     }
     *done = pack(outcome);
     None
+}
+
+/// See [`ingress::own_port`]; a function of its own as [`given_egress`] is.
+#[inline(never)]
+fn published_here<F: Family>(node: &NodeConfig, packet: &Packet<F>) -> Option<&'static ServiceValue> {
+    ingress::own_port(node, packet)
 }
 
 #[inline(always)]
@@ -283,12 +289,19 @@ fn outside<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &mut Packet<F>) ->
     }
     // An error's quotation is translated with it, by the caller: the stack has no room for it here.
     if !icmp_error::is_error(packet) {
-        let mut new = packet.tuple;
-        new.source = egress;
-        translate(skb, packet, &new)?;
+        verdict::ok(given_egress(skb, packet, task))?;
     }
     skb.for_this_host()?;
     Ok(Verdict::Pass)
+}
+
+/// Gives a packet the source that stands for its task outside. A function of its own for the room on the stack: kernels
+/// before 6.8 count each frame as a multiple of 32 bytes.
+#[inline(never)]
+fn given_egress<F: Family>(skb: Skb, packet: &mut Packet<F>, task: &LocalEndpoint) -> u64 {
+    let mut new = packet.tuple;
+    new.source = F::egress(task);
+    verdict::code(translate(skb, packet, &new))
 }
 
 /// A packet that leaves the node's stack towards a task: an answer from outside, or one that `from_host` has

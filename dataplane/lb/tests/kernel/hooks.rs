@@ -41,6 +41,7 @@ fn links_outlive_the_daemon_and_take_new_programs() {
     drop(first);
     assert_eq!(all(), before, "they go on without a daemon");
 
+    sandbox.age_programs();
     let mut second = sandbox.open();
     assert_eq!(all(), before, "they go on until they are replaced");
     assert_eq!(second.attached_tasks().unwrap(), BTreeSet::from(["msh1.7".to_owned()]));
@@ -167,6 +168,12 @@ fn xdp_runs_in_the_driver_and_outlives_the_daemon() {
     drop(first);
     assert_eq!(link(), before, "it goes on without a daemon");
 
+    let mut same = with_hook(&sandbox, UplinkHook::Xdp);
+    same.attach_uplink("up0").unwrap();
+    assert_eq!(link(), before, "a daemon of the same version takes it");
+    drop(same);
+
+    sandbox.age_programs();
     let mut second = with_hook(&sandbox, UplinkHook::Xdp);
     second.attach_uplink("up0").unwrap();
     let after = link();
@@ -287,6 +294,11 @@ fn host_sockets() {
     first.attach_cgroup().unwrap();
     assert_eq!(links(&first), before);
     drop(first);
+    let mut same = open();
+    same.attach_cgroup().unwrap();
+    assert_eq!(links(&same), before, "a daemon of the same version takes them");
+    drop(same);
+    sandbox.age_programs();
     let mut second = open();
     assert_eq!(links(&second), before, "they go on until they are replaced");
     second.attach_cgroup().unwrap();

@@ -5,5 +5,6 @@
 mod flows;
 mod hooks;
 mod maps;
+mod programs;
 mod sandbox;
 mod takeover;

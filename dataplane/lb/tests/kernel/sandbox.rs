@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, process::Comm
 
 use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo},
-    programs::{SchedClassifier, TcAttachType},
+    programs::{ProgramInfo, SchedClassifier, TcAttachType},
 };
 use mesh_abi::{BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock};
 use mesh_lb::{
@@ -50,8 +50,38 @@ impl Sandbox {
     pub fn maps(&self) -> BTreeMap<String, u32> {
         let entries = fs::read_dir(self.version()).unwrap().map(|e| e.unwrap());
         entries
+            .filter(|e| e.file_type().unwrap().is_file())
             .map(|e| (e.file_name().into_string().unwrap(), MapInfo::from_pin(e.path()).unwrap().id()))
             .collect()
+    }
+
+    /// The folders of pinned programs.
+    pub fn program_folders(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.version()).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    }
+
+    /// The only one of them.
+    pub fn program_folder(&self) -> PathBuf {
+        let mut folders = self.program_folders();
+        assert_eq!(folders.len(), 1, "{folders:?}");
+        folders.remove(0)
+    }
+
+    /// Ids of the pinned programs by name.
+    pub fn pinned_programs(&self) -> BTreeMap<String, u32> {
+        let entries = fs::read_dir(self.program_folder()).unwrap().map(|e| e.unwrap());
+        entries
+            .map(|e| (e.file_name().into_string().unwrap(), ProgramInfo::from_pin(e.path()).unwrap().id()))
+            .collect()
+    }
+
+    /// Makes the pinned programs those of another object, as if this one were new.
+    pub fn age_programs(&self) -> PathBuf {
+        let folder = self.program_folder();
+        let other = folder.with_file_name("programs-0123");
+        fs::rename(folder, &other).unwrap();
+        other
     }
 
     pub fn version(&self) -> PathBuf {

@@ -1,0 +1,150 @@
+//! The programs, by name. Those that an earlier daemon pinned are taken when they are of this object and use these maps:
+//! the kernel's verifier needs seconds for all of them on a small machine. Others are loaded, and pinned for the next
+//! daemon.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::MapInfo,
+    programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier},
+};
+use tracing::{debug, warn};
+
+use crate::{error::Error, pins, sys};
+
+/// The programs of one object and the maps that they use.
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+    /// The pins, by program.
+    folder: PathBuf,
+    maps: Shared,
+    loaded: BTreeMap<&'static str, Loaded>,
+    kept: usize,
+}
+
+/// The pinned maps: names by id.
+pub(crate) type Shared = BTreeMap<u32, &'static str>;
+
+/// A program in the kernel.
+pub(crate) struct Loaded {
+    pub(crate) fd: ProgramFd,
+    pub(crate) id: u32,
+}
+
+impl Loaded {
+    fn of(info: &ProgramInfo) -> Result<Self, ProgramError> {
+        Ok(Self { fd: info.fd()?, id: info.id() })
+    }
+}
+
+impl Programs {
+    /// Those of `ebpf`, which uses `maps`, with their pins in `folder`, which is of this object alone.
+    pub(crate) fn new(ebpf: Ebpf, folder: PathBuf, maps: Shared) -> Self {
+        Self { ebpf, folder, maps, loaded: BTreeMap::new(), kept: 0 }
+    }
+
+    /// How many were taken from pins.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// The tc program of that name, in the kernel: as aya makes filters of it, and as links take it.
+    pub(crate) fn tc(&mut self, name: &'static str) -> Result<(&mut SchedClassifier, &Loaded), Error> {
+        let refused = |source| Error::Program { program: name, source: Box::new(source) };
+        self.get(name).map_err(refused)?;
+        let missing = Error::Missing { kind: "program", name };
+        let (Some(program), Some(loaded)) = (self.ebpf.program_mut(name), self.loaded.get(name)) else {
+            return Err(missing);
+        };
+        Ok((program.try_into().map_err(refused)?, loaded))
+    }
+
+    /// The program of that name, in the kernel; none when the object lacks it.
+    pub(crate) fn get(&mut self, name: &'static str) -> Result<Option<&Loaded>, ProgramError> {
+        if !self.loaded.contains_key(name) {
+            let Some(program) = self.ebpf.program_mut(name) else { return Ok(None) };
+            let pin = self.folder.join(name);
+            let loaded = match take(program, &pin, name, &self.maps) {
+                Ok(loaded) => {
+                    self.kept += 1;
+                    loaded
+                }
+                Err(reason) => {
+                    debug!(program = name, %reason, "loads a program");
+                    let loaded = load(program)?;
+                    if let Err(error) = keep(&loaded, &pin) {
+                        warn!(program = name, %error, "cannot pin a program; the next start has to load it again");
+                    }
+                    loaded
+                }
+            };
+            self.loaded.insert(name, loaded);
+        }
+        Ok(self.loaded.get(name))
+    }
+}
+
+/// Takes the program that is pinned there, if it is what `program` would be once loaded.
+fn take(program: &mut Program, pin: &Path, name: &str, maps: &Shared) -> Result<Loaded, ProgramError> {
+    let other = |why: &str| ProgramError::IOError(io::Error::other(why.to_owned()));
+    let info = ProgramInfo::from_pin(pin)?;
+    // First of all: what is pinned may be no program, and then the rest of the information means something else.
+    if info.name() != short(name) {
+        return Err(other("another object is pinned"));
+    }
+    if info.program_type() != program.prog_type().into() {
+        return Err(other("a program of another kind is pinned"));
+    }
+    let used = info.map_ids()?.unwrap_or_default();
+    if used.is_empty() || !used.iter().all(|id| maps.contains_key(id) || is_own(*id, maps)) {
+        return Err(other("the pinned program uses other maps"));
+    }
+    let loaded = Loaded::of(&info)?;
+    if let Program::SchedClassifier(program) = program {
+        *program = SchedClassifier::from_pin(pin)?;
+    }
+    Ok(loaded)
+}
+
+/// Whether a map is the program's own: constants, notes of one packet or of a moment. Each loading makes such maps anew,
+/// and nobody else reads them. One that is named as a pinned map was that before another took its place.
+fn is_own(map: u32, shared: &Shared) -> bool {
+    MapInfo::from_id(map).is_ok_and(|info| !shared.values().any(|name| short(name) == info.name()))
+}
+
+/// As much of a name as the kernel keeps.
+fn short(name: &str) -> &[u8] {
+    let name = name.as_bytes();
+    name.get(..BPF_OBJ_NAME_LEN - 1).unwrap_or(name)
+}
+
+/// From the kernel's `include/uapi/linux/bpf.h`; the last byte is zero.
+const BPF_OBJ_NAME_LEN: usize = 16;
+
+fn load(program: &mut Program) -> Result<Loaded, ProgramError> {
+    let info = match program {
+        Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
+        Program::Xdp(program) => program.load().and_then(|()| program.info()),
+        Program::CgroupSockAddr(program) => program.load().and_then(|()| program.info()),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    Loaded::of(&info?)
+}
+
+/// Pins a program in place of whatever is there.
+fn keep(program: &Loaded, pin: &Path) -> Result<(), Error> {
+    if let Some(folder) = pin.parent() {
+        pins::create(folder)?;
+    }
+    if pin.is_dir() {
+        pins::remove_folder(pin)?
+    } else {
+        pins::remove_file(pin)?
+    }
+    sys::obj_pin(&program.fd, pin).map_err(pins::file("pin", pin))
+}
