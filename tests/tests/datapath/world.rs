@@ -1,6 +1,7 @@
 //! Two nodes in one namespace: each its own copy of the programs and maps, and its own interfaces.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     process::Command,
@@ -66,7 +67,8 @@ pub enum Action {
 pub struct Node {
     pub number: u8,
     underlay: Family,
-    ebpf: Ebpf,
+    /// Programs are loaded when they are first run: the verifier takes its time for each.
+    ebpf: RefCell<Ebpf>,
     pub uplink: u32,
     pub host: u32,
 }
@@ -106,7 +108,7 @@ impl Node {
 
     fn sized(number: u8, flows: u32, kept: u32) -> Self {
         // Small tables: there are many tests.
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .map_max_entries("MAGLEV", 64)
             .map_max_entries("CHOICES", 1024)
             .map_max_entries("CHOICES_KEPT", kept)
@@ -117,14 +119,8 @@ impl Node {
             .map_max_entries("SOCKETS", 64)
             .load(mesh_lb::OBJECT)
             .expect("load");
-        let xdp: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
-        xdp.load().expect("the verifier takes the program");
-        for program in ["from_task", "to_task", "uplink", "vxlan", "from_host"] {
-            let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
-            program.load().expect("the verifier takes the program");
-        }
         let (uplink, host) = (interface(&format!("up{number}")), interface(&format!("host{number}")));
-        let mut node = Self { number, underlay: Family::V4, ebpf, uplink, host };
+        let mut node = Self { number, underlay: Family::V4, ebpf: RefCell::new(ebpf), uplink, host };
         node.fill();
         node
     }
@@ -149,7 +145,8 @@ impl Node {
             self.add(task);
         }
         // Maglev regions of one element: the VIP and the first port have C and A, the second port has C.
-        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut maglev: Array<_, TableBlock> =
+            Array::try_from(self.ebpf.get_mut().map_mut("MAGLEV").unwrap()).unwrap();
         let mut block: TableBlock = [0; 64];
         block[..3].copy_from_slice(&[C.id, A.id, B.id]);
         maglev.set(0, block, 0).unwrap();
@@ -184,7 +181,8 @@ impl Node {
             ..NodeConfig::default()
         };
         change(&mut config);
-        let mut map: Array<_, NodeConfig> = Array::try_from(self.ebpf.map_mut("CONFIG").unwrap()).unwrap();
+        let mut map: Array<_, NodeConfig> =
+            Array::try_from(self.ebpf.get_mut().map_mut("CONFIG").unwrap()).unwrap();
         map.set(0, config, 0).unwrap();
     }
 
@@ -239,7 +237,7 @@ impl Node {
     pub fn serves_nobody(&mut self, task: Task) {
         let index = index(&format!("task{}", task.id));
         let mut map: HashMap<&mut MapData, u32, LocalEndpoint> =
-            HashMap::try_from(self.ebpf.map_mut("LOCAL_BY_IFINDEX").unwrap()).unwrap();
+            HashMap::try_from(self.ebpf.get_mut().map_mut("LOCAL_BY_IFINDEX").unwrap()).unwrap();
         let local = map.get(&index, 0).unwrap();
         map.insert(index, LocalEndpoint { flags: 0, ..local }, 0).unwrap();
     }
@@ -278,7 +276,8 @@ impl Node {
 
     /// The first Maglev slots.
     pub fn table(&mut self, tasks: &[Task]) {
-        let mut maglev: Array<_, TableBlock> = Array::try_from(self.ebpf.map_mut("MAGLEV").unwrap()).unwrap();
+        let mut maglev: Array<_, TableBlock> =
+            Array::try_from(self.ebpf.get_mut().map_mut("MAGLEV").unwrap()).unwrap();
         let mut block = maglev.get(&0, 0).unwrap();
         block.iter_mut().zip(tasks).for_each(|(slot, task)| *slot = task.id);
         maglev.set(0, block, 0).unwrap();
@@ -290,7 +289,7 @@ impl Node {
 
     pub fn put_all<K: Pod, V: Pod>(&mut self, map: &str, entries: impl IntoIterator<Item = (K, V)>) {
         let mut map: HashMap<&mut MapData, K, V> =
-            HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
+            HashMap::try_from(self.ebpf.get_mut().map_mut(map).unwrap()).unwrap();
         for (key, value) in entries {
             map.insert(key, value, 0).unwrap();
         }
@@ -298,25 +297,31 @@ impl Node {
 
     pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: K) {
         let mut map: HashMap<&mut MapData, K, V> =
-            HashMap::try_from(self.ebpf.map_mut(map).unwrap()).unwrap();
+            HashMap::try_from(self.ebpf.get_mut().map_mut(map).unwrap()).unwrap();
         map.remove(&key).unwrap();
     }
 
     /// What a map of flows says of one.
     pub fn get<K: Pod, V: Pod>(&self, map: &str, key: K) -> Option<V> {
-        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        let ebpf = self.ebpf.borrow();
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(ebpf.map(map).unwrap()).unwrap();
         map.get(&key, 0).ok()
     }
 
     /// How many flows a map holds.
     pub fn count<K: Pod, V: Pod>(&self, map: &str) -> usize {
-        let map: HashMap<&MapData, K, V> = HashMap::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        let ebpf = self.ebpf.borrow();
+        let map: HashMap<&MapData, K, V> = HashMap::try_from(ebpf.map(map).unwrap()).unwrap();
         map.keys().filter(|key| key.is_ok()).count()
     }
 
     /// What `uplink_xdp` makes of a packet; its action is one of the kernel's `enum xdp_action`.
     pub fn uplink_xdp(&self, packet: &[u8]) -> (u32, Vec<u8>) {
-        let program: &Xdp = self.ebpf.program("uplink_xdp").unwrap().try_into().unwrap();
+        let mut ebpf = self.ebpf.borrow_mut();
+        let program: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
+        if program.fd().is_err() {
+            program.load().expect("the verifier takes the program");
+        }
         // `struct xdp_md` of linux/bpf.h.
         let mut context = [0u8; 24];
         context[4..8].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
@@ -357,7 +362,11 @@ impl Node {
 
     /// Runs a program once; `gso_size` other than 0 makes the packet one that is still to be segmented.
     pub fn run(&self, program: &str, ifindex: u32, packet: &[u8], gso_size: u32) -> (Action, Vec<u8>) {
-        let program: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
+        let mut ebpf = self.ebpf.borrow_mut();
+        let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
+        if program.fd().is_err() {
+            program.load().expect("the verifier takes the program");
+        }
         // `struct __sk_buff` of linux/bpf.h, of which a test run takes these fields.
         let mut context = [0u8; 192];
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
@@ -392,7 +401,8 @@ impl Node {
     }
 
     fn slot(&self, map: &str, index: u32) -> u64 {
-        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        let ebpf = self.ebpf.borrow();
+        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
         map.get(&index, 0).unwrap().iter().sum()
     }
 }
