@@ -1,4 +1,5 @@
-//! Walks the established flows: forgets those that are over, and counts.
+//! Walks the flows: forgets established ones that are over, counts, keeps connections that are silent from giving way to new
+//! flows, and forgets those of ports that are published no more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,14 +7,17 @@ use std::{
 };
 
 use aya::Pod;
-use mesh_abi::FlowKey;
+use mesh_abi::{
+    ANY_V4, ANY_V6, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PUBLISHED, ServiceKey, is_v4,
+    v4_mapped,
+};
 use mesh_types::LocalEndpointId;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     datapath::DataPath,
     error::Error,
-    flows::{Aged, FlowCount, FlowTimeouts, Flows, Over, Tracked, in_use, over},
+    flows::{Aged, FlowCount, FlowTimeouts, Flows, Over, Tracked, in_use, is_confirmed, over, settled},
     sys::map::Position,
     table::{Partly, Table},
 };
@@ -28,7 +32,14 @@ pub(crate) struct Ageing {
     counting: u64,
     /// Those of the last walk that came to the end: choices and reverse.
     pub(crate) counted: [u64; 2],
+    /// How far the walks through the new flows are: choices and reverse.
+    sweeps: [Position; 2],
+    /// Published ports, services no more, whose flows are still to be forgotten.
+    withdrawn: BTreeSet<ServiceKey>,
 }
+
+/// Calls of [`DataPath::age_flows`] in which all new flows are looked at.
+const SWEEP: u32 = 8;
 
 /// Nanoseconds of the clock that the programs stamp flows with (`bpf_ktime_get_ns`).
 pub(crate) fn now() -> Result<u64, Error> {
@@ -63,7 +74,50 @@ impl DataPath {
                 walk.in_reverse = !walk.in_reverse;
             }
         }
+        let [choices, reverse] = &mut walk.sweeps;
+        aged.moved += sweep(&self.maps.choices, &self.maps.choices_kept, choices, now)?;
+        aged.moved += sweep(&self.maps.reverse, &self.maps.reverse_kept, reverse, now)?;
         Ok(aged)
+    }
+
+    /// Notes that a service was deleted, whose flows [`DataPath::forget_withdrawn`] is to forget if it was a published port.
+    pub(crate) fn note_withdrawn(&mut self, key: &ServiceKey) {
+        if key.vni == PUBLISHED {
+            self.ageing.withdrawn.insert(*key);
+        }
+    }
+
+    /// Forgets the flows of ports that are published no more, so that their next packet finds the node's own stack, which
+    /// tells its sender that nobody is there. The XDP program would go on to carry them.
+    pub(crate) fn forget_withdrawn(&mut self) -> Result<(), Error> {
+        if self.ageing.withdrawn.is_empty() {
+            return Ok(());
+        }
+        let number = |key: &ServiceKey| (key.port, key.protocol);
+        let withdrawn: BTreeSet<_> = self.ageing.withdrawn.iter().map(number).collect();
+        let open: Vec<_> = self.held.services.keys().filter(|key| key.vni == PUBLISHED).collect();
+        let open: BTreeSet<_> = open.into_iter().map(|key| (number(key), key.address)).collect();
+        let is_over = |key: &FlowKey| {
+            let port = (key.destination_port, key.protocol);
+            let any = if is_v4(&key.destination) { ANY_V4 } else { ANY_V6 };
+            // A socket of the node may have asked for any address.
+            let by_socket =
+                [v4_mapped(HOST_SERVICE_ADDRESS), HOST_SERVICE_ADDRESS6].contains(&key.destination);
+            let is_open = if by_socket {
+                open.range((port, ANY_V6)..).next().is_some_and(|(there, _)| *there == port)
+            } else {
+                open.contains(&(port, key.destination)) || open.contains(&(port, any))
+            };
+            key.scope == PUBLISHED && withdrawn.contains(&port) && !is_open
+        };
+        // In the order in which flows move.
+        for choices in [&self.maps.choices, &self.maps.choices_kept] {
+            let mut over = Vec::new();
+            choices.for_each(|key, _| over.extend(is_over(&key).then_some(key)))?;
+            choices.delete(over.into_iter()).map_err(|Partly { error, .. }| error)?;
+        }
+        self.ageing.withdrawn.clear();
+        Ok(())
     }
 
     /// Other timeouts, from the next [`DataPath::age_flows`] on.
@@ -91,14 +145,17 @@ impl DataPath {
         let locals = endpoints.iter().filter_map(|id| Some((*id, self.held.local_by_id.get(&id.0)?)));
         let ids: BTreeMap<_, _> =
             locals.flat_map(|(id, l)| addresses_of(l).map(move |a| ((l.vni, a), id))).collect();
-        self.maps.reverse_kept.for_each(|key, flow| {
-            let id = ids.get(&(key.scope, key.source));
-            if let Some(count) = id.and_then(|id| flows.get_mut(id))
-                && in_use(&key, &flow, now)
-            {
-                *count += 1;
-            }
-        })?;
+        for replies in [&self.maps.reverse, &self.maps.reverse_kept] {
+            replies.for_each(|key, flow| {
+                let id = ids.get(&(key.scope, key.source));
+                if let Some(count) = id.and_then(|id| flows.get_mut(id))
+                    && is_confirmed(&flow)
+                    && in_use(&key, &flow, now)
+                {
+                    *count += 1;
+                }
+            })?;
+        }
         Ok(flows)
     }
 
@@ -142,6 +199,37 @@ impl Ageing {
         }
         map.delete(gone.into_iter()).map_err(|Partly { error, .. }| error)
     }
+}
+
+/// Moves silent connections from the next part of the first stage's flows to the second; how many.
+fn sweep<V: Pod + Tracked + PartialEq>(
+    new: &Table<FlowKey, V>,
+    kept: &Table<FlowKey, V>,
+    position: &mut Position,
+    now: u64,
+) -> Result<usize, Error> {
+    let mut found = Vec::new();
+    new.walk(position, new.capacity().div_ceil(SWEEP) as usize, |key, flow| {
+        if settled(&key, &flow, now) {
+            found.push((key, flow));
+        }
+    })?;
+    let mut moved = Vec::with_capacity(found.len());
+    for (key, flow) in found {
+        // One that is there already, or for which there is no room, stays.
+        if !kept.add(&key, &flow)? {
+            continue;
+        }
+        if new.get(&key)?.is_some_and(|now| now == flow) {
+            moved.push(key);
+        } else {
+            // It speaks: the programs move it.
+            kept.delete(std::iter::once(key)).map_err(|Partly { error, .. }| error)?;
+        }
+    }
+    let count = moved.len();
+    new.delete(moved.into_iter()).map_err(|Partly { error, .. }| error)?;
+    Ok(count)
 }
 
 /// The addresses from which an endpoint's replies come.

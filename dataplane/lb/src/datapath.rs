@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     features::{self, Features},
     flows::FlowTimeouts,
-    held::Held,
+    held::{Held, MapOp},
     hooks,
     maps::{Maps, names},
     object::OBJECT,
@@ -217,10 +217,14 @@ impl DataPath {
             for op in run.iter().take(done) {
                 op.count(&mut applied);
                 self.held.record(op);
+                if let MapOp::DeleteService(key) = op {
+                    self.note_withdrawn(key);
+                }
             }
             written.map_err(|Partly { error, .. }| error)?;
         }
         self.held.finish(desired, plan);
+        self.forget_withdrawn()?;
         self.held.regions.sweep();
         Ok(applied)
     }

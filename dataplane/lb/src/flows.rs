@@ -47,9 +47,10 @@ pub struct Flows {
 /// Flows by how sure it is that there is somebody at both ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlowCount {
-    /// Only one side has spoken, or nobody has answered an answer yet. The oldest make room for newer ones.
+    /// Only one side has spoken, or nobody has answered an answer yet, or that was just now; also what ended before it had
+    /// lived for a second. The longest unused make room for newer ones.
     pub new: u64,
-    /// Both sides have spoken, and the first again. Only time or their end removes them.
+    /// Both sides have spoken, the first again, and that more than a moment ago. Only time or their end removes them.
     pub established: u64,
 }
 
@@ -62,6 +63,8 @@ pub struct Aged {
     pub expired: usize,
     /// Flows forgotten because the task at their end is gone.
     pub orphaned: usize,
+    /// Silent connections moved to where only time removes them.
+    pub moved: usize,
     /// Whether the walk came to the end of all flows; the next call begins anew.
     pub finished: bool,
 }
@@ -121,6 +124,10 @@ pub(crate) fn over(
 fn timeout(timeouts: &FlowTimeouts, protocol: u8, state: u8) -> Duration {
     match protocol {
         TCP if closed(state) => timeouts.tcp_closing,
+        // Of the other side nothing is seen here: most likely it has closed, too. Who still receives acknowledges that.
+        TCP if state & FINS != 0 && state & flow_state::DIRECT != 0 => {
+            timeouts.tcp_half_closed.min(HALF_SEEN)
+        }
         TCP if state & FINS != 0 => timeouts.tcp_half_closed,
         TCP => timeouts.tcp_established,
         UDP => timeouts.udp,
@@ -133,6 +140,21 @@ fn closed(state: u8) -> bool {
     state & flow_state::RESET != 0 || state & FINS == FINS
 }
 
+/// Whether a flow of the first stage is to be moved to the second: an open connection of which the programs, which else do
+/// that with its next packet, have seen none for a while.
+pub(crate) fn settled(key: &FlowKey, flow: &impl Tracked, now: u64) -> bool {
+    let open = flow.state() & (flow_state::RESET | FINS) == 0;
+    matches!(key.protocol, TCP | SCTP)
+        && is_confirmed(flow)
+        && open
+        && now.saturating_sub(flow.last_seen()) > SETTLED.as_nanos() as u64
+}
+
+/// Whether both sides of a flow are known to be there.
+pub(crate) fn is_confirmed(flow: &impl Tracked) -> bool {
+    flow.state() & flow_state::CONFIRMED != 0
+}
+
 /// Whether a flow would be missed if its task ended at `now`: an open connection, or packets within the last
 /// [`IN_USE`] where there are no connections.
 pub(crate) fn in_use(key: &FlowKey, flow: &impl Tracked, now: u64) -> bool {
@@ -143,6 +165,10 @@ pub(crate) fn in_use(key: &FlowKey, flow: &impl Tracked, now: u64) -> bool {
 }
 
 const IN_USE: Duration = Duration::from_secs(10);
+/// Twice what the programs wait for.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Twice the longest life of a segment on the way (RFC 9293, section 3.4.2, takes two minutes for that; systems take less).
+const HALF_SEEN: Duration = Duration::from_secs(120);
 const FINS: u8 = flow_state::CLIENT_FIN | flow_state::SERVER_FIN;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -173,6 +199,7 @@ mod tests {
             (TCP, OPEN | flow_state::DIRECT, 5 * day - 1, 5 * day),
             (TCP, OPEN | flow_state::CLIENT_FIN, 3599, 3600),
             (TCP, OPEN | flow_state::SERVER_FIN, 3599, 3600),
+            (TCP, OPEN | flow_state::DIRECT | flow_state::CLIENT_FIN, 119, 120),
             (TCP, OPEN | FINS, 9, 10),
             (TCP, OPEN | flow_state::RESET, 9, 10),
             (UDP, OPEN, 179, 180),
@@ -196,6 +223,18 @@ mod tests {
         let mut flow = silent(0, OPEN);
         flow.last_seen = NOW + 5;
         assert_eq!(over(&FlowTimeouts::default(), &of(1), &flow, true, NOW), None);
+    }
+
+    #[test]
+    fn open_connections_that_are_silent_are_kept() {
+        let settled = |protocol, secs, state| settled(&of(protocol), &silent(secs, state), NOW);
+        assert!(settled(TCP, 3, OPEN) && settled(SCTP, 100, OPEN | flow_state::DIRECT));
+        assert!(!settled(TCP, 2, OPEN), "its next packet does it");
+        assert!(!settled(TCP, 3, flow_state::ANSWERED), "nobody has agreed to the answer");
+        for state in [flow_state::CLIENT_FIN, flow_state::SERVER_FIN, flow_state::RESET] {
+            assert!(!settled(TCP, 3, OPEN | state));
+        }
+        assert!(!settled(UDP, 3, OPEN), "datagrams are no connection");
     }
 
     #[test]

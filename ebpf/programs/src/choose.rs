@@ -12,7 +12,7 @@ use mesh_abi::{
 
 use crate::{
     affinity,
-    conntrack::{self, Flow, TOUCH_NS},
+    conntrack::{self, Flow},
     hash,
     maps::{BACKENDS, CHOICES, CHOICES_KEPT, MAGLEV},
     parse::{RST, TCP},
@@ -185,13 +185,18 @@ pub fn is_direct(choice: &ChoiceValue) -> bool {
 /// The choice for the flow that a returned packet answers, noting the answer; `flags` as in [`Chooser`].
 #[inline(always)]
 pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
-    let choice = CHOICES_KEPT.get_ptr_mut(key).or_else(|| CHOICES.get_ptr_mut(key))?;
+    let kept = CHOICES_KEPT.get_ptr_mut(key);
+    let choice = kept.or_else(|| CHOICES.get_ptr_mut(key))?;
     let now = conntrack::now();
     // SAFETY: a map value, valid until the program ends.
     unsafe {
-        let next = conntrack::answered((*choice).state, key.protocol == TCP, flags);
+        let told = (*choice).told();
+        let next = conntrack::answered(told.0, key.protocol == TCP, flags);
         if (*choice).is_news(next, now) {
             ChoiceValue::tell(choice, (next, now));
+            if kept.is_none() && conntrack::settles(told, next, now) {
+                keep(key, &*choice);
+            }
         }
         Some(&*choice)
     }
@@ -265,22 +270,27 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
     let kept = CHOICES_KEPT.get_ptr_mut(key);
     let Some(choice) = kept.or_else(|| CHOICES.get_ptr_mut(key)) else { return };
     // SAFETY: a map value, valid until the program ends.
-    let value = unsafe {
-        let old = (*choice).state;
-        let next = conntrack::asked(old, key.protocol == TCP, by.flags);
-        let promote = kept.is_none() && next & CONFIRMED != 0;
-        let due = old & CONFIRMED == 0 || now.wrapping_sub((*choice).last_seen) > TOUCH_NS;
+    unsafe {
+        let told = (*choice).told();
+        let next = conntrack::asked(told.0, key.protocol == TCP, by.flags);
         (*choice).client = by.client;
         (*choice).ifindex = by.ifindex;
         ChoiceValue::tell(choice, (next, now));
-        if !promote || !due {
-            return;
+        if kept.is_none() && conntrack::settles(told, next, now) {
+            keep(key, &*choice);
         }
-        *choice
-    };
-    if CHOICES_KEPT.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
+    }
+}
+
+/// Moves a flow to the second stage.
+#[inline(never)]
+fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
+    let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
+    if kept {
+        // The caller's pointer into that map stays readable.
         let _ = CHOICES.remove(key);
     }
+    kept.into()
 }
 
 #[inline(always)]

@@ -1,8 +1,10 @@
 //! What each packet tells of its flow, and when a flow counts as established.
 //!
-//! The maps have two stages. A flow begins in an LRU map, where a flood of others may push it out; once both sides have
-//! spoken and the one that began has spoken again, it moves to a hash map from which only time (user space) or its end
-//! removes it. When that one is full it stays where it is, and tries again once a second.
+//! The maps have two stages. A flow begins in an LRU map, where a flood of others may push it out. Once it is confirmed
+//! (both sides have spoken and the one that began has spoken again) and has lived for [`TOUCH_NS`] since, it moves to a
+//! hash map from which only time (user space) or its end removes it: so a short connection is written down in one map and
+//! taken out of none. When that one is full it stays where it is, and tries again once a second. User space moves
+//! connections that say nothing more (`dataplane/lb/src/ageing.rs`).
 //!
 //! Entries are changed in place and without locks, a byte or a word at a time. When two CPUs handle packets of one flow at
 //! once, the last one to write wins: what may be lost is one bit (two FINs that cross, and the flow is half closed for as
@@ -76,6 +78,13 @@ pub fn answered(state: u8, tcp: bool, flags: u8) -> u8 {
         next |= if flags & FIN != 0 { SERVER_FIN } else { 0 };
     }
     next
+}
+
+/// Whether a flow of the first stage has lived long enough for the second: it has for [`TOUCH_NS`] been what it is, and
+/// does not end with the packet that makes its state `next`.
+#[inline(always)]
+pub fn settles((state, last_seen): (u8, u64), next: u8, now: u64) -> bool {
+    state & CONFIRMED != 0 && !closing(next) && now.wrapping_sub(last_seen) > TOUCH_NS
 }
 
 /// Whether a connection has ended, or is about to.

@@ -11,7 +11,7 @@ use mesh_abi::{
 
 use crate::{
     choose,
-    conntrack::{self, Flow, TOUCH_NS},
+    conntrack::{self, Flow},
     hash, key,
     maps::{DISPLACED, REVERSE, REVERSE_KEPT, SEARCH},
     parse::TCP,
@@ -170,14 +170,19 @@ fn is_over(known: &ReverseValue, now: u64) -> bool {
 /// The entry for a reply as a task sent it, with these TCP flags.
 #[inline(always)]
 pub fn find(reply: &FlowKey, flags: u8) -> Option<&'static ReverseValue> {
-    let entry = REVERSE_KEPT.get_ptr_mut(reply).or_else(|| REVERSE.get_ptr_mut(reply))?;
+    let kept = REVERSE_KEPT.get_ptr_mut(reply);
+    let entry = kept.or_else(|| REVERSE.get_ptr_mut(reply))?;
     let now = conntrack::now();
     // SAFETY: a map value, valid until the program ends.
     let entry = unsafe {
-        let next = conntrack::answered((*entry).state, reply.protocol == TCP, flags);
+        let told = (*entry).told();
+        let next = conntrack::answered(told.0, reply.protocol == TCP, flags);
         if (*entry).is_news(next, now) {
             ReverseValue::tell(entry, (next, now));
             tell_choice(reply, &*entry, flags);
+            if kept.is_none() && conntrack::settles(told, next, now) {
+                keep(reply, &*entry);
+            }
         }
         &*entry
     };
@@ -225,19 +230,29 @@ fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(
     if !moved && !known.is_news(next, now) {
         return Ok(());
     }
-    let promote = kept.is_none() && next & CONFIRMED != 0;
-    let due = known.state & CONFIRMED == 0 || now.wrapping_sub(known.last_seen) > TOUCH_NS;
+    let settles = kept.is_none() && conntrack::settles(known.told(), next, now);
     // SAFETY: see above.
     unsafe {
         (*entry).vtep = value.vtep;
         (*entry).ifindex = value.ifindex;
         (*entry).path = value.path;
         ReverseValue::tell(entry, (next, now));
-        if promote && due && REVERSE_KEPT.insert(reply, &*entry, u64::from(BPF_NOEXIST)).is_ok() {
-            let _ = REVERSE.remove(reply);
+        if settles {
+            keep(reply, &*entry);
         }
     }
     Ok(())
+}
+
+/// Moves a flow to the second stage.
+#[inline(never)]
+fn keep(reply: &FlowKey, value: &ReverseValue) -> u64 {
+    let kept = REVERSE_KEPT.insert(reply, value, u64::from(BPF_NOEXIST)).is_ok();
+    if kept {
+        // The caller's pointer into that map stays readable.
+        let _ = REVERSE.remove(reply);
+    }
+    kept.into()
 }
 
 #[inline(always)]

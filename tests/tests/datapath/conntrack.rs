@@ -75,6 +75,9 @@ impl Connection {
         assert_eq!(self.asks(nodes, SYN), Action::Redirect);
         assert_eq!(self.told(nodes, SYN | ACK), Action::Redirect);
         assert_eq!(self.asks(nodes, ACK), Action::Redirect);
+        nodes.0.flows_rest();
+        nodes.1.flows_rest();
+        assert_eq!(self.asks(nodes, ACK), Action::Redirect);
         self
     }
 
@@ -106,6 +109,10 @@ fn a_connection_is_established_once_the_client_has_answered_the_answer() {
     assert_eq!(states(), ([Some(ANSWERED), None], [Some(ANSWERED), None]));
     flow.asks(nodes, ACK);
     const OPEN: u8 = ANSWERED | CONFIRMED;
+    assert_eq!(states(), ([Some(OPEN), None], [Some(OPEN), None]), "it may end soon");
+    one.flows_rest();
+    two.flows_rest();
+    flow.asks(nodes, ACK);
     assert_eq!(states(), ([None, Some(OPEN)], [None, Some(OPEN)]));
 
     flow.told(nodes, FIN | ACK);
@@ -143,6 +150,62 @@ fn opening_an_established_connection_again_does_not_end_it() {
     flow.asks((&one, &two), SYN);
     assert_eq!(choice(&one, "CHOICES_KEPT", flow.key()), None);
     assert_eq!(choice(&one, "CHOICES", flow.key()), Some(0));
+}
+
+#[test]
+fn a_connection_that_ends_soon_is_never_kept() {
+    let nodes = Node::pair();
+    let nodes = (&nodes.0, &nodes.1);
+    let flow = Connection { client: CLIENT, port: 5000 };
+    flow.asks(nodes, SYN);
+    flow.told(nodes, SYN | ACK);
+    flow.asks(nodes, ACK);
+    flow.asks(nodes, FIN | ACK);
+    // Its last words come late.
+    nodes.0.flows_rest();
+    nodes.1.flows_rest();
+    flow.told(nodes, FIN | ACK);
+    flow.asks(nodes, ACK);
+    const CLOSED: u8 = ANSWERED | CONFIRMED | SERVER_FIN | CLIENT_FIN;
+    assert_eq!(choice(nodes.0, "CHOICES", flow.key()), Some(CLOSED));
+    assert_eq!(back(nodes.1, "REVERSE", flow.reply_key()), Some(CLOSED));
+    assert_eq!(choice(nodes.0, "CHOICES_KEPT", flow.key()), None);
+    assert_eq!(back(nodes.1, "REVERSE_KEPT", flow.reply_key()), None);
+}
+
+#[test]
+fn an_answer_keeps_what_was_silent_too() {
+    let nodes = Node::pair();
+    let nodes = (&nodes.0, &nodes.1);
+    let flow = Connection { client: CLIENT, port: 5000 };
+    flow.asks(nodes, SYN);
+    flow.told(nodes, SYN | ACK);
+    flow.asks(nodes, ACK);
+    nodes.0.flows_rest();
+    nodes.1.flows_rest();
+    flow.told(nodes, ACK);
+    assert_eq!(choice(nodes.0, "CHOICES_KEPT", flow.key()), Some(ANSWERED | CONFIRMED));
+    assert_eq!(back(nodes.1, "REVERSE_KEPT", flow.reply_key()), Some(ANSWERED | CONFIRMED));
+    assert_eq!(choice(nodes.0, "CHOICES", flow.key()), None);
+    assert_eq!(back(nodes.1, "REVERSE", flow.reply_key()), None);
+}
+
+#[test]
+fn a_flood_does_not_touch_what_is_confirmed_a_moment_ago() {
+    let (one, two) = Node::pair();
+    let flow = Connection { client: CLIENT, port: 5000 };
+    flow.asks((&one, &two), SYN);
+    flow.told((&one, &two), SYN | ACK);
+    flow.asks((&one, &two), ACK);
+    // Half of what there is room for, several times within the second.
+    for n in 0..3000u16 {
+        let [a, b] = n.to_be_bytes();
+        one.uplink(&outside([198, 18, a, b]).syn(7, PORT_2));
+        if n % 500 == 0 {
+            assert_eq!(flow.asks((&one, &two), ACK), Action::Redirect);
+        }
+    }
+    assert_eq!(choice(&one, "CHOICES", flow.key()), Some(ANSWERED | CONFIRMED));
 }
 
 #[test]
@@ -197,6 +260,9 @@ fn datagrams_are_established_when_answered_and_asked_again() {
     assert_eq!(one.uplink(&outer).0, Action::Redirect);
     assert_eq!(choice(&one, "CHOICES", key), Some(ANSWERED));
     ask();
+    assert_eq!(choice(&one, "CHOICES", key), Some(ANSWERED | CONFIRMED));
+    one.flows_rest();
+    ask();
     assert_eq!(choice(&one, "CHOICES_KEPT", key), Some(ANSWERED | CONFIRMED));
 }
 
@@ -208,6 +274,9 @@ fn flows_to_tasks_of_the_node_are_established_too() {
     ask(SYN);
     node.task_sends(A, &answer(A, CLIENT).segment(TARGET, 5000, SYN | ACK));
     assert_eq!(choice(&node, "CHOICES", key), Some(ANSWERED));
+    ask(ACK);
+    assert_eq!(choice(&node, "CHOICES", key), Some(ANSWERED | CONFIRMED));
+    node.flows_rest();
     ask(ACK);
     assert_eq!(choice(&node, "CHOICES_KEPT", key), Some(ANSWERED | CONFIRMED));
     node.task_sends(A, &answer(A, CLIENT).segment(TARGET, 5000, FIN | ACK));
@@ -223,6 +292,8 @@ fn datagrams_of_a_flow_whose_task_is_gone_go_to_another_at_once() {
     two.uplink(&ask(&one));
     let (_, outer) = two.task_sends(C, &answer(C, CLIENT).udp(TARGET, 5000, b"told"));
     one.uplink(&outer);
+    inside(&ask(&one), vtep(1), vtep(2));
+    one.flows_rest();
     inside(&ask(&one), vtep(1), vtep(2));
     let key = asked((CLIENT, 5000), (vtep(1), PORT_2), PUBLISHED, 17);
     assert!(choice(&one, "CHOICES_KEPT", key).is_some());

@@ -13,10 +13,10 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 use mesh_abi::{
-    ANY_V4, ANY_V6, Address, BackendValue, Counter, DropReason, EGRESS_POOL6, EndpointKey, EndpointValue,
-    HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue,
-    NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue, TableBlock, local_flags,
-    network_flags, node_flags, v4_mapped,
+    ANY_V4, ANY_V6, Address, BackendValue, ChoiceValue, Counter, DropReason, EGRESS_POOL6, EndpointKey,
+    EndpointValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, HostAddressKey, LocalEndpoint,
+    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ReverseValue, ServiceKey,
+    ServiceValue, TableBlock, local_flags, network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -306,6 +306,21 @@ impl Node {
         let ebpf = self.ebpf.borrow();
         let map: HashMap<&MapData, K, V> = HashMap::try_from(ebpf.map(map).unwrap()).unwrap();
         map.get(&key, 0).ok()
+    }
+
+    /// Lets every flow that is not kept yet seem to have been silent for two seconds.
+    pub fn flows_rest(&self) {
+        let mut ebpf = self.ebpf.borrow_mut();
+        fn older<V: Pod>(map: &mut aya::maps::Map, last_seen: impl Fn(&mut V) -> &mut u64) {
+            let mut map: HashMap<&mut MapData, FlowKey, V> = HashMap::try_from(map).unwrap();
+            let all: Vec<(FlowKey, V)> = map.iter().map(|entry| entry.unwrap()).collect();
+            for (key, mut value) in all {
+                *last_seen(&mut value) -= 2_000_000_000;
+                map.insert(key, value, 0).unwrap();
+            }
+        }
+        older::<ChoiceValue>(ebpf.map_mut("CHOICES").unwrap(), |value| &mut value.last_seen);
+        older::<ReverseValue>(ebpf.map_mut("REVERSE").unwrap(), |value| &mut value.last_seen);
     }
 
     /// How many flows a map holds.

@@ -127,6 +127,7 @@ fn connections_to_tasks_elsewhere_are_carried_both_ways() {
             assert_eq!((look(&back).talk, look(&back).ports), (answered, (PORT_2, 5000)));
 
             for flags in [ACK, ACK, FIN | ACK] {
+                one.flows_rest();
                 let (action, outer) = asks(flags);
                 assert_eq!((action, two.uplink(&outer).0), (TX, Action::Redirect));
             }
@@ -323,6 +324,8 @@ fn a_connection_whose_task_is_gone_is_left_to_the_tc_program() {
         two.uplink(&one.uplink_xdp(&packet).1);
     }
     one.uplink_xdp(&reply(&two, family, SYN | ACK));
+    assert_eq!(one.uplink_xdp(&data).0, TX);
+    one.flows_rest();
     assert_eq!(one.uplink_xdp(&data).0, TX);
     assert!(kept(&one, family).is_some());
     one.remove::<u32, mesh_abi::BackendValue>("BACKENDS", C.id);

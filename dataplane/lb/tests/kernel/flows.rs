@@ -1,11 +1,11 @@
 //! Established flows end, and are counted.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use aya::maps::HashMap;
-use mesh_abi::{ChoiceValue, FlowKey, ReverseValue, flow_state, v4_mapped};
-use mesh_lb::{Aged, DataPath, Desired, FlowCount, FlowTimeouts, LocalEntry};
-use mesh_types::{Generation, LocalEndpointId, Mac, Vni};
+use mesh_abi::{ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, PUBLISHED, ReverseValue, flow_state, v4_mapped};
+use mesh_lb::{Aged, DataPath, Desired, FlowCount, FlowTimeouts, Frontend, LocalEntry, PublishedOn};
+use mesh_types::{Generation, LocalEndpointId, Mac, Protocol, Vni};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::sandbox::{Sandbox, desired};
@@ -139,6 +139,12 @@ fn a_task_that_drains_is_asked_for_what_it_still_serves() {
         (11, UDP, OPEN, 60),
         (12, TCP, OPEN, 0),
     ];
+    // Those of the first moments are in another table.
+    let mut young: HashMap<_, FlowKey, ReverseValue> = sandbox.pinned("REVERSE").try_into().unwrap();
+    for (flow, state) in [(500, OPEN), (501, flow_state::ANSWERED)] {
+        let value = ReverseValue { last_seen: ago(0), state, ..Default::default() };
+        young.insert(reply(11, TCP, flow), value, 0).unwrap();
+    }
     for (flow, (n, protocol, state, secs)) in (0..).zip(flows) {
         let last_seen = ago(0).saturating_sub(secs * 1_000_000_000);
         let value = ReverseValue { last_seen, state, ..Default::default() };
@@ -146,5 +152,112 @@ fn a_task_that_drains_is_asked_for_what_it_still_serves() {
     }
     let asked = [3, 4].map(LocalEndpointId);
     let flows = path.flows_of(&asked.into()).unwrap();
-    assert_eq!(flows, [(asked[0], 2), (asked[1], 0)].into());
+    assert_eq!(flows, [(asked[0], 3), (asked[1], 0)].into());
+}
+
+#[test]
+fn silent_connections_do_not_give_way_to_new_flows() {
+    let sandbox = Sandbox::enter();
+    let mut path = open(&sandbox);
+    path.apply(&with_task(3, 11)).unwrap();
+    let backend = *sandbox.backends().keys().next().unwrap();
+    let mut choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES").try_into().unwrap();
+    let mut replies: HashMap<_, FlowKey, ReverseValue> = sandbox.pinned("REVERSE").try_into().unwrap();
+    let kinds = [
+        (TCP, OPEN, 4),
+        (TCP, OPEN | flow_state::CLIENT_FIN, 4),
+        (TCP, flow_state::ANSWERED, 4),
+        (UDP, OPEN, 4),
+        // The programs do that.
+        (TCP, OPEN, 0),
+    ];
+    const OF_EACH: u16 = 500;
+    for (kind, (protocol, state, secs)) in (0..).zip(kinds) {
+        for flow in 0..OF_EACH {
+            let key = reply(11, protocol, kind * OF_EACH + flow);
+            let choice = ChoiceValue { last_seen: ago(secs), backend, state, ..Default::default() };
+            choices.insert(key, choice, 0).unwrap();
+            let reply = ReverseValue { last_seen: ago(secs), state, ..Default::default() };
+            replies.insert(key, reply, 0).unwrap();
+        }
+    }
+    // One that is kept already stays as it is.
+    let mut kept: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
+    let known =
+        ChoiceValue { last_seen: ago(0), backend, state: OPEN | flow_state::DIRECT, ..Default::default() };
+    kept.insert(reply(11, TCP, 0), known, 0).unwrap();
+    let moved: usize = (0..8).map(|_| path.age_flows(100_000).unwrap().moved).sum();
+    // The walks take buckets as a whole, and so may be through earlier and meet what has become silent meanwhile.
+    let (silent, fresh) = (2 * usize::from(OF_EACH) - 1, 2 * usize::from(OF_EACH));
+    assert!((silent..=silent + fresh).contains(&moved), "{moved}");
+    for flow in 0..OF_EACH {
+        assert!(kept.get(&reply(11, TCP, flow), 0).is_ok());
+    }
+    assert_eq!(kept.get(&reply(11, TCP, 0), 0).unwrap().state, OPEN | flow_state::DIRECT);
+    for flow in OF_EACH..4 * OF_EACH {
+        let protocol = if flow < 3 * OF_EACH { TCP } else { UDP };
+        assert!(kept.get(&reply(11, protocol, flow), 0).is_err());
+        assert!(choices.get(&reply(11, protocol, flow), 0).is_ok());
+    }
+}
+
+#[test]
+fn flows_of_withdrawn_ports_are_forgotten() {
+    let sandbox = Sandbox::enter();
+    let mut path = open(&sandbox);
+    let published = |on, port| Frontend::Published { on, port, protocol: Protocol::Tcp };
+    let node = Ipv4Addr::new(192, 0, 2, 1);
+    let with = |ports: &[Frontend]| {
+        let mut desired = with_task(3, 11);
+        let service = desired.services.values_mut().next().unwrap();
+        let frontends = &mut Arc::make_mut(service).frontends;
+        let entry = frontends.values().next().unwrap().clone();
+        frontends.retain(|frontend, _| matches!(frontend, Frontend::Vip { .. }));
+        frontends.extend(ports.iter().map(|port| (*port, entry.clone())));
+        desired
+    };
+    let (any, one) = (PublishedOn::AnyV4, PublishedOn::Address(node.into()));
+    path.apply(&with(&[
+        published(any, 8080),
+        published(one, 8080),
+        published(any, 8081),
+        published(one, 8082),
+    ]))
+    .unwrap();
+    let key = |destination: Ipv4Addr, port: u16, scope| FlowKey {
+        source: v4_mapped([198, 51, 100, 7]),
+        destination: v4_mapped(destination.octets()),
+        scope,
+        source_port: [9, 9],
+        destination_port: port.to_be_bytes(),
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    let (other, host) = (Ipv4Addr::new(192, 0, 2, 9), HOST_SERVICE_ADDRESS.into());
+    let flows = [
+        key(node, 8080, PUBLISHED),
+        key(other, 8080, PUBLISHED),
+        key(host, 8080, PUBLISHED),
+        key(node, 8081, PUBLISHED),
+        key(host, 8082, PUBLISHED),
+        // To a VIP.
+        key(node, 8081, Vni::FIRST.get().to_be_bytes()),
+    ];
+    let maps = ["CHOICES", "CHOICES_KEPT"];
+    for map in maps {
+        let mut choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned(map).try_into().unwrap();
+        for flow in flows {
+            choices.insert(flow, ChoiceValue { state: OPEN, ..Default::default() }, 0).unwrap();
+        }
+    }
+    let left = || {
+        maps.map(|map| {
+            let choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned(map).try_into().unwrap();
+            flows.map(|flow| choices.get(&flow, 0).is_ok())
+        })
+    };
+    path.apply(&with(&[published(one, 8080), published(any, 8081), published(one, 8082)])).unwrap();
+    assert_eq!(left(), [[true, false, true, true, true, true]; 2], "open at one address still");
+    path.apply(&with(&[])).unwrap();
+    assert_eq!(left(), [[false, false, false, false, false, true]; 2]);
 }
