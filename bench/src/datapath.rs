@@ -80,7 +80,8 @@ pub fn run(options: &Options) -> Result<()> {
     let groups: Vec<Group> = all.into_iter().filter(chosen).collect();
     let processors = Processors::pick()?;
     let world = World::start(processors, !options.unsteered)?;
-    let results = measure(&world, &groups, options, processors).map_err(|e| world.explain(e))?;
+    let mut results = Results::default();
+    let measured = measure(&world, &groups, options, processors, &mut results).map_err(|e| world.explain(e));
     let json = report::json(&results)?;
     if let Some(file) = &options.out {
         std::fs::write(file, format!("{json:#}\n"))
@@ -90,26 +91,41 @@ pub fn run(options: &Options) -> Result<()> {
         Format::Json => println!("{json:#}"),
         Format::Text => print!("{}", report::text(&results)),
     }
-    Ok(())
+    measured
 }
 
-fn measure(world: &World, groups: &[Group], options: &Options, processors: Processors) -> Result<Results> {
+/// What was measured before an error is in the results.
+fn measure(
+    world: &World,
+    groups: &[Group],
+    options: &Options,
+    processors: Processors,
+    results: &mut Results,
+) -> Result<()> {
     let ways = Ways::set_up(world, groups, processors, !options.unsteered)?;
     let amount = Amount {
         length: Duration::from_secs(options.seconds),
         round_trips: options.round_trips,
         congestion: options.congestion.clone(),
     };
-    let mut results = Results { notes: ways.notes.clone(), ..Results::default() };
-    let mut programs = None;
+    results.notes.clone_from(&ways.notes);
+    let progress = |round, what: &str| eprintln!("round {round} of {}: {what}", options.rounds);
     if groups.contains(&Group::Programs) {
-        programs = Some(Programs::prepare(world, processors.server)?);
+        // Before there is traffic, so that the maps hold these flows alone.
+        let mut programs = Programs::prepare(world, processors.server)?;
+        for round in 1..=options.rounds {
+            progress(round, "programs by test runs");
+            programs.round()?;
+        }
+        let missing = |name: &&str| format!("there is no program {name} yet, so it is not measured");
+        results.notes.extend(programs.absent.iter().map(missing));
+        results.programs = programs.rows;
+        eprintln!("{}", report::programs(results));
     }
     for round in 1..=options.rounds {
-        let progress = |what: &str| eprintln!("round {round} of {}: {what}", options.rounds);
         for (group, paths) in &ways.paths {
             for measure in Measure::ALL {
-                progress(measure.title());
+                progress(round, measure.title());
                 let fitting = paths.iter().filter(|path| measure.fits(path));
                 for path in fitting {
                     let sample = take(measure, path, &amount, processors, &mut results.notes)?;
@@ -117,17 +133,8 @@ fn measure(world: &World, groups: &[Group], options: &Options, processors: Proce
                 }
             }
         }
-        if let Some(programs) = &mut programs {
-            progress("programs by test runs");
-            programs.round()?;
-        }
     }
-    if let Some(programs) = programs {
-        let missing = |name: &&str| format!("there is no program {name} yet, so it is not measured");
-        results.notes.extend(programs.absent.iter().map(missing));
-        results.programs = programs.rows;
-    }
-    Ok(results)
+    Ok(())
 }
 
 /// Takes a sample, once more where that fails: a machine that others use stalls at times.

@@ -161,11 +161,12 @@ impl Programs {
         self.alone(World::FAR, "uplink", "published, at the task's node, new flow", home_uplink, first);
         self.set_fresh(OUTER);
         self.alone(World::FAR, "from_task", "published, reply to the entry", far.ifindex, reply);
-        self.alone(World::NEAR, "uplink", "published, reply at the entry", uplink, returned);
+        self.alone(World::NEAR, "uplink", "published, reply at the entry", uplink, returned.clone());
 
         self.rows.push(Row::new(World::NEAR, "minimal", "return XDP_TX", How::Floor));
         self.repeated("published, task elsewhere", request, false, Some(60.0));
         self.repeated("published, task elsewhere, new flow", opening, true, Some(150.0));
+        self.repeated("published, reply at the entry", returned, false, None);
         Ok(())
     }
 

@@ -70,7 +70,8 @@ fn end_to_end(results: &Results, group: Group) -> Option<Table> {
     if empty { None } else { Some(table) }
 }
 
-fn programs(results: &Results) -> Table {
+/// The programs' costs.
+pub fn programs(results: &Results) -> Table {
     let mut table = table(&["program", "path", "ns a packet", "lowest", "highest"]);
     for row in &results.programs {
         let times = &row.nanoseconds;

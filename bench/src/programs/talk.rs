@@ -1,11 +1,16 @@
 //! A connection, played by test runs from program to program and node to node until it is established.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::{
     nodes::{Host, Seat},
     packets::{End, Segment, sender, tcp},
 };
+
+/// After so long a connection counts as one that stays.
+const SETTLED: Duration = Duration::from_millis(1200);
 
 /// Where a packet of the client enters the data path.
 pub struct Entry<'a> {
@@ -56,6 +61,8 @@ impl Talk<'_> {
         let (first, arrived) = self.deliver(&opening).context("the first segment")?;
         self.answer(&arrived, Segment::SynAck).context("the answer to the first segment")?;
         let request = self.ask(Segment::Ack)?;
+        self.deliver(&request).context("the client's answer")?;
+        std::thread::sleep(SETTLED);
         let (steered, arrived) = self.deliver(&request).context("a later segment")?;
         let (reply, returned) =
             self.answer(&arrived, Segment::Ack).context("the answer to a later segment")?;

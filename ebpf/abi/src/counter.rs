@@ -94,5 +94,9 @@ indexed! {
         Reset = "reset",
         /// Forwarded by the XDP program.
         Xdp = "xdp",
+        /// Sent back to the node that chose, because the task is gone.
+        Refused = "refused",
+        /// Given another task after a refusal.
+        ChosenAgain = "chosen-again",
     }
 }

@@ -27,7 +27,7 @@ pub use flow::{
     AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue,
     flow_state,
 };
-pub use mac::{GATEWAY_MAC, Steering, SteeringKind};
+pub use mac::{GATEWAY_MAC, Steering, SteeringKind, Turn};
 pub use service::{
     BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock, backend_flags, service_flags,
 };

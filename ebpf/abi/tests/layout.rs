@@ -30,10 +30,19 @@ fn no_struct_has_padding() {
 #[test]
 fn steering_round_trips() {
     for kind in [SteeringKind::Published, SteeringKind::Vip, SteeringKind::Host, SteeringKind::Direct] {
-        for target_port in [[0; 2], [0, 80], [0x1f, 0x90], [80, 0]] {
-            let steering = Steering { endpoint: 0xdead_beef, generation: 0x1234, kind, target_port };
-            assert_eq!(Steering::decode(&steering.encode()), Some(steering));
-            assert_eq!(steering.encode()[0] & 0x03, 0x02, "locally administered unicast");
+        for turn in [Turn::First, Turn::Second, Turn::Refused, Turn::RefusedAgain] {
+            let first = Steering { turn, ..Steering::to(0xdead_beef, 0x1234, kind) };
+            let ports = [[0; 2], [0, 80], [0x1f, 0x90], [80, 0]];
+            let vnis = [[0; 4], [0, 0, 0x10, 0], [0, 0xff, 0xff, 0xff], [0, 0xa5, 0x5a, 1]];
+            let all = match kind {
+                SteeringKind::Vip => vnis.map(|vni| Steering { vni, ..first }),
+                _ => ports.map(|target_port| Steering { target_port, ..first }),
+            };
+            for steering in all {
+                let macs = steering.encode();
+                assert_eq!(Steering::decode(&macs), Some(steering));
+                assert_eq!([macs[0] & 3, macs[6] & 3], [2, 2], "locally administered unicast");
+            }
         }
     }
     assert_eq!(Steering::decode(&[0; 12]), None);

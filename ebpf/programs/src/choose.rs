@@ -80,6 +80,58 @@ pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Cho
     }
 }
 
+/// Another backend than the one that its node has refused to know, for the flow `key`, whose choice was made here.
+/// Connections that go on have none, and after the `last` refusal there is none for anybody.
+#[inline(always)]
+pub fn choose_again(
+    key: &FlowKey,
+    service: &ServiceValue,
+    by: &Chooser,
+    is_refused: impl Fn(&BackendValue) -> bool,
+    last: bool,
+) -> Result<Choice, DropReason> {
+    let now = conntrack::now();
+    let kept = established(key);
+    let Some(known) = kept.or_else(|| recent(key)) else { return Err(DropReason::UnexpectedReturn) };
+    let goes_on = key.protocol == TCP && !conntrack::opens(by.flags);
+    if let Some(old) = backend(known.backend)
+        && !is_refused(old)
+    {
+        // An earlier packet of the flow has been refused, too; a connection is told by its own.
+        return if goes_on { Err(DropReason::StaleEndpoint) } else { Ok(Choice::Backend(old)) };
+    }
+    let new = if goes_on || last { None } else { other_slot(key, service, known.backend) };
+    if let Some((id, new)) = new {
+        let step = if kept.is_some() { Step::Replace } else { Step::Begin };
+        note(Pick { backend: Some(new), id, step }, key, service, by, now);
+        return Ok(Choice::Backend(new));
+    }
+    let _ = CHOICES_KEPT.remove(key);
+    let _ = CHOICES.remove(key);
+    if key.protocol == TCP { Ok(Choice::Gone) } else { Err(DropReason::NoBackend) }
+}
+
+/// The first backend but `not` in the slots behind a flow's own.
+#[inline(always)]
+fn other_slot(key: &FlowKey, service: &ServiceValue, not: u32) -> Option<(u32, &'static BackendValue)> {
+    /// Neighbours in a table are as good as drawn by lot.
+    const SLOTS: u32 = 16;
+    if service.table_len == 0 {
+        return None;
+    }
+    let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
+    let mut found = not;
+    for next in 1..=SLOTS {
+        let slot = service.table_base + hash.wrapping_add(next) % service.table_len;
+        let id = MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize];
+        if id != not {
+            found = id;
+            break;
+        }
+    }
+    if found == not { None } else { Some((found, backend(found)?)) }
+}
+
 /// The entry of an established flow.
 #[inline(always)]
 pub fn established(key: &FlowKey) -> Option<&'static ChoiceValue> {

@@ -11,17 +11,17 @@ use aya_ebpf::{
 };
 use mesh_abi::{
     Address, ChoiceValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
-    SteeringKind, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
+    Steering, SteeringKind, Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
 };
 
 use crate::{
     choose,
-    deliver::{self, Local, Next, Way},
+    deliver::{self, Front, Local, Next, Refusal, Way},
     family::{Family, V4, V6},
     fragment,
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
-    icmp_error, key,
-    maps::{HOST_ADDRESSES, NETWORKS, PEERS, node, scratch},
+    icmp_error, ingress, key,
+    maps::{HOST_ADDRESSES, LOCAL_BY_ID, NETWORKS, PEERS, node, scratch},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, UDP},
     skb::{self, ETHERNET, Skb},
     task,
@@ -117,7 +117,10 @@ fn receive(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
 #[inline(always)]
 fn inside<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Outcome {
     let mut local = None;
-    let code = opened::<F>(skb, node, arrival, &mut local);
+    let mut code = opened::<F>(skb, node, arrival, &mut local);
+    if code == deliver::AGAIN {
+        code = came_back::<F>(skb, node, arrival, &mut local);
+    }
     deliver::finish::<F>(skb, node, code, local)
 }
 
@@ -140,7 +143,7 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Nex
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     match arrival.vni {
         INGRESS_VNI => steered(skb, node, arrival, (packet, way), &macs),
-        RETURN_VNI => returned(skb, node, arrival, packet, &macs).map(Next::Done),
+        RETURN_VNI => returned(skb, node, arrival, packet, &macs),
         _ => overlay(skb, arrival, packet, &macs).map(Next::Done),
     }
 }
@@ -196,7 +199,20 @@ fn steered<F: Family>(
     macs: &Macs,
 ) -> Result<Next, DropReason> {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
-    let local = deliver::local(steering.endpoint, steering.generation)?;
+    let local = match deliver::local(steering.endpoint, steering.generation) {
+        Ok(local) => local,
+        Err(reason) if refusal(steering.turn).is_none() || packet.fragment => return Err(reason),
+        Err(reason) if skb.gso_size() != 0 || icmp_error::is_error(packet) => return Err(reason),
+        Err(reason) => {
+            let turn = refusal(steering.turn).ok_or(reason)?;
+            strip(skb, arrival, packet)?;
+            way.vtep = key::bytes(key::words(&arrival.sender));
+            way.vni = RETURN_VNI;
+            way.macs = Macs::of(Steering { turn, ..steering });
+            count(Counter::Refused);
+            return Ok(Next::Send);
+        }
+    };
     let is_vip = matches!(steering.kind, SteeringKind::Vip);
     if is_vip && !is_endpoint_of::<F>(arrival, local.vni, &packet.tuple.source) {
         return Err(DropReason::ForgedSource);
@@ -222,7 +238,66 @@ fn steered<F: Family>(
     Ok(Next::Land(local))
 }
 
-/// A reply to a client of this node, translated already.
+/// What a node answers that lacks the endpoint; nothing to what is an answer itself.
+#[inline(always)]
+fn refusal(turn: Turn) -> Option<Turn> {
+    match turn {
+        Turn::First => Some(Turn::Refused),
+        Turn::Second => Some(Turn::RefusedAgain),
+        Turn::Refused | Turn::RefusedAgain => None,
+    }
+}
+
+/// A packet that this node sent to a task which is gone, as it was when it came here.
+#[inline(never)]
+fn came_back<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival, local: &mut Local) -> u64 {
+    Next::pack(sent_again::<F>(skb, node, arrival), local)
+}
+
+#[inline(always)]
+fn sent_again<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Next, DropReason> {
+    let ethernet: Ethernet = skb.load(arrival.inner)?;
+    let (packet, way) = deliver::room::<F>()?;
+    let macs = Macs { to: ethernet.to, from: ethernet.from };
+    let steering = macs.steering().ok_or(DropReason::Malformed)?;
+    let t = &packet.tuple;
+    let (service, scope, path) = match steering.kind {
+        SteeringKind::Vip => {
+            (deliver::vip::<F>(steering.vni, &t.destination), steering.vni, ReturnPath::Network)
+        }
+        kind => {
+            let service = ingress::service_at::<F>(node, &t.destination, t.destination_port, packet.protocol);
+            let host = matches!(kind, SteeringKind::Host);
+            (service, PUBLISHED, if host { ReturnPath::Host } else { ReturnPath::Uplink })
+        }
+    };
+    let service = service.ok_or(DropReason::StaleEndpoint)?;
+    let choice = choose::known(&key::flow(packet, scope)).ok_or(DropReason::UnexpectedReturn)?;
+    let ifindex = match path {
+        ReturnPath::Network => {
+            deliver::endpoint::<F>(steering.vni, &t.source).ok_or(DropReason::UnexpectedReturn)?.ifindex
+        }
+        ReturnPath::Uplink if choice.ifindex == 0 => node.uplink_ifindex,
+        ReturnPath::Uplink => choice.ifindex,
+        // SAFETY: see `receive`.
+        _ => unsafe { LOCAL_BY_ID.get(choice.client) }.map_or(0, |task| task.ifindex),
+    };
+    let front =
+        Front { service, scope, kind: steering.kind, path, client: choice.client, ifindex: choice.ifindex };
+    let mut refusal = Refusal {
+        scope: u32::from_ne_bytes(scope),
+        endpoint: steering.endpoint,
+        generation: steering.generation.into(),
+        last: matches!(steering.turn, Turn::RefusedAgain).into(),
+        failure: 0,
+        vtep: key::bytes(key::words(&arrival.sender)),
+    };
+    strip(skb, arrival, packet)?;
+    let sender = deliver::Sender::of(choice.client, ifindex);
+    deliver::to_another(skb, node, way, packet, (&front, sender, &mut refusal))
+}
+
+/// A reply to a client of this node, translated already, or a packet of one that the task's node has refused.
 #[inline(always)]
 fn returned<F: Family>(
     skb: Skb,
@@ -230,8 +305,11 @@ fn returned<F: Family>(
     arrival: &Arrival,
     packet: &mut Packet<F>,
     macs: &Macs,
-) -> Outcome {
+) -> Result<Next, DropReason> {
     let steering = macs.steering().ok_or(DropReason::Malformed)?;
+    if !matches!(steering.turn, Turn::First) {
+        return Ok(Next::Again);
+    }
     let source = &packet.tuple.source;
     let own = match steering.kind {
         SteeringKind::Published => is_own::<F>(source),
@@ -252,9 +330,9 @@ fn returned<F: Family>(
     let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
     strip(skb, arrival, packet)?;
     if matches!(steering.kind, SteeringKind::Host) {
-        return task::to_node(skb, node, packet);
+        return task::to_node(skb, node, packet).map(Next::Done);
     }
-    Ok(Verdict::Out(uplink))
+    Ok(Next::Done(Verdict::Out(uplink)))
 }
 
 /// Whether an address is one of this node's.

@@ -3,17 +3,17 @@
 use mesh_abi::{
     Address, BackendValue, Counter, DropReason, EndpointValue, FlowKey, GATEWAY_MAC, INGRESS_VNI,
     LocalEndpoint, NetworkValue, NodeConfig, ReturnPath, ReverseValue, ServiceValue, Steering, SteeringKind,
-    node_flags,
+    Turn, node_flags,
 };
 
 use crate::{
-    choose::{Choice, Chooser, choose},
+    choose::{Choice, Chooser, choose, choose_again},
     encap,
     family::Family,
-    header::{Ethernet, Macs},
+    header::Macs,
     icmp_error, ingress, key,
-    maps::{ENDPOINTS, LOCAL_BY_ID, NETWORKS, SERVICES, scratch},
-    parse::{Frame, Packet, Tuple},
+    maps::{ENDPOINTS, LOCAL_BY_ID, LOCAL_BY_IFINDEX, NETWORKS, SERVICES, scratch},
+    parse::{Packet, Tuple},
     reset, reverse,
     skb::Skb,
     translate::translate,
@@ -49,6 +49,8 @@ pub enum Next {
     LandError(&'static LocalEndpoint),
     /// To another node.
     Send,
+    /// Back from the node that it was sent to: to be sent to another.
+    Again,
 }
 
 /// The packet that the program runs for, and its way.
@@ -78,6 +80,7 @@ impl Next {
                 LAND_ERROR
             }
             Ok(Self::Send) => SEND,
+            Ok(Self::Again) => AGAIN,
             Err(reason) => pack(Err(reason)),
         }
     }
@@ -87,6 +90,8 @@ impl Next {
 const LAND: u64 = u64::MAX - 1;
 const LAND_ERROR: u64 = u64::MAX - 2;
 const SEND: u64 = u64::MAX - 3;
+/// Of [`Next::Again`], which only [`crate::decap`] knows what to do with.
+pub const AGAIN: u64 = u64::MAX - 4;
 
 /// Takes the last step.
 #[inline(always)]
@@ -156,10 +161,44 @@ pub fn to_service<F: Family>(
     let scope = u32::from_ne_bytes(front.scope);
     let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
         if failure == GONE {
-            return unpack(gone(skb, node, packet, front.path as u32, front.client)).map(Next::Done);
+            let sender = Sender::of(front.client, skb.ifindex());
+            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::Done);
         }
         return Err(verdict::reason(failure));
     };
+    towards(node, way, front, backend, Turn::First)
+}
+
+/// A packet that another node has refused because the task that was chosen is gone there: to another task, else its sender is
+/// told.
+#[inline(always)]
+pub fn to_another<F: Family>(
+    skb: Skb,
+    node: &NodeConfig,
+    way: &mut Way,
+    packet: &Packet<F>,
+    (front, sender, refusal): (&Front, u64, &mut Refusal),
+) -> Result<Next, DropReason> {
+    let by = Chooser { flags: packet.flags, client: front.client, ifindex: front.ifindex };
+    let Some(backend) = chosen_again(packet, front.service, &by, refusal) else {
+        if refusal.failure == GONE {
+            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::Done);
+        }
+        return Err(verdict::reason(refusal.failure));
+    };
+    count(Counter::ChosenAgain);
+    towards(node, way, front, backend, Turn::Second)
+}
+
+/// To a backend that was chosen.
+#[inline(always)]
+fn towards(
+    node: &NodeConfig,
+    way: &mut Way,
+    front: &Front,
+    backend: &BackendValue,
+    turn: Turn,
+) -> Result<Next, DropReason> {
     if backend.ifindex != 0 {
         way.vtep = key::bytes(key::words(&node.vtep));
         way.ifindex = front.ifindex;
@@ -171,7 +210,9 @@ pub fn to_service<F: Family>(
         endpoint: backend.endpoint,
         generation: backend.generation,
         kind: front.kind,
+        turn,
         target_port: carried(node, front),
+        vni: front.scope,
     };
     way.vtep = key::bytes(key::words(&backend.vtep));
     way.vni = INGRESS_VNI;
@@ -179,11 +220,23 @@ pub fn to_service<F: Family>(
     Ok(Next::Send)
 }
 
-/// Tells the sender of a packet that the task it was speaking to is gone. Arguments as in [`Front`].
+/// Where the sender of a packet is: the id of a task of this node, or 0, and the interface towards it. One number, since
+/// functions take no more than five.
+pub struct Sender;
+
+impl Sender {
+    #[inline(always)]
+    pub fn of(client: u32, ifindex: u32) -> u64 {
+        u64::from(client) << 32 | u64::from(ifindex)
+    }
+}
+
+/// Tells the sender of a packet that the task it was speaking to is gone. `path` is that of [`Front`].
 #[inline(never)]
-fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, client: u32) -> u64 {
+fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, sender: u64) -> u64 {
     const UPLINK: u32 = ReturnPath::Uplink as u32;
     const HOST: u32 = ReturnPath::Host as u32;
+    let (client, ifindex) = ((sender >> 32) as u32, sender as u32);
     let mut to = packet.tuple.source;
     if client != 0 {
         // SAFETY: see `endpoint`. Its address has given way to the one that stands for it outside.
@@ -198,15 +251,16 @@ fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, c
         _ => return pack(Err(DropReason::HelperFailed)),
     }
     match (path, client) {
-        (UPLINK, _) => pack(Ok(Verdict::Out(skb.ifindex()))),
+        (UPLINK, _) => pack(Ok(Verdict::Out(ifindex))),
         (HOST, 0) => match skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC }) {
             Ok(()) => pack(Ok(Verdict::Host(node.host_ifindex))),
             Err(reason) => pack(Err(reason)),
         },
-        // From a task, back into which it goes.
-        _ => match skb.load::<Ethernet>(0) {
-            Ok(ethernet) => pack(into_task(skb, skb.ifindex(), &ethernet.from, &GATEWAY_MAC)),
-            Err(reason) => pack(Err(reason)),
+        // Of a task.
+        // SAFETY: see `endpoint`.
+        _ => match unsafe { LOCAL_BY_IFINDEX.get(ifindex) } {
+            Some(local) => pack(into_task(skb, ifindex, &local.mac, &GATEWAY_MAC)),
+            None => pack(Err(DropReason::StaleEndpoint)),
         },
     }
 }
@@ -315,6 +369,47 @@ fn noted(reply: &mut FlowKey, value: &mut ReverseValue, flags: u32) -> i64 {
     match reverse::remember(reply, value, flags as u8) {
         Ok(port) => u16::from_be_bytes(port).into(),
         Err(reason) => -1 - reason as i64,
+    }
+}
+
+/// What another node has sent a packet back for.
+pub struct Refusal {
+    /// [`FlowKey::scope`].
+    pub scope: u32,
+    /// The endpoint that is gone, as [`mesh_abi::BackendValue`] names it.
+    pub endpoint: u32,
+    pub generation: u32,
+    /// It was chosen after an earlier refusal: no third one.
+    pub last: u32,
+    /// Why there is no other one.
+    pub failure: u32,
+    pub vtep: Address,
+}
+
+/// The choice for a packet that came back; when there is none, `refusal.failure` says why.
+#[inline(never)]
+fn chosen_again<F: Family>(
+    packet: &Packet<F>,
+    service: &ServiceValue,
+    by: &Chooser,
+    refusal: &mut Refusal,
+) -> Option<&'static BackendValue> {
+    let key = key::flow(packet, refusal.scope.to_ne_bytes());
+    let is_refused = |backend: &BackendValue| {
+        backend.endpoint == refusal.endpoint
+            && u32::from(backend.generation) == refusal.generation
+            && key::same(&backend.vtep, &refusal.vtep)
+    };
+    match choose_again(&key, service, by, is_refused, refusal.last != 0) {
+        Ok(Choice::Backend(backend)) => Some(backend),
+        Ok(Choice::Gone) => {
+            refusal.failure = GONE;
+            None
+        }
+        Err(reason) => {
+            refusal.failure = reason as u32;
+            None
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use mesh_abi::{
     BackendValue, ChoiceValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, node_flags,
+    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
 };
 
 use crate::{
@@ -148,7 +148,9 @@ pub fn from_client<F: Family>(
         endpoint: backend.endpoint,
         generation: backend.generation,
         kind,
+        turn: Turn::First,
         target_port: found.target_port,
+        vni: backend.vni,
     });
     Some(Ok(Next::Send))
 }

@@ -19,8 +19,10 @@ use crate::{
 
 /// Source ports tried for one flow, its own included.
 const CANDIDATES: u32 = 16;
-/// When all are taken, one whose flow was silent for so long is given away.
+/// When all are taken, one is given away whose flow was silent for so long and was never confirmed.
 const SILENT_NS: u64 = 120_000_000_000;
+/// The same for one that both sides have closed, or one has reset: what is still on the way has come by then.
+const CLOSED_NS: u64 = 1_000_000_000;
 /// Ports below are left to services.
 const FIRST_PORT: u32 = 1024;
 
@@ -163,8 +165,12 @@ fn walk(search: &mut Search) -> Place {
 /// Whether an entry may be given to another flow.
 #[inline(always)]
 fn is_over(known: &ReverseValue, now: u64) -> bool {
-    let may_end = known.state & CONFIRMED == 0 || conntrack::closed(known.state);
-    may_end && now.saturating_sub(known.last_seen) > SILENT_NS
+    let silent = now.saturating_sub(known.last_seen);
+    if conntrack::closed(known.state) {
+        silent > CLOSED_NS
+    } else {
+        known.state & CONFIRMED == 0 && silent > SILENT_NS
+    }
 }
 
 /// The entry for a reply as a task sent it, with these TCP flags.

@@ -195,8 +195,7 @@ pub fn leave<F: Family>(
     };
     way.vtep = key::bytes(key::words(&back.vtep));
     way.vni = RETURN_VNI;
-    way.macs =
-        Macs::of(Steering { endpoint: task.id, generation: task.generation, kind, target_port: [0; 2] });
+    way.macs = Macs::of(Steering::to(task.id, task.generation, kind));
     Ok(Next::Send)
 }
 

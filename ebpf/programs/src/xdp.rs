@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use mesh_abi::{
     Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering, SteeringKind,
-    VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
+    Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
 };
 
 use crate::{
@@ -118,8 +118,7 @@ fn send<F: Family>(
     (direct, target_port): (bool, [u8; 2]),
 ) -> u32 {
     let kind = if direct { SteeringKind::Direct } else { SteeringKind::Published };
-    let steering =
-        Steering { endpoint: road.endpoint, generation: road.generation as u16, kind, target_port };
+    let steering = Steering { target_port, ..Steering::to(road.endpoint, road.generation as u16, kind) };
     let way = Way {
         vtep: road.vtep(),
         vni: INGRESS_VNI,
@@ -179,7 +178,7 @@ fn from_peer<U: Family>(frame: Xdp, node: &NodeConfig) -> u32 {
     let Ok(ethernet) = frame.load::<Ethernet>(inner) else { return XDP_PASS };
     let macs = Macs { to: ethernet.to, from: ethernet.from };
     let Some(steering) = macs.steering() else { return XDP_PASS };
-    if steering.kind != SteeringKind::Published {
+    if steering.kind != SteeringKind::Published || steering.turn != Turn::First {
         return XDP_PASS;
     }
     match ethernet.kind {

@@ -22,7 +22,7 @@ fn a_to_c() -> Path {
 /// The frame of a steered packet.
 fn steered(kind: SteeringKind, endpoint: u32, generation: u16, path: Path, port: u16) -> Vec<u8> {
     let mut frame = path.tcp(4000, port, b"x");
-    frame[..12].copy_from_slice(&Steering { endpoint, generation, kind, target_port: [0; 2] }.encode());
+    frame[..12].copy_from_slice(&Steering { vni: VNI, ..Steering::to(endpoint, generation, kind) }.encode());
     frame
 }
 

@@ -16,6 +16,7 @@ mod packets;
 mod places;
 mod properties;
 mod published;
+mod refused;
 mod reset;
 mod too_big;
 mod vip;

@@ -38,9 +38,7 @@ fn of_task(family: Family) -> Vec<Talk> {
 
 fn steered(mut frame: Vec<u8>, kind: SteeringKind) -> Vec<u8> {
     let to = if matches!(kind, SteeringKind::Host) { C } else { A };
-    frame[..12].copy_from_slice(
-        &Steering { endpoint: to.id, generation: GENERATION, kind, target_port: [0; 2] }.encode(),
-    );
+    frame[..12].copy_from_slice(&Steering { vni: VNI, ..Steering::to(to.id, GENERATION, kind) }.encode());
     frame
 }
 

@@ -5,7 +5,7 @@ use std::{cell::Cell, net::IpAddr, process::Command};
 
 use mesh_abi::{
     Counter, EndpointKey, EndpointValue, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint, NetworkKey, NetworkValue,
-    RETURN_VNI, Steering, SteeringKind, network_flags, v4_mapped,
+    RETURN_VNI, Steering, SteeringKind, Turn, network_flags, v4_mapped,
 };
 use proptest::{
     prelude::*,
@@ -277,10 +277,17 @@ fn macs() -> impl Strategy<Value = [u8; 12]> {
         prop_oneof![8 => proptest::sample::select(vec![A.id, B.id, C.id, OTHER.id]), 1 => any::<u32>()];
     let generation = prop_oneof![6 => Just(GENERATION), 1 => any::<u16>()];
     let target_port = prop_oneof![2 => Just([0; 2]), 1 => any::<[u8; 2]>()];
-    let steering =
-        (endpoint, generation, kind, target_port).prop_map(|(endpoint, generation, kind, target_port)| {
-            Steering { endpoint, generation, kind, target_port }.encode()
-        });
+    let turn = prop_oneof![
+        4 => Just(Turn::First),
+        1 => Just(Turn::Second),
+        1 => Just(Turn::Refused),
+        1 => Just(Turn::RefusedAgain)
+    ];
+    let steering = (endpoint, generation, kind, target_port, turn).prop_map(
+        |(endpoint, generation, kind, target_port, turn)| {
+            Steering { turn, target_port, vni: VNI, ..Steering::to(endpoint, generation, kind) }.encode()
+        },
+    );
     let known: Vec<Mac> = vec![A.mac, B.mac, C.mac, OTHER.mac, FAR.mac, GATEWAY_MAC, [0xff; 6]];
     let pair = (proptest::sample::select(known.clone()), proptest::sample::select(known))
         .prop_map(|(to, from)| [to, from].concat().try_into().unwrap());

@@ -2,7 +2,7 @@
 
 use mesh_abi::{
     Counter, DropReason, FlowKey, GATEWAY_MAC, HOST_SERVICE_ADDRESS, HostAddressKey, INGRESS_VNI, RETURN_VNI,
-    ReverseValue, Steering, SteeringKind, v4_mapped,
+    ReverseValue, Steering, SteeringKind, flow_state, v4_mapped,
 };
 
 use crate::{
@@ -50,12 +50,7 @@ fn a_client_reaches_a_task_of_another_node_and_is_answered_by_the_first() {
     assert_eq!(action, Action::Redirect);
     let (vni, inner) = inside(&outer, vtep(1), vtep(2));
     assert_eq!(vni, u32::from_be_bytes(INGRESS_VNI));
-    let steering = Steering {
-        endpoint: C.id,
-        generation: GENERATION,
-        kind: SteeringKind::Published,
-        target_port: [0; 2],
-    };
+    let steering = Steering::to(C.id, GENERATION, SteeringKind::Published);
     assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
     assert_eq!(inner[12..], sent[12..], "the packet itself is untouched");
 
@@ -92,8 +87,7 @@ fn a_socket_of_the_node_reaches_tasks_here_and_elsewhere() {
     let (action, outer) = one.socket_sends(&from_socket().tcp(6000, PORT_2, b"request"));
     assert_eq!(action, Action::Redirect);
     let (_, inner) = inside(&outer, vtep(1), vtep(2));
-    let steering =
-        Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Host, target_port: [0; 2] };
+    let steering = Steering::to(C.id, GENERATION, SteeringKind::Host);
     assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
     let (_, arrived) = two.uplink(&outer);
     assert_eq!((seen(&arrived).path.from, seen(&arrived).ports), (vtep(1), (6000, TARGET)));
@@ -165,9 +159,11 @@ fn a_flow_that_moves_to_another_node_keeps_its_port_and_is_answered_there() {
     assert_eq!((back.path.from, back.ports), (shared, (PORT_2, 5000)), "out of this node's own uplink");
 }
 
-/// Every port that a client's flow could have at task `A` is another flow's, whose last packet was at that time.
-fn take_every_port(node: &mut Node, last_seen: u64) {
-    let taken = ReverseValue { last_seen, source: v4_mapped([198, 51, 100, 1]), ..ReverseValue::default() };
+/// Every port that a client's flow could have at task `A` is another flow's, of that state, whose last packet was at that
+/// time.
+fn take_every_port(node: &mut Node, last_seen: u64, state: u8) {
+    let source = v4_mapped([198, 51, 100, 1]);
+    let taken = ReverseValue { last_seen, source, state, ..ReverseValue::default() };
     let replies = (0..=u16::MAX).map(|port| FlowKey {
         source: v4_mapped(A.address),
         destination: v4_mapped(CLIENT),
@@ -184,18 +180,23 @@ fn take_every_port(node: &mut Node, last_seen: u64) {
 fn a_flow_for_which_every_port_is_taken_is_refused() {
     let mut node = Node::with_flows(1 << 18);
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    take_every_port(&mut node, now.tv_sec() as u64 * 1_000_000_000);
+    take_every_port(&mut node, now.tv_sec() as u64 * 1_000_000_000, 0);
     assert_eq!(node.uplink(&from_client(vtep(1)).tcp(5000, PORT_1, b"x")).0, Action::Drop);
     assert_eq!(node.drops(), [(DropReason::NoFreePort, 1)].into());
 }
 
 #[test]
-fn a_flow_takes_the_port_of_one_that_has_been_silent_for_long() {
-    let mut node = Node::with_flows(1 << 18);
-    take_every_port(&mut node, 0);
-    let (action, arrived) = node.uplink(&from_client(vtep(1)).tcp(5000, PORT_1, b"x"));
-    assert_eq!(action, Action::Redirect);
-    let port = seen(&arrived).ports.0;
-    let back = seen(&node.task_sends(A, &answer(A, CLIENT).tcp(TARGET, port, b"response")).1);
-    assert_eq!((back.path.from, back.ports), (vtep(1), (PORT_1, 5000)));
+fn a_flow_takes_the_port_of_one_that_is_over_or_has_been_silent_for_long() {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let just_now = (now.tv_sec() as u64 - 3) * 1_000_000_000;
+    const CLOSED: u8 = flow_state::CONFIRMED | flow_state::CLIENT_FIN | flow_state::SERVER_FIN;
+    for (last_seen, state) in [(0, 0), (just_now, CLOSED), (just_now, flow_state::RESET)] {
+        let mut node = Node::with_flows(1 << 18);
+        take_every_port(&mut node, last_seen, state);
+        let (action, arrived) = node.uplink(&from_client(vtep(1)).syn(5000, PORT_1));
+        assert_eq!(action, Action::Redirect);
+        let port = seen(&arrived).ports.0;
+        let back = seen(&node.task_sends(A, &answer(A, CLIENT).tcp(TARGET, port, b"response")).1);
+        assert_eq!((back.path.from, back.ports), (vtep(1), (PORT_1, 5000)));
+    }
 }

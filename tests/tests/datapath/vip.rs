@@ -4,7 +4,9 @@ use mesh_abi::{Counter, DropReason, GATEWAY_MAC, INGRESS_VNI, Steering, Steering
 
 use crate::{
     packets::{Path, array, inside, seen},
-    world::{A, Action, B, C, EMPTY_VIP, GATEWAY, GENERATION, Node, Task, VIP, VNI_NUMBER, vip_key, vtep},
+    world::{
+        A, Action, B, C, EMPTY_VIP, GATEWAY, GENERATION, Node, Task, VIP, VNI, VNI_NUMBER, vip_key, vtep,
+    },
 };
 
 fn to_vip(from: Task) -> Path {
@@ -29,10 +31,7 @@ fn a_flow_to_a_task_of_another_node_and_back() {
     let (vni, inner) = inside(&outer, vtep(1), vtep(2));
     assert_eq!(vni, u32::from_be_bytes(INGRESS_VNI));
     let steering = Steering::decode(&array(&inner[..12])).unwrap();
-    assert_eq!(
-        steering,
-        Steering { endpoint: C.id, generation: GENERATION, kind: SteeringKind::Vip, target_port: [0; 2] }
-    );
+    assert_eq!(steering, Steering { vni: VNI, ..Steering::to(C.id, GENERATION, SteeringKind::Vip) });
     assert_eq!(inner[12..], sent[12..], "the packet itself is untouched");
 
     let (action, arrived) = two.uplink(&outer);

@@ -323,6 +323,15 @@ impl Node {
         older::<ReverseValue>(ebpf.map_mut("REVERSE").unwrap(), |value| &mut value.last_seen);
     }
 
+    /// Forgets the choices of all flows that are not kept.
+    pub fn clear_flows(&self) {
+        let mut ebpf = self.ebpf.borrow_mut();
+        let mut map: HashMap<&mut MapData, FlowKey, ChoiceValue> =
+            HashMap::try_from(ebpf.map_mut("CHOICES").unwrap()).unwrap();
+        let keys: Vec<FlowKey> = map.keys().map(|key| key.unwrap()).collect();
+        keys.iter().for_each(|key| map.remove(key).unwrap());
+    }
+
     /// How many flows a map holds.
     pub fn count<K: Pod, V: Pod>(&self, map: &str) -> usize {
         let ebpf = self.ebpf.borrow();

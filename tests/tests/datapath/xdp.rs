@@ -109,12 +109,7 @@ fn connections_to_tasks_elsewhere_are_carried_both_ways() {
             assert_eq!(hop.to_mac, PEER);
             let (vni, inner) = unwrapped(&outer, underlay, (1, 2));
             assert_eq!(vni, u32::from_be_bytes(INGRESS_VNI));
-            let steering = Steering {
-                endpoint: C.id,
-                generation: GENERATION,
-                kind: SteeringKind::Published,
-                target_port: [0; 2],
-            };
+            let steering = Steering::to(C.id, GENERATION, SteeringKind::Published);
             assert_eq!(Steering::decode(&array(&inner[..12])), Some(steering));
             let opening = talk.segment((5000, PORT_2), SYN, b"");
             assert_eq!(inner[12..], opening[12..], "the packet itself is untouched");
@@ -252,15 +247,7 @@ fn everything_else_is_left_to_the_tc_program_unseen() {
     let mut no_vni = overlay.clone();
     no_vni[42] = 0;
     let mut unasked = Talk { from: talk.to, to: talk.from, ..talk }.tcp(PORT_2, 9, b"x");
-    unasked[..12].copy_from_slice(
-        &Steering {
-            endpoint: C.id,
-            generation: GENERATION,
-            kind: SteeringKind::Published,
-            target_port: [0; 2],
-        }
-        .encode(),
-    );
+    unasked[..12].copy_from_slice(&Steering::to(C.id, GENERATION, SteeringKind::Published).encode());
     let unasked = wrap(RETURN_VNI, &unasked, Family::V4, (2, 1));
     let outside6 = outside(Family::V6);
     let mut extended = outside6.udp(5000, PORT_2, b"hello");
