@@ -95,7 +95,7 @@ pub fn to_client(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64
         slot.asked = 0;
         slot.destination = [a, b, c, d];
         slot.by = by;
-        if ask(frame, from, to, by, &mut slot.hop) != 0 {
+        if asked(frame, from, to, by, &mut slot.hop) != 0 {
             return None;
         }
         slot.asked = now;
@@ -135,8 +135,13 @@ fn find(frame: Xdp, node: &NodeConfig, id: u32, slot: &mut ToBackend) -> i64 {
     ask(frame, &node.vtep, &backend.vtep, uplink, &mut slot.hop)
 }
 
-/// Asks the kernel; other than 0 when it has no answer.
 #[inline(never)]
+fn asked(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
+    ask(frame, from, to, by, hop)
+}
+
+/// Asks the kernel; other than 0 when it has no answer. Part of each function that does: its caller leaves little of the stack.
+#[inline(always)]
 fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
     let (from, to) = (key::words(from), key::words(to));
     let mut words = [key::zero(); size_of::<bpf_fib_lookup>() / 4];
