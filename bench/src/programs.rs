@@ -126,6 +126,8 @@ impl Programs {
     fn published(&mut self, world: &World) -> Result<()> {
         let (near, far) = (Seat::of(&world.near)?, Seat::of(&world.far)?);
         let entry = self.host(World::NEAR)?;
+        let client = world.client();
+        entry.inside(|| meet(client))?.context("a packet to the client")?;
         let home = self.host(World::FAR)?;
         let (uplink, home_uplink) = (entry.uplink, home.uplink);
         let client = End { mac: [2, 0, 0, 0, 0, 0xc1], address: world.client(), port: 4000 };
@@ -222,11 +224,19 @@ impl Programs {
     /// A row of the XDP program, if there is one.
     fn repeated(&mut self, what: &'static str, packet: Vec<u8>, fresh: bool, at_most: Option<f64>) {
         if self.absent.is_empty() {
-            let how =
-                How::Repeated(Template { packet, fresh: fresh.then_some((SOURCE_PORT, SOURCE_ADDRESS)) });
+            let ifindex = self.hosts.get(World::NEAR).map(|host| host.uplink);
+            let fresh = fresh.then_some((SOURCE_PORT, SOURCE_ADDRESS));
+            let how = How::Repeated(Template { packet, ifindex, fresh });
             self.rows.push(Row { at_most, ..Row::new(World::NEAR, UPLINK_XDP, what, how) });
         }
     }
+}
+
+/// Makes the kernel learn the Ethernet address of a neighbour, which the XDP program asks it for.
+fn meet(neighbour: std::net::Ipv4Addr) -> Result<()> {
+    const DISCARD: u16 = 9;
+    std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"?", (neighbour, DISCARD))?;
+    Ok(())
 }
 
 impl Row {

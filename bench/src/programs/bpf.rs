@@ -182,10 +182,29 @@ impl Program {
     pub fn run(&self, packet: &[u8], ifindex: Option<u32>, repeat: u32, out: &mut [u8]) -> io::Result<Run> {
         // `struct __sk_buff`, of which a test run takes this field.
         const IFINDEX: usize = 40;
-        let mut context = [0u8; 192];
-        if let Some(ifindex) = ifindex {
+        let context = ifindex.map(|ifindex| {
+            let mut context = [0u8; 192];
             context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        }
+            context
+        });
+        self.run_in(packet, context.as_ref().map_or(&[], |context| &context[..]), repeat, out)
+    }
+
+    /// The same for an XDP program and the interface by which the packet came in.
+    pub fn run_received(&self, packet: &[u8], ifindex: Option<u32>, repeat: u32) -> io::Result<Run> {
+        // `struct xdp_md`, of which a test run takes these fields.
+        const DATA_END: usize = 4;
+        const INGRESS: usize = 12;
+        let context = ifindex.map(|ifindex| {
+            let mut context = [0u8; 24];
+            context[DATA_END..DATA_END + 4].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
+            context[INGRESS..INGRESS + 4].copy_from_slice(&ifindex.to_ne_bytes());
+            context
+        });
+        self.run_in(packet, context.as_ref().map_or(&[], |context| &context[..]), repeat, &mut [])
+    }
+
+    fn run_in(&self, packet: &[u8], context: &[u8], repeat: u32, out: &mut [u8]) -> io::Result<Run> {
         let mut attr = TestRun {
             program: raw(&self.0),
             data_size_in: packet.len() as u32,
@@ -195,7 +214,7 @@ impl Program {
             repeat,
             ..TestRun::default()
         };
-        if ifindex.is_some() {
+        if !context.is_empty() {
             (attr.ctx_in, attr.ctx_size_in) = (context.as_ptr() as u64, context.len() as u32);
         }
         // SAFETY: the attributes of BPF_PROG_TEST_RUN; every pointer comes with the length of what it points to, and

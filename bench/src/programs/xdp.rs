@@ -65,6 +65,8 @@ fn to_and_fro() -> io::Result<Program> {
 pub struct Template {
     /// An even number of bytes.
     pub packet: Vec<u8>,
+    /// The interface by which it comes in, one of the calling thread's namespace.
+    pub ifindex: Option<u32>,
     /// Where the source port is and where the last two bytes of the source address are, if each run is a new flow.
     pub fresh: Option<(usize, usize)>,
 }
@@ -98,24 +100,26 @@ impl Bench {
 
     /// The minimal program, as it is.
     pub fn floor(&self, packet: &[u8]) -> Result<f64> {
-        timed(&self.minimal, packet).map(|taken| taken.nanoseconds)
+        timed(&self.minimal, packet, None).map(|taken| taken.nanoseconds)
     }
 
     /// `program` on packets of `template`.
     pub fn take(&mut self, program: &Program, template: &Template) -> Result<Taken> {
         let packet = &template.packet;
-        let target = timed(&*wrapped(program, template, self.flows)?, packet)?;
+        let timed = |program: &Program| timed(program, packet, template.ifindex);
+        let target = timed(&*wrapped(program, template, self.flows)?)?;
         self.flows += u64::from(REPEAT);
-        let floor = timed(&self.minimal, packet)?.nanoseconds;
-        let wrapper = timed(&*wrapped(&self.minimal, template, 0)?, packet)?.nanoseconds - floor;
-        let moved = program.run(packet, None, 1, &mut []).context("a test run")?.length != packet.len();
-        let undone = if moved { (timed(&self.to_and_fro, packet)?.nanoseconds - floor) / 2.0 } else { 0.0 };
+        let floor = timed(&self.minimal)?.nanoseconds;
+        let wrapper = timed(&*wrapped(&self.minimal, template, 0)?)?.nanoseconds - floor;
+        let once = program.run_received(packet, template.ifindex, 1).context("a test run")?;
+        let moved = once.length != packet.len();
+        let undone = if moved { (timed(&self.to_and_fro)?.nanoseconds - floor) / 2.0 } else { 0.0 };
         Ok(Taken { verdict: target.verdict, nanoseconds: target.nanoseconds - wrapper - undone })
     }
 }
 
-fn timed(program: &Program, packet: &[u8]) -> Result<Taken> {
-    let run = program.run(packet, None, REPEAT, &mut []).context("a test run")?;
+fn timed(program: &Program, packet: &[u8], ifindex: Option<u32>) -> Result<Taken> {
+    let run = program.run_received(packet, ifindex, REPEAT).context("a test run")?;
     Ok(Taken { verdict: run.verdict, nanoseconds: f64::from(run.nanoseconds) })
 }
 
@@ -239,7 +243,7 @@ mod tests {
     fn each_run_gets_the_packet_as_it_was() {
         const LENGTH: usize = 70;
         let packet: Vec<u8> = (0..LENGTH as u8).collect();
-        let template = Template { packet: packet.clone(), fresh: None };
+        let template = Template { packet: packet.clone(), ifindex: None, fresh: None };
         let mut bench = Bench::new().unwrap();
         let growing = growing(LENGTH as i32);
         assert_eq!(

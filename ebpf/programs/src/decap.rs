@@ -22,7 +22,7 @@ use crate::{
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
     icmp_error, ingress, key,
     maps::{HOST_ADDRESSES, LOCAL_BY_ID, NETWORKS, PEERS, node, scratch},
-    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, UDP},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, TCP},
     skb::{self, ETHERNET, Skb},
     task,
     verdict::{self, Outcome, Verdict, count},
@@ -150,10 +150,10 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Nex
 
 /// Whether the kernel's VXLAN device must take the outer headers off. What is still to be segmented stays marked as one in
 /// a tunnel when this program does it, and no helper takes the mark off too. A stream that ends in a task does not mind;
-/// but datagrams would be cut as if outer headers were there, and so would what leaves again by a NIC that knows tunnels.
+/// but datagrams (UDP and SCTP) would be cut as if outer headers were there, and so would what leaves again by a NIC that knows tunnels.
 #[inline(always)]
 fn is_for_the_device<F: Family>(skb: Skb, arrival: &Arrival, packet: &Packet<F>) -> bool {
-    skb.gso_size() != 0 && (packet.protocol == UDP || arrival.vni == RETURN_VNI)
+    skb.gso_size() != 0 && (packet.protocol != TCP || arrival.vni == RETURN_VNI)
 }
 
 /// A packet of a network, from endpoint to endpoint.

@@ -24,6 +24,9 @@ use crate::{
     verdict::{Outcome, Verdict, count, pack, unpack},
 };
 
+/// `GSO_BY_FRAGS` of linux/skbuff.h, in place of a size: a packet of several of SCTP's, each of which its sender has made as
+/// large as the path carries.
+const BY_FRAGMENTS: u32 = 0xffff;
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
 /// First of the dynamic ports (RFC 6335), which RFC 7348 wants for the outer source port.
@@ -42,8 +45,8 @@ pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Wa
         return Err(DropReason::TooBig);
     }
     // A packet that may be cut to pieces goes to the VXLAN device: the kernel cuts the outer packet, and puts it together
-    // again at the other end.
-    if !fits || node.flags & node_flags::FAST_PATH == 0 {
+    // again at the other end. So do several of SCTP's in one, which no helper gives outer headers to.
+    if !fits || skb.gso_size() == BY_FRAGMENTS || node.flags & node_flags::FAST_PATH == 0 {
         return unpack(tagged(skb, node, way));
     }
     let port = source_port(packet);
@@ -64,6 +67,9 @@ pub fn source_port<F: Family>(packet: &Packet<F>) -> u32 {
 #[inline(always)]
 pub fn fits<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>) -> bool {
     let segment = skb.gso_size();
+    if segment == BY_FRAGMENTS {
+        return true;
+    }
     let largest = if segment == 0 { packet.total_len } else { packet.header_len + segment };
     largest <= node.inner_mtu
 }

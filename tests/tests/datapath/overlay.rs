@@ -3,8 +3,12 @@
 use mesh_abi::{Counter, GATEWAY_MAC};
 
 use crate::{
+    frames::{Talk, wrap},
     packets::{Path, arp, inside, seen},
-    world::{A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, Node, Task, VIP, VNI_NUMBER, egress, vtep},
+    world::{
+        A, Action, B, BOTH, C, CLIENT, EMPTY_VIP, Family, GATEWAY, Node, Task, VIP, VNI, VNI_NUMBER, egress,
+        vtep,
+    },
 };
 
 fn path(from: Task, to: Task) -> Path {
@@ -161,4 +165,23 @@ fn a_packet_with_outer_fragments_or_options_is_left_to_the_kernel() {
     let mut outer = crate::packets::wrapped(crate::world::VNI, &frame, vtep(1), vtep(2));
     outer[20] |= 0x20;
     assert_eq!(two.uplink(&outer), (Action::Pass, outer));
+}
+
+/// What no helper gives outer headers to, or takes them off.
+#[test]
+fn several_packets_of_sctp_in_one_go_by_the_vxlan_device() {
+    /// `GSO_BY_FRAGS` of linux/skbuff.h.
+    const BY_FRAGMENTS: u32 = 0xffff;
+    let (one, two) = Node::pair();
+    for family in BOTH {
+        let talk = Talk { from_mac: A.mac, to_mac: C.mac, from: A.at(family), to: C.at(family) };
+        let packet = talk.sctp(5000, 5001);
+        let (action, sent) = one.run("from_task", one.interface_of(A), &packet, BY_FRAGMENTS);
+        assert_eq!((action, sent), (Action::Redirect, packet.clone()), "the device writes the headers");
+        let outer = wrap(VNI, &packet, Family::V4, (1, 2));
+        assert_eq!(two.run("uplink", two.uplink, &outer, BY_FRAGMENTS), (Action::Pass, outer.clone()));
+        assert_eq!(two.uplink(&outer).0, Action::Redirect, "one alone is taken");
+    }
+    assert_eq!(one.counted(Counter::GeneralSent), 2);
+    assert!(one.drops().is_empty() && two.drops().is_empty());
 }
