@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh_types::NodeId;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -55,7 +55,7 @@ pub(crate) fn open(dir: &Path, node: NodeId) -> Result<(Database, Loaded), OpenE
     if !there {
         create(dir, &path, node).map_err(|fault| fault.at(&path))?;
     }
-    load(&path, node).map_err(|fault| fault.at(&path))
+    load(|| Ok(builder().open(&path)?), node).map_err(|fault| fault.at(&path))
 }
 
 /// redb promises errors for damaged files; should it panic over one all the same, that is one more kind of damage.
@@ -110,17 +110,35 @@ fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), Fault> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(e)),
         _ => {}
     }
-    let database = builder().create(&fresh)?;
-    let txn = database.begin_write()?;
-    txn.open_table(LOG)?;
-    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
-    txn.commit()?;
-    drop(database);
+    found(builder().create(&fresh)?, node)?;
     fs::rename(&fresh, path).and_then(|()| File::open(dir)?.sync_all()).map_err(Fault::Io)
 }
 
-fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
-    let mut database = guarded(|| Ok(builder().open(path)?))?;
+/// The first content.
+fn found(database: Database, node: NodeId) -> Result<(), Fault> {
+    let txn = database.begin_write()?;
+    txn.open_table(LOG)?;
+    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
+    Ok(txn.commit()?)
+}
+
+/// Makes the file of `node` on a simulated disk.
+pub(crate) fn create_on(backend: impl StorageBackend, path: &Path, node: NodeId) -> Result<(), OpenError> {
+    let made = builder().create_with_backend(backend).map_err(Fault::from);
+    made.and_then(|database| found(database, node)).map_err(|fault| fault.at(path))
+}
+
+/// Opens the file on a simulated disk.
+pub(crate) fn open_on(
+    backend: impl StorageBackend,
+    path: &Path,
+    node: NodeId,
+) -> Result<(Database, Loaded), OpenError> {
+    load(|| Ok(builder().create_with_backend(backend)?), node).map_err(|fault| fault.at(path))
+}
+
+fn load(open: impl FnOnce() -> Result<Database, Fault>, node: NodeId) -> Result<(Database, Loaded), Fault> {
+    let mut database = guarded(open)?;
     match guarded(|| read(&mut database, node)) {
         Ok(loaded) => Ok((database, loaded)),
         Err(fault) => {

@@ -17,6 +17,7 @@ mod log;
 mod machine;
 mod network;
 mod node;
+pub mod simulation;
 mod types;
 mod writer;
 

@@ -27,7 +27,8 @@ use tokio::{
 pub use members::Manager;
 
 use crate::{
-    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec, disk,
+    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec,
+    disk::{self, Loaded},
     log::LogStore,
     machine::Machine,
     network::{Network, SNAPSHOT_TIMEOUT},
@@ -109,19 +110,30 @@ impl RaftNode {
     }
 
     pub(crate) async fn open_with(options: RaftOptions, config: Config) -> Result<Self, OpenError> {
-        let RaftOptions { dir, node, advertise, transport } = options;
-        let path = disk::path(&dir);
-        let failed = |error: String| OpenError::Start(error);
+        let (dir, node) = (options.dir.clone(), options.node);
         let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node));
-        let (database, loaded) = opening.await.map_err(|e| failed(e.to_string()))??;
-        let writer = Writer::start(database, path.clone())
-            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        let (database, loaded) = opening.await.map_err(|e| OpenError::Start(e.to_string()))??;
+        let path = disk::path(&options.dir);
+        let writer =
+            Writer::start(database, path.clone()).map_err(|source| OpenError::Io { path, source })?;
+        Self::start(options, config, loaded, writer).await
+    }
+
+    /// Starts Raft from what was read and goes on to write by `writer`.
+    pub(crate) async fn start(
+        options: RaftOptions,
+        config: Config,
+        loaded: Loaded,
+        writer: Writer,
+    ) -> Result<Self, OpenError> {
+        let RaftOptions { dir, node, advertise, transport } = options;
+        let failed = |error: String| OpenError::Start(error);
         let log = LogStore::new(loaded.log, loaded.vote, loaded.committed, loaded.purged, writer.clone());
         let (machine, states) = match Machine::new(loaded.snapshot, writer.clone()) {
             Ok(machine) => machine,
             Err(error) => {
                 writer.close().await;
-                return Err(snapshot_error(path, error));
+                return Err(snapshot_error(disk::path(&dir), error));
             }
         };
         let config = Arc::new(config.validate().map_err(|e| failed(e.to_string()))?);
@@ -277,7 +289,6 @@ impl RaftNode {
         self.inner.writer.close().await;
     }
 
-    #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {
         &self.inner.raft
     }
