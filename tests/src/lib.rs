@@ -24,6 +24,7 @@ mod process;
 
 mod stream;
 mod task;
+mod tcpdump;
 mod testnet;
 pub mod verifier;
 mod wait;
@@ -44,5 +45,6 @@ pub use process::{Lifetime, Process, lines_of, output, succeed};
 
 pub use stream::Stream;
 pub use task::{Nginx, Task, TaskSpec};
+pub use tcpdump::Tcpdump;
 pub use testnet::{GATEWAY, GATEWAY6, OUTSIDE, OUTSIDE6, TestNet, Wire};
 pub use wait::{PATIENCE, wait};

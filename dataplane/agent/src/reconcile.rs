@@ -31,6 +31,8 @@ pub(crate) struct Reconciler {
     planner: Planner,
     host: Host,
     missing: Vec<String>,
+    /// Version of the decided state that the data path and the names follow.
+    applied: u64,
     /// Links that programs are attached to, with their numbers: one that came back is another one.
     attached: BTreeMap<String, u32>,
     /// The uplinks as they were when all was attached.
@@ -76,6 +78,7 @@ impl Reconciler {
             planner,
             host,
             missing,
+            applied: 0,
             attached: BTreeMap::new(),
             uplinks_hooked: Vec::new(),
             sockets_hooked: false,
@@ -94,6 +97,10 @@ impl Reconciler {
 
     pub(crate) fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
     }
 
     pub(crate) fn stats(&self) -> Result<mesh_lb::Stats, mesh_lb::Error> {
@@ -204,6 +211,7 @@ impl Agent {
             self.speak(&planned.interest, &planned.announcements).await;
             self.update_names(&planned.names).await;
         }
+        reconciler.applied = version;
         Ok(())
     }
 
