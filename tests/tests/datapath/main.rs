@@ -4,6 +4,7 @@
 //! What test runs cannot show is where a redirected packet goes; the cluster tests do. Needs root, like those.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod asked;
 mod conntrack;
 mod drops;
 mod dual;
