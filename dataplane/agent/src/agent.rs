@@ -24,15 +24,13 @@ use crate::{
     follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
     planner::{Planner, announcements},
-    reconcile::{Dns, Reconciler, Spoken},
+    reconcile::{Dns, REMEMBER, Reconciler, Spoken},
     session::{Session, Told},
     state::{Files, Remote, State},
 };
 
 /// How long a new member waits for the cluster's state.
 const FIRST_STATE: Duration = Duration::from_secs(15);
-/// How long endpoints of before a restart are believed without news of them.
-const REMEMBER: Duration = Duration::from_secs(5);
 
 /// What an agent starts with.
 #[derive(Debug, Clone)]
@@ -320,10 +318,7 @@ impl Agent {
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
-        // What was remembered is better than what gossip had no time to tell.
-        if self.lock().remember_until.is_none_or(|until| until <= Instant::now())
-            && let Err(error) = self.inner.files.save_remote(self.remote_now())
-        {
+        if let Err(error) = self.inner.files.save_remote(self.remote_now().await) {
             warn!(%error, "keep endpoints");
         }
         self.inner.gossip.shutdown().await;
@@ -376,14 +371,22 @@ impl Agent {
         Ok(self.inner.files.save_tasks(&state.tasks, state.generation)?)
     }
 
-    /// What the others run, by gossip.
-    pub(crate) fn remote_now(&self) -> Remote {
+    /// What the others run, by gossip, and as it is remembered where gossip could not tell yet.
+    pub(crate) async fn remote_now(&self) -> Remote {
+        let reconciler = self.inner.reconciler.lock().await;
         let tables = self.inner.gossip.watch().borrow().clone();
-        let others = |table: &EndpointTable| {
+        let mut remote = Remote::new();
+        for (&scope, table) in tables.endpoints.iter() {
             let others = table.values().filter(|e| e.node != self.inner.node);
-            others.cloned().collect()
-        };
-        tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
+            remote.entry(scope).or_default().extend(others.cloned());
+        }
+        for (scope, endpoint) in reconciler.remembered() {
+            let told = tables.endpoints.get(&scope).and_then(|table| table.get(&(&**endpoint).into()));
+            if told.is_none() {
+                remote.entry(scope).or_default().push(endpoint.clone());
+            }
+        }
+        remote
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
-use mesh_types::{ClusterView, GOSSIP_PORT, NodeId};
+use mesh_types::{ClusterView, GOSSIP_PORT, NodeId, VXLAN_PORT};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, info, warn};
 
@@ -62,16 +62,16 @@ impl Agent {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
                 },
-                Ok(()) = gossip.changed() => { keep.get_or_insert(self.when_to_keep()); }
+                Ok(()) = gossip.changed() => { keep.get_or_insert_with(when_to_keep); }
                 Some(()) = links.recv() => host = self.refresh_host().await,
                 // What failed is tried again.
                 () = sleep => if host.is_err() { host = self.refresh_host().await },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
                 keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
-                    true => Some(self.when_to_keep()),
+                    true => Some(when_to_keep()),
                     false => {
-                        keeping = Some(self.keep_remote());
+                        keeping = Some(self.keep_remote().await);
                         None
                     }
                 };
@@ -98,19 +98,13 @@ impl Agent {
     }
 
     /// Keeps what the others run; not in the loop, since of many endpoints that takes a while.
-    fn keep_remote(&self) -> JoinHandle<()> {
-        let (files, remote) = (self.inner.files.clone(), self.remote_now());
+    async fn keep_remote(&self) -> JoinHandle<()> {
+        let (files, remote) = (self.inner.files.clone(), self.remote_now().await);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = files.save_remote(remote) {
                 warn!(%error, "keep endpoints");
             }
         })
-    }
-
-    /// What was remembered from before a restart is not overwritten while it is believed: gossip does not know as much.
-    fn when_to_keep(&self) -> Instant {
-        let soon = Instant::now() + KEEP_REMOTE;
-        self.lock().remember_until.map_or(soon, |until| until.max(soon))
     }
 
     /// Takes what a manager says. Tells whether other nodes came or moved.
@@ -144,6 +138,17 @@ impl Agent {
             Err(error) => warn!(%error, "gossip keys from the managers"),
         }
         self.inner.gossip.set_peers(gossip_peers(self.inner.node, &view)).await;
+        self.apply_data_paths_to_gossip().await;
+    }
+
+    /// Lets gossip ask the others' data paths, which answer this node's data path address alone.
+    async fn apply_data_paths_to_gossip(&self) {
+        let Some(own) = self.lock().data_path.as_ref().map(|d| d.address) else { return };
+        let view = self.view();
+        let others = view.nodes.values().filter(|n| n.id != self.inner.node);
+        let reached = others.filter(|n| n.data_path_addr.is_ipv4() == own.is_ipv4());
+        let paths = reached.map(|n| (n.id, (n.data_path_addr, VXLAN_PORT).into()));
+        self.inner.gossip.set_data_paths(own, paths.collect()).await;
     }
 
     /// Reads the node's links again; the data path address and the tasks' MTU follow them.
@@ -168,6 +173,7 @@ impl Agent {
             }
         };
         self.keep_data_path(&host);
+        self.apply_data_paths_to_gossip().await;
         let mtu = host.settings.inner_mtu;
         let before = self.inner.reconciler.lock().await.set_host(host);
         if before.settings.inner_mtu != mtu {
@@ -212,6 +218,10 @@ impl Agent {
             }
         }
     }
+}
+
+fn when_to_keep() -> Instant {
+    Instant::now() + KEEP_REMOTE
 }
 
 /// Tells, at most one word ahead, that links, addresses or routes changed.

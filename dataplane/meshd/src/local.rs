@@ -252,6 +252,7 @@ fn members_of(members: &BTreeMap<NodeId, mesh_agent::MemberState>) -> Vec<v1::Me
         S::Suspect => v1::MemberState::Suspect,
         S::Down => v1::MemberState::Down,
         S::Left => v1::MemberState::Left,
+        S::Unattended => v1::MemberState::Unattended,
     };
     members.iter().map(|(id, &s)| v1::Member { node_id: id.to_string(), state: state(s).into() }).collect()
 }
