@@ -8,6 +8,7 @@
 
 mod binaries;
 mod cluster;
+mod datagrams;
 mod dns;
 mod echo;
 mod guest;
@@ -31,6 +32,7 @@ mod wait;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, run, run_on};
+pub use datagrams::Datagrams;
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
 pub use guest::{Greeter, Guest, Talk};

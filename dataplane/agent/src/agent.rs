@@ -16,14 +16,14 @@ use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     AgentError, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
     follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
-    planner::{Planner, announcements},
+    planner::{Planner, announcements, interest},
     reconcile::{Dns, REMEMBER, Reconciler, Spoken},
     session::{Session, Told},
     state::{Files, Remote, State},
@@ -31,6 +31,10 @@ use crate::{
 
 /// How long a new member waits for the cluster's state.
 const FIRST_STATE: Duration = Duration::from_secs(15);
+
+/// How long to wait for word of every node at a restart, and for how long nothing more must come.
+const HEAR: Duration = Duration::from_millis(600);
+const SETTLED: Duration = Duration::from_millis(60);
 
 /// What an agent starts with.
 #[derive(Debug, Clone)]
@@ -152,8 +156,12 @@ impl Agent {
         // Others give this node up if they hear nothing for seconds, which the verifier may take; and they believe no
         // longer what the daemon before this one told.
         gossip.announce(announcements(options.node, &view, &tasks)).await;
+        gossip.set_interest(interest(options.node, &view, &tasks, &BTreeSet::new())).await;
         gossip.set_peers(gossip_peers(options.node, &view)).await;
         let data_path = opening.await??;
+        if !remembered.is_empty() || !tasks.is_empty() {
+            hear_the_others(&gossip, options.node, &view).await;
+        }
 
         let mut leases = Leases::default();
         leases.replace(&held);
@@ -399,6 +407,29 @@ pub async fn remove_from_node(bpf_dir: &Path) -> Vec<String> {
         Err(error) => problems.push(error.to_string()),
     }
     problems
+}
+
+/// Waits until gossip knows what the others run. The data path goes on by what an earlier daemon knew, which may be more
+/// than it had time to keep: what this one lacks the data path would let go.
+async fn hear_the_others(gossip: &Gossip, node: NodeId, view: &ClusterView) {
+    let mut tables = gossip.watch();
+    let heard = async {
+        loop {
+            let all = {
+                let tables = tables.borrow_and_update();
+                view.nodes.keys().all(|other| *other == node || tables.members.contains_key(other))
+            };
+            // After word of a member comes word of what it runs.
+            match tokio::time::timeout(SETTLED, tables.changed()).await {
+                Err(_) if all => return,
+                Ok(Err(_)) => return,
+                Err(_) | Ok(Ok(())) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(HEAR, heard).await.is_err() {
+        debug!("some nodes are not heard of yet");
+    }
 }
 
 async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Result<Told, AgentError> {

@@ -22,8 +22,10 @@ use crate::{
 
 /// After a failed turn, and for what no event tells.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long changes of the others' endpoints may wait to be kept on disk.
-const KEEP_REMOTE: Duration = Duration::from_secs(1);
+/// How long changes of the others' endpoints wait to be kept on disk, at least and at most: in between, so many times as
+/// long as keeping them took last. What is not kept when the daemon is killed, the next one has to hear of.
+const KEEP_REMOTE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const KEEP_FACTOR: u32 = 20;
 /// How long changes of links, addresses and routes are collected before they are looked at: they come in bunches.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long a data path address may be missing before another one of its interface takes its place: what renews
@@ -41,7 +43,8 @@ impl Agent {
         );
         let mut retry: Option<Instant> = self.lock().remember_until;
         let mut keep: Option<Instant> = None;
-        let mut keeping: Option<JoinHandle<()>> = None;
+        let mut keeping: Option<JoinHandle<Duration>> = None;
+        let mut keep_after = KEEP_REMOTE.0;
         let mut host = Ok(());
         loop {
             let wake = [retry, keep].into_iter().flatten().min();
@@ -62,15 +65,19 @@ impl Agent {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
                 },
-                Ok(()) = gossip.changed() => { keep.get_or_insert_with(when_to_keep); }
+                Ok(()) = gossip.changed() => { keep.get_or_insert_with(|| Instant::now() + keep_after); }
                 Some(()) = links.recv() => host = self.refresh_host().await,
                 // What failed is tried again.
                 () = sleep => if host.is_err() { host = self.refresh_host().await },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
                 keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
-                    true => Some(when_to_keep()),
+                    true => Some(Instant::now() + keep_after),
                     false => {
+                        if let Some(writes) = keeping.take() {
+                            let took = writes.await.unwrap_or(KEEP_REMOTE.1);
+                            keep_after = (took * KEEP_FACTOR).clamp(KEEP_REMOTE.0, KEEP_REMOTE.1);
+                        }
                         keeping = Some(self.keep_remote().await);
                         None
                     }
@@ -97,13 +104,15 @@ impl Agent {
         }
     }
 
-    /// Keeps what the others run; not in the loop, since of many endpoints that takes a while.
-    async fn keep_remote(&self) -> JoinHandle<()> {
+    /// Keeps what the others run, and tells how long that took; not in the loop, since of many endpoints it takes a while.
+    async fn keep_remote(&self) -> JoinHandle<Duration> {
         let (files, remote) = (self.inner.files.clone(), self.remote_now().await);
         tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
             if let Err(error) = files.save_remote(remote) {
                 warn!(%error, "keep endpoints");
             }
+            start.elapsed()
         })
     }
 
@@ -218,10 +227,6 @@ impl Agent {
             }
         }
     }
-}
-
-fn when_to_keep() -> Instant {
-    Instant::now() + KEEP_REMOTE
 }
 
 /// Tells, at most one word ahead, that links, addresses or routes changed.

@@ -65,10 +65,7 @@ impl Remembered {
     }
 
     /// Forgets all but those of nodes that nobody attends to, or did when this was last called.
-    pub(super) fn forget(
-        &mut self,
-        members: &BTreeMap<NodeId, MemberStatus>,
-    ) -> Vec<(Told, Arc<Endpoint>)> {
+    pub(super) fn forget(&mut self, members: &BTreeMap<NodeId, MemberStatus>) -> Vec<(Told, Arc<Endpoint>)> {
         let unattended = members.iter().filter(|(_, m)| m.state == MemberState::Unattended);
         let now = unattended.map(|(node, _)| *node).collect();
         let before = std::mem::replace(&mut self.unattended, now);
