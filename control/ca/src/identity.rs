@@ -10,14 +10,16 @@ use std::{
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use rand::Rng;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::{
     CertificateDer, PrivatePkcs8KeyDer,
     pem::{PemObject, SectionKind},
 };
 use thiserror::Error;
+use x509_parser::prelude::X509Certificate;
 
-use crate::{CaDigest, PeerError, PeerIdentity, peer};
+use crate::{CaDigest, PeerError, PeerIdentity, peer, root::BACKDATE};
 
 /// One file for key and certificates, so that one rename replaces them together.
 const FILE: &str = "identity.pem";
@@ -37,7 +39,7 @@ pub enum IdentityError {
     /// The key could not be made.
     #[error("making a key failed")]
     Generate(#[from] rcgen::Error),
-    /// The chain is not the node's certificate followed by its issuers up to the root. Nothing was changed.
+    /// The certificates do not lead from the node's one to a root. Nothing was changed.
     #[error("the certificate chain cannot be used: {reason}")]
     Chain {
         /// What is wrong with it.
@@ -72,14 +74,15 @@ pub enum IdentityError {
     Tls(#[from] rustls::Error),
 }
 
-/// A node's key, its certificate chain (leaf first, root last) and who that makes it.
+/// A node's key, its certificates and who they make it.
 pub struct Identity {
     key: PrivatePkcs8KeyDer<'static>,
     chain: Vec<CertificateDer<'static>>,
-    root: CertificateDer<'static>,
+    /// The one that the leaf comes from first.
+    roots: Vec<CertificateDer<'static>>,
     own: PeerIdentity,
-    not_before: SystemTime,
     not_after: SystemTime,
+    renew_at: SystemTime,
 }
 
 impl fmt::Debug for Identity {
@@ -96,31 +99,35 @@ impl Identity {
         Ok((NodeKey(key.into()), csr.der().to_vec()))
     }
 
-    /// The identity from a key and the chain issued for it. Each certificate must be signed by the next, the last by
-    /// itself. Times are not checked: an expired identity still says who the node is.
+    /// The identity from a key and the certificates issued for it: the leaf, then the roots of the cluster and what
+    /// lies between. Those signed by themselves are trusted; every other one must be signed by another in the list.
+    /// Times are not checked: an expired identity still says who the node is.
     pub fn new(key: NodeKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
         let own = PeerIdentity::from_certs(&chain)?;
         let parsed = chain.iter().map(peer::parse).collect::<Result<Vec<_>, _>>()?;
-        let [leaf, .., root] = parsed.as_slice() else {
+        let (leaf, authorities) = parsed.split_first().ok_or(PeerError::None)?;
+        let is_root = |cert: &X509Certificate<'_>| signed_by(cert, cert);
+        let mut roots: Vec<&X509Certificate<'_>> = authorities.iter().filter(|cert| is_root(cert)).collect();
+        if roots.is_empty() {
             return Err(IdentityError::Chain { reason: "the root certificate is missing" });
-        };
-        for (cert, issuer) in parsed.iter().zip(parsed.iter().skip(1).chain([root])) {
-            let signed = cert.issuer() == issuer.subject()
-                && issuer.is_ca()
-                && cert.verify_signature(Some(issuer.public_key())).is_ok();
-            if !signed {
-                return Err(IdentityError::Chain { reason: "a certificate is not signed by the next one" });
-            }
         }
+        if !authorities.iter().all(|cert| roots.iter().any(|root| signed_by(cert, root))) {
+            return Err(IdentityError::Chain { reason: "a certificate between leaf and root is of no root" });
+        }
+        if !authorities.iter().any(|issuer| signed_by(leaf, issuer)) {
+            return Err(IdentityError::Chain { reason: "the node's certificate is of no root" });
+        }
+        roots.sort_by_key(|root| !signed_by(leaf, root));
         let pair = KeyPair::from_pkcs8_der_and_sign_algo(&key.0, &rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|_| IdentityError::Key)?;
         if pair.subject_public_key_info() != leaf.public_key().raw {
             return Err(IdentityError::Key);
         }
-        let not_before = instant(leaf.validity().not_before.timestamp());
         let not_after = instant(leaf.validity().not_after.timestamp());
-        let root = chain.last().cloned().ok_or(PeerError::None)?;
-        Ok(Self { key: key.0, chain, root, own, not_before, not_after })
+        let renew_at = renew_at(instant(leaf.validity().not_before.timestamp()), not_after);
+        let roots = roots.iter().map(|root| CertificateDer::from(root.as_raw().to_vec())).collect();
+        drop(parsed);
+        Ok(Self { key: key.0, chain, roots, own, not_after, renew_at })
     }
 
     /// Who this node is.
@@ -128,19 +135,20 @@ impl Identity {
         self.own
     }
 
-    /// The certificates, leaf first, root last.
+    /// The certificates, leaf first. A server shows all of them, for joining nodes know only a root's digest.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 
-    /// The cluster's root certificate.
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    /// The roots that this node trusts: the cluster's, and during a change-over the earlier one too.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 
-    /// The digest of the cluster's root certificate. After joining it must equal the token's.
-    pub fn digest(&self) -> CaDigest {
-        CaDigest::of(&self.root)
+    /// The digest of the root that the certificate is of. After joining it must equal the token's, unless the CA is
+    /// being changed.
+    pub fn digest(&self) -> Option<CaDigest> {
+        self.roots.first().map(CaDigest::of)
     }
 
     pub(crate) fn key(&self) -> &PrivatePkcs8KeyDer<'static> {
@@ -152,10 +160,10 @@ impl Identity {
         self.not_after
     }
 
-    /// When to renew: after half of the certificate's life, so that managers may be away for the other half.
+    /// When to renew: at a random point between half and four fifths of the time that it was issued for. So nodes that
+    /// joined together do not renew together, and managers may be away for the last fifth.
     pub fn renew_at(&self) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life / 2
+        self.renew_at
     }
 
     /// Whether a node of this state folder has an identity.
@@ -226,6 +234,18 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     }
     text.push_str(&format!("\n-----END {label}-----\n"));
     text
+}
+
+fn signed_by(cert: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    cert.issuer() == issuer.subject()
+        && issuer.is_ca()
+        && cert.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+fn renew_at(not_before: SystemTime, not_after: SystemTime) -> SystemTime {
+    let issued = (not_before + BACKDATE).min(not_after);
+    let life = not_after.duration_since(issued).unwrap_or_default();
+    issued + life.mul_f64(rand::rng().random_range(0.5..0.8))
 }
 
 fn instant(seconds: i64) -> SystemTime {

@@ -103,7 +103,7 @@ impl Loaded {
         let provider = provider();
         let key = PrivateKeyDer::from(identity.key().clone_key());
         let certified = CertifiedKey::from_der(identity.chain().to_vec(), key, &provider)?;
-        let roots = roots(identity.root())?;
+        let roots = roots(identity.roots())?;
         let unusable = |_| rustls::Error::General("the root certificate is no trust anchor".to_owned());
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .allow_unauthenticated()
@@ -167,9 +167,11 @@ fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
     aws_lc_rs::default_provider().signature_verification_algorithms
 }
 
-fn roots(root: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, rustls::Error> {
+fn roots(certs: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone().into_owned())?;
+    for cert in certs {
+        roots.add(cert.clone().into_owned())?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -282,7 +284,7 @@ impl ServerCertVerifier for PinnedVerifier {
         let root = root.ok_or_else(|| rustls::Error::Other(rustls::OtherError(Arc::new(mismatch))))?;
         let manager = ServerName::try_from(server_name(Role::Manager))
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::NotValidForName))?;
-        WebPkiServerVerifier::builder_with_provider(roots(root)?, provider())
+        WebPkiServerVerifier::builder_with_provider(roots(std::slice::from_ref(root))?, provider())
             .build()
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?
             .verify_server_cert(end_entity, intermediates, &manager, ocsp_response, now)
