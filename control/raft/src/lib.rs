@@ -25,7 +25,7 @@ pub use codec::DecodeError;
 pub use error::{HandleError, MembershipError, OpenError, ProposeError};
 pub use grpc::GrpcTransport;
 pub use network::{RpcKind, Transport, TransportError, UnknownKind};
-pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions};
+pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions, Standing};
 
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,7 @@
 //! One manager's part in Raft.
 
 mod members;
+mod standing;
 
 use std::{
     collections::BTreeMap,
@@ -25,9 +26,10 @@ use tokio::{
 };
 
 pub use members::Manager;
+pub use standing::Standing;
 
 use crate::{
-    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec,
+    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, TransportError, codec,
     disk::{self, Loaded},
     log::LogStore,
     machine::Machine,
@@ -182,43 +184,71 @@ impl RaftNode {
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
-            let (leader, addr) = self.wait_for_leader(deadline).await?;
-            if leader != self.inner.node {
-                let message = codec::encode(&command).map_err(stopped)?;
-                let call = self.inner.transport.call(leader, addr, RpcKind::Propose, message);
-                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
-                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
-                match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
-                    Ok(result) => return Ok(result?),
-                    Err(Refusal::NotLeader) => {}
-                    Err(refusal) => return Err(refusal.into()),
-                }
+            let message = codec::encode(&command).map_err(stopped)?;
+            let Some(answer) = self.ask_leader(RpcKind::Propose, message, deadline).await? else { continue };
+            match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
+                Ok(result) => return Ok(result?),
+                Err(Refusal::NotLeader) => sleep(LEADER_PAUSE).await,
+                Err(refusal) => return Err(refusal.into()),
             }
-            sleep(LEADER_PAUSE).await;
         }
+    }
+
+    /// Asks another manager that leads, as far as this one knows. No answer means that nothing was asked, after a pause.
+    async fn ask_leader(
+        &self,
+        kind: RpcKind,
+        message: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Option<Vec<u8>>, ProposeError> {
+        let (leader, addr) = self.wait_for_leader(deadline).await?;
+        if leader != self.inner.node {
+            let mut leaders = self.inner.leaders.clone();
+            let deposed = leaders.wait_for(|now| now.is_some_and(|(node, _)| node != leader));
+            let answer = tokio::select! {
+                answer = timeout_at(deadline, self.inner.transport.call(leader, addr, kind, message)) => answer,
+                // A leader that does not answer because it hangs or is cut off; what it was told may still count.
+                _ = deposed => return Err(ProposeError::LeaderChanged),
+            };
+            match answer.map_err(|_| ProposeError::NoMajority)? {
+                Ok(answer) => return Ok(Some(answer)),
+                // Until the others have elected one, the leader that is gone is the one known.
+                Err(TransportError::Unreachable { .. }) => {}
+                Err(source) => return Err(ProposeError::Leader { leader, source }),
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(ProposeError::NoLeader);
+        }
+        sleep(LEADER_PAUSE).await;
+        Ok(None)
     }
 
     /// Waits until this manager's state holds everything that was decided before the call, by anyone.
     pub async fn linearizable(&self) -> Result<Arc<State>, ProposeError> {
-        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        self.linearizable_within(PROPOSE_TIMEOUT).await
+    }
+
+    /// As [`RaftNode::linearizable`], for so long at most.
+    pub async fn linearizable_within(&self, limit: Duration) -> Result<Arc<State>, ProposeError> {
+        let deadline = Instant::now() + limit;
         let index = loop {
             match self.read_index(deadline).await {
                 Ok(index) => break index,
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
-            let (leader, addr) = self.wait_for_leader(deadline).await?;
-            if leader != self.inner.node {
-                let call = self.inner.transport.call(leader, addr, RpcKind::ReadIndex, Vec::new());
-                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
-                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
-                match codec::decode::<Result<Option<u64>, Refusal>>(&answer).map_err(stopped)? {
-                    Ok(index) => break index,
-                    Err(Refusal::NotLeader) => {}
-                    Err(refusal) => return Err(refusal.into()),
-                }
+            let answer = match self.ask_leader(RpcKind::ReadIndex, Vec::new(), deadline).await {
+                Ok(Some(answer)) => answer,
+                // Reading twice does no harm.
+                Ok(None) | Err(ProposeError::LeaderChanged) => continue,
+                Err(error) => return Err(error),
+            };
+            match codec::decode::<Result<Option<u64>, Refusal>>(&answer).map_err(stopped)? {
+                Ok(index) => break index,
+                Err(Refusal::NotLeader) => sleep(LEADER_PAUSE).await,
+                Err(refusal) => return Err(refusal.into()),
             }
-            sleep(LEADER_PAUSE).await;
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let applied = self.inner.raft.wait(Some(left)).applied_index_at_least(index, "read barrier").await;
@@ -251,6 +281,13 @@ impl RaftNode {
         self.leader().is_some_and(|(node, _)| node == self.inner.node)
     }
 
+    /// Why Raft has stopped by itself, mostly a disk that cannot be written; none while it runs.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.inner.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        state.err().map(|fatal| fatal.to_string())
+    }
+
     /// This node.
     pub fn node(&self) -> NodeId {
         self.inner.node
@@ -278,6 +315,14 @@ impl RaftNode {
                 codec::encode::<Forwarded>(&self.propose_here(&command, deadline).await)?
             }
             RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
+            RpcKind::Members => {
+                let answer: standing::Answer = match (self.read_index(deadline).await, self.standings()) {
+                    (Ok(_), Some(standings)) => Ok(standings),
+                    (Ok(_), None) => Err(Refusal::NotLeader),
+                    (Err(refusal), _) => Err(refusal),
+                };
+                codec::encode(&answer)?
+            }
         })
     }
 
