@@ -129,6 +129,7 @@ pub(crate) fn init() -> Command {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
+        version: 0,
     };
     Command::Init {
         cluster: ClusterId::from_u128(1),

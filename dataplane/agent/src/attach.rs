@@ -199,6 +199,7 @@ impl Agent {
             weight: spec.weight,
             drain_timeout_secs: spec.drain_timeout_secs,
             drain: Drain::None,
+            follows_service: plan.service.is_some() && spec.networks.is_empty(),
         };
         let made = match self.make_links(&plan, &taken, &mut task).await {
             Ok(()) => match plan.networks.iter().try_for_each(|n| self.check_name_elsewhere(n, &plan.name)) {
@@ -248,6 +249,8 @@ impl Agent {
                 link: format!("{TASK_LINK_PREFIX}{:08x}", link_number(plan.id, network.id)),
                 task_link: free_names.next().unwrap_or_default(),
                 ifindex: 0,
+                aliases: Vec::new(),
+                by_service: plan.service.is_some(),
             };
             if attachment.egress6.is_some() {
                 Host::ensure_egress6().map_err(AttachError::Agent)?;

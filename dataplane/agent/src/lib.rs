@@ -11,7 +11,6 @@ mod addresses;
 mod agent;
 mod attach;
 mod drain;
-mod earlier;
 mod ending;
 mod error;
 mod follow;

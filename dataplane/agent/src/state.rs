@@ -12,7 +12,7 @@ use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Leases, LocalTask, NsIdentity, earlier,
+    Leases, LocalTask, NsIdentity,
     kept::{self, Durability, Format, KeptError},
     uplinks::DataPathAddress,
 };
@@ -110,24 +110,9 @@ pub(crate) struct KeptView {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptRemote(pub Remote);
 
-impl Format for KeptTasks {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::tasks(bytes) } else { kept::decode(bytes) }
-    }
-}
-
-impl Format for KeptView {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::view(bytes) } else { kept::decode(bytes) }
-    }
-}
-
-impl Format for KeptRemote {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::remote(bytes) } else { kept::decode(bytes) }
-    }
-}
-
+impl Format for KeptTasks {}
+impl Format for KeptView {}
+impl Format for KeptRemote {}
 impl Format for DataPathAddress {}
 
 impl Files {

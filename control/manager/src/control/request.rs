@@ -27,6 +27,7 @@ pub(super) fn network(request: v1::CreateNetworkRequest) -> Result<NewNetwork, S
         mtu: (mtu != 0).then_some(mtu),
         labels: request.labels,
         now: unix_now(),
+        aux_addresses: Default::default(),
     })
 }
 
@@ -70,6 +71,7 @@ pub(super) fn change(request: v1::UpdateServiceRequest) -> Result<ServiceChange,
         add_ports: ports(request.add_ports)?,
         set_labels: request.set_labels,
         remove_labels: request.remove_labels,
+        ..ServiceChange::default()
     })
 }
 

@@ -16,6 +16,7 @@ fn cluster() -> State {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
+        version: 0,
     };
     let secrets = Secrets {
         ca_cert_pem: String::new(),
@@ -52,6 +53,7 @@ fn network(number: u32) -> Command {
         mtu: None,
         labels: BTreeMap::new(),
         now: 0,
+        aux_addresses: BTreeMap::new(),
     })
 }
 

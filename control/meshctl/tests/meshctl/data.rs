@@ -28,6 +28,7 @@ fn node(id: &str, name: &str, role: v1::Role, address: &str) -> v1::Node {
         availability: v1::Availability::Active.into(),
         labels: BTreeMap::new(),
         joined_at: 1_700_000_000,
+        version: 2,
     }
 }
 
@@ -72,6 +73,7 @@ pub fn view() -> v1::ClusterView {
         affinity: Some(v1::Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 90,
+        version: 17,
     };
     let db = v1::Service {
         id: DB.to_owned(),
@@ -91,6 +93,7 @@ pub fn view() -> v1::ClusterView {
         networks: vec![ingress, network(PROD, "prod", 4097, ("10.10.3.0/24", "10.10.3.1")), test],
         services: vec![web, v1::Service { ports: Vec::new(), ..db }],
         gossip_keys: Vec::new(),
+        ca_generation: 1,
     }
 }
 
