@@ -113,3 +113,28 @@ fn a_change_over_trusts_both_roots() {
     let loaded = Identity::load(dir.path()).unwrap();
     assert_eq!((loaded.roots(), loaded.digest()), (identity.roots(), Some(digests[0])));
 }
+
+#[test]
+fn a_locked_identity_shows_who_it_is_and_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let keyring = crate::Keyring::create(dir).unwrap();
+    let identity = identity();
+    identity.save_by(dir, Some(&keyring)).unwrap();
+    assert!(!Identity::load(dir).unwrap().is_locked(), "the ring lies open");
+
+    keyring.lock_by(Some(crate::UnlockKey::random())).unwrap();
+    identity.save_by(dir, Some(&keyring)).unwrap();
+    let text = fs::read_to_string(dir.join(FILE)).unwrap();
+    assert!(!text.contains("BEGIN PRIVATE KEY"));
+    let locked = Identity::load(dir).unwrap();
+    assert!(locked.is_locked() && locked.own() == identity.own());
+    assert_eq!(locked.unlock(&keyring).unwrap().key(), identity.key());
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = crate::Keyring::create(other_dir.path()).unwrap();
+    assert!(matches!(locked.unlock(&other), Err(IdentityError::Keyring(KeyringError::UnknownKey))));
+    for len in (0..text.len() - 1).step_by(11) {
+        fs::write(dir.join(FILE), &text[..len]).unwrap();
+        assert!(Identity::load(dir).is_err(), "{len}");
+    }
+}
