@@ -91,6 +91,9 @@ fn an_idle_connection_outlives_what_is_forgotten() -> Result<()> {
             sockets.push((NetNs::run_at(&way.from, bind)?.context("a socket")?, way.udp));
         }
         wait("all flows to be established", PATIENTLY, || {
+            for talk in &mut idle {
+                talk.say("hello")?;
+            }
             for (socket, server) in &sockets {
                 UdpEcho::ask(socket, *server, "hello")?;
             }
