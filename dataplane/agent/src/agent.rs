@@ -19,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    AgentError, Leases, LocalTask, SessionError, SessionState,
+    AgentError, Attachment, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
     follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
     planner::{Planner, announcements},
+    leases::boot_time,
     reconcile::{Dns, Reconciler, Spoken},
+    renewing::Renewing,
     session::{Session, Told},
-    state::{Files, Remote, State},
+    state::{Files, Remote, State, Tasks},
 };
 
 /// How long a new member waits for the cluster's state.
@@ -80,6 +82,10 @@ pub(crate) struct Inner {
     pub unhealthy: Mutex<Option<String>>,
     /// Wakes the watcher of drains.
     pub drains: tokio::sync::Notify,
+    /// The work on leases.
+    pub renewing: Renewing,
+    /// Wakes what lets tasks follow their services.
+    pub services: tokio::sync::Notify,
     /// Processes of this node that published ports shadow.
     pub listeners: Mutex<Vec<Listener>>,
     /// Those of all nodes, as the managers tell.
@@ -93,7 +99,18 @@ impl Agent {
     /// Starts the agent: adopts what a predecessor left in the kernel, and returns once the node works.
     pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
         let files = Files::new(&options.state_dir);
-        let (tasks, generation) = files.load_tasks()?;
+        let Tasks { running: mut tasks, absent, generation } = files.load_tasks()?;
+        let (kept_leases, same_boot) = files.load_leases()?;
+        let mut leases = Leases::restore(kept_leases, same_boot);
+        tasks.retain(|task| {
+            let now = boot_time();
+            let on = |a: &Attachment| a.addresses.iter().all(|x| leases.may_go_on(a.network, *x, now));
+            let may = task.attachments.iter().all(on);
+            if !may {
+                warn!(task = %task.name, "no manager confirmed its address in time; it is detached");
+            }
+            may
+        });
         let remembered = files.load_remote()?;
         let kept = files.load_view()?;
         let features = DataPath::probe();
@@ -107,7 +124,7 @@ impl Agent {
 
         let netlink = Netlink::connect()?;
         let last = files.load_data_path()?;
-        let peers: Vec<_> = kept.iter().flat_map(|(view, ..)| view.nodes.values()).collect();
+        let peers: Vec<_> = kept.iter().flat_map(|(view, _)| view.nodes.values()).collect();
         let peers =
             peers.iter().filter(|n| n.id != options.node).map(|n| n.data_path_addr).collect::<Vec<_>>();
         // What changed while no daemon ran has changed for good.
@@ -125,7 +142,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
         let managers = match &kept {
-            Some((_, _, managers)) => managers.iter().chain(&options.managers).copied().collect::<Vec<_>>(),
+            Some((_, managers)) => managers.iter().chain(&options.managers).copied().collect::<Vec<_>>(),
             None => options.managers.clone(),
         };
         let mut unique = BTreeSet::new();
@@ -133,11 +150,11 @@ impl Agent {
         let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
         let guard = stop.clone().drop_guard();
         let (view, held) = match kept {
-            Some((view, held, _)) => (view, held),
+            Some((view, _)) => (view, None),
             None => {
                 let first = first_state(&mut told, &session).await?;
-                files.save_view(&first.view, first.leases.clone(), first.managers)?;
-                (first.view, first.leases)
+                files.save_view(&first.view, first.managers)?;
+                (first.view, Some(first.leases))
             }
         };
 
@@ -157,11 +174,13 @@ impl Agent {
         gossip.set_peers(gossip_peers(options.node, &view)).await;
         let data_path = opening.await??;
 
-        let mut leases = Leases::default();
-        leases.replace(&held);
+        if let Some(held) = held {
+            leases.replace(view.version, &held, boot_time());
+        }
         let state = State {
             view: Arc::new(view),
             tasks: Arc::default(),
+            absent: Vec::new(),
             leases,
             reserved: BTreeMap::new(),
             leaving: false,
@@ -188,6 +207,8 @@ impl Agent {
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
+            services: tokio::sync::Notify::new(),
+            renewing: Renewing::default(),
             listeners: Mutex::default(),
             all_listeners: Mutex::default(),
             closed: Mutex::default(),
@@ -197,6 +218,7 @@ impl Agent {
         let agent = Self { inner: Arc::new(inner) };
         agent.keep_data_path(&host);
         agent.adopt(tasks).await;
+        agent.expect_back(absent);
         agent.follow_availability();
         agent.apply_view_to_gossip().await;
         agent.reconcile().await?;
@@ -208,6 +230,9 @@ impl Agent {
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().watch_drains()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().look_around()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().follow_services()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().keep_leases()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().bring_back()));
         info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
         Ok(agent)
     }
@@ -227,7 +252,8 @@ impl Agent {
             {
                 let mut state = self.lock();
                 for attachment in &task.attachments {
-                    attachment.addresses.iter().for_each(|a| state.leases.adopt(attachment.network, *a));
+                    let (network, now) = (attachment.network, boot_time());
+                    attachment.addresses.iter().for_each(|a| state.leases.adopt(network, *a, now));
                 }
                 state.tasks_mut().push(task.clone());
             }
@@ -283,6 +309,11 @@ impl Agent {
     /// The decided state as this node knows it.
     pub fn view(&self) -> Arc<ClusterView> {
         self.lock().view.clone()
+    }
+
+    /// Where managers listen, as far as this node was told.
+    pub fn managers(&self) -> Vec<std::net::SocketAddr> {
+        self.inner.session.managers()
     }
 
     /// The tasks of this node.
@@ -373,7 +404,8 @@ impl Agent {
 
     pub(crate) fn save_tasks(&self) -> Result<(), AgentError> {
         let state = self.lock();
-        Ok(self.inner.files.save_tasks(&state.tasks, state.generation)?)
+        let all: Vec<_> = state.tasks.iter().chain(&state.absent).cloned().collect();
+        Ok(self.inner.files.save_tasks(&all, state.generation)?)
     }
 
     /// What the others run, by gossip.

@@ -10,6 +10,8 @@
 mod addresses;
 mod agent;
 mod attach;
+mod connect;
+mod comeback;
 mod drain;
 mod ending;
 mod error;
@@ -21,6 +23,7 @@ mod listeners;
 pub mod names;
 pub mod planner;
 mod reconcile;
+mod renewing;
 mod session;
 mod state;
 mod status;
@@ -30,6 +33,7 @@ mod uplinks;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};
 pub use attach::AttachSpec;
+pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
