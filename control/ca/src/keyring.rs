@@ -173,6 +173,11 @@ impl Keyring {
         }
     }
 
+    /// Whether its file is still there.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
     /// What the ring is sealed by.
     pub fn lock(&self) -> Option<UnlockKey> {
         self.current.load().lock.clone()

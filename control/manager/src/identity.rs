@@ -24,10 +24,7 @@ pub(crate) struct Identity {
 
 #[tonic::async_trait]
 impl identity_server::Identity for Identity {
-    async fn renew(
-        &self,
-        request: Request<v1::RenewRequest>,
-    ) -> Result<Response<v1::RenewResponse>, Status> {
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller = Caller::of(&request)?;
         // A manager that has fallen behind would give a role that was taken away, or a root that nobody trusts any more.
         let state = decided(&self.shared).await?;

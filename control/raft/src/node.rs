@@ -32,9 +32,10 @@ use crate::{
     HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, TransportError, codec,
     disk::{self, Loaded},
     log::LogStore,
-    machine::Machine,
+    machine::{self, Machine},
     network::{Network, SNAPSHOT_TIMEOUT},
     types::{Member, Proposal, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote},
+    vault::{Cipher, Vault},
     writer::Writer,
 };
 
@@ -60,6 +61,8 @@ pub struct RaftOptions {
     pub advertise: SocketAddr,
     /// How messages get to the others.
     pub transport: Arc<dyn Transport>,
+    /// What encrypts the state on the disk; none: it lies open there.
+    pub cipher: Option<Arc<dyn Cipher>>,
 }
 
 /// One manager's part in Raft. Clones are handles on the same one.
@@ -103,6 +106,16 @@ impl RaftNode {
         disk::path(dir).exists()
     }
 
+    /// Everything that `dir` holds, entries among it that are not known to be decided. For a manager that does not run.
+    pub async fn read(dir: &Path, node: NodeId, cipher: Option<Arc<dyn Cipher>>) -> Result<State, OpenError> {
+        let (dir, path) = (dir.to_owned(), disk::path(dir));
+        let reading = tokio::task::spawn_blocking(move || {
+            disk::open(&dir, node, &Vault(cipher)).map(|(_, loaded)| loaded)
+        });
+        let loaded = reading.await.map_err(|e| OpenError::Start(e.to_string()))??;
+        machine::all_of(loaded).map_err(|error| snapshot_error(path, error))
+    }
+
     /// Starts Raft from what `dir` holds; an empty folder gives a node that waits to be initialized or added.
     ///
     /// A manager that is the only voter leads, and has applied its whole log, when this returns; it may have come back
@@ -113,11 +126,13 @@ impl RaftNode {
 
     pub(crate) async fn open_with(options: RaftOptions, config: Config) -> Result<Self, OpenError> {
         let (dir, node) = (options.dir.clone(), options.node);
-        let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node));
+        let vault = Vault(options.cipher.clone());
+        let sealing = vault.clone();
+        let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node, &vault));
         let (database, loaded) = opening.await.map_err(|e| OpenError::Start(e.to_string()))??;
         let path = disk::path(&options.dir);
-        let writer =
-            Writer::start(database, path.clone()).map_err(|source| OpenError::Io { path, source })?;
+        let writer = Writer::start(database, path.clone(), sealing)
+            .map_err(|source| OpenError::Io { path, source })?;
         Self::start(options, config, loaded, writer).await
     }
 
@@ -128,7 +143,7 @@ impl RaftNode {
         loaded: Loaded,
         writer: Writer,
     ) -> Result<Self, OpenError> {
-        let RaftOptions { dir, node, advertise, transport } = options;
+        let RaftOptions { dir, node, advertise, transport, cipher: _ } = options;
         let failed = |error: String| OpenError::Start(error);
         let log = LogStore::new(loaded.log, loaded.vote, loaded.committed, loaded.purged, writer.clone());
         let (machine, states) = match Machine::new(loaded.snapshot, writer.clone()) {

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,12 +15,14 @@ use mesh_api::{
 use mesh_ca::{CertificateDer, Identity, IdentityCell, PeerIdentity};
 use mesh_types::Role;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     task::AbortHandle,
     time::{sleep, timeout},
 };
 use tonic::transport::Channel;
 use tracing::{info, warn};
+
+use crate::lock::Keys;
 
 /// How often is looked whether a renewal is due. Clocks jump, so no timer is set for the moment itself.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,7 +41,7 @@ pub struct Renewal {
 
 struct Shared {
     cell: Arc<IdentityCell>,
-    state_dir: PathBuf,
+    keys: Arc<Keys>,
     agent: Agent,
     /// Whether the managers know which certificate is in use here. One renewal at a time.
     confirmed: Mutex<bool>,
@@ -55,9 +56,9 @@ impl Drop for Task {
 }
 
 impl Renewal {
-    /// Starts to look after the certificate in `cell`, which is kept in `state_dir`.
-    pub fn start(cell: Arc<IdentityCell>, state_dir: PathBuf, agent: Agent) -> Self {
-        let shared = Arc::new(Shared { cell, state_dir, agent, confirmed: Mutex::new(false) });
+    /// Starts to look after the certificate in `cell`, which is kept with `keys`.
+    pub fn start(cell: Arc<IdentityCell>, keys: Arc<Keys>, agent: Agent) -> Self {
+        let shared = Arc::new(Shared { cell, keys, agent, confirmed: Mutex::new(false) });
         let task = tokio::spawn(look_after(shared.clone()));
         Self { shared, _task: Arc::new(Task(task.abort_handle())) }
     }
@@ -70,6 +71,13 @@ impl Renewal {
     }
 }
 
+impl Renewal {
+    /// No renewal happens for as long as the result lives.
+    pub async fn pause(&self) -> MutexGuard<'_, bool> {
+        self.shared.confirmed.lock().await
+    }
+}
+
 /// Why a new certificate is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
@@ -79,8 +87,15 @@ enum Due {
 }
 
 /// Whether, and why. `decided` is the node's role in the decided state, `generation` the CA's; 0 stands for unknown.
-fn due(own: PeerIdentity, renew_at: SystemTime, now: SystemTime, decided: Option<Role>, generation: u64) -> Option<Due> {
-    if decided.is_some_and(|role| role != own.role) {
+fn due(
+    own: PeerIdentity,
+    renew_at: SystemTime,
+    now: SystemTime,
+    decided: Option<Role>,
+    generation: u64,
+) -> Option<Due> {
+    // A manager that is demoted needs its old certificate until the others have taken it out: `roles` renews it then.
+    if decided == Some(Role::Manager) && own.role == Role::Worker {
         return Some(Due::Role);
     }
     // More than what is known: the view is behind.
@@ -114,6 +129,9 @@ async fn look_after(shared: Arc<Shared>) {
 impl Shared {
     fn due(&self) -> Option<Due> {
         let identity = self.cell.current();
+        if identity.is_locked() {
+            return None;
+        }
         let view = self.agent.view();
         let role = view.nodes.get(&identity.own().node).map(|node| node.role);
         due(identity.own(), identity.renew_at(), SystemTime::now(), role, view.ca_generation)
@@ -138,7 +156,7 @@ impl Shared {
             bail!("the manager that answered does not know the cluster's present CA yet");
         }
         // Kept before it is used: after it is confirmed, the managers may drop what the old one needs.
-        fresh.save(&self.state_dir)?;
+        self.keys.save(&fresh)?;
         self.cell.replace(fresh)?;
         *confirmed = false;
         if let Err(error) = self.confirm().await {
@@ -151,7 +169,7 @@ impl Shared {
 
     async fn confirm_once(&self) -> Result<()> {
         let mut confirmed = self.confirmed.lock().await;
-        if !*confirmed {
+        if !*confirmed && !self.cell.current().is_locked() {
             self.confirm().await?;
             *confirmed = true;
         }

@@ -90,6 +90,19 @@ impl RaftNode {
         }
     }
 
+    /// How the managers stand, as the one at `addr` sees it; refused unless it leads.
+    pub async fn members_by(
+        &self,
+        leader: NodeId,
+        addr: SocketAddr,
+        limit: Duration,
+    ) -> Result<Vec<Standing>, ProposeError> {
+        let call = self.inner.transport.call(leader, addr, RpcKind::Members, Vec::new());
+        let answer = timeout(limit, call).await.map_err(|_| ProposeError::NoMajority)?;
+        let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
+        Ok(codec::decode::<Answer>(&answer).map_err(super::stopped)??)
+    }
+
     /// Hands leadership to the voter that has most of the log. Whether another leads when this returns; also if this one
     /// did not lead.
     pub async fn hand_over(&self) -> bool {
