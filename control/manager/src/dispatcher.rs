@@ -28,7 +28,6 @@ const MAX_LISTENERS: usize = 1024;
 /// The service behind [`crate::Manager`]'s listener.
 pub(crate) struct Dispatcher {
     pub shared: Arc<Shared>,
-    pub stop: CancellationToken,
 }
 
 type NodeStates = Pin<Box<dyn Stream<Item = Result<v1::NodeState, Status>> + Send>>;
@@ -39,12 +38,15 @@ impl dispatcher_server::Dispatcher for Dispatcher {
 
     async fn session(&self, request: Request<v1::SessionRequest>) -> Result<Response<NodeStates>, Status> {
         let node = Caller::of(&request)?.node;
+        let stop = self.shared.touch.session().await;
+        let stop =
+            stop.ok_or_else(|| Status::unavailable("this manager reaches no majority of the managers"))?;
         // One message at a time: a slow node gets the newest state next, not all that it missed.
         let (states, stream) = mpsc::channel(1);
         let changes = self.shared.state.clone();
         let listeners = self.shared.reports.watch();
         let running = self.shared.reports.session(node);
-        let (place, stop) = (self.shared.place, self.stop.clone());
+        let place = self.shared.place;
         tokio::spawn(async move {
             session(place, changes, listeners, node, states, stop).await;
             drop(running);
@@ -202,7 +204,7 @@ async fn session(
             changed = listeners.changed() => if changed.is_err() { break },
             () = states.closed() => break,
             () = stop.cancelled() => {
-                let _ = states.send(Err(Status::unavailable("this manager stops"))).await;
+                let _ = states.send(Err(Status::unavailable("this manager stops, or reaches no majority of the managers"))).await;
                 break;
             }
         }
@@ -234,4 +236,4 @@ fn texts(addresses: &[IpAddr]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

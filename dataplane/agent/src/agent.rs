@@ -343,6 +343,11 @@ impl Agent {
         all
     }
 
+    /// What gossip says of a node.
+    pub fn member(&self, node: NodeId) -> Option<MemberState> {
+        self.inner.gossip.watch().borrow().members.get(&node).map(|member| member.state)
+    }
+
     /// The members by gossip.
     pub(crate) fn members(&self) -> BTreeMap<NodeId, MemberState> {
         self.inner.gossip.watch().borrow().members.iter().map(|(&id, m)| (id, m.state)).collect()

@@ -5,7 +5,8 @@ use super::*;
 
 const NODE: NodeId = NodeId::from_u128(1);
 
-fn cluster() -> State {
+/// A cluster of one node.
+pub(crate) fn cluster() -> State {
     let address = IpAddr::from([127, 0, 0, 1]);
     let node = Node {
         id: NODE,
@@ -73,7 +74,8 @@ impl Running {
         let (states, stream) = mpsc::channel(1);
         let (told, listeners) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
-        let place = Place { node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
+        let place =
+            Place { cluster: ClusterId::from_u128(1), node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
         let ended = tokio::spawn(session(place, watched, listeners, NODE, states, stop.clone()));
         Self { state, changes, told, stream, stop, ended }
     }

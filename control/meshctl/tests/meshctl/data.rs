@@ -193,3 +193,25 @@ pub fn status() -> v1::StatusResponse {
         listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
     }
 }
+
+/// A network that was made and a service that changed, a minute later.
+pub fn events() -> Vec<v1::Event> {
+    let event = |minute: u64, kind: &str, action: &str, id: &str, name: &str| v1::Event {
+        time_millis: 1_700_000_000_250 + minute * 60_000,
+        version: 17 + minute,
+        kind: kind.to_owned(),
+        action: action.to_owned(),
+        id: id.to_owned(),
+        name: name.to_owned(),
+        attributes: BTreeMap::new(),
+    };
+    let made = event(0, "network", "create", PROD, "prod");
+    let changed = event(1, "service", "update", WEB, "web");
+    let ports = [("labels".to_owned(), String::new()), ("ports".to_owned(), "80:80/tcp 81:81/tcp".to_owned())];
+    vec![made, v1::Event { attributes: ports.into(), ..changed }]
+}
+
+/// The only manager.
+pub fn managers() -> Vec<v1::ManagerStatus> {
+    vec![v1::ManagerStatus { node_id: NODE_1.to_owned(), leader: true, voter: true, reachable: true }]
+}
