@@ -22,7 +22,7 @@ mod maps;
 mod netns;
 mod node;
 mod process;
-
+mod raw;
 mod stream;
 mod task;
 mod tcpdump;
@@ -44,7 +44,7 @@ pub use load::{Failure, Load, Outcome, Wrk};
 pub use netns::NetNs;
 pub use node::{Node, Refusal};
 pub use process::{Lifetime, Process, lines_of, output, succeed};
-
+pub use raw::RawLink;
 pub use stream::Stream;
 pub use task::{Nginx, Task, TaskSpec};
 pub use tcpdump::Tcpdump;

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use openraft::{SnapshotPolicy, async_runtime::WatchReceiver};
+use openraft::{RaftMetrics, SnapshotPolicy, async_runtime::WatchReceiver};
 pub use redb::StorageBackend;
 use tokio::sync::watch;
 
-use crate::{OpenError, RaftNode, RaftOptions, disk, node, writer::Writer};
+use crate::{OpenError, RaftNode, RaftOptions, disk, node, types::TypeConfig, writer::Writer};
 
 /// When snapshots are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,24 +65,36 @@ pub fn vitals(node: &RaftNode) -> watch::Receiver<Vitals> {
     let (tell, watcher) = watch::channel(Vitals::default());
     tokio::spawn(async move {
         loop {
-            let now = {
-                let metrics = metrics.borrow_watched();
-                Vitals {
-                    term: metrics.current_term,
-                    leads: metrics.state.is_leader(),
-                    last: metrics.last_log_index,
-                    applied: metrics.last_applied.map(|id| id.index),
-                    purged: metrics.purged.map(|id| id.index),
-                    failed: metrics.running_state.is_err(),
-                }
-            };
-            tell.send_replace(now);
+            tell.send_replace(Vitals::of(&metrics.borrow_watched()));
             if metrics.changed().await.is_err() {
                 return;
             }
         }
     });
     watcher
+}
+
+/// What `node`'s Raft says of itself now.
+pub fn now(node: &RaftNode) -> Vitals {
+    Vitals::of(&node.raft().metrics().borrow_watched())
+}
+
+/// Whether both are handles on the same part.
+pub fn is_same(one: &RaftNode, other: &RaftNode) -> bool {
+    std::ptr::eq(one.raft(), other.raft())
+}
+
+impl Vitals {
+    fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+        Self {
+            term: metrics.current_term,
+            leads: metrics.state.is_leader(),
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            failed: metrics.running_state.is_err(),
+        }
+    }
 }
 
 fn path(options: &RaftOptions) -> PathBuf {

@@ -9,7 +9,10 @@ use tokio::{
 };
 use tracing::error;
 
-use crate::disk::{COMMITTED, LOG, META, PURGED, SNAPSHOT, VOTE};
+use crate::{
+    disk::{COMMITTED, LOG, META, PURGED, SNAPSHOT, VOTE},
+    vault::{self, Vault},
+};
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -46,9 +49,9 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(crate) fn start(database: Database, path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(database: Database, path: PathBuf, vault: Vault) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let file = Open::new(database, path);
+        let file = Open::new(database, path, vault);
         thread::Builder::new().name("raft-disk".to_owned()).spawn(move || run(file, queue))?;
         Ok(Self { jobs })
     }
@@ -61,7 +64,7 @@ impl Writer {
         pace: impl FnMut() -> Duration + Send + 'static,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run_paced(Open::new(database, path), queue, pace));
+        tokio::spawn(run_paced(Open::new(database, path, Vault::default()), queue, pace));
         Self { jobs }
     }
 
@@ -160,18 +163,19 @@ impl Waiting {
 struct Open {
     database: Database,
     path: PathBuf,
+    vault: Vault,
     failure: Option<Arc<str>>,
 }
 
 impl Open {
-    fn new(database: Database, path: PathBuf) -> Self {
-        Self { database, path, failure: None }
+    fn new(database: Database, path: PathBuf, vault: Vault) -> Self {
+        Self { database, path, vault, failure: None }
     }
 
     /// After one failure memory is ahead of the disk: nothing is written any more.
     fn commit(&mut self, writes: &[Write]) {
         if self.failure.is_none() && !writes.is_empty() {
-            self.failure = commit(&self.database, writes).err().map(|reason| {
+            self.failure = commit(&self.database, &self.vault, writes).err().map(|reason| {
                 error!(file = %self.path.display(), %reason, "raft store cannot be written");
                 format!("cannot write {}: {reason}", self.path.display()).into()
             });
@@ -206,7 +210,7 @@ fn into_done(write: Write) -> Option<Done> {
     }
 }
 
-fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+fn commit(database: &Database, vault: &Vault, writes: &[Write]) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     {
         let mut log = txn.open_table(LOG)?;
@@ -215,7 +219,7 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
             match write {
                 Write::Append { rows, .. } => {
                     for (index, row) in rows {
-                        log.insert(index, row.as_slice())?;
+                        log.insert(index, vault.seal(&vault::entry(*index), row)?.as_slice())?;
                     }
                 }
                 Write::Truncate { from, .. } => log.retain_in(*from.., |_, _| false)?,
@@ -225,7 +229,9 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
                 }
                 Write::Vote { vote, .. } => drop(meta.insert(VOTE, vote.as_slice())?),
                 Write::Committed { id } => drop(meta.insert(COMMITTED, id.as_slice())?),
-                Write::Snapshot { snapshot, .. } => drop(meta.insert(SNAPSHOT, snapshot.as_slice())?),
+                Write::Snapshot { snapshot, .. } => {
+                    meta.insert(SNAPSHOT, vault.seal(vault::SNAPSHOT, snapshot)?.as_slice())?;
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     Agent, AgentError,
     agent::lock,
     host::{Host, Known},
+    leases::boot_time,
     session::{Told, one_line},
     uplinks::task_mtu,
 };
@@ -120,23 +121,29 @@ impl Agent {
     async fn take_view(&self, told: Told) -> bool {
         let Told { view, leases, managers, listeners } = told;
         *lock(&self.inner.all_listeners) = listeners;
-        let moved = {
+        let (moved, leased) = {
             let mut state = self.lock();
             if view.version < state.view.version {
                 debug!(version = view.version, "an older state is ignored");
                 return false;
             }
-            state.leases.replace(&leases);
+            let before = state.leases.kept();
+            state.leases.replace(view.version, &leases, boot_time());
+            let leased = state.leases.kept() != before;
             let before = state.view.nodes.values().map(|n| n.data_path_addr);
             let moved = !before.eq(view.nodes.values().map(|n| n.data_path_addr));
             state.view = Arc::new(view.clone());
-            moved
+            (moved, leased)
         };
-        if let Err(error) = self.inner.files.save_view(&view, leases, managers) {
+        if let Err(error) = self.inner.files.save_view(&view, managers) {
             warn!(%error, "keep the cluster's state");
+        }
+        if leased && let Err(error) = self.save_leases() {
+            warn!(%error, "keep leases");
         }
         self.apply_view_to_gossip().await;
         self.follow_availability();
+        self.inner.services.notify_one();
         moved
     }
 

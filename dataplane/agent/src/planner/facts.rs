@@ -88,6 +88,7 @@ impl Facts {
             networks: BTreeMap::new(),
             services: BTreeMap::new(),
             gossip_keys: Vec::new(),
+            ca_generation: 1,
         };
         let mut facts = Self {
             node,
