@@ -12,7 +12,7 @@ use mesh_abi::{GATEWAY_MAC, INGRESS_VNI, RETURN_VNI, Steering, SteeringKind};
 use mesh_tests::{Cluster, NetNs, Node, RawLink, Task, TaskSpec, output, run, wait};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 /// Where the victim listens.
 const PORT: u16 = 9001;
 const VXLAN: u16 = 4789;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cluster, Guest, NetNs, Node, Talk, TaskSpec, UdpEcho, run, wait};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 const PATIENTLY: Duration = Duration::from_secs(30);
 /// Connections that come and go meanwhile.
 const CHURN: usize = 300;

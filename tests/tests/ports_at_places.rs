@@ -12,7 +12,7 @@ use mesh_tests::{
     Cluster, Greeter, Guest, NetNs, Node, Talk, TaskSpec, UdpEcho, Wire, output, run_on, succeed, wait,
 };
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 const QUICK: Duration = Duration::from_millis(500);
 
 fn wire() -> Wire {

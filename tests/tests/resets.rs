@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cluster, NetNs, Talk, Task, TaskSpec, Wire, output, run_on, wait};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 /// What a client of a task that is gone sends at once: many segments, of which the first is answered.
 const MUCH: usize = 400_000;
 const BOTH: Wire = Wire { v4: true, v6: true, mtu: 1500, second: false };

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cluster, NetNs, Task, TaskSpec, Wire, output, run_on, wait};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 const PORT: u16 = 7070;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
