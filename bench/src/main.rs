@@ -10,6 +10,7 @@ mod cpu;
 mod datapath;
 mod idle;
 mod load;
+mod loss;
 mod path;
 mod peers;
 mod pinning;
@@ -34,6 +35,8 @@ enum What {
     Attach(attach::Options),
     /// What meshd uses of processor and memory when nothing happens.
     Idle(idle::Options),
+    /// How many requests fail when tasks are replaced or killed, and when a node is lost.
+    Loss(loss::Options),
 }
 
 fn main() -> Result<()> {
@@ -42,5 +45,6 @@ fn main() -> Result<()> {
         What::Datapath(options) => datapath::run(&options),
         What::Attach(options) => attach::run(&options),
         What::Idle(options) => idle::run(&options),
+        What::Loss(options) => loss::run(&options),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     wait::wait,
 };
 
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(20);
 
 /// A namespace that is attached as a task. Ended on drop: its server, then the namespace, which meshd notices.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! What meshd holds in a node's kernel, to be compared before and after.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::{maps, node::Node, process::output};
+use crate::{cluster::Cluster, maps, node::Node, process::output, wait::wait};
+
+const REST: Duration = Duration::from_secs(20);
 
 /// Links, routes, permanent neighbours, firewall, pins and map entries of a node, by kind, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,20 @@ impl Inventory {
             ("firewall", lines(&["nft", "list", "ruleset"])?),
             ("pins", pins),
         ])))
+    }
+
+    /// Looks at each node of `cluster`, once a second long nothing changes on any.
+    pub fn settled(cluster: &Cluster) -> Result<Vec<Self>> {
+        let look = || cluster.nodes().iter().map(Self::of).collect::<Result<Vec<_>>>();
+        wait("the nodes to come to rest", REST, || {
+            let before = look()?;
+            std::thread::sleep(Duration::from_secs(1));
+            let after = look()?;
+            for (before, after) in before.iter().zip(&after) {
+                ensure!(before == after, "still changing: {}", before.difference(after));
+            }
+            Ok(after)
+        })
     }
 
     /// What differs in `after`, one line each: `-` is gone, `+` is new.

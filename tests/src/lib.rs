@@ -8,6 +8,7 @@
 
 mod binaries;
 mod cluster;
+mod datagrams;
 mod dns;
 mod echo;
 mod guest;
@@ -21,15 +22,17 @@ mod maps;
 mod netns;
 mod node;
 mod process;
-
+mod raw;
 mod stream;
 mod task;
+mod tcpdump;
 mod testnet;
 pub mod verifier;
 mod wait;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, run, run_on};
+pub use datagrams::Datagrams;
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
 pub use guest::{Greeter, Guest, Talk};
@@ -41,8 +44,9 @@ pub use load::{Failure, Load, Outcome, Wrk};
 pub use netns::NetNs;
 pub use node::{Node, Refusal};
 pub use process::{Lifetime, Process, lines_of, output, succeed};
-
+pub use raw::RawLink;
 pub use stream::Stream;
 pub use task::{Nginx, Task, TaskSpec};
+pub use tcpdump::Tcpdump;
 pub use testnet::{GATEWAY, GATEWAY6, OUTSIDE, OUTSIDE6, TestNet, Wire};
 pub use wait::{PATIENCE, wait};

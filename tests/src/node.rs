@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a daemon may take until it answers.
-const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_secs(30);
 
 /// A node of a cluster.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use crate::{
     wait::wait,
 };
 
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(20);
 
 /// What `meshctl run` is to start.
 #[derive(Debug, Clone, Default)]

@@ -36,7 +36,7 @@ fn requests_that_cannot_be() -> Result<()> {
         manager.ctl(&["publish", "8080:80", "web"])?;
         cluster.wait_for_view()?;
         let _web = manager.run_idle(&TaskSpec { name: "web1", network: "prod", ..TaskSpec::default() })?;
-        let before = [Inventory::of(manager)?, Inventory::of(worker)?];
+        let before = Inventory::settled(cluster)?;
         let view = manager.ctl_json(&["network", "ls"])?;
 
         refuse(

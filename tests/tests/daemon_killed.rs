@@ -116,7 +116,7 @@ fn flows_survive_and_the_next_daemon_adopts() -> Result<()> {
 }
 
 fn names_are_back(observer: &Task) -> Result<()> {
-    wait("names after the restart", Duration::from_secs(1), || {
+    wait("names after the restart", SOON, || {
         let found = observer.dig(&["+time=1", "tasks.web"])?;
         ensure!(found.len() == 1, "tasks.web is {found:?}");
         Ok(())

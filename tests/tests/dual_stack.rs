@@ -243,12 +243,12 @@ fn tasks_of_both_families_survive_a_restart_and_leave_nothing() -> Result<()> {
             between_tasks(&asker, &web1)?;
         }
         for (node, before) in cluster.nodes().iter().zip(before) {
-            wait("the links to be gone", SOON, || {
+            wait("links and routes to be gone", SOON, || {
                 ensure!(node.links()? == before, "{:?}", node.links()?);
+                let routes = output(node.command("ip")?.args(["-6", "route", "show", "table", "all"]))?;
+                ensure!(!routes.contains("fd6d:6573:6864::"), "{routes}");
                 Ok(())
             })?;
-            let routes = output(node.command("ip")?.args(["-6", "route", "show", "table", "all"]))?;
-            ensure!(!routes.contains("fd6d:6573:6864::"), "{routes}");
         }
         Ok(())
     })

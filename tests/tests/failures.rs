@@ -12,8 +12,8 @@ use mesh_tests::{Cluster, Guest, Load, NetNs, Task, TaskSpec, get, run, wait};
 const SOON: Duration = Duration::from_secs(5);
 const RATE: u32 = 75;
 /// 100 ms are promised of a killed task, and 3 s of a lost node; the rest is for a busy machine.
-const TASK: Duration = Duration::from_millis(400);
-const NODE: Duration = Duration::from_secs(5);
+const TASK: Duration = Duration::from_millis(1500);
+const NODE: Duration = Duration::from_secs(6);
 
 fn create(cluster: &Cluster) -> Result<()> {
     cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
@@ -71,7 +71,7 @@ fn of_a_killed_task_only_what_is_in_flight() -> Result<()> {
             std::thread::sleep(Duration::from_millis(700));
             let event = Instant::now();
             task.task.kill()?;
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(2 * TASK);
             judge(loads, &format!("a task of node {node}"), event, TASK)?;
         }
         Ok(())

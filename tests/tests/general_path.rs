@@ -1,10 +1,10 @@
 //! The general path, through the kernel's VXLAN device, carries what the fast path does: a published port on a node
 //! without a task, a VIP, and tasks that talk to each other.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, TaskSpec, curl, output, run, wait};
+use anyhow::{Result, ensure};
+use mesh_tests::{Cluster, TaskSpec, Tcpdump, curl, output, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -76,18 +76,11 @@ fn outer_checksums_are_there_when_asked_for() -> Result<()> {
                 cluster[node].run_idle(&TaskSpec { name, network: "prod", ..TaskSpec::default() })
             };
             let (asker, other) = (idle(0, "asker")?, idle(1, "other")?);
-            let mut command = cluster.net().nodes()[1].command("timeout")?;
-            // A time, for the case that no packet comes.
-            let words =
-                ["20", "tcpdump", "-l", "-n", "-vv", "-i", "eth0", "-Q", "in", "-c", "2", "udp port 4789"];
-            let child = command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-            let child = child.context("tcpdump")?;
+            let tcpdump = Tcpdump::start(&cluster.net().nodes()[1], 2, "udp port 4789")?;
             let address = other.address()?.to_string();
             let ping = || output(asker.command("ping")?.args(["-c4", "-i0.3", "-W1", "-q", &address]));
             wait("pings to pass", SOON, ping)?;
-            let seen = child.wait_with_output().context("tcpdump")?;
-            ensure!(seen.status.success(), "tcpdump: {}", String::from_utf8_lossy(&seen.stderr));
-            let seen = String::from_utf8_lossy(&seen.stdout);
+            let seen = tcpdump.seen()?;
             ensure!(seen.contains("VXLAN") && seen.contains("no cksum") == zero, "{setting:?}: {seen}");
             let status = cluster[0].ctl(&["status"])?;
             ensure!(status.contains(path), "{setting:?}: {status}");

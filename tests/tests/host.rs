@@ -61,7 +61,7 @@ fn a_firewall_that_drops_forwarded_packets_is_told_with_its_cure() -> Result<()>
         ensure!(warning.contains("iptables -I FORWARD -s 169.254.64.0/18 -j ACCEPT"), "{warning}");
         nft("nft insert rule ip filter FORWARD ip saddr 169.254.64.0/18 accept; \
              nft insert rule ip filter FORWARD ip daddr 169.254.64.0/18 ct state established,related accept")?;
-        reach()?;
+        wait("the way out", SOON, reach)?;
         drop(server);
         node.kill()?;
         node.start()?;

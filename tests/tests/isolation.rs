@@ -91,7 +91,9 @@ fn internal_networks_have_no_way_out() -> Result<()> {
         let listener =
             cluster.net().hub().run(|| TcpListener::bind((OUTSIDE, 7000)))?.context("port 7000")?;
         let connect = || TcpStream::connect_timeout(&(OUTSIDE, 7000).into(), A_WHILE);
-        let stream = open.task.inside(connect)?.context("an open network has no way out")?;
+        let stream = wait("the way out of an open network", SOON, || {
+            open.task.inside(connect)?.context("an open network has no way out")
+        })?;
         let (_, seen) = listener.accept().context("accepting")?;
         ensure!(seen.ip() == cluster[1].address(), "the world sees {seen}, not the task's node");
         drop(stream);

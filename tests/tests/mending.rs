@@ -69,7 +69,8 @@ fn a_static_address_and_a_name_move_with_their_task() -> Result<()> {
         let (_other, other) = sandbox(cluster, "other")?;
         let words = ["attach", "--network", "open", "--name", "db", "--ip", "10.10.4.77", &path];
         for node in cluster.nodes() {
-            node.ctl(&words)?;
+            // Until it has heard that the name is free again, it refuses.
+            wait("the task to be attached", SOON, || node.ctl(&words))?;
             for elsewhere in cluster.nodes().iter().filter(|n| n.index() != node.index()) {
                 wait("the other nodes to know the name", SOON, || {
                     // The address that a refused attach asked for must not stay with its node either.

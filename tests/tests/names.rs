@@ -83,6 +83,7 @@ fn services_tasks_and_aliases() -> Result<()> {
         let own = IpAddr::V4(from).to_string();
         ensure!(tally.0.keys().all(|answer| answer.ends_with(&own)), "a task saw another client: {tally:?}");
         // A task of the service reaches its own service too, itself included.
+        expect(&tasks[0].task, &["tasks.web"], &addresses)?;
         let tally = tasks[0].task.inside(|| -> Result<Tally> {
             let mut tally = Tally::default();
             for _ in 0..60 {

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn create(cluster: &Cluster) -> Result<()> {
     cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
     let words =
-        ["service", "create", "--network", "prod", "--publish", "8080:80", "--drain-timeout", "15s", "web"];
+        ["service", "create", "--network", "prod", "--publish", "8080:80", "--drain-timeout", "40s", "web"];
     cluster[0].ctl(&words)?;
     cluster.wait_for_view()
 }
@@ -98,10 +98,13 @@ fn a_node_is_drained_and_comes_back() -> Result<()> {
         cluster[1].kill()?;
         cluster[1].start()?;
         expect(cluster, &["web1"])?;
-        let now = state(cluster, "web2")?;
-        ensure!(["draining", "drained"].contains(&now.as_str()), "{now}");
+        wait("the task to be known again", 2 * SOON, || {
+            let now = state(cluster, "web2")?;
+            ensure!(["draining", "drained"].contains(&now.as_str()), "{now}");
+            Ok(())
+        })?;
         drop(idle);
-        wait("the end of the drain", 4 * SOON, || {
+        wait("the end of the drain", 10 * SOON, || {
             let state = state(cluster, "web2")?;
             ensure!(state == "drained", "{state}");
             Ok(())

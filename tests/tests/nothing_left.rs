@@ -48,8 +48,7 @@ fn rounds_leave_nothing() -> Result<()> {
     run(3, |cluster| {
         // The first round makes what lasts, such as the record of each peer.
         round(cluster, 0)?;
-        std::thread::sleep(Duration::from_secs(1));
-        let before = inventories(cluster)?;
+        let before = Inventory::settled(cluster)?;
         for number in 1..=ROUNDS {
             round(cluster, number).with_context(|| format!("round {number}"))?;
         }

@@ -109,8 +109,11 @@ fn connections_spread_evenly_and_show_the_client() -> Result<()> {
         for answer in tally.0.keys() {
             ensure!(answer.ends_with(&format!(" {address}")), "a task saw another client: {answer}");
         }
-        let logged: Vec<String> = tasks.iter().flat_map(mesh_tests::Nginx::clients).collect();
-        ensure!(logged.len() == before + 1000, "{} requests in the logs, {before} before", logged.len());
+        let logged = wait("the logs", SOON, || {
+            let logged: Vec<String> = tasks.iter().flat_map(mesh_tests::Nginx::clients).collect();
+            ensure!(logged.len() == before + 1000, "{} requests in the logs, {before} before", logged.len());
+            Ok(logged)
+        })?;
         ensure!(logged.iter().all(|client| *client == address), "a log names another client: {logged:?}");
         Ok(())
     })

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{GATEWAY, NetNs, OUTSIDE, Prefix, StubDns, TestNet, output, resolve, succeed};
 
 fn ping(from: &NetNs, to: impl ToString) -> Result<()> {
-    succeed(from.command("ping")?.args(["-c1", "-W1", "-n", "-q", &to.to_string()]))
+    succeed(from.command("ping")?.args(["-c1", "-W3", "-n", "-q", &to.to_string()]))
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn nodes_reach_each_other_until_they_are_cut_off() -> Result<()> {
     net.cut(1)?;
     ensure!(ping(first, net.address(1)).is_err(), "a node that is cut off answers");
     net.heal(1)?;
-    mesh_tests::wait("the node to be back", Duration::from_secs(2), || ping(first, net.address(1)))?;
+    mesh_tests::wait("the node to be back", Duration::from_secs(10), || ping(first, net.address(1)))?;
     let (folder, namespace) = (prefix.folder(), first.path());
     ensure!(folder.exists() && namespace.exists(), "the net is not there");
     drop(net);

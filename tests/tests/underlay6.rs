@@ -3,12 +3,11 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Stream, Task, TaskSpec, Wire, curl, output, run_on, wait};
+use mesh_tests::{Cluster, Stream, Task, TaskSpec, Tcpdump, Wire, curl, output, run_on, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 const MEGABYTE: u64 = 1 << 20;
@@ -58,15 +57,9 @@ fn carries_all(cluster: &Cluster) -> Result<()> {
 
 /// What tcpdump says of the first VXLAN packets that the second node receives while `story` goes on.
 fn watch_outer_headers(cluster: &Cluster, story: impl FnOnce() -> Result<()>) -> Result<String> {
-    let mut command = cluster.net().nodes()[1].command("timeout")?;
-    // A time, for the case that no packet comes.
-    command.args(["60", "tcpdump", "-l", "-n", "-vv", "-i", "eth0", "-Q", "in", "-c", "3", "udp port 4789"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("tcpdump")?;
-    std::thread::sleep(Duration::from_millis(500));
+    let tcpdump = Tcpdump::start(&cluster.net().nodes()[1], 3, "udp port 4789")?;
     story()?;
-    let seen = child.wait_with_output().context("tcpdump")?;
-    ensure!(seen.status.success(), "tcpdump: {}", String::from_utf8_lossy(&seen.stderr));
-    Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
+    tcpdump.seen()
 }
 
 #[test]

@@ -59,9 +59,14 @@ fn an_uplink_that_went_is_used_again_when_it_is_back() -> Result<()> {
         }
         for node in [0, 1] {
             net.unplug_node(node)?;
-            std::thread::sleep(Duration::from_millis(700));
-            let status = cluster[node].ctl(&["status"])?;
-            ensure!(status.contains("no interface of this node has address"), "nothing is said: {status}");
+            wait("a word about the uplink", SOON, || {
+                let status = cluster[node].ctl(&["status"])?;
+                ensure!(
+                    status.contains("no interface of this node has address"),
+                    "nothing is said: {status}"
+                );
+                Ok(())
+            })?;
             net.plug_node(node)?;
             let body = wait("the port after the uplink is back", 4 * SOON, || fetch(node))?;
             ensure!(body == expected, "{body}");
@@ -70,9 +75,11 @@ fn an_uplink_that_went_is_used_again_when_it_is_back() -> Result<()> {
         let asker = cluster[0].run_idle(&task("asker", None))?;
         let url = format!("http://{}/", web.task.address()?);
         wait("the other node's task", 2 * SOON, || curl(asker.command("curl")?, &url))?;
-        let status = cluster[0].ctl(&["status"])?;
-        ensure!(!status.contains("behind"), "{status}");
-        Ok(())
+        wait("no word about it any more", SOON, || {
+            let status = cluster[0].ctl(&["status"])?;
+            ensure!(!status.contains("behind"), "{status}");
+            Ok(())
+        })
     })
 }
 
@@ -117,7 +124,8 @@ fn several_uplinks_serve_and_lead_to_other_nodes() -> Result<()> {
             Ok(())
         };
         wait("the stream to change over", 3 * SOON, moved)?;
-        let body = curl(net.client().command("curl")?, &format!("http://{}:8080/", net.address(0)))?;
+        let fetch = || curl(net.client().command("curl")?, &format!("http://{}:8080/", net.address(0)));
+        let body = wait("the published port", SOON, fetch)?;
         ensure!(body == format!("web1 {}", net.client_address()), "{body}");
         // And back, with the interface gone.
         net.nodes()[1].ip("route del 192.168.77.11/32")?;
@@ -268,7 +276,9 @@ fn follow_the_address(cluster: &Cluster) -> Result<()> {
     stream.goes_on(MEGABYTE, SOON)?;
     cluster[1].start()?;
     stream.goes_on(MEGABYTE, 2 * SOON).context("after the restart")?;
-    let status = cluster[1].ctl_json(&["status"])?;
-    ensure!(status["data_path_addr"] == "192.168.78.112", "{status}");
-    Ok(())
+    wait("the address that it had last", SOON, || {
+        let status = cluster[1].ctl_json(&["status"])?;
+        ensure!(status["data_path_addr"] == "192.168.78.112", "{status}");
+        Ok(())
+    })
 }

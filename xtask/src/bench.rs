@@ -25,6 +25,8 @@ enum What {
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
     Idle,
+    /// How many requests fail when tasks are replaced or killed, and when a node is lost.
+    Loss,
 }
 
 /// Runs the bench.
@@ -36,6 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
         What::Datapath => "datapath",
         What::Attach => "attach",
         What::Idle => "idle",
+        What::Loss => "loss",
     };
     let program = command::workspace().join("target/release/mesh-bench");
     command::run(Command::new(program).arg(what).args(&options.rest))

@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, net::IpAddr, str::FromStr};
 
+use ipnet::IpNet;
 use mesh_types::{
     Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation,
     InterfaceName, Listener, ListenerProcess, LocalEndpointId, MAX_WEIGHT, Mac, Name, Network, Node, NodeId,
@@ -52,6 +53,12 @@ fn names(field: &'static str, texts: Vec<String>) -> Result<Vec<Name>, Invalid> 
 
 fn name(field: &'static str, text: String) -> Result<Name, Invalid> {
     Name::new(text).map_err(|e| Invalid::new(field, e))
+}
+
+fn range(text: &str) -> Result<IpNet, Invalid> {
+    text.parse().map_err(|_| {
+        Invalid::new("network.ip_ranges", format!("{text:?} is not a range such as 10.10.3.64/26"))
+    })
 }
 
 fn port_number(field: &'static str, value: u32) -> Result<u16, Invalid> {
@@ -107,6 +114,7 @@ impl From<&Node> for v1::Node {
             availability: v1::Availability::from(node.availability).into(),
             labels: node.labels.clone(),
             joined_at: node.joined_at,
+            version: node.version,
         }
     }
 }
@@ -123,6 +131,7 @@ impl TryFrom<v1::Node> for Node {
             name: name("node.name", node.name)?,
             labels: node.labels,
             joined_at: node.joined_at,
+            version: node.version,
         })
     }
 }
@@ -160,6 +169,9 @@ impl From<&Network> for v1::Network {
             mtu: network.mtu.unwrap_or_default().into(),
             labels: network.labels.clone(),
             created_at: network.created_at,
+            ip_ranges: network.ip_ranges.iter().map(ToString::to_string).collect(),
+            aux_addresses: network.aux_addresses.iter().map(|(k, a)| (k.clone(), a.to_string())).collect(),
+            version: network.version,
         }
     }
 }
@@ -179,6 +191,13 @@ impl TryFrom<v1::Network> for Network {
             mtu: (mtu != 0).then_some(mtu),
             labels: network.labels,
             created_at: network.created_at,
+            ip_ranges: network.ip_ranges.iter().map(|text| range(text)).collect::<Result<_, _>>()?,
+            aux_addresses: network
+                .aux_addresses
+                .into_iter()
+                .map(|(name, text)| Ok((name, address("network.aux_addresses", &text)?)))
+                .collect::<Result<_, Invalid>>()?,
+            version: network.version,
         })
     }
 }
@@ -280,6 +299,7 @@ impl From<&Service> for v1::Service {
             affinity: service.affinity.map(|a| v1::Affinity { timeout_secs: a.timeout_secs }),
             prefer_local: service.prefer_local,
             drain_timeout_secs: service.drain_timeout_secs,
+            version: service.version,
         }
     }
 }
@@ -306,6 +326,7 @@ impl TryFrom<v1::Service> for Service {
             drain_timeout_secs: service.drain_timeout_secs,
             labels: service.labels,
             created_at: service.created_at,
+            version: service.version,
         })
     }
 }
@@ -319,6 +340,7 @@ impl From<&ClusterView> for v1::ClusterView {
             networks: view.networks.values().map(Into::into).collect(),
             services: view.services.values().map(Into::into).collect(),
             gossip_keys: view.gossip_keys.iter().map(|k| k.to_vec()).collect(),
+            ca_generation: view.ca_generation,
         }
     }
 }
@@ -337,6 +359,7 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             networks: networks.map(|n| n.map(|n| (n.id, n))).collect::<Result<_, _>>()?,
             services: services.map(|s| s.map(|s| (s.id, s))).collect::<Result<_, _>>()?,
             gossip_keys: view.gossip_keys.into_iter().map(key).collect::<Result<_, _>>()?,
+            ca_generation: view.ca_generation,
         })
     }
 }

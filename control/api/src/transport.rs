@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tonic::transport::Endpoint;
 
-pub use tls::{PeerInfo, TlsIo, channel, connect, peer_info, tls_incoming};
+pub use tls::{PeerInfo, TlsIo, channel, connect, connect_watchful, peer_info, tls_incoming};
 pub use unix::{unix_channel, unix_connect, unix_incoming};
 
 /// Longest time for a connection, its TLS handshake included, on either side.
@@ -38,6 +38,14 @@ fn endpoint() -> Endpoint {
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
+}
+
+/// A stopped process answers no probe, though its kernel acknowledges what is sent to it.
+fn watchful(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(2))
 }
 
 #[cfg(test)]

@@ -1,26 +1,35 @@
 //! A node's own key and certificate, and the file that keeps them.
 
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use rand::Rng;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::{
     CertificateDer, PrivatePkcs8KeyDer,
     pem::{PemObject, SectionKind},
 };
 use thiserror::Error;
+use x509_parser::prelude::X509Certificate;
 
-use crate::{CaDigest, PeerError, PeerIdentity, peer};
+use crate::{CaDigest, Keyring, KeyringError, PeerError, PeerIdentity, keyring, peer, root::BACKDATE};
 
 /// One file for key and certificates, so that one rename replaces them together.
 const FILE: &str = "identity.pem";
+
+/// The label of a private key that is sealed by the manager's keyring.
+const SEALED_KEY: &str = "MESHD SEALED PRIVATE KEY";
+/// What it is the contents of.
+const WHAT: &[u8] = b"identity";
+
+enum OwnKey {
+    Plain(PrivatePkcs8KeyDer<'static>),
+    Sealed(Vec<u8>),
+}
 
 /// A node's private key (ECDSA P-256, PKCS #8).
 pub struct NodeKey(PrivatePkcs8KeyDer<'static>);
@@ -37,7 +46,7 @@ pub enum IdentityError {
     /// The key could not be made.
     #[error("making a key failed")]
     Generate(#[from] rcgen::Error),
-    /// The chain is not the node's certificate followed by its issuers up to the root. Nothing was changed.
+    /// The certificates do not lead from the node's one to a root. Nothing was changed.
     #[error("the certificate chain cannot be used: {reason}")]
     Chain {
         /// What is wrong with it.
@@ -67,19 +76,23 @@ pub enum IdentityError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The key is sealed, and the manager's keyring does not open it.
+    #[error("the private key cannot be sealed or opened")]
+    Keyring(#[from] KeyringError),
     /// The TLS library refused the key or the root.
     #[error("the identity cannot be used for TLS")]
     Tls(#[from] rustls::Error),
 }
 
-/// A node's key, its certificate chain (leaf first, root last) and who that makes it.
+/// A node's key, its certificates and who they make it.
 pub struct Identity {
-    key: PrivatePkcs8KeyDer<'static>,
+    key: OwnKey,
     chain: Vec<CertificateDer<'static>>,
-    root: CertificateDer<'static>,
+    /// The one that the leaf comes from first.
+    roots: Vec<CertificateDer<'static>>,
     own: PeerIdentity,
-    not_before: SystemTime,
     not_after: SystemTime,
+    renew_at: SystemTime,
 }
 
 impl fmt::Debug for Identity {
@@ -96,31 +109,41 @@ impl Identity {
         Ok((NodeKey(key.into()), csr.der().to_vec()))
     }
 
-    /// The identity from a key and the chain issued for it. Each certificate must be signed by the next, the last by
-    /// itself. Times are not checked: an expired identity still says who the node is.
+    /// The identity from a key and the certificates issued for it: the leaf, then the roots of the cluster and what
+    /// lies between. Those signed by themselves are trusted; every other one must be signed by another in the list.
+    /// Times are not checked: an expired identity still says who the node is.
     pub fn new(key: NodeKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        Self::with_key(OwnKey::Plain(key.0), chain)
+    }
+
+    fn with_key(key: OwnKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
         let own = PeerIdentity::from_certs(&chain)?;
         let parsed = chain.iter().map(peer::parse).collect::<Result<Vec<_>, _>>()?;
-        let [leaf, .., root] = parsed.as_slice() else {
+        let (leaf, authorities) = parsed.split_first().ok_or(PeerError::None)?;
+        let is_root = |cert: &X509Certificate<'_>| signed_by(cert, cert);
+        let mut roots: Vec<&X509Certificate<'_>> = authorities.iter().filter(|cert| is_root(cert)).collect();
+        if roots.is_empty() {
             return Err(IdentityError::Chain { reason: "the root certificate is missing" });
-        };
-        for (cert, issuer) in parsed.iter().zip(parsed.iter().skip(1).chain([root])) {
-            let signed = cert.issuer() == issuer.subject()
-                && issuer.is_ca()
-                && cert.verify_signature(Some(issuer.public_key())).is_ok();
-            if !signed {
-                return Err(IdentityError::Chain { reason: "a certificate is not signed by the next one" });
+        }
+        if !authorities.iter().all(|cert| roots.iter().any(|root| signed_by(cert, root))) {
+            return Err(IdentityError::Chain { reason: "a certificate between leaf and root is of no root" });
+        }
+        if !authorities.iter().any(|issuer| signed_by(leaf, issuer)) {
+            return Err(IdentityError::Chain { reason: "the node's certificate is of no root" });
+        }
+        roots.sort_by_key(|root| !signed_by(leaf, root));
+        if let OwnKey::Plain(key) = &key {
+            let pair = KeyPair::from_pkcs8_der_and_sign_algo(key, &rcgen::PKCS_ECDSA_P256_SHA256)
+                .map_err(|_| IdentityError::Key)?;
+            if pair.subject_public_key_info() != leaf.public_key().raw {
+                return Err(IdentityError::Key);
             }
         }
-        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&key.0, &rcgen::PKCS_ECDSA_P256_SHA256)
-            .map_err(|_| IdentityError::Key)?;
-        if pair.subject_public_key_info() != leaf.public_key().raw {
-            return Err(IdentityError::Key);
-        }
-        let not_before = instant(leaf.validity().not_before.timestamp());
         let not_after = instant(leaf.validity().not_after.timestamp());
-        let root = chain.last().cloned().ok_or(PeerError::None)?;
-        Ok(Self { key: key.0, chain, root, own, not_before, not_after })
+        let renew_at = renew_at(instant(leaf.validity().not_before.timestamp()), not_after);
+        let roots = roots.iter().map(|root| CertificateDer::from(root.as_raw().to_vec())).collect();
+        drop(parsed);
+        Ok(Self { key, chain, roots, own, not_after, renew_at })
     }
 
     /// Who this node is.
@@ -128,23 +151,42 @@ impl Identity {
         self.own
     }
 
-    /// The certificates, leaf first, root last.
+    /// The certificates, leaf first. A server shows all of them, for joining nodes know only a root's digest.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 
-    /// The cluster's root certificate.
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    /// The roots that this node trusts: the cluster's, and during a change-over the earlier one too.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 
-    /// The digest of the cluster's root certificate. After joining it must equal the token's.
-    pub fn digest(&self) -> CaDigest {
-        CaDigest::of(&self.root)
+    /// The digest of the root that the certificate is of. After joining it must equal the token's, unless the CA is
+    /// being changed.
+    pub fn digest(&self) -> Option<CaDigest> {
+        self.roots.first().map(CaDigest::of)
     }
 
-    pub(crate) fn key(&self) -> &PrivatePkcs8KeyDer<'static> {
-        &self.key
+    /// The private key; none while it is locked.
+    pub(crate) fn key(&self) -> Option<&PrivatePkcs8KeyDer<'static>> {
+        match &self.key {
+            OwnKey::Plain(key) => Some(key),
+            OwnKey::Sealed(_) => None,
+        }
+    }
+
+    /// Whether the private key is sealed, so that this identity cannot be shown to anybody yet.
+    pub fn is_locked(&self) -> bool {
+        self.key().is_none()
+    }
+
+    /// The same with its key opened by `keyring`.
+    pub fn unlock(&self, keyring: &Keyring) -> Result<Self, IdentityError> {
+        let key = match &self.key {
+            OwnKey::Plain(key) => key.clone_key(),
+            OwnKey::Sealed(sealed) => keyring.open(WHAT, sealed)?.into(),
+        };
+        Self::with_key(OwnKey::Plain(key), self.chain.clone())
     }
 
     /// When the certificate ends.
@@ -152,10 +194,10 @@ impl Identity {
         self.not_after
     }
 
-    /// When to renew: after half of the certificate's life, so that managers may be away for the other half.
+    /// When to renew: at a random point between half and four fifths of the time that it was issued for. So nodes that
+    /// joined together do not renew together, and managers may be away for the last fifth.
     pub fn renew_at(&self) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life / 2
+        self.renew_at
     }
 
     /// Whether a node of this state folder has an identity.
@@ -166,27 +208,30 @@ impl Identity {
     /// Keeps the identity in `dir` (which must exist), readable by its owner only. After a crash at any moment the
     /// file holds either the old or the new identity.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        self.save_by(dir, None)
+    }
+
+    /// The same, with the private key sealed if `keyring` is.
+    pub fn save_by(&self, dir: &Path, keyring: Option<&Keyring>) -> Result<(), IdentityError> {
         let path = dir.join(FILE);
-        let fresh = dir.join(format!("{FILE}.new"));
-        let mut text = pem("PRIVATE KEY", self.key.secret_pkcs8_der());
+        let mut text = match (&self.key, keyring.filter(|keyring| keyring.lock().is_some())) {
+            (OwnKey::Sealed(sealed), _) => pem(SEALED_KEY, sealed),
+            (OwnKey::Plain(key), None) => pem("PRIVATE KEY", key.secret_pkcs8_der()),
+            (OwnKey::Plain(key), Some(keyring)) => {
+                pem(SEALED_KEY, &keyring.seal(WHAT, key.secret_pkcs8_der())?)
+            }
+        };
         for cert in &self.chain {
             text.push_str(&pem("CERTIFICATE", cert));
         }
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&fresh) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(dir)?.sync_all()
-        };
-        write().map_err(|source| IdentityError::Io { action: "write", path, source })
+        keyring::replace(&path, text.as_bytes()).map_err(|source| IdentityError::Io {
+            action: "write",
+            path,
+            source,
+        })
     }
 
-    /// The identity kept in `dir`. Every error names the file.
+    /// The identity kept in `dir`, locked if its key is sealed. Every error names the file.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let path = dir.join(FILE);
         let text = match fs::read(&path) {
@@ -197,21 +242,42 @@ impl Identity {
     }
 }
 
+/// The key that is sealed in a section of our own.
+fn sealed_key(text: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
+    let Some((_, rest)) = text.split_once(&format!("-----BEGIN {SEALED_KEY}-----")) else { return Ok(None) };
+    let (body, _) = rest
+        .split_once(&format!("-----END {SEALED_KEY}-----"))
+        .ok_or_else(|| "its private key is cut short".to_owned())?;
+    let body: String = body.split_ascii_whitespace().collect();
+    BASE64_STANDARD.decode(body).map(Some).map_err(|e| e.to_string())
+}
+
 fn parse(text: &[u8]) -> Result<Identity, String> {
     let mut key = None;
     let mut chain = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
         match section.map_err(|e| e.to_string())? {
-            (SectionKind::PrivateKey, der) if key.is_none() => key = Some(NodeKey(der.into())),
+            (SectionKind::PrivateKey, der) if key.is_none() => key = Some(der.into()),
             (SectionKind::Certificate, der) => chain.push(der.into()),
             (kind, _) => return Err(format!("it holds an unexpected section {kind:?}")),
         }
     }
-    let key = key.ok_or("it holds no private key")?;
-    Identity::new(key, chain).map_err(|e| match e {
+    let key = match (key, sealed_key(text)?) {
+        (Some(key), None) => OwnKey::Plain(key),
+        (None, Some(sealed)) => OwnKey::Sealed(sealed),
+        (None, None) => return Err("it holds no private key".to_owned()),
+        (Some(_), Some(_)) => return Err("it holds two private keys".to_owned()),
+    };
+    Identity::with_key(key, chain).map_err(|e| match e {
         IdentityError::Peer(inner) => inner.to_string(),
         other => other.to_string(),
     })
+}
+
+/// RFC 7468 text of a certificate.
+pub fn certificate_pem(cert: &CertificateDer<'_>) -> String {
+    pem("CERTIFICATE", cert)
 }
 
 /// RFC 7468 text of `der`.
@@ -226,6 +292,18 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     }
     text.push_str(&format!("\n-----END {label}-----\n"));
     text
+}
+
+fn signed_by(cert: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    cert.issuer() == issuer.subject()
+        && issuer.is_ca()
+        && cert.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+fn renew_at(not_before: SystemTime, not_after: SystemTime) -> SystemTime {
+    let issued = (not_before + BACKDATE).min(not_after);
+    let life = not_after.duration_since(issued).unwrap_or_default();
+    issued + life.mul_f64(rand::rng().random_range(0.5..0.8))
 }
 
 fn instant(seconds: i64) -> SystemTime {

@@ -12,14 +12,18 @@
 
 mod base36;
 mod identity;
+mod keyring;
 mod peer;
 mod root;
 mod tls;
 mod token;
+mod unlock;
 
-pub use identity::{Identity, IdentityError, NodeKey};
+pub use identity::{Identity, IdentityError, NodeKey, certificate_pem};
+pub use keyring::{FoundKeyring, Keyring, KeyringError, LockedKeyring};
 pub use peer::{PeerError, PeerIdentity};
 pub use root::{CaDigest, CaError, DEFAULT_VALIDITY, RootCa};
 pub use rustls_pki_types::CertificateDer;
 pub use tls::{DigestMismatch, IdentityCell, client_config, join_client_config, server_config, server_name};
 pub use token::{JoinToken, TokenError};
+pub use unlock::{UnlockKey, UnlockKeyError};

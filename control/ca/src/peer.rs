@@ -3,7 +3,10 @@
 use mesh_types::{ClusterId, NodeId, Role};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
-use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
+use x509_parser::{
+    oid_registry::OID_X509_SERIALNUMBER,
+    prelude::{AttributeTypeAndValue, FromDer, X509Certificate},
+};
 
 /// The node on the other side of a connection, as its verified certificate names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct PeerIdentity {
     pub role: Role,
     /// The cluster it belongs to.
     pub cluster: ClusterId,
+    /// Which state of the cluster's CA the certificate was made in: 1 at first, more with every rotation.
+    pub generation: u64,
 }
 
 /// Why a certificate names no node.
@@ -28,7 +33,7 @@ pub enum PeerError {
     /// A field of the subject is missing, doubled, or holds something else than this cluster's CA writes.
     #[error("the certificate's subject has no usable {field}")]
     Field {
-        /// `node id (CN)`, `role (OU)` or `cluster id (O)`.
+        /// `node id (CN)`, `role (OU)`, `cluster id (O)` or `generation (serialNumber)`.
         field: &'static str,
     },
 }
@@ -42,6 +47,10 @@ impl PeerIdentity {
             node: field("node id (CN)", parsed.subject().iter_common_name())?,
             role: field("role (OU)", parsed.subject().iter_organizational_unit())?,
             cluster: organization(&parsed)?,
+            generation: field(
+                "generation (serialNumber)",
+                parsed.subject().iter_by_oid(&OID_X509_SERIALNUMBER),
+            )?,
         })
     }
 }

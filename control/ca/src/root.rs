@@ -23,7 +23,9 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// 20 years.
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Certificates begin this long before they are made, so that a node whose clock is behind accepts them.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
+/// The subject's attribute that holds the CA's generation: `serialNumber` (RFC 4519, 2.31).
+const GENERATION_OID: &[u64] = &[2, 5, 4, 5];
 
 /// SHA-256 of the root certificate's DER form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +93,9 @@ pub struct RootCa {
     key: KeyPair,
     cert: CertificateDer<'static>,
     cluster: ClusterId,
+    generation: u64,
+    /// While nodes change over from an earlier root: this one as signed by that, and that one.
+    earlier: Option<(CertificateDer<'static>, CertificateDer<'static>)>,
 }
 
 impl fmt::Debug for RootCa {
@@ -104,18 +109,44 @@ impl RootCa {
     pub fn generate(cluster: ClusterId, now: SystemTime) -> Result<Self, CaError> {
         let key = KeyPair::generate()?;
         let mut params = params(now, ROOT_VALIDITY)?;
-        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-        params.distinguished_name.push(DnType::CommonName, "meshd root CA");
+        // Two roots of a cluster never have one name: chains are built by names.
+        let name = format!("meshd root CA {}", base36::encode(&rand::random::<[u8; 8]>()));
+        name_ca(&mut params, cluster, &name);
         // One intermediate is allowed: a rotation signs the new root by the old one.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert = params.self_signed(&key)?.der().clone();
-        Ok(Self { key, cert, cluster })
+        Ok(Self { key, cert, cluster, generation: 1, earlier: None })
+    }
+
+    /// `next` as signed by this root: whoever trusts only this one accepts certificates of `next` by it.
+    pub fn cross_sign(&self, next: &RootCa, now: SystemTime) -> Result<CertificateDer<'static>, CaError> {
+        let next_cert = peer::parse(&next.cert).map_err(|e| bad_cert(e.to_string()))?;
+        let name = next_cert.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = name.ok_or_else(|| bad_cert("it has no name".to_owned()))?;
+        let mut params = params(now, ROOT_VALIDITY)?;
+        name_ca(&mut params, next.cluster, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key)?;
+        Ok(params.signed_by(&next.key, &issuer)?.der().clone())
+    }
+
+    /// The CA in its `generation`: what certificates say that they were made in.
+    pub fn at(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// The CA while nodes change over to it: what it issues comes with `cross` (this root as signed by `root`, see
+    /// [`RootCa::cross_sign`]) and with the earlier `root`.
+    pub fn after(self, root_pem: &str, cross_pem: &str) -> Result<Self, CaError> {
+        let read = |text: &str| {
+            CertificateDer::from_pem_slice(text.as_bytes())
+                .map_err(|e| bad_cert(format!("the earlier one: {e}")))
+        };
+        Ok(Self { earlier: Some((read(cross_pem)?, read(root_pem)?)), ..self })
     }
 
     /// The CA from what [`RootCa::to_pem`] gave.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
-        let bad_cert = |reason: String| CaError::Root { part: "certificate", reason };
         let bad_key = |reason: String| CaError::Root { part: "key", reason };
         let cert =
             CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|e| bad_cert(e.to_string()))?;
@@ -131,7 +162,7 @@ impl RootCa {
         if spki != key.subject_public_key_info() {
             return Err(bad_key("it does not belong to the root certificate".to_owned()));
         }
-        Ok(Self { key, cert, cluster })
+        Ok(Self { key, cert, cluster, generation: 1, earlier: None })
     }
 
     /// Certificate and key as PEM texts. The second is the cluster's greatest secret.
@@ -154,7 +185,18 @@ impl RootCa {
         self.cluster
     }
 
-    /// A certificate for `node`: the leaf, then the root.
+    /// The generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The digests that join tokens may carry: this root's first, then, during a change-over, the earlier one's.
+    pub fn digests(&self) -> impl Iterator<Item = CaDigest> {
+        std::iter::once(&self.cert).chain(self.earlier.iter().map(|(_, root)| root)).map(CaDigest::of)
+    }
+
+    /// A certificate for `node`: the leaf, then the root. During a change-over: the leaf, this root as signed by the
+    /// earlier one, the earlier one, the root.
     ///
     /// Of the request only the public key counts (ECDSA P-256), and the proof that its holder has the private one:
     /// names and extensions that it claims are ignored.
@@ -172,6 +214,7 @@ impl RootCa {
         name.push(DnType::OrganizationName, self.cluster.to_string());
         name.push(DnType::OrganizationalUnitName, role.as_str());
         name.push(DnType::CommonName, node.to_string());
+        name.push(DnType::from_oid(GENERATION_OID), self.generation.to_string());
         params.subject_alt_names = vec![SanType::DnsName(tls::server_name(role).try_into()?)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -180,8 +223,19 @@ impl RootCa {
         params.use_authority_key_identifier_extension = true;
         let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key)?;
         let leaf = params.signed_by(&public_key, &issuer)?.der().clone();
-        Ok(vec![leaf, self.cert.clone()])
+        let earlier = self.earlier.iter().flat_map(|(cross, root)| [cross.clone(), root.clone()]);
+        Ok(std::iter::once(leaf).chain(earlier).chain([self.cert.clone()]).collect())
     }
+}
+
+fn bad_cert(reason: String) -> CaError {
+    CaError::Root { part: "certificate", reason }
+}
+
+fn name_ca(params: &mut CertificateParams, cluster: ClusterId, name: &str) {
+    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
 fn params(now: SystemTime, validity: Duration) -> Result<CertificateParams, CaError> {

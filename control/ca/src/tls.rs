@@ -68,7 +68,8 @@ pub struct IdentityCell {
 
 struct Loaded {
     identity: Arc<Identity>,
-    certified: Arc<CertifiedKey>,
+    /// None while the key is locked: nothing can be shown then.
+    certified: Option<Arc<CertifiedKey>>,
     clients: Arc<dyn ClientCertVerifier>,
     servers: Arc<WebPkiServerVerifier>,
 }
@@ -101,9 +102,12 @@ impl IdentityCell {
 impl Loaded {
     fn new(identity: Identity) -> Result<Self, IdentityError> {
         let provider = provider();
-        let key = PrivateKeyDer::from(identity.key().clone_key());
-        let certified = CertifiedKey::from_der(identity.chain().to_vec(), key, &provider)?;
-        let roots = roots(identity.root())?;
+        let certified = identity.key().map(|key| {
+            let key = PrivateKeyDer::from(key.clone_key());
+            CertifiedKey::from_der(identity.chain().to_vec(), key, &provider).map(Arc::new)
+        });
+        let certified = certified.transpose()?;
+        let roots = roots(identity.roots())?;
         let unusable = |_| rustls::Error::General("the root certificate is no trust anchor".to_owned());
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .allow_unauthenticated()
@@ -111,7 +115,7 @@ impl Loaded {
             .map_err(unusable)?;
         let servers =
             WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(unusable)?;
-        Ok(Self { identity: Arc::new(identity), certified: Arc::new(certified), clients, servers })
+        Ok(Self { identity: Arc::new(identity), certified, clients, servers })
     }
 }
 
@@ -167,9 +171,11 @@ fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
     aws_lc_rs::default_provider().signature_verification_algorithms
 }
 
-fn roots(root: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, rustls::Error> {
+fn roots(certs: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone().into_owned())?;
+    for cert in certs {
+        roots.add(cert.clone().into_owned())?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -178,17 +184,17 @@ struct CellResolver(Arc<IdentityCell>);
 
 impl rustls::server::ResolvesServerCert for CellResolver {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current.load().certified.clone())
+        self.0.current.load().certified.clone()
     }
 }
 
 impl rustls::client::ResolvesClientCert for CellResolver {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current.load().certified.clone())
+        self.0.current.load().certified.clone()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.current.load().certified.is_some()
     }
 }
 
@@ -282,7 +288,7 @@ impl ServerCertVerifier for PinnedVerifier {
         let root = root.ok_or_else(|| rustls::Error::Other(rustls::OtherError(Arc::new(mismatch))))?;
         let manager = ServerName::try_from(server_name(Role::Manager))
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::NotValidForName))?;
-        WebPkiServerVerifier::builder_with_provider(roots(root)?, provider())
+        WebPkiServerVerifier::builder_with_provider(roots(std::slice::from_ref(root))?, provider())
             .build()
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?
             .verify_server_cert(end_entity, intermediates, &manager, ocsp_response, now)

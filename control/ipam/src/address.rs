@@ -119,6 +119,17 @@ impl<H: Clone + PartialEq> AddressPool<H> {
         its_own
     }
 
+    /// Makes it another use, if `from` has the address; tells whether it had.
+    pub fn change(&mut self, address: IpAddr, from: &H, to: H) -> bool {
+        match self.held.get_mut(&address) {
+            Some(holder) if holder == from => {
+                *holder = to;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Frees all that `holder` has; tells whether there was any.
     pub fn release_all(&mut self, holder: &H) -> bool {
         let before = self.held.len();
@@ -176,6 +187,17 @@ mod tests {
         assert_eq!(next(&mut p).unwrap(), "fd00::3");
         assert_eq!(next(&mut p), None);
         assert_eq!(pool("fd00::/64").free(), (1 << 64) - 2);
+    }
+
+    #[test]
+    fn a_use_changes_only_from_what_it_was() {
+        let mut p = pool("10.1.0.0/29");
+        let address = "10.1.0.2".parse().unwrap();
+        assert!(!p.change(address, &1, 2));
+        p.take(address, 1).unwrap();
+        assert!(!p.change(address, &2, 3));
+        assert!(p.change(address, &1, 2));
+        assert_eq!((p.held().get(&address), p.free()), (Some(&2), 4));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use futures::future::{Either, Ready, ready};
 use mesh_api::transport::PeerInfo;
 use mesh_ca::PeerIdentity;
+use mesh_store::State;
 use mesh_types::{NodeId, Role};
 use tonic::{
     Status,
@@ -27,6 +28,8 @@ pub(crate) enum Needs {
     Member,
     /// A manager of the cluster.
     Manager,
+    /// A manager of the cluster as Raft has it, which may be ahead of or behind the state that is known here.
+    Peer,
 }
 
 /// Every method on the listener. A method that is not here is refused.
@@ -35,9 +38,17 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Dispatcher/Session", Needs::Member),
     ("/mesh.v1.Dispatcher/Lease", Needs::Member),
     ("/mesh.v1.Dispatcher/ReturnLease", Needs::Member),
+    ("/mesh.v1.Dispatcher/RenewLeases", Needs::Member),
     ("/mesh.v1.Dispatcher/Report", Needs::Member),
     ("/mesh.v1.Dispatcher/Leave", Needs::Member),
-    ("/mesh.v1.Raft/Call", Needs::Manager),
+    ("/mesh.v1.Identity/Renew", Needs::Member),
+    ("/mesh.v1.Identity/Confirm", Needs::Member),
+    ("/mesh.v1.Raft/Call", Needs::Peer),
+    ("/mesh.v1.Cluster/GetCluster", Needs::Manager),
+    ("/mesh.v1.Cluster/UpdateCluster", Needs::Manager),
+    ("/mesh.v1.Cluster/GetCa", Needs::Manager),
+    ("/mesh.v1.Cluster/RotateCa", Needs::Manager),
+    ("/mesh.v1.Cluster/GetUnlockKey", Needs::Manager),
     ("/mesh.v1.Control/CreateNetwork", Needs::Manager),
     ("/mesh.v1.Control/RemoveNetwork", Needs::Manager),
     ("/mesh.v1.Control/CreateService", Needs::Manager),
@@ -45,20 +56,29 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/Publish", Needs::Manager),
     ("/mesh.v1.Control/Unpublish", Needs::Manager),
     ("/mesh.v1.Control/UpdateService", Needs::Manager),
+    ("/mesh.v1.Control/UpdateNetwork", Needs::Manager),
+    ("/mesh.v1.Control/Events", Needs::Manager),
     ("/mesh.v1.Control/GetJoinToken", Needs::Manager),
     ("/mesh.v1.Control/UpdateNode", Needs::Manager),
     ("/mesh.v1.Control/RemoveNode", Needs::Manager),
+    ("/mesh.v1.Control/SetRole", Needs::Manager),
+    ("/mesh.v1.Control/Backup", Needs::Manager),
 ];
 
 /// The member that makes a call; put into the request's extensions by the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller(pub NodeId);
+pub(crate) struct Caller {
+    /// Which node.
+    pub node: NodeId,
+    /// The generation of the CA that its certificate was made in.
+    pub generation: u64,
+}
 
 impl Caller {
     /// Who made this request.
-    pub fn of<T>(request: &tonic::Request<T>) -> Result<NodeId, Status> {
-        let caller = request.extensions().get::<Caller>();
-        caller.map(|caller| caller.0).ok_or_else(|| Status::internal("the call passed no access check"))
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Caller>().copied();
+        caller.ok_or_else(|| Status::internal("the call passed no access check"))
     }
 }
 
@@ -75,6 +95,10 @@ pub(crate) fn check(shared: &Shared, path: &str, peer: Option<&PeerInfo>) -> Res
         .ok_or_else(|| Status::unauthenticated("a certificate of this cluster is needed; join first"))?;
     let peer = PeerIdentity::from_certs(certs).map_err(|e| Status::unauthenticated(e.to_string()))?;
     let state = shared.state();
+    if *needs == Needs::Peer {
+        check_raft(shared, &state, peer)?;
+        return Ok(Some(Caller { node: peer.node, generation: peer.generation }));
+    }
     if state.cluster() != Some(peer.cluster) {
         return Err(Status::unauthenticated(format!(
             "node {} is of another cluster: {}",
@@ -93,7 +117,29 @@ pub(crate) fn check(shared: &Shared, path: &str, peer: Option<&PeerInfo>) -> Res
             node.name
         )));
     }
-    Ok(Some(Caller(peer.node)))
+    Ok(Some(Caller { node: peer.node, generation: peer.generation }))
+}
+
+/// Decides about a message of Raft.
+///
+/// A manager that was away, or is new and knows nothing, is told of the other managers by just these messages: whom it
+/// does not know, or knows as a worker, may have become a manager since, and its certificate says so. Whoever was taken
+/// out as a manager and is no member any more is refused, whatever its certificate says.
+fn check_raft(shared: &Shared, state: &State, peer: PeerIdentity) -> Result<(), Status> {
+    if shared.place.cluster != peer.cluster {
+        return Err(Status::unauthenticated(format!(
+            "node {} is of another cluster: {}",
+            peer.node, peer.cluster
+        )));
+    }
+    // One that was demoted is a member until the others have agreed on that, whatever its certificate says.
+    if shared.raft.managers().iter().any(|manager| manager.node == peer.node) {
+        return Ok(());
+    }
+    if peer.role != Role::Manager || state.was_manager(peer.node) {
+        return Err(Status::permission_denied(format!("node {} is no manager", peer.node)));
+    }
+    Ok(())
 }
 
 /// Puts [`check`] before every service of the listener.

@@ -5,14 +5,19 @@ mod request;
 use std::sync::Arc;
 
 use mesh_api::v1::{self, control_server};
-use mesh_ca::{JoinToken, RootCa};
+use mesh_ca::JoinToken;
 use mesh_store::{Command, NodeChange, Response as Answer, Sensitive, ServiceChange, State};
-use mesh_types::{Endpoint, Lookup, Name, Network, NetworkId, Node, PortFilter, Role, Service};
+use mesh_types::{Endpoint, Lookup, Name, Network, Node, PortFilter, Role, Service};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
-    shared::{Shared, unexpected},
+    backup::Backup,
+    cluster::join_token,
+    events::EventStream,
+    identity::decided,
+    membership,
+    shared::{Shared, unexpected, unix_now},
     status::{invalid, unresolved},
 };
 
@@ -26,6 +31,29 @@ pub struct Control(pub(crate) Arc<Shared>);
 
 #[tonic::async_trait]
 impl control_server::Control for Control {
+    type EventsStream = EventStream;
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<EventStream>, Status> {
+        Ok(Response::new(self.0.events.stream(request.into_inner().since_millis)))
+    }
+
+    async fn update_network(
+        &self,
+        request: Request<v1::UpdateNetworkRequest>,
+    ) -> Result<Response<v1::Network>, Status> {
+        let request = request.into_inner();
+        let state = self.0.state();
+        let network: &Network = find(state.networks(), &request.network)?;
+        let change = request::network_change(request);
+        match self.0.propose(Command::UpdateNetwork { network: network.id, change }).await? {
+            Answer::Network(network) => {
+                info!(network = %network.name, id = %network.id, "network updated");
+                Ok(Response::new((&network).into()))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn create_network(
         &self,
         request: Request<v1::CreateNetworkRequest>,
@@ -115,7 +143,7 @@ impl control_server::Control for Control {
         let request = request.into_inner();
         let state = self.0.state();
         let service: &Service = find(state.services(), &request.service)?;
-        self.change(service, request::change(request)?).await
+        self.change(service, request::change(request, &state)?).await
     }
 
     async fn get_join_token(
@@ -149,6 +177,7 @@ impl control_server::Control for Control {
             availability,
             set_labels: request.set_labels,
             remove_labels: request.remove_labels,
+            expected_version: request.expected_version,
             ..NodeChange::default()
         };
         match self.0.propose(Command::UpdateNode { node: node.id, change }).await? {
@@ -162,13 +191,34 @@ impl control_server::Control for Control {
 
     async fn remove_node(
         &self,
-        request: Request<v1::RemoveRequest>,
+        request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let state = self.0.state();
-        let node: &Node = find(state.nodes(), &request.into_inner().reference)?;
+        let v1::RemoveNodeRequest { reference, force } = request.into_inner();
+        let node: &Node = find(state.nodes(), &reference)?;
+        let status = self.0.status_of(node.id);
+        if status.may_run() && !force {
+            let name = &node.name;
+            return Err(Status::failed_precondition(format!(
+                "node {name} is {}: run `meshctl leave` there, or use --force if it is known to be off: its tasks' \
+                 addresses are given to others",
+                status.as_str()
+            )));
+        }
         self.0.propose(Command::RemoveNode(node.id)).await?;
         info!(node = %node.id, name = %node.name, "node removed");
         Ok(removed(node.id_text(), &node.name))
+    }
+
+    async fn set_role(&self, request: Request<v1::SetRoleRequest>) -> Result<Response<v1::Node>, Status> {
+        membership::set_role(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
+        let state = decided(&self.0).await?;
+        let backup = Backup { made_at: unix_now(), state: (*state).clone() }.encode();
+        info!(bytes = backup.len(), "backup made");
+        Ok(Response::new(v1::BackupResponse { backup }))
     }
 }
 
@@ -205,15 +255,6 @@ impl Control {
     }
 }
 
-/// The token that nodes of `role` join with.
-pub(crate) fn join_token(state: &State, role: Role) -> Result<JoinToken, Status> {
-    let secrets =
-        state.secrets().ok_or_else(|| Status::failed_precondition("there is no cluster here yet"))?;
-    let ca = RootCa::from_pem(&secrets.ca_cert_pem, &secrets.ca_key_pem);
-    let ca = ca.map_err(|e| Status::internal(e.to_string()))?;
-    Ok(JoinToken::new(ca.digest(), *secrets.token(role)))
-}
-
 fn find<'a, T: Lookup>(all: impl IntoIterator<Item = &'a T>, reference: &str) -> Result<&'a T, Status> {
     T::find(all, reference).map_err(|e| unresolved(&e))
 }
@@ -243,9 +284,4 @@ fn place(state: &State, task: &Endpoint) -> String {
 
 fn removed(id: String, name: &Name) -> Response<v1::RemoveResponse> {
     Response::new(v1::RemoveResponse { id, name: name.to_string() })
-}
-
-/// The networks that references mean.
-fn networks(state: &State, references: &[String]) -> Result<Vec<NetworkId>, Status> {
-    references.iter().map(|reference| find(state.networks(), reference).map(|network| network.id)).collect()
 }

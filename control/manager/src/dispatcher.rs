@@ -7,7 +7,7 @@ use mesh_api::{
     node_listeners, parse_id,
     v1::{self, dispatcher_server},
 };
-use mesh_store::{Command, NodeChange, Response as Answer, State};
+use mesh_store::{Command, LeaseChange, NodeChange, Response as Answer, State};
 use mesh_types::{Family, Listener, NetworkId, NodeId};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +28,6 @@ const MAX_LISTENERS: usize = 1024;
 /// The service behind [`crate::Manager`]'s listener.
 pub(crate) struct Dispatcher {
     pub shared: Arc<Shared>,
-    pub stop: CancellationToken,
 }
 
 type NodeStates = Pin<Box<dyn Stream<Item = Result<v1::NodeState, Status>> + Send>>;
@@ -38,13 +37,16 @@ impl dispatcher_server::Dispatcher for Dispatcher {
     type SessionStream = NodeStates;
 
     async fn session(&self, request: Request<v1::SessionRequest>) -> Result<Response<NodeStates>, Status> {
-        let node = Caller::of(&request)?;
+        let node = Caller::of(&request)?.node;
+        let stop = self.shared.touch.session().await;
+        let stop =
+            stop.ok_or_else(|| Status::unavailable("this manager reaches no majority of the managers"))?;
         // One message at a time: a slow node gets the newest state next, not all that it missed.
         let (states, stream) = mpsc::channel(1);
         let changes = self.shared.state.clone();
         let listeners = self.shared.reports.watch();
         let running = self.shared.reports.session(node);
-        let (place, stop) = (self.shared.place, self.stop.clone());
+        let place = self.shared.place;
         tokio::spawn(async move {
             session(place, changes, listeners, node, states, stop).await;
             drop(running);
@@ -53,7 +55,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
     }
 
     async fn lease(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseResponse>, Status> {
-        let node = Caller::of(&request)?;
+        let node = Caller::of(&request)?.node;
         let request = request.into_inner();
         let network = parse_id("network_id", &request.network_id)?;
         let command = match request.address.as_str() {
@@ -72,7 +74,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<v1::ReturnLeaseRequest>,
     ) -> Result<Response<v1::ReturnLeaseResponse>, Status> {
-        let node = Caller::of(&request)?;
+        let node = Caller::of(&request)?.node;
         let request = request.into_inner();
         let network = parse_id("network_id", &request.network_id)?;
         let addresses = request.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
@@ -80,8 +82,36 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         Ok(Response::new(v1::ReturnLeaseResponse {}))
     }
 
+    async fn renew_leases(
+        &self,
+        request: Request<v1::RenewLeasesRequest>,
+    ) -> Result<Response<v1::RenewLeasesResponse>, Status> {
+        let node = Caller::of(&request)?.node;
+        let v1::RenewLeasesRequest { after, changes, full } = request.into_inner();
+        let changes = changes.into_iter().map(lease_change).collect::<Result<_, _>>()?;
+        match self.shared.propose(Command::RenewLeases { node, after, changes, full }).await? {
+            Answer::Renewed { renewal, done, grace_secs, lost, held, version } => {
+                let state = self.shared.state();
+                let held = held.unwrap_or_default();
+                let mut lost_by: BTreeMap<NetworkId, Vec<IpAddr>> = BTreeMap::new();
+                for (network, address) in lost {
+                    lost_by.entry(network).or_default().push(address);
+                }
+                Ok(Response::new(v1::RenewLeasesResponse {
+                    renewal,
+                    done,
+                    grace_secs,
+                    version,
+                    held: held.iter().map(|(id, all)| network_lease(&state, *id, all)).collect(),
+                    lost: lost_by.iter().map(|(id, all)| network_lease(&state, *id, all)).collect(),
+                }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn report(&self, request: Request<v1::NodeReport>) -> Result<Response<v1::ReportResponse>, Status> {
-        let node = Caller::of(&request)?;
+        let node = Caller::of(&request)?.node;
         let request = request.into_inner();
         if request.listeners.len() > MAX_LISTENERS {
             return Err(invalid("listeners", format!("more than {MAX_LISTENERS}")));
@@ -96,7 +126,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
-        let node = Caller::of(&request)?;
+        let node = Caller::of(&request)?.node;
         self.shared.propose(Command::RemoveNode(node)).await?;
         Ok(Response::new(v1::LeaveResponse {}))
     }
@@ -115,6 +145,22 @@ impl Dispatcher {
         self.shared.propose(Command::UpdateNode { node, change }).await?;
         info!(%node, ?known, %address, "data-path address changed");
         Ok(())
+    }
+}
+
+fn lease_change(change: v1::NetworkLeaseChange) -> Result<(NetworkId, LeaseChange), Status> {
+    let addresses =
+        |texts: Vec<String>| texts.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>();
+    let network = parse_id("network_id", &change.network_id)?;
+    let (used, unused) = (addresses(change.used)?, addresses(change.unused)?);
+    Ok((network, LeaseChange { used, unused, returned: addresses(change.returned)? }))
+}
+
+fn network_lease(state: &State, network: NetworkId, addresses: &[IpAddr]) -> v1::NetworkLease {
+    v1::NetworkLease {
+        network_id: network.to_string(),
+        addresses: texts(addresses),
+        scarce: state.is_scarce(network),
     }
 }
 
@@ -145,7 +191,8 @@ async fn session(
         }
         let leases = state.leases_of(node);
         let listening = listeners.borrow_and_update().clone();
-        let seen = (state.view_version(), leases, listening);
+        let scarce: Vec<_> = leases.keys().map(|network| state.is_scarce(*network)).collect();
+        let seen = (state.view_version(), leases, listening, scarce);
         if sent.as_ref() != Some(&seen) {
             slot.send(Ok(node_state(place, &state, &seen.1, &seen.2)));
             sent = Some(seen);
@@ -157,7 +204,7 @@ async fn session(
             changed = listeners.changed() => if changed.is_err() { break },
             () = states.closed() => break,
             () = stop.cancelled() => {
-                let _ = states.send(Err(Status::unavailable("this manager stops"))).await;
+                let _ = states.send(Err(Status::unavailable("this manager stops, or reaches no majority of the managers"))).await;
                 break;
             }
         }
@@ -171,10 +218,7 @@ fn node_state(
     leases: &BTreeMap<NetworkId, Vec<IpAddr>>,
     listeners: &Listeners,
 ) -> v1::NodeState {
-    let leases = leases.iter().map(|(network, addresses)| v1::NetworkLease {
-        network_id: network.to_string(),
-        addresses: texts(addresses),
-    });
+    let leases = leases.iter().map(|(network, addresses)| network_lease(state, *network, addresses));
     v1::NodeState {
         view: state.view().as_ref().map(Into::into),
         leases: leases.collect(),
@@ -192,4 +236,4 @@ fn texts(addresses: &[IpAddr]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,21 +10,39 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod backup;
+mod cluster;
 mod control;
 mod dispatcher;
 mod error;
+mod events;
+mod identity;
 mod init;
 mod join;
+mod keys;
+mod liveness;
 mod manager;
+mod membership;
 mod peers;
 mod rate;
 mod reports;
 mod shared;
+mod silence;
 mod status;
+mod touch;
 
+pub use backup::{Backup, BackupError};
+pub use cluster::Cluster;
 pub use control::Control;
 pub use error::ManagerError;
-pub use init::NewCluster;
+pub use init::{NewCluster, RestoredCluster};
+pub use liveness::{Heard, NodeStatus};
 pub use manager::{Manager, ManagerOptions};
+pub use mesh_store::State;
 pub use reports::Listeners;
 pub use shared::EndpointView;
+
+pub use mesh_raft::Standing;
+
+#[cfg(test)]
+mod testing;

@@ -4,16 +4,22 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use mesh_raft::{ProposeError, RaftNode};
 use mesh_store::{Command, Response, State};
-use mesh_types::{Endpoint, MANAGER_PORT, NodeId, Role};
+use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{reports::Reports, status::rejected};
+use crate::{events::Events, reports::Reports, status::rejected, touch::Touch};
 
 /// What runs, as gossip tells it.
 pub trait EndpointView: Send + Sync + 'static {
     /// The endpoints of all networks, on all nodes.
     fn endpoints(&self) -> Vec<Endpoint>;
+
+    /// What is heard of a node.
+    fn heard(&self, node: NodeId) -> Heard {
+        let _ = node;
+        Heard::Nothing
+    }
 }
 
 /// The services' common ground.
@@ -23,6 +29,8 @@ pub(crate) struct Shared {
     pub endpoints: Arc<dyn EndpointView>,
     pub place: Place,
     pub reports: Arc<Reports>,
+    pub touch: Touch,
+    pub events: Arc<Events>,
 }
 
 impl Shared {
@@ -40,6 +48,15 @@ impl Shared {
         }
     }
 
+    /// Whether a node is there. This one is.
+    pub fn status_of(&self, node: NodeId) -> NodeStatus {
+        if node == self.place.node {
+            return NodeStatus::Ready;
+        }
+        let in_session = self.reports.has_session(node);
+        NodeStatus::of(self.endpoints.heard(node), in_session, self.raft.leader().is_some())
+    }
+
     /// Where managers listen, as texts, this one first: whoever asks reaches it.
     pub fn manager_list(&self, state: &State) -> Vec<String> {
         self.place.manager_list(state)
@@ -49,6 +66,7 @@ impl Shared {
 /// This manager among the others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
+    pub cluster: ClusterId,
     pub node: NodeId,
     pub advertise: SocketAddr,
 }

@@ -8,21 +8,27 @@ use tonic::{Code, Status};
 pub(crate) fn rejected(rejection: &Rejection) -> Status {
     use Rejection as R;
     let code = match rejection {
-        R::UnknownNode(_) | R::UnknownNetwork(_) | R::UnknownService(_) | R::NotPublished { .. } => {
+        R::UnknownNode(_) | R::UnknownNetwork(_) | R::UnknownService(_) | R::NotPublished { .. } | R::NoSuchAlias { .. } => {
             Code::NotFound
         }
         R::IdTaken { .. }
         | R::NameTaken { .. }
         | R::NodeNameTaken { .. }
-        | R::IngressExists(_)
         | R::PortTaken { .. }
         | R::PortPublished { .. }
         | R::DataPathAddressTaken { .. }
+        | R::ServiceOn { .. }
         | R::AddressTaken { .. } => Code::AlreadyExists,
+        R::Changed { .. } => Code::Aborted,
         R::NotInitialized
         | R::AlreadyInitialized
         | R::LastManager(_)
+        | R::CaChanges
+        | R::TooManyManagers
         | R::IngressNeeded(_)
+        | R::IngressInUse { .. }
+        | R::ServiceNotOn { .. }
+        | R::LastNetwork(_)
         | R::NetworkInUse { .. }
         | R::DnsRrPorts(_)
         | R::DnsRrBalancing(..) => Code::FailedPrecondition,
@@ -38,10 +44,13 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::IpRangesOfOneFamily { .. }
         | R::NoSuchFamily { .. }
         | R::Mtu { .. }
+        | R::CertValidity { .. }
+        | R::AuxAddress { .. }
         | R::Mtu6 { .. }
         | R::NetworkTwice { .. }
         | R::PortTwice { .. }
         | R::PortReserved { .. }
+        | R::LeaseGrace(_)
         | R::TargetPort
         | R::SctpPorts { .. }
         | R::DirectHost(_)

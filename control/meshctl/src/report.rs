@@ -103,7 +103,7 @@ impl Cluster {
         tasks.collect::<BTreeSet<_>>().len()
     }
 
-    /// `ready`, `down`, `left`, or `unknown` when gossip does not know or is not sure.
+    /// `ready`, `unattended`, `down`, `left`, or `unknown` when gossip does not know or is not sure.
     fn node_status(&self, node: NodeId) -> &'static str {
         if self.this_node == Some(node) {
             return "ready";
@@ -112,6 +112,7 @@ impl Cluster {
             Some(v1::MemberState::Alive) => "ready",
             Some(v1::MemberState::Down) => "down",
             Some(v1::MemberState::Left) => "left",
+            Some(v1::MemberState::Unattended) => "unattended",
             Some(v1::MemberState::Suspect | v1::MemberState::Unspecified) | None => "unknown",
         }
     }

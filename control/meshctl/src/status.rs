@@ -118,6 +118,7 @@ impl Report {
                 v1::MemberState::Suspect => "suspect",
                 v1::MemberState::Down => "down",
                 v1::MemberState::Left => "left",
+                v1::MemberState::Unattended => "unattended",
                 v1::MemberState::Unspecified => "unknown",
             },
         };

@@ -10,13 +10,14 @@ use std::{
 };
 
 use mesh_types::NodeId;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use crate::{
     OpenError,
     codec::{self, DecodeError},
     types::{Entry, LogId, SnapshotMeta, Vote},
+    vault::{self, Vault},
 };
 
 /// Entries by index.
@@ -49,13 +50,13 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Opens the file in `dir` for `node`, or makes it if there is none.
-pub(crate) fn open(dir: &Path, node: NodeId) -> Result<(Database, Loaded), OpenError> {
+pub(crate) fn open(dir: &Path, node: NodeId, vault: &Vault) -> Result<(Database, Loaded), OpenError> {
     let path = path(dir);
     let there = path.try_exists().map_err(|source| OpenError::Io { path: path.clone(), source })?;
     if !there {
         create(dir, &path, node).map_err(|fault| fault.at(&path))?;
     }
-    load(&path, node).map_err(|fault| fault.at(&path))
+    load(|| Ok(builder().open(&path)?), node, vault).map_err(|fault| fault.at(&path))
 }
 
 /// redb promises errors for damaged files; should it panic over one all the same, that is one more kind of damage.
@@ -110,18 +111,41 @@ fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), Fault> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Fault::Io(e)),
         _ => {}
     }
-    let database = builder().create(&fresh)?;
-    let txn = database.begin_write()?;
-    txn.open_table(LOG)?;
-    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
-    txn.commit()?;
-    drop(database);
+    found(builder().create(&fresh)?, node)?;
     fs::rename(&fresh, path).and_then(|()| File::open(dir)?.sync_all()).map_err(Fault::Io)
 }
 
-fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
-    let mut database = guarded(|| Ok(builder().open(path)?))?;
-    match guarded(|| read(&mut database, node)) {
+/// The first content.
+fn found(database: Database, node: NodeId) -> Result<(), Fault> {
+    let txn = database.begin_write()?;
+    txn.open_table(LOG)?;
+    txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
+    Ok(txn.commit()?)
+}
+
+/// Makes the file of `node` on a simulated disk.
+pub(crate) fn create_on(backend: impl StorageBackend, path: &Path, node: NodeId) -> Result<(), OpenError> {
+    let made = builder().create_with_backend(backend).map_err(Fault::from);
+    made.and_then(|database| found(database, node)).map_err(|fault| fault.at(path))
+}
+
+/// Opens the file on a simulated disk.
+pub(crate) fn open_on(
+    backend: impl StorageBackend,
+    path: &Path,
+    node: NodeId,
+) -> Result<(Database, Loaded), OpenError> {
+    let open = || Ok(builder().create_with_backend(backend)?);
+    load(open, node, &Vault::default()).map_err(|fault| fault.at(path))
+}
+
+fn load(
+    open: impl FnOnce() -> Result<Database, Fault>,
+    node: NodeId,
+    vault: &Vault,
+) -> Result<(Database, Loaded), Fault> {
+    let mut database = guarded(open)?;
+    match guarded(|| read(&mut database, node, vault)) {
         Ok(loaded) => Ok((database, loaded)),
         Err(fault) => {
             // Closing a damaged file may panic too; the first fault is the one to tell.
@@ -134,7 +158,7 @@ fn load(path: &Path, node: NodeId) -> Result<(Database, Loaded), Fault> {
     }
 }
 
-fn read(database: &mut Database, node: NodeId) -> Result<Loaded, Fault> {
+fn read(database: &mut Database, node: NodeId, vault: &Vault) -> Result<Loaded, Fault> {
     // "Repaired" means rolled back to an earlier commit. A manager that forgets what it voted for or accepted can make
     // the cluster decide twice, so this is damage too. (What a crash leaves behind has been put right by `open`.)
     if !database.check_integrity()? {
@@ -151,12 +175,23 @@ fn read(database: &mut Database, node: NodeId) -> Result<Loaded, Fault> {
         vote: value(&meta, VOTE)?,
         committed: value(&meta, COMMITTED)?,
         purged: value(&meta, PURGED)?,
-        snapshot: value(&meta, SNAPSHOT)?,
+        snapshot: None,
     };
+    let mut stale = Vec::new();
+    if let Some(sealed) = meta.get(SNAPSHOT)? {
+        loaded.snapshot = Some(decode(SNAPSHOT, &unseal(vault, vault::SNAPSHOT, SNAPSHOT, sealed.value())?)?);
+        if !vault.is_current(sealed.value()) {
+            stale.push(Row::Snapshot);
+        }
+    }
     for row in txn.open_table(LOG)?.iter()? {
         let (index, bytes) = row?;
-        let entry: Entry = decode(&format!("log entry {}", index.value()), bytes.value())?;
-        loaded.log.insert(index.value(), entry);
+        let (index, what) = (index.value(), format!("log entry {}", index.value()));
+        let entry: Entry = decode(&what, &unseal(vault, &vault::entry(index), &what, bytes.value())?)?;
+        if !vault.is_current(bytes.value()) {
+            stale.push(Row::Entry(index));
+        }
+        loaded.log.insert(index, entry);
     }
     let first = loaded.purged.map_or(0, |id| id.index + 1);
     for (expected, (index, entry)) in (first..).zip(&loaded.log) {
@@ -168,8 +203,44 @@ fn read(database: &mut Database, node: NodeId) -> Result<Loaded, Fault> {
     // Some damage shows only when room is looked for: better now than at the first change.
     let txn = database.begin_write()?;
     txn.open_table(META)?.insert(NODE, codec::encode(&node).map_err(Fault::Io)?.as_slice())?;
+    for row in &stale {
+        seal_anew(&txn, vault, row)?;
+    }
     txn.commit()?;
     Ok(loaded)
+}
+
+/// A row that is sealed by an earlier key.
+enum Row {
+    Entry(u64),
+    Snapshot,
+}
+
+fn seal_anew(txn: &WriteTransaction, vault: &Vault, row: &Row) -> Result<(), Fault> {
+    let again = |what: &[u8], sealed: &[u8]| {
+        vault.open(what, sealed).and_then(|plain| vault.seal(what, &plain)).map_err(Fault::Io)
+    };
+    match row {
+        Row::Entry(index) => {
+            let mut log = txn.open_table(LOG)?;
+            let sealed = log.get(index)?.map(|row| again(&vault::entry(*index), row.value())).transpose()?;
+            if let Some(sealed) = sealed {
+                log.insert(index, sealed.as_slice())?;
+            }
+        }
+        Row::Snapshot => {
+            let mut meta = txn.open_table(META)?;
+            let sealed = meta.get(SNAPSHOT)?.map(|row| again(vault::SNAPSHOT, row.value())).transpose()?;
+            if let Some(sealed) = sealed {
+                meta.insert(SNAPSHOT, sealed.as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unseal(vault: &Vault, place: &[u8], what: &str, sealed: &[u8]) -> Result<Vec<u8>, Fault> {
+    vault.open(place, sealed).map_err(|error| Fault::Damaged(format!("{what} cannot be decrypted: {error}")))
 }
 
 fn value<T: DeserializeOwned>(

@@ -56,12 +56,30 @@ impl Transport for GrpcTransport {
         message: Vec<u8>,
     ) -> Result<Vec<u8>, TransportError> {
         let message = RaftMessage { kind: kind.as_str().to_owned(), payload: message };
-        match self.client(addr).call(message).await {
+        let mut unanswered = Unanswered { transport: self, addr: Some(addr) };
+        let answer = self.client(addr).call(message).await;
+        unanswered.addr = None;
+        match answer {
             Ok(answer) => Ok(answer.into_inner().payload),
             Err(status) if status.code() == Code::Unavailable => {
                 Err(TransportError::Unreachable { node, addr, source: status.into() })
             }
             Err(status) => Err(TransportError::Failed { node, addr, source: status.into() }),
+        }
+    }
+}
+
+/// Forgets the channel of a call that its caller has given up. A connection that was cut may be silent for many seconds
+/// after the way is open again, for TCP tries more and more rarely; a new one is there at once.
+struct Unanswered<'a> {
+    transport: &'a GrpcTransport,
+    addr: Option<SocketAddr>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(addr) = self.addr {
+            self.transport.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&addr);
         }
     }
 }

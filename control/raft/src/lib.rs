@@ -17,14 +17,18 @@ mod log;
 mod machine;
 mod network;
 mod node;
+pub mod simulation;
 mod types;
+mod vault;
 mod writer;
 
 pub use codec::DecodeError;
 pub use error::{HandleError, MembershipError, OpenError, ProposeError};
 pub use grpc::GrpcTransport;
 pub use network::{RpcKind, Transport, TransportError, UnknownKind};
-pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions};
+pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions, Standing};
+
+pub use vault::Cipher;
 
 #[cfg(test)]
 mod testing;

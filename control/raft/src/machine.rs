@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::{
     codec,
+    disk::Loaded,
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
     writer::{Write, Writer},
 };
@@ -32,6 +33,20 @@ impl Applied {
             membership: snapshot.meta.last_membership.clone(),
         })
     }
+}
+
+/// The state of the snapshot with the whole log applied.
+pub(crate) fn all_of(loaded: Loaded) -> Result<State, mesh_store::DecodeError> {
+    let snapshot = loaded.snapshot.map(|(meta, snapshot)| Snapshot { meta, snapshot });
+    let applied = snapshot.as_ref().map(Applied::from_snapshot).transpose()?.unwrap_or_default();
+    let mut state = Arc::unwrap_or_clone(applied.state);
+    for entry in loaded.log.into_values().filter(|entry| Some(entry.log_id) > applied.last) {
+        if let EntryPayload::Normal(proposal) = entry.payload {
+            // Whether it was refused does not matter any more.
+            let _ = state.apply(proposal.0);
+        }
+    }
+    Ok(state)
 }
 
 /// Applies entries and publishes what comes out.

@@ -41,6 +41,8 @@ pub enum RpcKind {
     Propose,
     /// How far the leader's log is committed.
     ReadIndex,
+    /// How the managers stand with the leader.
+    Members,
 }
 
 /// Not the name of a kind.
@@ -49,7 +51,7 @@ pub enum RpcKind {
 pub struct UnknownKind(pub String);
 
 impl RpcKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -57,6 +59,7 @@ impl RpcKind {
         Self::TransferLeader,
         Self::Propose,
         Self::ReadIndex,
+        Self::Members,
     ];
 
     /// Its name on the wire.
@@ -69,6 +72,7 @@ impl RpcKind {
             Self::TransferLeader => "transfer-leader",
             Self::Propose => "propose",
             Self::ReadIndex => "read-index",
+            Self::Members => "members",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One manager's part in Raft.
 
 mod members;
+mod standing;
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +26,16 @@ use tokio::{
 };
 
 pub use members::Manager;
+pub use standing::Standing;
 
 use crate::{
-    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, codec, disk,
+    HandleError, MembershipError, OpenError, ProposeError, RpcKind, Transport, TransportError, codec,
+    disk::{self, Loaded},
     log::LogStore,
-    machine::Machine,
+    machine::{self, Machine},
     network::{Network, SNAPSHOT_TIMEOUT},
     types::{Member, Proposal, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote},
+    vault::{Cipher, Vault},
     writer::Writer,
 };
 
@@ -57,6 +61,8 @@ pub struct RaftOptions {
     pub advertise: SocketAddr,
     /// How messages get to the others.
     pub transport: Arc<dyn Transport>,
+    /// What encrypts the state on the disk; none: it lies open there.
+    pub cipher: Option<Arc<dyn Cipher>>,
 }
 
 /// One manager's part in Raft. Clones are handles on the same one.
@@ -100,6 +106,16 @@ impl RaftNode {
         disk::path(dir).exists()
     }
 
+    /// Everything that `dir` holds, entries among it that are not known to be decided. For a manager that does not run.
+    pub async fn read(dir: &Path, node: NodeId, cipher: Option<Arc<dyn Cipher>>) -> Result<State, OpenError> {
+        let (dir, path) = (dir.to_owned(), disk::path(dir));
+        let reading = tokio::task::spawn_blocking(move || {
+            disk::open(&dir, node, &Vault(cipher)).map(|(_, loaded)| loaded)
+        });
+        let loaded = reading.await.map_err(|e| OpenError::Start(e.to_string()))??;
+        machine::all_of(loaded).map_err(|error| snapshot_error(path, error))
+    }
+
     /// Starts Raft from what `dir` holds; an empty folder gives a node that waits to be initialized or added.
     ///
     /// A manager that is the only voter leads, and has applied its whole log, when this returns; it may have come back
@@ -109,19 +125,32 @@ impl RaftNode {
     }
 
     pub(crate) async fn open_with(options: RaftOptions, config: Config) -> Result<Self, OpenError> {
-        let RaftOptions { dir, node, advertise, transport } = options;
-        let path = disk::path(&dir);
+        let (dir, node) = (options.dir.clone(), options.node);
+        let vault = Vault(options.cipher.clone());
+        let sealing = vault.clone();
+        let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node, &vault));
+        let (database, loaded) = opening.await.map_err(|e| OpenError::Start(e.to_string()))??;
+        let path = disk::path(&options.dir);
+        let writer = Writer::start(database, path.clone(), sealing)
+            .map_err(|source| OpenError::Io { path, source })?;
+        Self::start(options, config, loaded, writer).await
+    }
+
+    /// Starts Raft from what was read and goes on to write by `writer`.
+    pub(crate) async fn start(
+        options: RaftOptions,
+        config: Config,
+        loaded: Loaded,
+        writer: Writer,
+    ) -> Result<Self, OpenError> {
+        let RaftOptions { dir, node, advertise, transport, cipher: _ } = options;
         let failed = |error: String| OpenError::Start(error);
-        let opening = tokio::task::spawn_blocking(move || disk::open(&dir, node));
-        let (database, loaded) = opening.await.map_err(|e| failed(e.to_string()))??;
-        let writer = Writer::start(database, path.clone())
-            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let log = LogStore::new(loaded.log, loaded.vote, loaded.committed, loaded.purged, writer.clone());
         let (machine, states) = match Machine::new(loaded.snapshot, writer.clone()) {
             Ok(machine) => machine,
             Err(error) => {
                 writer.close().await;
-                return Err(snapshot_error(path, error));
+                return Err(snapshot_error(disk::path(&dir), error));
             }
         };
         let config = Arc::new(config.validate().map_err(|e| failed(e.to_string()))?);
@@ -170,43 +199,71 @@ impl RaftNode {
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
-            let (leader, addr) = self.wait_for_leader(deadline).await?;
-            if leader != self.inner.node {
-                let message = codec::encode(&command).map_err(stopped)?;
-                let call = self.inner.transport.call(leader, addr, RpcKind::Propose, message);
-                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
-                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
-                match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
-                    Ok(result) => return Ok(result?),
-                    Err(Refusal::NotLeader) => {}
-                    Err(refusal) => return Err(refusal.into()),
-                }
+            let message = codec::encode(&command).map_err(stopped)?;
+            let Some(answer) = self.ask_leader(RpcKind::Propose, message, deadline).await? else { continue };
+            match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
+                Ok(result) => return Ok(result?),
+                Err(Refusal::NotLeader) => sleep(LEADER_PAUSE).await,
+                Err(refusal) => return Err(refusal.into()),
             }
-            sleep(LEADER_PAUSE).await;
         }
+    }
+
+    /// Asks another manager that leads, as far as this one knows. No answer means that nothing was asked, after a pause.
+    async fn ask_leader(
+        &self,
+        kind: RpcKind,
+        message: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Option<Vec<u8>>, ProposeError> {
+        let (leader, addr) = self.wait_for_leader(deadline).await?;
+        if leader != self.inner.node {
+            let mut leaders = self.inner.leaders.clone();
+            let deposed = leaders.wait_for(|now| now.is_some_and(|(node, _)| node != leader));
+            let answer = tokio::select! {
+                answer = timeout_at(deadline, self.inner.transport.call(leader, addr, kind, message)) => answer,
+                // A leader that does not answer because it hangs or is cut off; what it was told may still count.
+                _ = deposed => return Err(ProposeError::LeaderChanged),
+            };
+            match answer.map_err(|_| ProposeError::NoMajority)? {
+                Ok(answer) => return Ok(Some(answer)),
+                // Until the others have elected one, the leader that is gone is the one known.
+                Err(TransportError::Unreachable { .. }) => {}
+                Err(source) => return Err(ProposeError::Leader { leader, source }),
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(ProposeError::NoLeader);
+        }
+        sleep(LEADER_PAUSE).await;
+        Ok(None)
     }
 
     /// Waits until this manager's state holds everything that was decided before the call, by anyone.
     pub async fn linearizable(&self) -> Result<Arc<State>, ProposeError> {
-        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        self.linearizable_within(PROPOSE_TIMEOUT).await
+    }
+
+    /// As [`RaftNode::linearizable`], for so long at most.
+    pub async fn linearizable_within(&self, limit: Duration) -> Result<Arc<State>, ProposeError> {
+        let deadline = Instant::now() + limit;
         let index = loop {
             match self.read_index(deadline).await {
                 Ok(index) => break index,
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
-            let (leader, addr) = self.wait_for_leader(deadline).await?;
-            if leader != self.inner.node {
-                let call = self.inner.transport.call(leader, addr, RpcKind::ReadIndex, Vec::new());
-                let answer = timeout_at(deadline, call).await.map_err(|_| ProposeError::NoMajority)?;
-                let answer = answer.map_err(|source| ProposeError::Leader { leader, source })?;
-                match codec::decode::<Result<Option<u64>, Refusal>>(&answer).map_err(stopped)? {
-                    Ok(index) => break index,
-                    Err(Refusal::NotLeader) => {}
-                    Err(refusal) => return Err(refusal.into()),
-                }
+            let answer = match self.ask_leader(RpcKind::ReadIndex, Vec::new(), deadline).await {
+                Ok(Some(answer)) => answer,
+                // Reading twice does no harm.
+                Ok(None) | Err(ProposeError::LeaderChanged) => continue,
+                Err(error) => return Err(error),
+            };
+            match codec::decode::<Result<Option<u64>, Refusal>>(&answer).map_err(stopped)? {
+                Ok(index) => break index,
+                Err(Refusal::NotLeader) => sleep(LEADER_PAUSE).await,
+                Err(refusal) => return Err(refusal.into()),
             }
-            sleep(LEADER_PAUSE).await;
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let applied = self.inner.raft.wait(Some(left)).applied_index_at_least(index, "read barrier").await;
@@ -239,6 +296,13 @@ impl RaftNode {
         self.leader().is_some_and(|(node, _)| node == self.inner.node)
     }
 
+    /// Why Raft has stopped by itself, mostly a disk that cannot be written; none while it runs.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.inner.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        state.err().map(|fatal| fatal.to_string())
+    }
+
     /// This node.
     pub fn node(&self) -> NodeId {
         self.inner.node
@@ -266,6 +330,14 @@ impl RaftNode {
                 codec::encode::<Forwarded>(&self.propose_here(&command, deadline).await)?
             }
             RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
+            RpcKind::Members => {
+                let answer: standing::Answer = match (self.read_index(deadline).await, self.standings()) {
+                    (Ok(_), Some(standings)) => Ok(standings),
+                    (Ok(_), None) => Err(Refusal::NotLeader),
+                    (Err(refusal), _) => Err(refusal),
+                };
+                codec::encode(&answer)?
+            }
         })
     }
 
@@ -277,7 +349,6 @@ impl RaftNode {
         self.inner.writer.close().await;
     }
 
-    #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {
         &self.inner.raft
     }

@@ -14,7 +14,7 @@ use mesh_types::{Availability, ClusterId, NetworkId, Node, NodeId, Role};
 use openraft::{Config, SnapshotPolicy};
 use tempfile::TempDir;
 
-use crate::{RaftNode, RaftOptions, RpcKind, Transport, TransportError};
+use crate::{Cipher, RaftNode, RaftOptions, RpcKind, Transport, TransportError};
 
 /// Bounds a test that hangs; nothing waits for it to pass.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -102,8 +102,20 @@ pub(crate) fn frozen() -> Config {
 
 /// Starts manager `number` in `dir`.
 pub(crate) async fn start(hub: &Arc<Hub>, number: u128, dir: &Path, config: Config) -> RaftNode {
+    start_with(hub, number, dir, config, None).await
+}
+
+/// Starts manager `number` in `dir`, which a cipher encrypts.
+pub(crate) async fn start_with(
+    hub: &Arc<Hub>,
+    number: u128,
+    dir: &Path,
+    config: Config,
+    cipher: Option<Arc<dyn Cipher>>,
+) -> RaftNode {
     let transport = Arc::new(Link { hub: hub.clone(), own: id(number) });
-    let options = RaftOptions { dir: dir.to_owned(), node: id(number), advertise: addr(number), transport };
+    let options =
+        RaftOptions { dir: dir.to_owned(), node: id(number), advertise: addr(number), transport, cipher };
     let node = RaftNode::open_with(options, config).await.unwrap();
     hub.nodes.lock().unwrap().insert(id(number), node.clone());
     node
@@ -129,6 +141,7 @@ pub(crate) fn init() -> Command {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
+        version: 0,
     };
     Command::Init {
         cluster: ClusterId::from_u128(1),

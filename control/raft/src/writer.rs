@@ -1,12 +1,18 @@
 //! The one thread that writes the file. What has piled up while the disk was busy is written by one commit.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use redb::Database;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tracing::error;
 
-use crate::disk::{COMMITTED, LOG, META, PURGED, SNAPSHOT, VOTE};
+use crate::{
+    disk::{COMMITTED, LOG, META, PURGED, SNAPSHOT, VOTE},
+    vault::{self, Vault},
+};
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -43,10 +49,23 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(crate) fn start(database: Database, path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(database: Database, path: PathBuf, vault: Vault) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        thread::Builder::new().name("raft-disk".to_owned()).spawn(move || run(database, path, queue))?;
+        let file = Open::new(database, path, vault);
+        thread::Builder::new().name("raft-disk".to_owned()).spawn(move || run(file, queue))?;
         Ok(Self { jobs })
+    }
+
+    /// The same as a task, for simulations: each commit takes as long as `pace` says, half of it before and half of it
+    /// after the moment when it becomes durable.
+    pub(crate) fn start_task(
+        database: Database,
+        path: PathBuf,
+        pace: impl FnMut() -> Duration + Send + 'static,
+    ) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(run_paced(Open::new(database, path, Vault::default()), queue, pace));
+        Self { jobs }
     }
 
     /// Queues a write.
@@ -74,42 +93,100 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the raft store is closed")
 }
 
-fn run(database: Database, path: PathBuf, mut queue: mpsc::Receiver<Job>) {
-    let mut waiting = Vec::new();
-    let mut failure: Option<Arc<str>> = None;
-    let mut close = None;
-    while close.is_none() {
-        let mut next = queue.blocking_recv();
-        let end = next.is_none();
+fn run(mut file: Open, mut queue: mpsc::Receiver<Job>) {
+    let mut waiting = Waiting::default();
+    while waiting.go_on() {
+        waiting.gather(queue.blocking_recv(), &mut queue);
+        if waiting.due() {
+            file.commit(&waiting.writes);
+            file.tell(waiting.writes.drain(..));
+        }
+    }
+    drop((file, queue));
+    waiting.closed();
+}
+
+async fn run_paced(mut file: Open, mut queue: mpsc::Receiver<Job>, mut pace: impl FnMut() -> Duration) {
+    let mut waiting = Waiting::default();
+    while waiting.go_on() {
+        waiting.gather(queue.recv().await, &mut queue);
+        if waiting.due() {
+            let half = pace() / 2;
+            sleep(half).await;
+            file.commit(&waiting.writes);
+            sleep(half).await;
+            file.tell(waiting.writes.drain(..));
+        }
+    }
+    drop((file, queue));
+    waiting.closed();
+}
+
+/// What has piled up.
+#[derive(Default)]
+struct Waiting {
+    writes: Vec<Write>,
+    close: Option<oneshot::Sender<()>>,
+    abandoned: bool,
+}
+
+impl Waiting {
+    /// Takes `next` (none: nobody can send any more) and all that is queued behind it.
+    fn gather(&mut self, mut next: Option<Job>, queue: &mut mpsc::Receiver<Job>) {
+        self.abandoned = next.is_none();
         while let Some(job) = next {
             match job {
-                Job::Write(write) => waiting.push(write),
-                Job::Close(told) => close = Some(told),
+                Job::Write(write) => self.writes.push(write),
+                Job::Close(told) => self.close = Some(told),
             }
             next = queue.try_recv().ok();
         }
-        if close.is_none() && !end && waiting.iter().all(|write| done_of(write).is_none()) {
-            continue;
-        }
-        if failure.is_none() && !waiting.is_empty() {
-            failure = commit(&database, &waiting).err().map(|reason| {
-                error!(file = %path.display(), %reason, "raft store cannot be written");
-                format!("cannot write {}: {reason}", path.display()).into()
-            });
-        }
-        for write in waiting.drain(..) {
-            if let Some(done) = into_done(write) {
-                // After one failure memory is ahead of the disk: nothing later may succeed.
-                done(failure.as_ref().map_or(Ok(()), |reason| Err(io::Error::other(reason.to_string()))));
-            }
-        }
-        if end {
-            break;
+    }
+
+    fn go_on(&self) -> bool {
+        self.close.is_none() && !self.abandoned
+    }
+
+    /// Whether somebody waits for what is there, or nothing more will come.
+    fn due(&self) -> bool {
+        !self.go_on() || self.writes.iter().any(|write| done_of(write).is_some())
+    }
+
+    fn closed(self) {
+        if let Some(told) = self.close {
+            told.send(()).ok();
         }
     }
-    drop((database, queue));
-    if let Some(told) = close {
-        told.send(()).ok();
+}
+
+/// The open file.
+struct Open {
+    database: Database,
+    path: PathBuf,
+    vault: Vault,
+    failure: Option<Arc<str>>,
+}
+
+impl Open {
+    fn new(database: Database, path: PathBuf, vault: Vault) -> Self {
+        Self { database, path, vault, failure: None }
+    }
+
+    /// After one failure memory is ahead of the disk: nothing is written any more.
+    fn commit(&mut self, writes: &[Write]) {
+        if self.failure.is_none() && !writes.is_empty() {
+            self.failure = commit(&self.database, &self.vault, writes).err().map(|reason| {
+                error!(file = %self.path.display(), %reason, "raft store cannot be written");
+                format!("cannot write {}: {reason}", self.path.display()).into()
+            });
+        }
+    }
+
+    /// Tells those who wait whether their write is durable.
+    fn tell(&self, writes: impl Iterator<Item = Write>) {
+        for done in writes.filter_map(into_done) {
+            done(self.failure.as_ref().map_or(Ok(()), |reason| Err(io::Error::other(reason.to_string()))));
+        }
     }
 }
 
@@ -133,7 +210,7 @@ fn into_done(write: Write) -> Option<Done> {
     }
 }
 
-fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+fn commit(database: &Database, vault: &Vault, writes: &[Write]) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     {
         let mut log = txn.open_table(LOG)?;
@@ -142,7 +219,7 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
             match write {
                 Write::Append { rows, .. } => {
                     for (index, row) in rows {
-                        log.insert(index, row.as_slice())?;
+                        log.insert(index, vault.seal(&vault::entry(*index), row)?.as_slice())?;
                     }
                 }
                 Write::Truncate { from, .. } => log.retain_in(*from.., |_, _| false)?,
@@ -152,7 +229,9 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
                 }
                 Write::Vote { vote, .. } => drop(meta.insert(VOTE, vote.as_slice())?),
                 Write::Committed { id } => drop(meta.insert(COMMITTED, id.as_slice())?),
-                Write::Snapshot { snapshot, .. } => drop(meta.insert(SNAPSHOT, snapshot.as_slice())?),
+                Write::Snapshot { snapshot, .. } => {
+                    meta.insert(SNAPSHOT, vault.seal(vault::SNAPSHOT, snapshot)?.as_slice())?;
+                }
             }
         }
     }

@@ -53,7 +53,8 @@ async fn manager(ca: &RootCa, number: u128) -> Manager {
     let dir = tempfile::tempdir().unwrap();
     let tls = client_config(cell.clone()).unwrap();
     let transport = Arc::new(GrpcTransport::new(server_name(Role::Manager), tls));
-    let options = RaftOptions { dir: dir.path().to_owned(), node: id, advertise: addr, transport };
+    let options =
+        RaftOptions { dir: dir.path().to_owned(), node: id, advertise: addr, transport, cipher: None };
     let node = RaftNode::open(options).await.unwrap();
     let incoming = tls_incoming(listener, server_config(cell).unwrap());
     let service = RaftServer::new(Service(node.clone()))

@@ -1,5 +1,6 @@
 //! The transition: one command on one state.
 
+mod authority;
 mod init;
 mod lease;
 mod network;
@@ -7,8 +8,9 @@ mod node;
 mod port;
 mod service;
 
-pub use lease::MAX_LEASE;
+pub use lease::{DEFAULT_LEASE_GRACE, MAX_LEASE, MIN_LEASE_GRACE};
 pub use network::{IPV6_MTU, MTU_RANGE};
+pub use node::MAX_MANAGERS;
 
 use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
 
@@ -34,13 +36,14 @@ type Outcome = Result<(Response, Change), Rejection>;
 impl State {
     /// Carries `command` out, or refuses it and changes nothing.
     pub fn apply(&mut self, command: Command) -> Result<Response, Rejection> {
+        let version = self.version + 1;
         let (response, change) = match (&mut self.cluster, command) {
-            (Some(cluster), command) => cluster.apply(command)?,
+            (Some(cluster), command) => cluster.apply(command, version)?,
             (
                 None,
                 Command::Init {
                     cluster,
-                    node,
+                    mut node,
                     secrets,
                     gossip_key,
                     pools,
@@ -50,10 +53,11 @@ impl State {
                     now,
                 },
             ) => {
+                node.version = version;
                 let response = Response::Node(node.clone());
                 let pools = init::pools(&pools)?;
                 let mut made = Cluster::new(cluster, node, *secrets, gossip_key.0, pools);
-                made.create_ingress(ingress, &ingress_subnets, ingress_ipv6, now)?;
+                made.create_ingress(ingress, &ingress_subnets, ingress_ipv6, now, version)?;
                 self.cluster = Some(Box::new(made));
                 (response, Change::View)
             }
@@ -71,23 +75,35 @@ impl State {
 
 // Every function below and in the modules checks and chooses first and changes last, behind its last `?`.
 impl Cluster {
-    fn apply(&mut self, command: Command) -> Outcome {
+    /// `version` is the one that the change will have; what it changes is stamped with it.
+    fn apply(&mut self, command: Command, version: u64) -> Outcome {
         match command {
             Command::Init { .. } => Err(Rejection::AlreadyInitialized),
-            Command::AddNode(node) => self.add_node(node),
+            Command::AddNode(node) => self.add_node(node, version),
             Command::RemoveNode(node) => self.remove_node(node),
-            Command::UpdateNode { node, change } => self.update_node(node, change),
-            Command::CreateNetwork(new) => self.create_network(new),
+            Command::UpdateNode { node, change } => self.update_node(node, change, version),
+            Command::CreateNetwork(new) => self.create_network(new, version),
+            Command::UpdateNetwork { network, change } => self.update_network(network, change, version),
             Command::RemoveNetwork(network) => self.remove_network(network),
-            Command::CreateService(new) => self.create_service(new),
+            Command::CreateService(new) => self.create_service(new, version),
             Command::RemoveService(service) => self.remove_service(service),
-            Command::UpdateService { service, change } => self.update_service(service, change),
+            Command::UpdateService { service, change } => self.update_service(service, change, version),
             Command::Lease { node, network, count, family } => self.lease(node, network, count, family),
             Command::LeaseAddress { node, network, address } => self.lease_address(node, network, address),
             Command::ReturnLease { node, network, addresses } => {
                 Ok(self.return_lease(node, network, &addresses))
             }
+            Command::RenewLeases { node, after, changes, full } => {
+                self.renew_leases(node, after, changes, full, version)
+            }
+            Command::TakeBackLeases { node, after } => self.take_back_leases(node, after),
+            Command::SetLeaseGrace { secs } => self.set_lease_grace(secs),
             Command::RotateJoinToken { role, secret } => Ok(self.rotate_join_token(role, secret.0)),
+            Command::RotateCa(new) => self.rotate_ca(*new),
+            Command::CertificateInUse { node, generation } => self.certificate_in_use(node, generation),
+            Command::UpdateCluster { cert_validity_secs, unlock_key } => {
+                self.update_cluster(cert_validity_secs, unlock_key)
+            }
         }
     }
 
@@ -107,6 +123,16 @@ impl Cluster {
 /// Names are one in DNS when they differ only in case (RFC 4343).
 fn same_name(a: &Name, b: &Name) -> bool {
     a.as_str().eq_ignore_ascii_case(b.as_str())
+}
+
+/// Refuses a change that was made for another version of the object.
+fn expect_version(kind: Kind, name: &Name, is: u64, expected: Option<u64>) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if expected != is => {
+            Err(Rejection::Changed { kind, name: name.clone(), expected, version: is })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a name that one of `taken` has.

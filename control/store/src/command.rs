@@ -4,10 +4,19 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_types::{
-    Affinity, Availability, ClusterId, EndpointMode, Family, Name, Network, NetworkId, Node, NodeId,
-    PortConfig, PortFilter, Role, Service, ServiceId,
+    Availability, ClusterId, Family, Name, Network, NetworkId, Node, NodeId, Role, Service, ServiceId,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::NewRoot;
+
+mod lease;
+mod network;
+mod service;
+
+pub use lease::LeaseChange;
+pub use network::{NetworkChange, NewNetwork};
+pub use service::{AliasChange, NewService, ServiceChange};
 
 /// A value that must not appear in logs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,63 +58,11 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// A new network, as it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewNetwork {
-    /// A fresh random id.
-    pub id: NetworkId,
-    /// Its name.
-    pub name: Name,
-    /// Its subnets, at most one per family, each with the gateway asked for; empty: the next free one of the cluster's
-    /// IPv4 pool.
-    pub subnets: Vec<(IpNet, Option<IpAddr>)>,
-    /// If there is no IPv6 subnet among them, the next free one of the cluster's IPv6 pool too.
-    pub ipv6: bool,
-    /// Parts of the subnets that addresses are given out of, at most one per family; addresses asked for by number may
-    /// lie outside.
-    pub ip_ranges: Vec<IpNet>,
-    /// Free-standing tasks may join.
-    pub attachable: bool,
-    /// No way out of the network.
-    pub internal: bool,
-    /// The one network that carries published ports.
-    pub ingress: bool,
-    /// The tasks' MTU in bytes; follows the uplink unless set.
-    pub mtu: Option<u16>,
-    /// Free text by key.
-    pub labels: BTreeMap<String, String>,
-    /// Seconds since 1970-01-01 UTC.
-    pub now: u64,
-}
-
-/// A new service, as it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewService {
-    /// A fresh random id.
-    pub id: ServiceId,
-    /// Its name.
-    pub name: Name,
-    /// Its networks, each with the service's further names there; empty: the ingress network.
-    pub networks: Vec<(NetworkId, Vec<Name>)>,
-    /// How its name is answered.
-    pub endpoint_mode: EndpointMode,
-    /// Its published ports; 0 asks for a free one.
-    pub ports: Vec<PortConfig>,
-    /// What keeps a client with one task.
-    pub affinity: Option<Affinity>,
-    /// Whether nodes send to their own tasks first.
-    pub prefer_local: bool,
-    /// How long a draining task may keep its flows, in seconds.
-    pub drain_timeout_secs: u32,
-    /// Free text by key.
-    pub labels: BTreeMap<String, String>,
-    /// Seconds since 1970-01-01 UTC.
-    pub now: u64,
-}
-
 /// What to change of a node; `None` leaves a thing as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeChange {
+    /// Refuse the change unless the node has this version.
+    pub expected_version: Option<u64>,
     /// A new name.
     pub name: Option<Name>,
     /// Another role.
@@ -116,25 +73,6 @@ pub struct NodeChange {
     pub data_path_addr: Option<IpAddr>,
     /// Whether it takes tasks.
     pub availability: Option<Availability>,
-    /// Labels to set.
-    pub set_labels: BTreeMap<String, String>,
-    /// Labels to take away.
-    pub remove_labels: Vec<String>,
-}
-
-/// What to change of a service; `None` leaves a thing as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ServiceChange {
-    /// Another affinity, or none.
-    pub affinity: Option<Option<Affinity>>,
-    /// Whether nodes send to their own tasks first.
-    pub prefer_local: Option<bool>,
-    /// How long a draining task may keep its flows, in seconds.
-    pub drain_timeout_secs: Option<u32>,
-    /// Ports to close: all that fit one of these. One that fits nothing refuses the whole change.
-    pub remove_ports: Vec<PortFilter>,
-    /// Ports to publish after that; 0 asks for a free one.
-    pub add_ports: Vec<PortConfig>,
     /// Labels to set.
     pub set_labels: BTreeMap<String, String>,
     /// Labels to take away.
@@ -179,6 +117,13 @@ pub enum Command {
     },
     /// Answers [`Response::Network`].
     CreateNetwork(NewNetwork),
+    /// Changes a network. Answers [`Response::Network`].
+    UpdateNetwork {
+        /// The network.
+        network: NetworkId,
+        /// What to change.
+        change: NetworkChange,
+    },
     /// Takes a network away with all leases on it. Answers [`Response::Done`].
     RemoveNetwork(NetworkId),
     /// Answers [`Response::Service`].
@@ -223,12 +168,56 @@ pub enum Command {
         /// Which.
         addresses: Vec<IpAddr>,
     },
+    /// A node says what it does with its leases, and begins its term anew: within it, it may give addresses that no task
+    /// uses to tasks without asking (see `docs/adr/0009-leases.md`). Answers [`Response::Renewed`].
+    RenewLeases {
+        /// Which node.
+        node: NodeId,
+        /// How often it had renewed before, as it knows; anything else changes nothing. So what is delayed on its way, or
+        /// said twice, has no effect.
+        after: u64,
+        /// What changed, by network. Networks that are no more are passed over.
+        changes: BTreeMap<NetworkId, LeaseChange>,
+        /// Whether it wants to know all that it holds.
+        full: bool,
+    },
+    /// Takes the addresses that no task uses from a node that is silent. Changes nothing if it has renewed since. Answers
+    /// [`Response::Returned`].
+    TakeBackLeases {
+        /// Which node.
+        node: NodeId,
+        /// How often it had renewed when it fell silent.
+        after: u64,
+    },
+    /// How long a node must be silent before its unused addresses are taken back; nodes get it with their next renewal.
+    /// Answers [`Response::Done`].
+    SetLeaseGrace {
+        /// Seconds, at least [`crate::MIN_LEASE_GRACE`].
+        secs: u32,
+    },
     /// Replaces the token that nodes of a role join with. Answers [`Response::Done`].
     RotateJoinToken {
         /// Whose token.
         role: Role,
         /// The new secret half.
         secret: Sensitive<[u8; 16]>,
+    },
+    /// Begins to replace the CA's root. It ends by itself when every node has a new certificate. Answers
+    /// [`Response::Done`].
+    RotateCa(Box<NewRoot>),
+    /// A node was seen with a certificate of this generation of the CA. Answers [`Response::Done`].
+    CertificateInUse {
+        /// The node.
+        node: NodeId,
+        /// What its certificate says.
+        generation: u64,
+    },
+    /// Changes settings of the cluster; `None` leaves one as it is. Answers [`Response::Done`].
+    UpdateCluster {
+        /// How long certificates made from now on are valid, in seconds.
+        cert_validity_secs: Option<u64>,
+        /// What managers are unlocked with when they start; none: they are not locked.
+        unlock_key: Option<Option<Sensitive<[u8; 32]>>>,
     },
 }
 
@@ -239,7 +228,7 @@ pub enum Response {
     Done,
     /// The node as it is now.
     Node(Node),
-    /// The network made.
+    /// The network as it is now.
     Network(Network),
     /// The service as it is now.
     Service(Service),
@@ -247,4 +236,19 @@ pub enum Response {
     Leased(Vec<IpAddr>),
     /// The addresses that were freed.
     Returned(Vec<IpAddr>),
+    /// How a node's leases stand.
+    Renewed {
+        /// How often it has renewed; one more than before if this was done.
+        renewal: u64,
+        /// Whether it was done; else the node did not know how often it had renewed.
+        done: bool,
+        /// How long it must be silent from now on before its unused addresses are taken back, in seconds.
+        grace_secs: u32,
+        /// Addresses that it said tasks use, and that are others'.
+        lost: Vec<(NetworkId, IpAddr)>,
+        /// All that it holds, if it asked and it was done.
+        held: Option<BTreeMap<NetworkId, Vec<IpAddr>>>,
+        /// The state's version after that.
+        version: u64,
+    },
 }

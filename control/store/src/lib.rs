@@ -5,13 +5,20 @@
 //! manager.
 
 mod apply;
+mod authority;
 mod codec;
 mod command;
 mod rejection;
 mod state;
 
-pub use apply::{IPV6_MTU, MAX_LEASE, MTU_RANGE};
+pub use apply::{DEFAULT_LEASE_GRACE, IPV6_MTU, MAX_LEASE, MAX_MANAGERS, MIN_LEASE_GRACE, MTU_RANGE};
+pub use authority::{
+    Authority, DEFAULT_CERT_VALIDITY, MAX_CERT_VALIDITY, MIN_CERT_VALIDITY, NewRoot, PreviousRoot,
+};
 pub use codec::DecodeError;
-pub use command::{Command, NewNetwork, NewService, NodeChange, Response, Secrets, Sensitive, ServiceChange};
-pub use rejection::{Holder, Kind, Rejection};
-pub use state::State;
+pub use command::{
+    AliasChange, Command, LeaseChange, NetworkChange, NewNetwork, NewService, NodeChange, Response, Secrets,
+    Sensitive, ServiceChange,
+};
+pub use rejection::{Holder, Kind, Leased, Rejection};
+pub use state::{Renewal, State};

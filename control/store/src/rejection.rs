@@ -9,6 +9,8 @@ use mesh_types::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::MAX_MANAGERS;
+
 /// The kinds of named objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
@@ -39,6 +41,8 @@ pub enum Holder {
     Vip(Name),
     /// It is the network's gateway.
     Gateway,
+    /// It was kept out with `--aux-address`.
+    Auxiliary,
 }
 
 impl fmt::Display for Holder {
@@ -47,8 +51,18 @@ impl fmt::Display for Holder {
             Holder::Node(name) => write!(f, "leased to node {name}"),
             Holder::Vip(name) => write!(f, "the virtual address of service {name}"),
             Holder::Gateway => f.write_str("the network's gateway"),
+            Holder::Auxiliary => f.write_str("kept out by the network's --aux-address"),
         }
     }
+}
+
+/// What a node has of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Leased {
+    /// Addresses that it holds.
+    pub held: u64,
+    /// Those of them that tasks use.
+    pub used: u64,
 }
 
 /// Why a command was refused. A refused command has changed nothing.
@@ -100,6 +114,28 @@ pub enum Rejection {
         "node {0} is the last manager; a cluster needs one (`meshctl leave --force` gives the cluster up)"
     )]
     LastManager(Name),
+    /// The cluster has as many managers as are of use.
+    #[error(
+        "the cluster has {MAX_MANAGERS} managers already, and more make it slower, not safer; demote one first, or join as a \
+         worker"
+    )]
+    TooManyManagers,
+    /// The CA's root is being replaced.
+    #[error(
+        "the CA is being rotated already; `meshctl ca` shows which nodes are still to get a new certificate, and \
+         `meshctl node rm` removes one that does not come back"
+    )]
+    CaChanges,
+    /// Certificates cannot be valid for so long, or so short.
+    #[error(
+        "certificates cannot be valid for {given} s; give from {} h to {} h",
+        crate::MIN_CERT_VALIDITY / 3600,
+        crate::MAX_CERT_VALIDITY / 3600
+    )]
+    CertValidity {
+        /// The validity asked for, in seconds.
+        given: u64,
+    },
     /// No node can have this data-path address.
     #[error("{0} is not an address that a node's VXLAN packets can come from")]
     DataPathAddress(IpAddr),
@@ -194,11 +230,67 @@ pub enum Rejection {
         /// The MTU asked for, in bytes.
         given: u16,
     },
-    /// A second ingress network was asked for.
-    #[error("network {0} is the ingress network already; a cluster has one")]
-    IngressExists(Name),
+    /// The ingress network was to be replaced while services need it.
+    #[error("network {network} carries published ports of, or is used by, {}", users(.services))]
+    IngressInUse {
+        /// The ingress network that there is.
+        network: Name,
+        /// The services.
+        services: Vec<Name>,
+    },
+    /// The object is not as the change expects it.
+    #[error(
+        "{kind} {name} was changed meanwhile: it has version {version}, not {expected}; look at it again and repeat the change"
+    )]
+    Changed {
+        /// Of what.
+        kind: Kind,
+        /// The object.
+        name: Name,
+        /// The version that the change was made for.
+        expected: u64,
+        /// The version that it has.
+        version: u64,
+    },
+    /// An auxiliary address is in none of the network's subnets, or is no host's, or twice there.
+    #[error("aux address {address} of network {network} is not a free address of its subnets; it must differ from the gateway")]
+    AuxAddress {
+        /// The network's name.
+        network: Name,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The service is on the network to be joined.
+    #[error("service {service} is on network {network} already; change its names there with --alias-add and --alias-rm")]
+    ServiceOn {
+        /// The service's name.
+        service: Name,
+        /// The network's name.
+        network: Name,
+    },
+    /// The service is not on the network.
+    #[error("service {service} is not on network {network}")]
+    ServiceNotOn {
+        /// The service's name.
+        service: Name,
+        /// The network's name.
+        network: Name,
+    },
+    /// The service would be on no network.
+    #[error("service {0} would be on no network; add another one in the same change, or remove the service")]
+    LastNetwork(Name),
+    /// The service has no such further name.
+    #[error("service {service} has no alias {alias}{}", .network.as_ref().map(|n| format!(" on network {n}")).unwrap_or_default())]
+    NoSuchAlias {
+        /// The service's name.
+        service: Name,
+        /// The further name.
+        alias: Name,
+        /// The network, if one was named.
+        network: Option<Name>,
+    },
     /// The ingress network was to be removed.
-    #[error("network {0} carries the published ports of the cluster and cannot be removed")]
+    #[error("network {0} carries the published ports of the cluster and cannot be removed; `meshctl network create --ingress` replaces it")]
     IngressNeeded(Name),
     /// Services are on the network.
     #[error("network {network} is used by {}", users(.services))]
@@ -323,7 +415,7 @@ pub enum Rejection {
     /// A network has no free address.
     #[error(
         "network {network} ({subnet}) has no free address: {vips} virtual addresses, leases {leases}; \
-         end tasks, or create a larger network",
+         end tasks, remove nodes that will not come back, or create a larger network",
         leases = leases_list(.leases)
     )]
     AddressesExhausted {
@@ -334,8 +426,11 @@ pub enum Rejection {
         /// How many addresses services have.
         vips: u64,
         /// How many addresses each node has.
-        leases: Vec<(Name, u64)>,
+        leases: Vec<(Name, Leased)>,
     },
+    /// The grace of leases is too short.
+    #[error("{0} s are too short for the lease grace, which is at least {min} s", min = crate::MIN_LEASE_GRACE)]
+    LeaseGrace(u32),
     /// No subnet is free.
     #[error("the pool {0} has no free subnet; remove networks or give one with --subnet")]
     SubnetsExhausted(IpNet),
@@ -360,11 +455,12 @@ fn join(nets: &[IpNet]) -> String {
     nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn leases_list(leases: &[(Name, u64)]) -> String {
+fn leases_list(leases: &[(Name, Leased)]) -> String {
     if leases.is_empty() {
         return "none".to_owned();
     }
-    leases.iter().map(|(node, count)| format!("{node}: {count}")).collect::<Vec<_>>().join(", ")
+    let each = |(node, leased): &(Name, Leased)| format!("{node}: {} ({} in use)", leased.held, leased.used);
+    leases.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// How the port in the way differs from the one asked for.

@@ -22,6 +22,8 @@ pub struct ClusterView {
     pub services: BTreeMap<ServiceId, Service>,
     /// Keys that seal gossip, the first one to send with: 32 bytes each (AES-256-GCM).
     pub gossip_keys: Vec<[u8; 32]>,
+    /// The generation of the cluster's CA; a node whose certificate is of another one renews it.
+    pub ca_generation: u64,
 }
 
 /// Why a reference names no single object.

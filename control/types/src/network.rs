@@ -131,6 +131,12 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.
     pub created_at: u64,
+    /// Parts of the subnets that addresses are given out of, at most one per family; all of a subnet without one.
+    pub ip_ranges: Vec<IpNet>,
+    /// Addresses that are never given out, by what they are for.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }
 
 impl Network {

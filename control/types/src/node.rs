@@ -83,4 +83,6 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.
     pub joined_at: u64,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }

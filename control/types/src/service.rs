@@ -20,6 +20,22 @@ pub enum EndpointMode {
     Dnsrr,
 }
 
+impl FromStr for EndpointMode {
+    type Err = EndpointModeError;
+    fn from_str(text: &str) -> Result<Self, EndpointModeError> {
+        match text {
+            "vip" => Ok(EndpointMode::Vip),
+            "dnsrr" => Ok(EndpointMode::Dnsrr),
+            _ => Err(EndpointModeError(text.to_owned())),
+        }
+    }
+}
+
+/// Why a text is no endpoint mode.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("endpoint mode {0:?} is not known; there are vip and dnsrr")]
+pub struct EndpointModeError(String);
+
 impl fmt::Display for EndpointMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -103,6 +119,8 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.
     pub created_at: u64,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }
 
 #[cfg(test)]

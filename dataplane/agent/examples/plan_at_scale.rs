@@ -277,6 +277,8 @@ fn own_task(number: u32) -> Result<LocalTask> {
         link: format!("msh{number:08x}"),
         task_link: "eth0".into(),
         ifindex: 100 + number,
+        aliases: vec![],
+        by_service: false,
     };
     Ok(LocalTask {
         id: task_id(1_000_000 + number),
@@ -289,6 +291,7 @@ fn own_task(number: u32) -> Result<LocalTask> {
         weight: 1,
         drain_timeout_secs: None,
         drain: Drain::None,
+        follows_service: false,
     })
 }
 
@@ -307,6 +310,9 @@ fn view(services: u32, networks: u32) -> Result<ClusterView> {
             mtu: None,
             labels: BTreeMap::new(),
             created_at: 0,
+            ip_ranges: vec![],
+            aux_addresses: BTreeMap::new(),
+            version: 0,
         })
     };
     let service = |n: u32| -> Result<Service> {
@@ -325,6 +331,7 @@ fn view(services: u32, networks: u32) -> Result<ClusterView> {
             drain_timeout_secs: 30,
             labels: BTreeMap::new(),
             created_at: 0,
+            version: 0,
         })
     };
     let node = |n: u32| -> Result<Node> {
@@ -338,6 +345,7 @@ fn view(services: u32, networks: u32) -> Result<ClusterView> {
             availability: Availability::Active,
             labels: BTreeMap::new(),
             joined_at: 0,
+            version: 0,
         })
     };
     let mut view = ClusterView {
@@ -347,6 +355,7 @@ fn view(services: u32, networks: u32) -> Result<ClusterView> {
         networks: BTreeMap::new(),
         services: BTreeMap::new(),
         gossip_keys: vec![],
+        ca_generation: 1,
     };
     for n in 0..NODES {
         view.nodes.insert(node_id(n), node(n)?);

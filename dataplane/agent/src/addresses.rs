@@ -5,12 +5,9 @@ use std::net::IpAddr;
 use mesh_types::{Network, NetworkId};
 use tracing::warn;
 
-use crate::{Agent, AttachError, LocalTask, SessionError, planner::Family};
-
-/// How many addresses of a family are asked for when a network's lease of it is used up.
-const LEASE_BATCH: u32 = 8;
-/// How many unused addresses of a family a network's lease keeps, for attaches that no manager is asked for.
-const KEEP_FREE: usize = LEASE_BATCH as usize;
+use crate::{
+    Agent, AttachError, LocalTask, SessionError, SessionState, leases::boot_time, planner::Family,
+};
 
 /// The addresses of one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,12 +63,15 @@ impl Agent {
     ) -> Result<IpAddr, AttachError> {
         let lease_error = |source| AttachError::Lease { network: network.name.clone(), source };
         let take = |address: Option<IpAddr>| {
-            let mut state = self.lock();
+            let (mut state, now) = (self.lock(), boot_time());
             match address {
-                Some(a) => state.leases.take_address(network.id, a).then_some(a),
-                None => state.leases.take(network.id, family),
+                Some(a) => state.leases.take_address(network.id, a, now).then_some(a),
+                None => state.leases.take(network.id, family, now),
             }
         };
+        if let SessionState::Removed(why) = self.inner.session.state() {
+            return Err(lease_error(SessionError::Refused(why)));
+        }
         // Another attach may take what was leased for this one, hence a few turns.
         for _ in 0..4 {
             if let Some(address) = take(fixed) {
@@ -80,8 +80,25 @@ impl Agent {
             if let Some(address) = fixed {
                 self.check_static(network, address)?;
             }
-            let leased = self.inner.session.lease(network.id, LEASE_BATCH, family, fixed).await;
-            self.lock().leases.add(network.id, &leased.map_err(lease_error)?);
+            let turn = self.inner.renewing.turn().await;
+            if let Some(address) = take(fixed) {
+                return Ok(address);
+            }
+            if self.lock().leases.must_renew_first(boot_time()) {
+                self.renew(&turn).await.map_err(lease_error)?;
+                continue;
+            }
+            let (term, count) = {
+                let state = self.lock();
+                (state.leases.term(), state.leases.batch(network.id, family))
+            };
+            let leased = self.inner.session.lease(network.id, count, family, fixed).await;
+            let leased = leased.map_err(lease_error)?;
+            self.lock().leases.add(term, network.id, &leased, boot_time());
+            drop(turn);
+            if let Err(error) = self.save_leases() {
+                warn!(%error, "keep leases");
+            }
         }
         Err(lease_error(SessionError::Failed("every leased address was taken at once by other tasks".into())))
     }
@@ -105,27 +122,22 @@ impl Agent {
         }
     }
 
-    /// Puts back what tasks had, and gives the managers what is unused then: addresses that were asked for by number,
-    /// and what is too much. Where that fails, this node keeps them.
+    /// Puts back what tasks had. Addresses that were asked for by number go back to the managers at once: somebody else
+    /// may want them.
     pub(crate) async fn give_back(&self, had: Vec<Taken>) {
-        for Taken { network, addresses, fixed } in had {
-            let unused: Vec<_> = {
-                let mut state = self.lock();
-                addresses.iter().for_each(|a| state.leases.put_back(network, *a));
+        let mut wanted = false;
+        {
+            let (mut state, now) = (self.lock(), boot_time());
+            for Taken { network, addresses, fixed } in had {
+                addresses.iter().for_each(|a| state.leases.put_back(network, *a, now));
                 let fixed: Vec<_> = fixed.into_iter().filter(|a| addresses.contains(a)).collect();
-                state.leases.give_back(network, &fixed, KEEP_FREE)
-            };
-            if unused.is_empty() {
-                continue;
+                state.leases.give_back(network, &fixed);
+                wanted |= !fixed.is_empty();
             }
-            match self.inner.session.return_lease(network, &unused).await {
-                Ok(()) => {}
-                // Whether they are given back is not known: the managers' next word tells.
-                Err(SessionError::Failed(error)) => warn!(%network, error, "return leased addresses"),
-                Err(SessionError::NoManager(_) | SessionError::Refused(_)) => {
-                    self.lock().leases.add(network, &unused);
-                }
-            }
+        }
+        match wanted {
+            true => self.return_now().await,
+            false => self.inner.renewing.soon(),
         }
     }
 }

@@ -16,23 +16,27 @@ use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    AgentError, Leases, LocalTask, SessionError, SessionState,
+    AgentError, Attachment, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
     follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
-    planner::{Planner, announcements},
-    reconcile::{Dns, Reconciler, Spoken},
+    leases::boot_time,
+    planner::{Planner, announcements, interest},
+    reconcile::{Dns, REMEMBER, Reconciler, Spoken},
+    renewing::Renewing,
     session::{Session, Told},
-    state::{Files, Remote, State},
+    state::{Files, Remote, State, Tasks},
 };
 
 /// How long a new member waits for the cluster's state.
 const FIRST_STATE: Duration = Duration::from_secs(15);
-/// How long endpoints of before a restart are believed without news of them.
-const REMEMBER: Duration = Duration::from_secs(5);
+
+/// How long to wait for word of every node at a restart, and for how long nothing more must come.
+const HEAR: Duration = Duration::from_millis(600);
+const SETTLED: Duration = Duration::from_millis(60);
 
 /// What an agent starts with.
 #[derive(Debug, Clone)]
@@ -80,6 +84,10 @@ pub(crate) struct Inner {
     pub unhealthy: Mutex<Option<String>>,
     /// Wakes the watcher of drains.
     pub drains: tokio::sync::Notify,
+    /// The work on leases.
+    pub renewing: Renewing,
+    /// Wakes what lets tasks follow their services.
+    pub services: tokio::sync::Notify,
     /// Processes of this node that published ports shadow.
     pub listeners: Mutex<Vec<Listener>>,
     /// Those of all nodes, as the managers tell.
@@ -93,7 +101,18 @@ impl Agent {
     /// Starts the agent: adopts what a predecessor left in the kernel, and returns once the node works.
     pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
         let files = Files::new(&options.state_dir);
-        let (tasks, generation) = files.load_tasks()?;
+        let Tasks { running: mut tasks, absent, generation } = files.load_tasks()?;
+        let (kept_leases, same_boot) = files.load_leases()?;
+        let mut leases = Leases::restore(kept_leases, same_boot);
+        tasks.retain(|task| {
+            let now = boot_time();
+            let on = |a: &Attachment| a.addresses.iter().all(|x| leases.may_go_on(a.network, *x, now));
+            let may = task.attachments.iter().all(on);
+            if !may {
+                warn!(task = %task.name, "no manager confirmed its address in time; it is detached");
+            }
+            may
+        });
         let remembered = files.load_remote()?;
         let kept = files.load_view()?;
         let features = DataPath::probe();
@@ -107,7 +126,7 @@ impl Agent {
 
         let netlink = Netlink::connect()?;
         let last = files.load_data_path()?;
-        let peers: Vec<_> = kept.iter().flat_map(|(view, ..)| view.nodes.values()).collect();
+        let peers: Vec<_> = kept.iter().flat_map(|(view, _)| view.nodes.values()).collect();
         let peers =
             peers.iter().filter(|n| n.id != options.node).map(|n| n.data_path_addr).collect::<Vec<_>>();
         // What changed while no daemon ran has changed for good.
@@ -125,7 +144,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let (told_sender, mut told) = mpsc::channel(4);
         let managers = match &kept {
-            Some((_, _, managers)) => managers.iter().chain(&options.managers).copied().collect::<Vec<_>>(),
+            Some((_, managers)) => managers.iter().chain(&options.managers).copied().collect::<Vec<_>>(),
             None => options.managers.clone(),
         };
         let mut unique = BTreeSet::new();
@@ -133,11 +152,11 @@ impl Agent {
         let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
         let guard = stop.clone().drop_guard();
         let (view, held) = match kept {
-            Some((view, held, _)) => (view, held),
+            Some((view, _)) => (view, None),
             None => {
                 let first = first_state(&mut told, &session).await?;
-                files.save_view(&first.view, first.leases.clone(), first.managers)?;
-                (first.view, first.leases)
+                files.save_view(&first.view, first.managers)?;
+                (first.view, Some(first.leases))
             }
         };
 
@@ -154,14 +173,20 @@ impl Agent {
         // Others give this node up if they hear nothing for seconds, which the verifier may take; and they believe no
         // longer what the daemon before this one told.
         gossip.announce(announcements(options.node, &view, &tasks)).await;
+        gossip.set_interest(interest(options.node, &view, &tasks, &BTreeSet::new())).await;
         gossip.set_peers(gossip_peers(options.node, &view)).await;
         let data_path = opening.await??;
+        if !remembered.is_empty() || !tasks.is_empty() {
+            hear_the_others(&gossip, options.node, &view).await;
+        }
 
-        let mut leases = Leases::default();
-        leases.replace(&held);
+        if let Some(held) = held {
+            leases.replace(view.version, &held, boot_time());
+        }
         let state = State {
             view: Arc::new(view),
             tasks: Arc::default(),
+            absent: Vec::new(),
             leases,
             reserved: BTreeMap::new(),
             leaving: false,
@@ -188,6 +213,8 @@ impl Agent {
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
+            services: tokio::sync::Notify::new(),
+            renewing: Renewing::default(),
             listeners: Mutex::default(),
             all_listeners: Mutex::default(),
             closed: Mutex::default(),
@@ -197,6 +224,7 @@ impl Agent {
         let agent = Self { inner: Arc::new(inner) };
         agent.keep_data_path(&host);
         agent.adopt(tasks).await;
+        agent.expect_back(absent);
         agent.follow_availability();
         agent.apply_view_to_gossip().await;
         agent.reconcile().await?;
@@ -208,6 +236,9 @@ impl Agent {
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().watch_drains()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().look_around()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().follow_services()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().keep_leases()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().bring_back()));
         info!(node = %agent.inner.node, uplink_ifindex = settings.uplink_ifindex, mtu = settings.inner_mtu, "agent runs");
         Ok(agent)
     }
@@ -227,7 +258,8 @@ impl Agent {
             {
                 let mut state = self.lock();
                 for attachment in &task.attachments {
-                    attachment.addresses.iter().for_each(|a| state.leases.adopt(attachment.network, *a));
+                    let (network, now) = (attachment.network, boot_time());
+                    attachment.addresses.iter().for_each(|a| state.leases.adopt(network, *a, now));
                 }
                 state.tasks_mut().push(task.clone());
             }
@@ -285,6 +317,11 @@ impl Agent {
         self.lock().view.clone()
     }
 
+    /// Where managers listen, as far as this node was told.
+    pub fn managers(&self) -> Vec<std::net::SocketAddr> {
+        self.inner.session.managers()
+    }
+
     /// The tasks of this node.
     pub fn tasks(&self) -> Vec<LocalTask> {
         self.lock().tasks.to_vec()
@@ -312,6 +349,11 @@ impl Agent {
         all
     }
 
+    /// What gossip says of a node.
+    pub fn member(&self, node: NodeId) -> Option<MemberState> {
+        self.inner.gossip.watch().borrow().members.get(&node).map(|member| member.state)
+    }
+
     /// The members by gossip.
     pub(crate) fn members(&self) -> BTreeMap<NodeId, MemberState> {
         self.inner.gossip.watch().borrow().members.iter().map(|(&id, m)| (id, m.state)).collect()
@@ -320,10 +362,7 @@ impl Agent {
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
-        // What was remembered is better than what gossip had no time to tell.
-        if self.lock().remember_until.is_none_or(|until| until <= Instant::now())
-            && let Err(error) = self.inner.files.save_remote(self.remote_now())
-        {
+        if let Err(error) = self.inner.files.save_remote(self.remote_now().await) {
             warn!(%error, "keep endpoints");
         }
         self.inner.gossip.shutdown().await;
@@ -373,17 +412,26 @@ impl Agent {
 
     pub(crate) fn save_tasks(&self) -> Result<(), AgentError> {
         let state = self.lock();
-        Ok(self.inner.files.save_tasks(&state.tasks, state.generation)?)
+        let all: Vec<_> = state.tasks.iter().chain(&state.absent).cloned().collect();
+        Ok(self.inner.files.save_tasks(&all, state.generation)?)
     }
 
-    /// What the others run, by gossip.
-    pub(crate) fn remote_now(&self) -> Remote {
+    /// What the others run, by gossip, and as it is remembered where gossip could not tell yet.
+    pub(crate) async fn remote_now(&self) -> Remote {
+        let reconciler = self.inner.reconciler.lock().await;
         let tables = self.inner.gossip.watch().borrow().clone();
-        let others = |table: &EndpointTable| {
+        let mut remote = Remote::new();
+        for (&scope, table) in tables.endpoints.iter() {
             let others = table.values().filter(|e| e.node != self.inner.node);
-            others.cloned().collect()
-        };
-        tables.endpoints.iter().map(|(&scope, table)| (scope, others(table))).collect()
+            remote.entry(scope).or_default().extend(others.cloned());
+        }
+        for (scope, endpoint) in reconciler.remembered() {
+            let told = tables.endpoints.get(&scope).and_then(|table| table.get(&(&**endpoint).into()));
+            if told.is_none() {
+                remote.entry(scope).or_default().push(endpoint.clone());
+            }
+        }
+        remote
     }
 }
 
@@ -396,6 +444,29 @@ pub async fn remove_from_node(bpf_dir: &Path) -> Vec<String> {
         Err(error) => problems.push(error.to_string()),
     }
     problems
+}
+
+/// Waits until gossip knows what the others run. The data path goes on by what an earlier daemon knew, which may be more
+/// than it had time to keep: what this one lacks the data path would let go.
+async fn hear_the_others(gossip: &Gossip, node: NodeId, view: &ClusterView) {
+    let mut tables = gossip.watch();
+    let heard = async {
+        loop {
+            let all = {
+                let tables = tables.borrow_and_update();
+                view.nodes.keys().all(|other| *other == node || tables.members.contains_key(other))
+            };
+            // After word of a member comes word of what it runs.
+            match tokio::time::timeout(SETTLED, tables.changed()).await {
+                Err(_) if all => return,
+                Ok(Err(_)) => return,
+                Err(_) | Ok(Ok(())) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(HEAR, heard).await.is_err() {
+        debug!("some nodes are not heard of yet");
+    }
 }
 
 async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Result<Told, AgentError> {

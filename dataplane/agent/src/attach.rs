@@ -20,6 +20,7 @@ use crate::{
     addresses::Taken,
     ending::{Ending, open_process},
     host::{Host, TASK_LINK_PREFIX},
+    leases::boot_time,
     planner::{Family, egress_address4, egress_address6},
     state::{MAX_ENDPOINTS, Reservation},
     uplinks::task_mtu,
@@ -55,15 +56,31 @@ pub struct AttachSpec {
 }
 
 /// An attach that is decided but not yet made.
-struct Plan {
-    id: TaskId,
-    name: Name,
-    service: Option<Service>,
-    networks: Vec<Network>,
-    ids: Vec<LocalEndpointId>,
-    generation: Generation,
-    ns: NetNs,
-    ns_id: NsIdentity,
+pub(crate) struct Plan {
+    pub id: TaskId,
+    pub name: Name,
+    pub service: Option<Service>,
+    pub networks: Vec<Network>,
+    pub ids: Vec<LocalEndpointId>,
+    pub generation: Generation,
+    pub ns: NetNs,
+    pub ns_id: NsIdentity,
+}
+
+/// A place on a network that is to be made.
+#[derive(Debug, Clone)]
+pub(crate) struct NewLink<'a> {
+    pub ns: &'a NetNs,
+    pub task: TaskId,
+    pub network: &'a Network,
+    pub local_id: LocalEndpointId,
+    pub generation: Generation,
+    /// Name of the interface in the task.
+    pub task_link: String,
+    /// The families whose default routes lead here, where the namespace has none.
+    pub ways_out: Vec<Family>,
+    pub aliases: Vec<Name>,
+    pub by_service: bool,
 }
 
 impl Agent {
@@ -78,6 +95,7 @@ impl Agent {
         if ns_id == NsIdentity::from(NetNs::current()?.id()?) {
             return Err(AttachError::OwnNamespace(spec.namespace));
         }
+        self.replace_absent(&spec.namespace).await;
         self.wait_for_news(&spec).await;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
@@ -160,7 +178,8 @@ impl Agent {
         };
         let ids: Vec<_> = networks.iter().map(|n| n.id).collect();
         for network in &networks {
-            let local = state.tasks.iter().filter(|t| t.attachments.iter().any(|a| a.network == network.id));
+            let known = state.tasks.iter().chain(&state.absent);
+            let local = known.filter(|t| t.attachments.iter().any(|a| a.network == network.id));
             let reserved = state.reserved.values().filter(|r| r.networks.contains(&network.id));
             if local.map(|t| &t.name).chain(reserved.map(|r| &r.name)).any(|n| same_name(n, &name)) {
                 return Err(name_taken(&view, network, &name, self.inner.node));
@@ -175,7 +194,7 @@ impl Agent {
     }
 
     /// Whether another node's task has the name, as far as this node was told.
-    fn check_name_elsewhere(&self, network: &Network, name: &Name) -> Result<(), AttachError> {
+    pub(crate) fn check_name_elsewhere(&self, network: &Network, name: &Name) -> Result<(), AttachError> {
         let tables = self.inner.gossip.watch().borrow().clone();
         let table = tables.endpoints.get(&network.id).into_iter().flat_map(|t| t.values());
         let mut others = table.filter(|e| e.network == network.id && e.node != self.inner.node);
@@ -199,8 +218,14 @@ impl Agent {
             weight: spec.weight,
             drain_timeout_secs: spec.drain_timeout_secs,
             drain: Drain::None,
+            follows_service: plan.service.is_some() && spec.networks.is_empty(),
         };
-        let made = match self.make_links(&plan, &taken, &mut task).await {
+        let linked = match self.make_links(&plan, &taken, &mut task).await {
+            // It may have taken days, on a machine that was suspended.
+            Ok(()) => self.check_term(&plan.networks, &taken),
+            error => error,
+        };
+        let made = match linked {
             Ok(()) => match plan.networks.iter().try_for_each(|n| self.check_name_elsewhere(n, &plan.name)) {
                 Ok(()) => self.bring_up(&plan.ns, &task).await,
                 taken => taken,
@@ -214,68 +239,90 @@ impl Agent {
             self.give_back(taken).await;
             return Err(error);
         }
+        // The managers have to know that its addresses are in use.
+        self.inner.renewing.soon();
         Ok(task)
     }
 
-    async fn make_links(
+    fn check_term(&self, networks: &[Network], taken: &[Taken]) -> Result<(), AttachError> {
+        let (state, now) = (self.lock(), boot_time());
+        let may = |t: &Taken| t.addresses.iter().all(|a| state.leases.may_use(t.network, *a, now));
+        match networks.iter().zip(taken).find(|(_, t)| !may(t)) {
+            Some((network, _)) => Err(AttachError::TermOver(network.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn make_links(
         &self,
         plan: &Plan,
         taken: &[Taken],
         task: &mut LocalTask,
     ) -> Result<(), AttachError> {
-        let names = plan.ns.run(interface_names)?;
-        let mut free_names = (0..).map(|n| format!("eth{n}")).filter(|n| !names.contains(n));
-        // The default routes lead where there is a way out; the data path drops what an internal network must not send.
-        let way_out = |family: Family| {
-            let open = plan.networks.iter().position(|n| !n.internal && family.is_on(n));
-            open.or_else(|| plan.networks.iter().position(|n| family.is_on(n)))
-        };
-        let ways_out = [Family::V4, Family::V6].map(|family| (family, way_out(family)));
-        let node_mtu = self.inner_mtu().await;
+        let networks: Vec<&Network> = plan.networks.iter().collect();
+        let ways_out = Family::ALL.map(|family| (family, way_out(&networks, family)));
         for (place, (network, taken)) in plan.networks.iter().zip(taken).enumerate() {
-            let local_id = plan.ids[place];
-            let of = |family| taken.addresses.iter().copied().find(|a| Family::of(*a) == family);
-            let out = |family| !network.internal && of(family).is_some();
-            let mut attachment = Attachment {
-                network: network.id,
-                addresses: taken.addresses.clone(),
-                fixed: taken.fixed.clone(),
-                mac: taken.addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |a| Mac::of_address(*a)),
-                local_id,
-                generation: plan.generation,
-                egress4: out(Family::V4).then(|| egress_address4(local_id)).flatten(),
-                egress6: out(Family::V6).then(|| egress_address6(local_id)).flatten(),
-                link: format!("{TASK_LINK_PREFIX}{:08x}", link_number(plan.id, network.id)),
-                task_link: free_names.next().unwrap_or_default(),
-                ifindex: 0,
-            };
-            if attachment.egress6.is_some() {
-                Host::ensure_egress6().map_err(AttachError::Agent)?;
-            }
-            let with_prefix = |address: &IpAddr| {
-                let subnet = network.subnet_of(*address)?;
-                IpNet::new(*address, subnet.net().prefix_len()).ok()
-            };
-            let gateways = ways_out.iter().filter(|(_, at)| *at == Some(place));
-            let wanted = TaskLink {
-                host_name: &attachment.link,
-                task_name: &attachment.task_link,
+            let led = ways_out.iter().filter(|(_, at)| *at == Some(place)).map(|(family, _)| *family);
+            let new = NewLink {
                 ns: &plan.ns,
-                mac: attachment.mac,
-                addresses: taken.addresses.iter().filter_map(with_prefix).collect(),
-                default_gateways: gateways
-                    .filter_map(|(family, _)| Some(network.subnet_of(of(*family)?)?.gateway()))
-                    .collect(),
-                mtu: task_mtu(node_mtu, network),
-                egress: attachment.egress(),
+                task: plan.id,
+                network,
+                local_id: plan.ids[place],
+                generation: plan.generation,
+                task_link: free_interface(&plan.ns)?,
+                ways_out: led.collect(),
+                aliases: Vec::new(),
+                by_service: plan.service.is_some(),
             };
-            attachment.ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
+            let attachment = self.make_link(new, taken).await?;
             task.attachments.push(attachment);
         }
         Ok(())
     }
 
-    async fn bring_up(&self, ns: &NetNs, task: &LocalTask) -> Result<(), AttachError> {
+    /// Makes the veth of one place on a network; nothing is left of it on an error.
+    pub(crate) async fn make_link(&self, new: NewLink<'_>, taken: &Taken) -> Result<Attachment, AttachError> {
+        let NewLink { ns, network, local_id, .. } = new;
+        let of = |family| taken.addresses.iter().copied().find(|a| Family::of(*a) == family);
+        let out = |family| !network.internal && of(family).is_some();
+        let mut attachment = Attachment {
+            network: network.id,
+            addresses: taken.addresses.clone(),
+            fixed: taken.fixed.clone(),
+            mac: taken.addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |a| Mac::of_address(*a)),
+            local_id,
+            generation: new.generation,
+            egress4: out(Family::V4).then(|| egress_address4(local_id)).flatten(),
+            egress6: out(Family::V6).then(|| egress_address6(local_id)).flatten(),
+            link: format!("{TASK_LINK_PREFIX}{:08x}", link_number(new.task, network.id)),
+            task_link: new.task_link,
+            ifindex: 0,
+            aliases: new.aliases,
+            by_service: new.by_service,
+        };
+        if attachment.egress6.is_some() {
+            Host::ensure_egress6().map_err(AttachError::Agent)?;
+        }
+        let with_prefix = |address: &IpAddr| {
+            let subnet = network.subnet_of(*address)?;
+            IpNet::new(*address, subnet.net().prefix_len()).ok()
+        };
+        let gateway = |family: &Family| Some(network.subnet_of(of(*family)?)?.gateway());
+        let wanted = TaskLink {
+            host_name: &attachment.link,
+            task_name: &attachment.task_link,
+            ns,
+            mac: attachment.mac,
+            addresses: taken.addresses.iter().filter_map(with_prefix).collect(),
+            default_gateways: new.ways_out.iter().filter_map(gateway).collect(),
+            mtu: task_mtu(self.inner_mtu().await, network),
+            egress: attachment.egress(),
+        };
+        attachment.ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
+        Ok(attachment)
+    }
+
+    pub(crate) async fn bring_up(&self, ns: &NetNs, task: &LocalTask) -> Result<(), AttachError> {
         self.start_dns(ns, task).await?;
         self.lock().tasks_mut().push(task.clone());
         self.reconcile().await?;
@@ -288,7 +335,11 @@ impl Agent {
         let id = match self.task(reference) {
             Ok(task) => task.id,
             Err(TaskError::Ambiguous(ambiguous)) => return Err(ambiguous.into()),
-            Err(_) => return Err(DetachError::Unknown(reference.to_owned())),
+            Err(_) => {
+                let named = |t: &LocalTask| t.name.as_str() == reference || t.namespace.to_string() == reference;
+                let absent = self.forget_absent(named).await;
+                return absent.ok_or_else(|| DetachError::Unknown(reference.to_owned()));
+            }
         };
         self.detach_id(id).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
     }
@@ -338,7 +389,7 @@ impl Agent {
     }
 
     /// Removes everything of a task from this node; goes on past errors and tells them.
-    async fn take_down(&self, task: &LocalTask) -> Vec<String> {
+    pub(crate) async fn take_down(&self, task: &LocalTask) -> Vec<String> {
         self.lock().tasks_mut().retain(|t| t.id != task.id);
         let mut problems = Vec::new();
         problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
@@ -408,11 +459,11 @@ fn networks(
 }
 
 /// Names are resolved without regard to case.
-fn same_name(one: &Name, other: &Name) -> bool {
+pub(crate) fn same_name(one: &Name, other: &Name) -> bool {
     one.as_str().eq_ignore_ascii_case(other.as_str())
 }
 
-fn name_taken(view: &ClusterView, network: &Network, name: &Name, node: NodeId) -> AttachError {
+pub(crate) fn name_taken(view: &ClusterView, network: &Network, name: &Name, node: NodeId) -> AttachError {
     let node = view.nodes.get(&node).map_or(node.to_string(), |n| n.name.to_string());
     AttachError::NameTaken { name: name.clone(), network: network.name.clone(), node }
 }
@@ -434,6 +485,19 @@ fn made_up_name(service: Option<&Service>, id: TaskId) -> Name {
 fn link_number(task: TaskId, network: NetworkId) -> u32 {
     let mixed = task.as_u128() ^ network.as_u128().rotate_left(32);
     (mixed ^ (mixed >> 32) ^ (mixed >> 64) ^ (mixed >> 96)) as u32
+}
+
+/// Which of `networks` a task's default route of `family` leads to: the first with a way out, else the first. The data
+/// path drops what an internal network must not send.
+pub(crate) fn way_out(networks: &[&Network], family: Family) -> Option<usize> {
+    let open = networks.iter().position(|n| !n.internal && family.is_on(n));
+    open.or_else(|| networks.iter().position(|n| family.is_on(n)))
+}
+
+/// The first of `eth0`, `eth1`, ... that the namespace does not have.
+pub(crate) fn free_interface(ns: &NetNs) -> Result<String, AttachError> {
+    let names = ns.run(interface_names)?;
+    Ok((0..).map(|n| format!("eth{n}")).find(|name| !names.contains(name)).unwrap_or_default())
 }
 
 fn interface_names() -> Vec<String> {

@@ -156,6 +156,12 @@ pub enum AttachError {
         /// Why.
         source: SessionError,
     },
+    /// The lease ran out meanwhile.
+    #[error(
+        "the addresses of network {0} that this node holds were not confirmed by a manager in time; try again when one is \
+         reachable"
+    )]
+    TermOver(Name),
     /// The process ended meanwhile.
     #[error("the process {0} has ended")]
     Ended(u32),

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
-use mesh_types::{ClusterView, GOSSIP_PORT, NodeId};
+use mesh_types::{ClusterView, GOSSIP_PORT, NodeId, VXLAN_PORT};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, info, warn};
 
@@ -16,14 +16,17 @@ use crate::{
     Agent, AgentError,
     agent::lock,
     host::{Host, Known},
+    leases::boot_time,
     session::{Told, one_line},
     uplinks::task_mtu,
 };
 
 /// After a failed turn, and for what no event tells.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long changes of the others' endpoints may wait to be kept on disk.
-const KEEP_REMOTE: Duration = Duration::from_secs(1);
+/// How long changes of the others' endpoints wait to be kept on disk, at least and at most: in between, so many times as
+/// long as keeping them took last. What is not kept when the daemon is killed, the next one has to hear of.
+const KEEP_REMOTE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const KEEP_FACTOR: u32 = 20;
 /// How long changes of links, addresses and routes are collected before they are looked at: they come in bunches.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long a data path address may be missing before another one of its interface takes its place: what renews
@@ -41,7 +44,8 @@ impl Agent {
         );
         let mut retry: Option<Instant> = self.lock().remember_until;
         let mut keep: Option<Instant> = None;
-        let mut keeping: Option<JoinHandle<()>> = None;
+        let mut keeping: Option<JoinHandle<Duration>> = None;
+        let mut keep_after = KEEP_REMOTE.0;
         let mut host = Ok(());
         loop {
             let wake = [retry, keep].into_iter().flatten().min();
@@ -62,16 +66,20 @@ impl Agent {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
                 },
-                Ok(()) = gossip.changed() => { keep.get_or_insert(self.when_to_keep()); }
+                Ok(()) = gossip.changed() => { keep.get_or_insert_with(|| Instant::now() + keep_after); }
                 Some(()) = links.recv() => host = self.refresh_host().await,
                 // What failed is tried again.
                 () = sleep => if host.is_err() { host = self.refresh_host().await },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
                 keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
-                    true => Some(self.when_to_keep()),
+                    true => Some(Instant::now() + keep_after),
                     false => {
-                        keeping = Some(self.keep_remote());
+                        if let Some(writes) = keeping.take() {
+                            let took = writes.await.unwrap_or(KEEP_REMOTE.1);
+                            keep_after = (took * KEEP_FACTOR).clamp(KEEP_REMOTE.0, KEEP_REMOTE.1);
+                        }
+                        keeping = Some(self.keep_remote().await);
                         None
                     }
                 };
@@ -97,43 +105,45 @@ impl Agent {
         }
     }
 
-    /// Keeps what the others run; not in the loop, since of many endpoints that takes a while.
-    fn keep_remote(&self) -> JoinHandle<()> {
-        let (files, remote) = (self.inner.files.clone(), self.remote_now());
+    /// Keeps what the others run, and tells how long that took; not in the loop, since of many endpoints it takes a while.
+    async fn keep_remote(&self) -> JoinHandle<Duration> {
+        let (files, remote) = (self.inner.files.clone(), self.remote_now().await);
         tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
             if let Err(error) = files.save_remote(remote) {
                 warn!(%error, "keep endpoints");
             }
+            start.elapsed()
         })
-    }
-
-    /// What was remembered from before a restart is not overwritten while it is believed: gossip does not know as much.
-    fn when_to_keep(&self) -> Instant {
-        let soon = Instant::now() + KEEP_REMOTE;
-        self.lock().remember_until.map_or(soon, |until| until.max(soon))
     }
 
     /// Takes what a manager says. Tells whether other nodes came or moved.
     async fn take_view(&self, told: Told) -> bool {
         let Told { view, leases, managers, listeners } = told;
         *lock(&self.inner.all_listeners) = listeners;
-        let moved = {
+        let (moved, leased) = {
             let mut state = self.lock();
             if view.version < state.view.version {
                 debug!(version = view.version, "an older state is ignored");
                 return false;
             }
-            state.leases.replace(&leases);
+            let before = state.leases.kept();
+            state.leases.replace(view.version, &leases, boot_time());
+            let leased = state.leases.kept() != before;
             let before = state.view.nodes.values().map(|n| n.data_path_addr);
             let moved = !before.eq(view.nodes.values().map(|n| n.data_path_addr));
             state.view = Arc::new(view.clone());
-            moved
+            (moved, leased)
         };
-        if let Err(error) = self.inner.files.save_view(&view, leases, managers) {
+        if let Err(error) = self.inner.files.save_view(&view, managers) {
             warn!(%error, "keep the cluster's state");
+        }
+        if leased && let Err(error) = self.save_leases() {
+            warn!(%error, "keep leases");
         }
         self.apply_view_to_gossip().await;
         self.follow_availability();
+        self.inner.services.notify_one();
         moved
     }
 
@@ -144,6 +154,17 @@ impl Agent {
             Err(error) => warn!(%error, "gossip keys from the managers"),
         }
         self.inner.gossip.set_peers(gossip_peers(self.inner.node, &view)).await;
+        self.apply_data_paths_to_gossip().await;
+    }
+
+    /// Lets gossip ask the others' data paths, which answer this node's data path address alone.
+    async fn apply_data_paths_to_gossip(&self) {
+        let Some(own) = self.lock().data_path.as_ref().map(|d| d.address) else { return };
+        let view = self.view();
+        let others = view.nodes.values().filter(|n| n.id != self.inner.node);
+        let reached = others.filter(|n| n.data_path_addr.is_ipv4() == own.is_ipv4());
+        let paths = reached.map(|n| (n.id, (n.data_path_addr, VXLAN_PORT).into()));
+        self.inner.gossip.set_data_paths(own, paths.collect()).await;
     }
 
     /// Reads the node's links again; the data path address and the tasks' MTU follow them.
@@ -168,6 +189,7 @@ impl Agent {
             }
         };
         self.keep_data_path(&host);
+        self.apply_data_paths_to_gossip().await;
         let mtu = host.settings.inner_mtu;
         let before = self.inner.reconciler.lock().await.set_host(host);
         if before.settings.inner_mtu != mtu {

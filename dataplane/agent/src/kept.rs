@@ -14,24 +14,12 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const MAGIC: &[u8; 7] = b"meshd/k";
-/// Version 2 came with IPv6 addresses, weights and drains of tasks, and the options of ports and services.
-const VERSION: u8 = 2;
+/// Raised when a kept type changes. Once there are releases, the version before is read too.
+const VERSION: u8 = 3;
 const HEADER: usize = MAGIC.len() + 1 + 32;
 
 /// A value that is kept in a file.
-pub trait Format: Serialize + DeserializeOwned {
-    /// Reads what a daemon of this or an earlier format version wrote; `None` when that cannot be. Types that never
-    /// changed need nothing else.
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        let _ = version;
-        decode(bytes)
-    }
-}
-
-/// Reads a value in the form that it has now.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    postcard::from_bytes(bytes).ok()
-}
+pub trait Format: Serialize + DeserializeOwned {}
 
 /// Why a kept file cannot be used. The file is left as it is.
 #[derive(Debug, Error)]
@@ -53,6 +41,17 @@ pub enum KeptError {
         path: PathBuf,
         /// What does not fit.
         problem: &'static str,
+    },
+    /// Written by an earlier version, before the first release.
+    #[error(
+        "{path}: format version {found} is of a meshd before the first release, this one reads {VERSION}: move the file \
+         away, or make the cluster anew"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
     },
     /// Written by a later version.
     #[error("{path}: format version {found} is newer than this meshd's ({VERSION}); upgrade meshd")]
@@ -115,10 +114,13 @@ pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
     if version > VERSION {
         return Err(KeptError::Newer { path: path.to_owned(), found: version });
     }
+    if (1..VERSION).contains(&version) {
+        return Err(KeptError::Older { path: path.to_owned(), found: version });
+    }
     if Sha256::digest(payload).as_slice() != &header[MAGIC.len() + 1..] {
         return Err(damaged("its digest does not fit its contents"));
     }
-    T::decode(version, payload).map(Some).ok_or_else(|| damaged("its contents cannot be read"))
+    postcard::from_bytes(payload).map(Some).map_err(|_| damaged("its contents cannot be read"))
 }
 
 #[cfg(test)]
@@ -150,6 +152,11 @@ mod tests {
         let mut newer = whole;
         newer[MAGIC.len()] = VERSION + 1;
         fs::write(&path, &newer).unwrap();
-        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: 3, .. })));
+        let found = VERSION + 1;
+        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: f, .. }) if f == found));
+        newer[MAGIC.len()] = VERSION - 1;
+        fs::write(&path, &newer).unwrap();
+        let error = load::<Vec<u32>>(&path).unwrap_err();
+        assert!(matches!(error, KeptError::Older { .. }) && error.to_string().contains("move the file away"));
     }
 }

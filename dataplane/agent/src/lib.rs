@@ -10,8 +10,9 @@
 mod addresses;
 mod agent;
 mod attach;
+mod connect;
+mod comeback;
 mod drain;
-mod earlier;
 mod ending;
 mod error;
 mod follow;
@@ -22,6 +23,7 @@ mod listeners;
 pub mod names;
 pub mod planner;
 mod reconcile;
+mod renewing;
 mod session;
 mod state;
 mod status;
@@ -31,6 +33,7 @@ mod uplinks;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};
 pub use attach::AttachSpec;
+pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};

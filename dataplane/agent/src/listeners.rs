@@ -58,6 +58,21 @@ fn address_of(text: &str) -> Option<IpAddr> {
     }
 }
 
+/// Reads one line of /proc/net/sctp/eps, which lists sockets that listen, each with its addresses. Nothing for the heading.
+fn parse_sctp(line: &str) -> Vec<Listening> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, _, _, _, _, port, _, inode, addresses @ ..] = &fields[..] else { return Vec::new() };
+    let (Ok(port), Ok(inode)) = (port.parse(), inode.parse()) else { return Vec::new() };
+    let addresses = addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
+    let socket = |address: IpAddr| Listening {
+        port,
+        protocol: Protocol::Sctp,
+        address: address.to_canonical(),
+        inode,
+    };
+    addresses.map(socket).collect()
+}
+
 /// Whether the published port takes what the socket is waiting for.
 pub fn shadows(port: &PortConfig, socket: &Listening, host_addresses: &BTreeMap<IpAddr, String>) -> bool {
     if (port.published, port.protocol) != (socket.port, socket.protocol) {
@@ -84,13 +99,7 @@ pub fn listening() -> io::Result<Vec<Listening>> {
         [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
     let mut found = Vec::new();
     for (name, protocol) in files {
-        let file = match fs::File::open(Path::new("/proc/thread-self/net").join(name)) {
-            Ok(file) => file,
-            // No IPv6.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        for line in BufReader::new(file).lines().skip(1) {
+        for line in lines(name)? {
             match parse(&line?, protocol) {
                 Some(socket) => found.push(socket),
                 // The kernel lists TCP sockets that listen before all others, which may be very many.
@@ -99,7 +108,20 @@ pub fn listening() -> io::Result<Vec<Listening>> {
             }
         }
     }
+    for line in lines("sctp/eps")? {
+        found.extend(parse_sctp(&line?));
+    }
     Ok(found)
+}
+
+/// The lines of a file below /proc/net but for its heading; none when there is no such protocol.
+fn lines(name: &str) -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    let file = match fs::File::open(Path::new("/proc/thread-self/net").join(name)) {
+        Ok(file) => Some(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    Ok(file.into_iter().flat_map(|file| BufReader::new(file).lines().skip(1)))
 }
 
 /// The processes that hold the sockets of these numbers. Looks at every process, so not for every second.
@@ -147,6 +169,22 @@ mod tests {
         assert_eq!(parse("  sl  local_address rem_address   st tx_queue", Protocol::Tcp), None);
         for cut in 0..line.len() {
             let _ = parse(&line[..cut], Protocol::Udp);
+        }
+    }
+
+    #[test]
+    fn sctp_lines_are_read() {
+        let heading = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS";
+        assert_eq!(parse_sctp(heading), []);
+        let line = "0000000000000000 0000000000000000 2   10  37   9100      0 31337 0.0.0.0 ";
+        let found: Vec<_> =
+            parse_sctp(line).iter().map(|s| (s.address.to_string(), s.port, s.inode)).collect();
+        assert_eq!(found, [("0.0.0.0".to_owned(), 9100, 31337)]);
+        let line = "0 0 2 10 37 9100 0 31337 10.0.0.5 fd00:0000:0000:0000:0000:0000:0000:0005 ";
+        let found: Vec<_> = parse_sctp(line).iter().map(|s| s.address.to_string()).collect();
+        assert_eq!(found, ["10.0.0.5", "fd00::5"]);
+        for cut in 0..line.len() {
+            let _ = parse_sctp(&line[..cut]);
         }
     }
 

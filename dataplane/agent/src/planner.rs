@@ -88,10 +88,16 @@ impl Planner {
         self.remembered = Remembered::new(self.node, tables);
     }
 
-    /// From the next plan on, only what gossip tells counts.
+    /// From the next plan on, only what gossip tells counts, but for nodes that nobody attends to, and those that somebody
+    /// has attended to again only since the last call: they cannot tell, or hardly could.
     pub fn forget_remembered(&mut self) {
-        self.remembered = Remembered::default();
         self.forget = true;
+    }
+
+    /// What is still believed besides what gossip tells, with the tables that told of it.
+    pub fn remembered(&self) -> impl Iterator<Item = (NetworkId, &Arc<Endpoint>)> {
+        let remembered = self.kept.as_ref().map_or(&self.remembered, |(facts, _)| facts.remembered());
+        remembered.iter().map(|((scope, _), endpoint)| (*scope, endpoint))
     }
 
     /// What follows from the inputs.

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mesh_dns::{DnsServer, NetworkNames, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
 use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::NetNs;
-use mesh_types::{LocalEndpointId, NetworkId, TaskId};
+use mesh_types::{Endpoint, LocalEndpointId, NetworkId, TaskId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -22,6 +22,8 @@ use crate::{
     uplinks::Uplink,
 };
 
+/// How long endpoints of before a restart are believed without news of them, where there could be some.
+pub(crate) const REMEMBER: Duration = Duration::from_secs(5);
 /// How many flows are looked at for their age at a time: some milliseconds' worth.
 const AGE_BUDGET: usize = 16_384;
 
@@ -31,6 +33,8 @@ pub(crate) struct Reconciler {
     planner: Planner,
     host: Host,
     missing: Vec<String>,
+    /// Version of the decided state that the data path and the names follow.
+    applied: u64,
     /// Links that programs are attached to, with their numbers: one that came back is another one.
     attached: BTreeMap<String, u32>,
     /// The uplinks as they were when all was attached.
@@ -76,6 +80,7 @@ impl Reconciler {
             planner,
             host,
             missing,
+            applied: 0,
             attached: BTreeMap::new(),
             uplinks_hooked: Vec::new(),
             sockets_hooked: false,
@@ -96,6 +101,10 @@ impl Reconciler {
         &self.missing
     }
 
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
+    }
+
     pub(crate) fn stats(&self) -> Result<mesh_lb::Stats, mesh_lb::Error> {
         self.data_path.stats()
     }
@@ -106,6 +115,11 @@ impl Reconciler {
             warn!(%error, "list the attached programs");
             BTreeSet::new()
         })
+    }
+
+    /// The others' endpoints that are believed besides what gossip tells, by table.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = (NetworkId, &Arc<Endpoint>)> {
+        self.planner.remembered()
     }
 
     /// Forgets flows that are over; a part of all with each call.
@@ -196,6 +210,9 @@ impl Agent {
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
         let applied = reconciler.data_path.apply(&planned.desired)?;
         debug!(?applied, version, "data path applied");
+        if reconciler.planner.remembered().next().is_some() {
+            self.lock().remember_until.get_or_insert_with(|| Instant::now() + REMEMBER);
+        }
         // After the maps: what an earlier daemon attached goes on until then.
         let tasks = self.lock().tasks.clone();
         reconciler.attach(&tasks)?;
@@ -204,6 +221,7 @@ impl Agent {
             self.speak(&planned.interest, &planned.announcements).await;
             self.update_names(&planned.names).await;
         }
+        reconciler.applied = version;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mesh_api::{
@@ -14,20 +14,32 @@ use mesh_api::{
 };
 use mesh_ca::IdentityCell;
 use mesh_types::{ClusterView, Listener, NetworkId, NodeId};
-use rand::Rng;
+use rand::{Rng, seq::SliceRandom};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
-use crate::planner::Family;
+use crate::{
+    leases::{Answer, Held, NetworkChange, Renewal},
+    planner::Family,
+};
 
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a lease or a leave may take, a new leader's election included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a manager may take to begin a session before it counts as stuck.
+const ANSWER: Duration = Duration::from_secs(3);
+/// After this silence the next manager is asked too.
+const HEDGE: Duration = Duration::from_millis(300);
+/// How long calls wait for the next manager when one has gone.
+const MOVE: Duration = Duration::from_secs(3);
 
 /// What a manager says to this node.
 #[derive(Debug, Clone)]
@@ -35,7 +47,7 @@ pub struct Told {
     /// The decided state.
     pub view: ClusterView,
     /// The addresses leased to this node.
-    pub leases: BTreeMap<NetworkId, Vec<IpAddr>>,
+    pub leases: BTreeMap<NetworkId, Held>,
     /// Where managers are.
     pub managers: Vec<SocketAddr>,
     /// Processes of all nodes that published ports shadow.
@@ -93,6 +105,10 @@ struct Shared {
     identity: Arc<IdentityCell>,
     managers: Mutex<Vec<SocketAddr>>,
     channel: Mutex<Option<Channel>>,
+    /// When the last session ended.
+    lost: Mutex<Option<Instant>>,
+    /// Asks for another manager.
+    elsewhere: Notify,
     state: watch::Sender<SessionState>,
     report: watch::Sender<Report>,
 }
@@ -107,8 +123,9 @@ impl Session {
     ) -> Self {
         let (state, _) = watch::channel(SessionState::Disconnected("not tried yet".into()));
         let report = watch::channel(Report::default()).0;
-        let (managers, channel) = (Mutex::new(managers), Mutex::new(None));
-        let shared = Shared { identity, managers, channel, state, report };
+        let (managers, channel, lost) = (Mutex::new(managers), Mutex::new(None), Mutex::new(None));
+        let elsewhere = Notify::new();
+        let shared = Shared { identity, managers, channel, lost, elsewhere, state, report };
         let session = Self { shared: Arc::new(shared) };
         let run = session.clone();
         tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
@@ -155,27 +172,51 @@ impl Session {
                 Family::V6 => v1::IpFamily::V6.into(),
             },
         };
-        let mut client = self.client()?;
+        let mut client = self.client().await?;
         let answer = call(client.lease(request)).await?.into_inner();
         let parsed: Result<Vec<IpAddr>, _> = answer.addresses.iter().map(|a| a.parse()).collect();
         parsed.map_err(|e| SessionError::Failed(format!("it leased no address: {e}")))
     }
 
-    /// Gives addresses of a network back.
-    pub async fn return_lease(&self, network: NetworkId, addresses: &[IpAddr]) -> Result<(), SessionError> {
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let mut client = self.client()?;
-        let request = v1::ReturnLeaseRequest { network_id: network.to_string(), addresses };
-        call(client.return_lease(request)).await.map(drop)
+    /// Says what this node does with its leases.
+    pub async fn renew_leases(&self, renewal: &Renewal) -> Result<Answer, SessionError> {
+        let texts = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect();
+        let change = |(network, change): (&NetworkId, &NetworkChange)| v1::NetworkLeaseChange {
+            network_id: network.to_string(),
+            used: texts(&change.used),
+            unused: texts(&change.unused),
+            returned: texts(&change.returned),
+        };
+        let request = v1::RenewLeasesRequest {
+            after: renewal.after,
+            changes: renewal.changes.iter().map(change).collect(),
+            full: renewal.full,
+        };
+        let mut client = self.client().await?;
+        let answer = call(client.renew_leases(request)).await?.into_inner();
+        renewal_answer(answer).map_err(SessionError::Failed)
     }
 
     /// Tells the managers that this node leaves the cluster.
     pub async fn leave(&self) -> Result<(), SessionError> {
-        let mut client = self.client()?;
+        let mut client = self.client().await?;
         call(client.leave(v1::LeaveRequest {})).await.map(drop)
     }
 
-    fn client(&self) -> Result<DispatcherClient<Channel>, SessionError> {
+    /// Goes to another manager if there is one: this one cannot reach a majority.
+    pub fn try_another(&self) {
+        self.shared.elsewhere.notify_waiters();
+    }
+
+    /// A client of the manager that is followed; while it changes, of the next one.
+    async fn client(&self) -> Result<DispatcherClient<Channel>, SessionError> {
+        if lock(&self.shared.channel).is_none()
+            && lock(&self.shared.lost).is_some_and(|lost| lost.elapsed() < MOVE)
+        {
+            let mut states = self.shared.state.subscribe();
+            let connected = states.wait_for(|state| matches!(state, SessionState::Connected(_)));
+            let _ = tokio::time::timeout(MOVE, connected).await;
+        }
         match (lock(&self.shared.channel).clone(), self.state()) {
             (Some(channel), _) => Ok(DispatcherClient::new(channel)),
             (None, SessionState::Disconnected(why) | SessionState::Removed(why)) => {
@@ -187,32 +228,32 @@ impl Session {
 
     async fn follow_for_ever(self, told: mpsc::Sender<Told>) {
         let mut backoff = MIN_BACKOFF;
-        for turn in 0usize.. {
-            let managers = self.managers();
-            let Some(&manager) = managers.get(turn.checked_rem(managers.len()).unwrap_or(0)) else {
-                self.disconnected(SessionState::Disconnected("no manager's address is known".into()));
-                tokio::time::sleep(MAX_BACKOFF).await;
-                continue;
-            };
-            let followed = self.follow(manager, &told).await;
-            let was_connected = matches!(self.state(), SessionState::Connected(_));
-            match followed {
-                Ok(()) => {
-                    self.disconnected(SessionState::Disconnected(format!("{manager} ended the session")))
+        let mut last = None;
+        while !told.is_closed() {
+            let begun = Instant::now();
+            match self.find(last).await {
+                Ok(opened) => {
+                    last = Some(opened.manager);
+                    let ended = self.follow(opened, &told).await;
+                    self.disconnected(ended);
                 }
                 Err(state) => self.disconnected(state),
             }
-            if told.is_closed() {
-                return;
+            // From a manager that has served for a while it goes to the next at once.
+            if begun.elapsed() > MAX_BACKOFF && last.is_some() {
+                backoff = MIN_BACKOFF;
+            } else {
+                let jitter = rand::rng().random_range(0.5..1.0);
+                tokio::time::sleep(backoff.mul_f64(jitter)).await;
+                backoff = (backoff * 2).min(MAX_BACKOFF);
             }
-            backoff = if was_connected { MIN_BACKOFF } else { (backoff * 2).min(MAX_BACKOFF) };
-            let jitter = rand::rng().random_range(0.5..1.0);
-            tokio::time::sleep(backoff.mul_f64(jitter)).await;
         }
     }
 
     fn disconnected(&self, new: SessionState) {
-        *lock(&self.shared.channel) = None;
+        if lock(&self.shared.channel).take().is_some() {
+            *lock(&self.shared.lost) = Some(Instant::now());
+        }
         self.shared.state.send_if_modified(|state| {
             let changed = *state != new;
             if changed {
@@ -223,28 +264,56 @@ impl Session {
         });
     }
 
-    async fn follow(&self, manager: SocketAddr, told: &mpsc::Sender<Told>) -> Result<(), SessionState> {
-        let lost = |why: String| SessionState::Disconnected(format!("{manager}: {why}"));
-        let refused = |status: tonic::Status| match status.code() {
-            tonic::Code::PermissionDenied => {
-                SessionState::Removed(format!("{manager}: {}", status.message()))
+    /// The first manager that answers: they are tried in any order, `last` at the end, each a moment after the other.
+    async fn find(&self, last: Option<SocketAddr>) -> Result<Opened, SessionState> {
+        let mut managers = self.managers();
+        managers.shuffle(&mut rand::rng());
+        managers.sort_by_key(|manager| Some(*manager) == last);
+        let mut waiting = managers.into_iter();
+        let mut attempts = JoinSet::new();
+        let mut why = SessionState::Disconnected("no manager's address is known".into());
+        loop {
+            if let Some(manager) = waiting.next() {
+                let identity = self.shared.identity.clone();
+                attempts.spawn(open(identity, manager));
             }
-            _ => lost(status.message().to_owned()),
+            let ended = match waiting.len() {
+                0 => attempts.join_next().await,
+                _ => match tokio::time::timeout(HEDGE, attempts.join_next()).await {
+                    Ok(ended) => ended,
+                    Err(_) => continue,
+                },
+            };
+            match ended {
+                Some(Ok(Ok(opened))) => return Ok(opened),
+                Some(Ok(Err(SessionState::Disconnected(_)))) if matches!(why, SessionState::Removed(_)) => {}
+                Some(Ok(Err(state))) => why = state,
+                Some(Err(error)) => why = SessionState::Disconnected(error.to_string()),
+                None if waiting.len() == 0 => return Err(why),
+                None => {}
+            }
+        }
+    }
+
+    async fn follow(&self, opened: Opened, told: &mpsc::Sender<Told>) -> SessionState {
+        let Opened { manager, channel, first, stream } = opened;
+        let client = DispatcherClient::new(channel.clone());
+        let elsewhere = async {
+            loop {
+                self.shared.elsewhere.notified().await;
+                if self.managers().len() > 1 {
+                    return;
+                }
+            }
         };
-        let tls = mesh_ca::client_config(self.shared.identity.clone()).map_err(|e| lost(e.to_string()))?;
-        let connected =
-            transport::connect(manager, mesh_ca::server_name(mesh_types::Role::Manager), tls).await;
-        let channel = connected.map_err(|e| lost(one_line(&e)))?;
-        let mut client = DispatcherClient::new(channel.clone());
-        let stream = client.session(v1::SessionRequest {}).await;
-        let stream = stream.map_err(refused)?.into_inner();
-        let listening = async { self.listen(manager, channel.clone(), stream, told).await };
         tokio::select! {
-            ended = listening => ended.map_err(|e| match e {
-                Ended::Refused(status) => refused(status),
-                Ended::Unreadable(why) => lost(why),
-            }),
-            never = self.tell(client.clone()) => match never {},
+            ended = self.listen(manager, channel, first, stream, told) => match ended {
+                Ok(()) => SessionState::Disconnected(format!("{manager} ended the session")),
+                Err(Ended::Refused(status)) => refused(manager, &status),
+                Err(Ended::Unreadable(why)) => SessionState::Disconnected(format!("{manager}: {why}")),
+            },
+            () = elsewhere => SessionState::Disconnected(format!("{manager} reaches no majority of managers")),
+            never = self.tell(client) => match never {},
         }
     }
 
@@ -253,10 +322,12 @@ impl Session {
         &self,
         manager: SocketAddr,
         channel: Channel,
+        first: v1::NodeState,
         mut stream: tonic::Streaming<v1::NodeState>,
         told: &mpsc::Sender<Told>,
     ) -> Result<(), Ended> {
-        while let Some(state) = stream.message().await.map_err(Ended::Refused)? {
+        let mut next = Some(first);
+        while let Some(state) = next {
             let state = match convert(state) {
                 Ok(state) => state,
                 Err(error) => {
@@ -275,6 +346,7 @@ impl Session {
             if told.send(state).await.is_err() {
                 return Ok(());
             }
+            next = stream.message().await.map_err(Ended::Refused)?;
         }
         Ok(())
     }
@@ -300,6 +372,42 @@ impl Session {
     }
 }
 
+/// A session that a manager has begun.
+struct Opened {
+    manager: SocketAddr,
+    channel: Channel,
+    first: v1::NodeState,
+    stream: tonic::Streaming<v1::NodeState>,
+}
+
+/// Has a manager begin a session; it must say something, since a stopped one may still accept.
+async fn open(identity: Arc<IdentityCell>, manager: SocketAddr) -> Result<Opened, SessionState> {
+    let lost = |why: String| SessionState::Disconnected(format!("{manager}: {why}"));
+    let tls = mesh_ca::client_config(identity).map_err(|e| lost(e.to_string()))?;
+    let name = mesh_ca::server_name(mesh_types::Role::Manager);
+    let channel = transport::connect_watchful(manager, name, tls).await.map_err(|e| lost(one_line(&e)))?;
+    let mut client = DispatcherClient::new(channel.clone());
+    let begun = async {
+        let mut stream = client.session(v1::SessionRequest {}).await?.into_inner();
+        let first = stream.message().await?;
+        Ok::<_, tonic::Status>((first, stream))
+    };
+    match tokio::time::timeout(ANSWER, begun).await {
+        Ok(Ok((Some(first), stream))) => Ok(Opened { manager, channel, first, stream }),
+        Ok(Ok((None, _))) => Err(lost("it ended the session".to_owned())),
+        Ok(Err(status)) => Err(refused(manager, &status)),
+        Err(_) => Err(lost("no answer in time".to_owned())),
+    }
+}
+
+fn refused(manager: SocketAddr, status: &tonic::Status) -> SessionState {
+    let why = format!("{manager}: {}", status.message());
+    match status.code() {
+        tonic::Code::PermissionDenied => SessionState::Removed(why),
+        _ => SessionState::Disconnected(why),
+    }
+}
+
 /// Why a session ended before its time.
 enum Ended {
     Refused(tonic::Status),
@@ -322,15 +430,30 @@ async fn call<T>(
     }
 }
 
+fn held(lease: v1::NetworkLease) -> Result<(NetworkId, Held), String> {
+    let network = parse_id("lease.network_id", &lease.network_id).map_err(|e| e.to_string())?;
+    let addresses: Result<Vec<IpAddr>, _> = lease.addresses.iter().map(|a| a.parse()).collect();
+    let addresses = addresses.map_err(|e| format!("lease.addresses: {e}"))?;
+    Ok((network, Held { addresses, scarce: lease.scarce }))
+}
+
+fn renewal_answer(answer: v1::RenewLeasesResponse) -> Result<Answer, String> {
+    let lost: BTreeMap<_, _> = answer.lost.into_iter().map(held).collect::<Result<_, _>>()?;
+    let lost = lost.into_iter().flat_map(|(id, held)| held.addresses.into_iter().map(move |a| (id, a)));
+    Ok(Answer {
+        renewal: answer.renewal,
+        done: answer.done,
+        grace: Duration::from_secs(answer.grace_secs.into()),
+        version: answer.version,
+        held: answer.held.into_iter().map(held).collect::<Result<_, _>>()?,
+        lost: lost.collect(),
+    })
+}
+
 fn convert(state: v1::NodeState) -> Result<Told, String> {
     let view = state.view.ok_or("the state has no view")?;
     let view = ClusterView::try_from(view).map_err(|e| e.to_string())?;
-    let mut leases = BTreeMap::new();
-    for lease in state.leases {
-        let network = parse_id("lease.network_id", &lease.network_id).map_err(|e| e.to_string())?;
-        let addresses: Result<Vec<IpAddr>, _> = lease.addresses.iter().map(|a| a.parse()).collect();
-        leases.insert(network, addresses.map_err(|e| format!("lease.addresses: {e}"))?);
-    }
+    let leases = state.leases.into_iter().map(held).collect::<Result<_, _>>()?;
     let managers: Result<Vec<SocketAddr>, _> = state.managers.iter().map(|m| m.parse()).collect();
     let managers = managers.map_err(|e| format!("managers: {e}"))?;
     let mut listeners = BTreeMap::new();

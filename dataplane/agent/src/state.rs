@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -12,8 +11,9 @@ use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Leases, LocalTask, NsIdentity, earlier,
+    Leases, LocalTask, NsIdentity,
     kept::{self, Durability, Format, KeptError},
+    leases::KeptLeases,
     uplinks::DataPathAddress,
 };
 
@@ -30,6 +30,8 @@ pub struct State {
     pub view: Arc<ClusterView>,
     /// The tasks of this node. The planner knows by the allocation that nothing changed.
     pub tasks: Arc<Vec<LocalTask>>,
+    /// Tasks of before a reboot whose namespaces have not come back yet; they keep names and addresses.
+    pub absent: Vec<LocalTask>,
     /// The addresses leased to it.
     pub leases: Leases,
     /// What attaches and detaches under way hold.
@@ -87,6 +89,17 @@ fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
+/// Tasks as they were kept.
+#[derive(Debug)]
+pub struct Tasks {
+    /// Those that ran when the daemon ended.
+    pub running: Vec<LocalTask>,
+    /// Those of before a reboot whose namespaces may come back by their names.
+    pub absent: Vec<LocalTask>,
+    /// The last generation given out.
+    pub generation: Generation,
+}
+
 /// Paths of the kept files.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -103,31 +116,22 @@ pub(crate) struct KeptTasks {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptView {
     pub view: ClusterView,
-    pub leases: BTreeMap<NetworkId, Vec<IpAddr>>,
     pub managers: Vec<std::net::SocketAddr>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LeasesOfBoot {
+    pub boot: String,
+    pub leases: KeptLeases,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptRemote(pub Remote);
 
-impl Format for KeptTasks {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::tasks(bytes) } else { kept::decode(bytes) }
-    }
-}
-
-impl Format for KeptView {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::view(bytes) } else { kept::decode(bytes) }
-    }
-}
-
-impl Format for KeptRemote {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version < 2 { earlier::remote(bytes) } else { kept::decode(bytes) }
-    }
-}
-
+impl Format for KeptTasks {}
+impl Format for KeptView {}
+impl Format for LeasesOfBoot {}
+impl Format for KeptRemote {}
 impl Format for DataPathAddress {}
 
 impl Files {
@@ -144,35 +148,47 @@ impl Files {
     pub fn save_view(
         &self,
         view: &ClusterView,
-        leases: BTreeMap<NetworkId, Vec<IpAddr>>,
         managers: Vec<std::net::SocketAddr>,
     ) -> Result<(), KeptError> {
-        let kept = KeptView { view: view.clone(), leases, managers };
+        let kept = KeptView { view: view.clone(), managers };
         kept::save(&self.path("view"), &kept, Durability::Disk)
     }
 
     /// The decided state as it was kept.
-    #[expect(clippy::type_complexity, reason = "read in one place")]
-    pub fn load_view(
-        &self,
-    ) -> Result<Option<(ClusterView, BTreeMap<NetworkId, Vec<IpAddr>>, Vec<std::net::SocketAddr>)>, KeptError>
-    {
-        Ok(kept::load(&self.path("view"))?.map(|k: KeptView| (k.view, k.leases, k.managers)))
+    pub fn load_view(&self) -> Result<Option<(ClusterView, Vec<std::net::SocketAddr>)>, KeptError> {
+        Ok(kept::load(&self.path("view"))?.map(|k: KeptView| (k.view, k.managers)))
     }
 
-    /// Keeps the tasks. A reboot ends them anyway, so this does not wait for the disk.
+    /// Keeps the leases.
+    pub fn save_leases(&self, leases: &KeptLeases) -> Result<(), KeptError> {
+        let kept = LeasesOfBoot { boot: boot_id(), leases: leases.clone() };
+        kept::save(&self.path("leases"), &kept, Durability::Disk)
+    }
+
+    /// The leases as they were kept, and whether that was since the machine booted.
+    pub fn load_leases(&self) -> Result<(KeptLeases, bool), KeptError> {
+        let kept: Option<LeasesOfBoot> = kept::load(&self.path("leases"))?;
+        Ok(kept.map(|kept| (kept.leases, kept.boot == boot_id())).unwrap_or_default())
+    }
+
+    /// Keeps the tasks. They come back after a reboot only if their namespaces do, so this does not wait for the disk.
     pub fn save_tasks(&self, tasks: &[LocalTask], generation: Generation) -> Result<(), KeptError> {
         let kept = KeptTasks { boot: boot_id(), tasks: tasks.to_vec(), generation };
         kept::save(&self.path("tasks"), &kept, Durability::Process)
     }
 
-    /// The tasks as they were kept. Those of before a reboot are gone, though pids and namespace numbers may be the same.
-    pub fn load_tasks(&self) -> Result<(Vec<LocalTask>, Generation), KeptError> {
+    /// The tasks as they were kept.
+    pub fn load_tasks(&self) -> Result<Tasks, KeptError> {
         let kept: Option<KeptTasks> = kept::load(&self.path("tasks"))?;
         let Some(KeptTasks { boot, tasks, generation }) = kept else {
-            return Ok((Vec::new(), Generation(0)));
+            return Ok(Tasks { running: Vec::new(), absent: Vec::new(), generation: Generation(0) });
         };
-        Ok((if boot == boot_id() { tasks } else { Vec::new() }, generation))
+        if boot == boot_id() {
+            return Ok(Tasks { running: tasks, absent: Vec::new(), generation });
+        }
+        // Pids and numbers of namespaces may be the same; they are others'.
+        let absent = tasks.into_iter().filter(|task| task.namespace.pid().is_none()).collect();
+        Ok(Tasks { running: Vec::new(), absent, generation })
     }
 
     /// Keeps what the others run.
@@ -197,7 +213,7 @@ impl Files {
 
     /// Removes all of them; for a node that left its cluster.
     pub fn remove(&self) -> std::io::Result<()> {
-        for name in ["view", "tasks", "endpoints", "data-path"] {
+        for name in ["view", "tasks", "leases", "endpoints", "data-path"] {
             match std::fs::remove_file(self.path(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}

@@ -23,7 +23,7 @@ pub struct Status {
     pub session: SessionState,
     /// Managers known.
     pub managers: Vec<SocketAddr>,
-    /// Version of the decided state.
+    /// Version of the decided state that the data path and the names follow.
     pub view_version: u64,
     /// Members by gossip.
     pub members: BTreeMap<NodeId, MemberState>,
@@ -66,9 +66,9 @@ impl Agent {
     /// How the node stands.
     pub async fn status(&self) -> Result<Status, AgentError> {
         let reconciler = self.inner.reconciler.lock().await;
-        let (view_version, tasks, gone) = {
+        let (tasks, gone) = {
             let state = self.lock();
-            (state.view.version, state.tasks.len(), !state.view.nodes.contains_key(&self.inner.node))
+            (state.tasks.len(), !state.view.nodes.contains_key(&self.inner.node))
         };
         let mut warnings = Vec::new();
         warnings.extend(lock(&self.inner.unhealthy).clone());
@@ -86,7 +86,7 @@ impl Agent {
         Ok(Status {
             session,
             managers: self.inner.session.managers(),
-            view_version,
+            view_version: reconciler.applied(),
             members: self.members(),
             tasks,
             path: match options.why_general() {

@@ -73,6 +73,10 @@ pub struct Attachment {
     pub task_link: String,
     /// Number of the node's end.
     pub ifindex: u32,
+    /// Further names on this network alone.
+    pub aliases: Vec<Name>,
+    /// Whether the task is here because its service is, and goes with it.
+    pub by_service: bool,
 }
 
 impl Attachment {
@@ -139,6 +143,8 @@ pub struct LocalTask {
     pub drain_timeout_secs: Option<u32>,
     /// Whether it takes new flows.
     pub drain: Drain,
+    /// Whether it joins the networks that its service joins.
+    pub follows_service: bool,
 }
 
 /// [`NsId`] as it is kept on disk.
@@ -169,7 +175,7 @@ impl LocalTask {
             mac: a.mac,
             local_id: a.local_id,
             generation: a.generation,
-            aliases: self.aliases.clone(),
+            aliases: self.aliases.iter().chain(&a.aliases).cloned().collect(),
             state: match self.drain {
                 Drain::None => EndpointState::Ready,
                 Drain::Going { .. } => EndpointState::Draining,

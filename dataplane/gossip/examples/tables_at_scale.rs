@@ -180,6 +180,7 @@ impl Members {
             let (to, input) = match output {
                 Output::Datagram { to, bytes } => (to, Input::Datagram(bytes)),
                 Output::Stream { to, bytes } => (to, Input::Stream(bytes)),
+                Output::Question { .. } => continue,
             };
             if let IpAddr::V4(ip) = to.ip() {
                 self.under_way.push_back((ip.octets()[3], input));

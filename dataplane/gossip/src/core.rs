@@ -10,17 +10,20 @@ use mesh_types::NodeId;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
-    Announcement, Interest, Item, MemberState, Message, Packet, Table, Tables, Timing, Version,
+    Announcement, Interest, Item, Liveness, MemberState, Message, Packet, Table, Tables, Timing, Version,
     outbox::Outbox,
     records::Records,
     replay::Window,
     swim::{Identity, Swim},
 };
 
+mod asking;
 mod entries;
 mod membership;
 mod sending;
 mod snapshot;
+
+use asking::Asking;
 
 /// Up to so many interested members are told of a change directly; more are reached by relay.
 const DIRECT: usize = 16;
@@ -66,6 +69,15 @@ pub enum Input {
     Interest(Interest),
     /// The members that the managers know.
     Peers(Vec<(NodeId, SocketAddr)>),
+    /// Where the data paths of the other nodes can be asked whether they work.
+    DataPaths(Vec<(NodeId, SocketAddr)>),
+    /// A data path answers the question that bore this number.
+    Answer {
+        /// Who.
+        from: SocketAddr,
+        /// As it was asked.
+        nonce: u64,
+    },
     /// This node leaves the cluster.
     Leave,
 }
@@ -86,6 +98,13 @@ pub enum Output {
         to: SocketAddr,
         /// What.
         bytes: Vec<u8>,
+    },
+    /// To a node's data path, from the address of this node's own.
+    Question {
+        /// Where to.
+        to: SocketAddr,
+        /// By which its answer is known.
+        nonce: u64,
     },
 }
 
@@ -129,6 +148,11 @@ impl Member {
     fn is_live(&self) -> bool {
         matches!(self.state, MemberState::Alive | MemberState::Suspect)
     }
+
+    /// Whether what it told counts.
+    fn counts(&self) -> bool {
+        self.state.liveness() != Liveness::Gone
+    }
 }
 
 #[derive(Debug)]
@@ -163,6 +187,8 @@ pub struct Core {
     /// Owners and senders that are no members (yet), and since when.
     unknown: BTreeMap<NodeId, Duration>,
     peers: BTreeMap<NodeId, Peer>,
+    data_paths: BTreeMap<NodeId, SocketAddr>,
+    asking: BTreeMap<NodeId, Asking>,
     /// Nodes that the managers have removed.
     removed: BTreeSet<NodeId>,
     declared: Interest,
@@ -198,6 +224,8 @@ impl Core {
             members: BTreeMap::new(),
             unknown: BTreeMap::new(),
             peers: BTreeMap::new(),
+            data_paths: BTreeMap::new(),
+            asking: BTreeMap::new(),
             removed: BTreeSet::new(),
             declared: Interest::default(),
             outbox: Outbox::default(),
@@ -234,6 +262,8 @@ impl Core {
                 self.refresh_interest();
             }
             Input::Peers(peers) => self.set_peers(peers),
+            Input::DataPaths(listed) => self.set_data_paths(listed),
+            Input::Answer { from, nonce } => self.answered(from, nonce),
             Input::Leave => self.leave(),
         }
         out.append(&mut self.out);
@@ -252,6 +282,7 @@ impl Core {
             self.outbox.deadline(),
             self.outbox.relays().then_some(self.relay_at),
             self.syncs.values().min().copied(),
+            self.asking_deadline(),
             retries.min(),
         ]
         .into_iter()
@@ -271,7 +302,7 @@ impl Core {
 
     /// Whether the entries of `node` are part of the tables.
     pub(crate) fn counts(&self, node: NodeId) -> bool {
-        node == self.node || self.is_live(node)
+        node == self.node || self.members.get(&node).is_some_and(Member::counts)
     }
 
     /// Whether this node wants `table`.
@@ -295,6 +326,7 @@ impl Core {
         }
         let outcome = self.swim.timers(self.now);
         self.take_swim(outcome, true);
+        self.ask_due();
         let retry: Vec<NodeId> = self
             .peers
             .iter()
@@ -355,7 +387,7 @@ impl Core {
             }
         }
         self.unknown.retain(|node, _| !self.members.contains_key(node));
-        let absent = self.members.iter().filter(|(_, m)| !m.is_live()).map(|(node, m)| (*node, m.since));
+        let absent = self.members.iter().filter(|(_, m)| !m.counts()).map(|(node, m)| (*node, m.since));
         for (node, since) in absent.chain(self.unknown.iter().map(|(node, since)| (*node, *since))) {
             if self.now.saturating_sub(since) >= self.timing.down_retention {
                 gone.push(node);

@@ -1,7 +1,7 @@
 //! Runs a [`Core`] over sockets: opens what comes in, seals what goes out, tells the time.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,6 +21,7 @@ use tracing::{debug, trace};
 use crate::{
     Announcement, Core, CoreConfig, CoreStats, GossipConfig, GossipError, Input, Interest, KeyRing, Output,
     SealError, Sealer, Stats, Tables,
+    questions::Questions,
     stream::{self, StreamError},
 };
 
@@ -46,6 +47,7 @@ pub struct Gossip {
 
 enum Command {
     Core(Input, oneshot::Sender<()>),
+    AskFrom(IpAddr),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -114,7 +116,16 @@ impl Gossip {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(tcp, shared.clone(), stream_queue));
-        let driver = Driver { core, udp, shared: shared.clone(), publish, started, tasks, out: Vec::new() };
+        let driver = Driver {
+            core,
+            udp,
+            questions: Questions::default(),
+            shared: shared.clone(),
+            publish,
+            started,
+            tasks,
+            out: Vec::new(),
+        };
         tokio::spawn(driver.run(command_queue, streams));
         debug!(node = %config.node, cluster = %config.cluster, %local, "gossip started");
         Ok(Gossip { commands, tables, shared, local, started })
@@ -145,6 +156,14 @@ impl Gossip {
     /// and are not now are forgotten with their entries, and refused from then on.
     pub async fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>) {
         self.tell(Input::Peers(peers)).await;
+    }
+
+    /// States where the data paths of listed peers can be asked whether they work, and the address of this node's own, which
+    /// alone they answer. Those that are not here count as gone as soon as their daemon is.
+    pub async fn set_data_paths(&self, own: IpAddr, others: Vec<(NodeId, SocketAddr)>) {
+        // After a shutdown there is nothing left to do.
+        let _ = self.commands.send(Command::AskFrom(own)).await;
+        self.tell(Input::DataPaths(others)).await;
     }
 
     /// Changes the keys: to rotate, add the new one everywhere, then put it first, then drop the old one.
@@ -251,6 +270,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<
 struct Driver {
     core: Core,
     udp: UdpSocket,
+    questions: Questions,
     shared: Arc<Shared>,
     publish: watch::Sender<Arc<Tables>>,
     started: Instant,
@@ -277,12 +297,14 @@ impl Driver {
                         sleep(Duration::from_millis(10)).await;
                     }
                 },
+                (from, nonce) = self.questions.answer() => self.handle(Input::Answer { from, nonce }),
                 Some(message) = streams.recv() => self.handle(Input::Stream(message)),
                 command = commands.recv() => match command {
                     Some(Command::Core(input, reply)) => {
                         self.handle(input);
                         done = Some(reply);
                     }
+                    Some(Command::AskFrom(own)) => self.questions.ask_from(own),
                     Some(Command::Shutdown(reply)) => {
                         self.tasks.shutdown().await;
                         drop(self);
@@ -314,6 +336,9 @@ impl Driver {
                 Ok((len, _)) => self.datagram(&buffer[..len]),
                 Err(_) => break,
             }
+        }
+        for (from, nonce) in std::iter::from_fn(|| self.questions.waiting()).take(BATCH).collect::<Vec<_>>() {
+            self.handle(Input::Answer { from, nonce });
         }
     }
 
@@ -348,6 +373,7 @@ impl Driver {
                         }
                     }
                 }
+                Output::Question { to, nonce } => self.questions.ask(to, nonce).await,
                 Output::Stream { to, bytes } => {
                     let Ok(slot) = slots.clone().try_acquire_owned() else {
                         counters.overload.fetch_add(1, Relaxed);

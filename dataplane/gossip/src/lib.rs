@@ -3,6 +3,7 @@
 //! - Membership is SWIM (Das, Gupta, Motivala 2002) by `foca`, which only `swim` names.
 //! - Endpoint tables are ours: one table per network, kept only by the nodes interested in it. An entry has one
 //!   owner, the node that announced it, and a [`Version`] that only the owner raises.
+//! - A member that SWIM finds gone is asked by way of its data path, which answers without a daemon ([`Liveness`]).
 //! - A change goes out at once as sealed datagrams; those that get lost are sent again until acknowledged, and
 //!   what still differs is found and repaired by a periodic comparison of digests over TCP.
 //!
@@ -15,6 +16,7 @@ mod config;
 mod core;
 mod driver;
 mod outbox;
+mod questions;
 mod records;
 mod replay;
 mod seal;
@@ -36,6 +38,6 @@ pub use driver::Gossip;
 pub use seal::{SealError, Sealer};
 pub use shared_map::{Changes, SharedMap};
 pub use tables::{
-    Announcement, EndpointKey, EndpointTable, Interest, MemberState, MemberStatus, Stats, Tables,
+    Announcement, EndpointKey, EndpointTable, Interest, Liveness, MemberState, MemberStatus, Stats, Tables,
 };
 pub use wire::{Item, Key, MAX_DATAGRAM, MAX_STREAM, Message, Packet, Table, Version, WireError};

@@ -20,6 +20,7 @@ mod convergence;
 mod failure;
 mod noise;
 mod scoping;
+mod unattended;
 
 pub(crate) fn net(n: u128) -> NetworkId {
     NetworkId::from_u128(n)
@@ -57,6 +58,10 @@ fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 7946))
 }
 
+fn data_path(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 1, 0, n], 4789))
+}
+
 struct Running {
     core: Core,
     born: Duration,
@@ -67,8 +72,8 @@ struct Sim {
     now: Duration,
     rng: StdRng,
     cores: BTreeMap<u8, Running>,
-    /// Under way: to whom, by TCP or not, what.
-    packets: BTreeMap<(Duration, u64), (u8, bool, Vec<u8>)>,
+    /// Under way: to whom, what.
+    packets: BTreeMap<(Duration, u64), (u8, Arriving)>,
     sent: u64,
     datagrams: u64,
     streams: u64,
@@ -77,6 +82,26 @@ struct Sim {
     delay: (Duration, Duration),
     /// Nodes cut off from those not in here.
     island: BTreeSet<u8>,
+    /// Nodes whose data path works, whether their core runs or not.
+    data_paths: BTreeSet<u8>,
+    questions: u64,
+}
+
+enum Arriving {
+    Datagram(Vec<u8>),
+    Stream(Vec<u8>),
+    /// From whom, by which number.
+    Answer(u8, u64),
+}
+
+impl From<Arriving> for Input {
+    fn from(arriving: Arriving) -> Self {
+        match arriving {
+            Arriving::Datagram(bytes) => Self::Datagram(bytes),
+            Arriving::Stream(bytes) => Self::Stream(bytes),
+            Arriving::Answer(from, nonce) => Self::Answer { from: data_path(from), nonce },
+        }
+    }
 }
 
 impl Sim {
@@ -101,6 +126,8 @@ impl Sim {
             loss: 0.0,
             delay: (Duration::from_micros(200), Duration::from_millis(2)),
             island: BTreeSet::new(),
+            data_paths: BTreeSet::new(),
+            questions: 0,
         }
     }
 
@@ -114,8 +141,16 @@ impl Sim {
         };
         let running = Running { core: Core::new(config), born: self.now, tables: Tables::default() };
         self.cores.insert(n, running);
+        self.data_paths.insert(n);
         self.tell(n, Input::Interest(interest));
         self.tell(n, Input::Peers((1..=count).map(|n| (node(n), addr(n))).collect()));
+        self.tell(n, Input::DataPaths((1..=count).map(|n| (node(n), data_path(n))).collect()));
+    }
+
+    /// The machine is gone, with all that is on it.
+    fn dies(&mut self, n: u8) {
+        self.cores.remove(&n);
+        self.data_paths.remove(&n);
     }
 
     fn tell(&mut self, n: u8, input: Input) {
@@ -134,17 +169,35 @@ impl Sim {
     }
 
     fn send(&mut self, from: u8, output: Output) {
-        let (to, stream, bytes) = match output {
-            Output::Datagram { to, bytes } => (to, false, bytes),
-            Output::Stream { to, bytes } => (to, true, bytes),
+        let of = |to: SocketAddr| match to.ip() {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(_) => unreachable!(),
         };
-        let IpAddr::V4(ip) = to.ip() else { unreachable!() };
-        let to = ip.octets()[3];
-        if stream {
+        let (to, arriving) = match output {
+            Output::Datagram { to, bytes } => (of(to), Arriving::Datagram(bytes)),
+            Output::Stream { to, bytes } => (of(to), Arriving::Stream(bytes)),
+            Output::Question { to, nonce } => {
+                assert_eq!(to, data_path(of(to)));
+                self.questions += 1;
+                // There and back; the program answers at once.
+                let lost = self.rng.random_bool(self.loss) || !self.data_paths.contains(&of(to));
+                if lost || self.island.contains(&from) != self.island.contains(&of(to)) {
+                    return;
+                }
+                return self.arrives(from, Arriving::Answer(of(to), nonce), of(to));
+            }
+        };
+        self.arrives(to, arriving, from);
+    }
+
+    fn arrives(&mut self, to: u8, what: Arriving, from: u8) {
+        if let Arriving::Stream(_) = what {
             self.streams += 1;
         } else {
-            assert!(bytes.len() + OVERHEAD <= MAX_DATAGRAM, "{} bytes", bytes.len());
-            self.datagrams += 1;
+            if let Arriving::Datagram(bytes) = &what {
+                assert!(bytes.len() + OVERHEAD <= MAX_DATAGRAM, "{} bytes", bytes.len());
+                self.datagrams += 1;
+            }
             if self.rng.random_bool(self.loss) {
                 return;
             }
@@ -154,7 +207,7 @@ impl Sim {
         }
         let at = self.now + self.rng.random_range(self.delay.0..=self.delay.1);
         self.sent += 1;
-        self.packets.insert((at, self.sent), (to, stream, bytes));
+        self.packets.insert((at, self.sent), (to, what));
     }
 
     /// The next event, unless it is after `end`.
@@ -163,9 +216,9 @@ impl Sim {
         let tick = self.cores.iter().map(|(n, r)| (r.born.saturating_add(r.core.deadline()), *n)).min();
         match (packet, tick) {
             (Some(at), tick) if at <= end && tick.is_none_or(|(t, _)| at <= t) => {
-                if let Some((_, (to, stream, bytes))) = self.packets.pop_first() {
+                if let Some((_, (to, arriving))) = self.packets.pop_first() {
                     self.now = self.now.max(at);
-                    self.tell(to, if stream { Input::Stream(bytes) } else { Input::Datagram(bytes) });
+                    self.tell(to, arriving.into());
                 }
                 true
             }

@@ -53,10 +53,34 @@ pub enum MemberState {
     Alive,
     /// It did not answer; it counts as there until the suspicion times out.
     Suspect,
+    /// Its daemon is gone without a word, but its data path answers: what it told counts.
+    Unattended,
     /// It is gone without a word.
     Down,
     /// It took its leave.
     Left,
+}
+
+/// What a state means for what runs on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Liveness {
+    /// Its daemon runs, or nothing speaks against it yet.
+    Attended,
+    /// Its tasks run on and keep their flows and addresses, though nobody attends to them.
+    Unattended,
+    /// Nothing is sent to it.
+    Gone,
+}
+
+impl MemberState {
+    /// What it means for what runs there.
+    pub fn liveness(self) -> Liveness {
+        match self {
+            Self::Alive | Self::Suspect => Liveness::Attended,
+            Self::Unattended => Liveness::Unattended,
+            Self::Down | Self::Left => Liveness::Gone,
+        }
+    }
 }
 
 /// A member as this node sees it.
@@ -90,7 +114,7 @@ impl From<&Endpoint> for EndpointKey {
 /// The endpoints told in the scope of one network.
 pub type EndpointTable = SharedMap<EndpointKey, Arc<Endpoint>>;
 
-/// What this node knows. Endpoints are those of members that are alive or suspect, its own included.
+/// What this node knows. Endpoints are those of members that are not gone, its own included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Every member seen and not forgotten, this node included.

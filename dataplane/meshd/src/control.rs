@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_api::v1::{self, control_server::Control};
 use tonic::{Request, Response, Status};
 
-use crate::daemon::{Daemon, managers_of};
+use crate::daemon::Daemon;
 
 /// See the module.
 pub struct LocalControl {
@@ -19,14 +19,7 @@ impl LocalControl {
     }
 
     async fn manager(&self) -> Result<mesh_manager::Control, Status> {
-        let member = self.daemon.member().await?;
-        match &member.manager {
-            Some(manager) => Ok(manager.control()),
-            None => Err(Status::failed_precondition(format!(
-                "this node is a worker, and only managers change the cluster; run this on {}",
-                managers_of(&member.agent.view())
-            ))),
-        }
+        Ok(self.daemon.member().await?.manager()?.control())
     }
 }
 
@@ -78,6 +71,22 @@ impl Control for LocalControl {
         self.manager().await?.update_service(request).await
     }
 
+    type EventsStream = <mesh_manager::Control as Control>::EventsStream;
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        self.manager().await?.events(request).await
+    }
+
+    async fn update_network(
+        &self,
+        request: Request<v1::UpdateNetworkRequest>,
+    ) -> Result<Response<v1::Network>, Status> {
+        self.manager().await?.update_network(request).await
+    }
+
     async fn get_join_token(
         &self,
         request: Request<v1::JoinTokenRequest>,
@@ -94,8 +103,19 @@ impl Control for LocalControl {
 
     async fn remove_node(
         &self,
-        request: Request<v1::RemoveRequest>,
+        request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         self.manager().await?.remove_node(request).await
+    }
+
+    async fn set_role(&self, request: Request<v1::SetRoleRequest>) -> Result<Response<v1::Node>, Status> {
+        self.manager().await?.set_role(request).await
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<v1::BackupResponse>, Status> {
+        self.manager().await?.backup(request).await
     }
 }

@@ -15,7 +15,7 @@ use mesh_types::{ClusterView, MAX_WEIGHT, Name, NodeId};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    daemon::{Daemon, InitSpec, Member},
+    daemon::{Daemon, InitSpec, Member, NewMember},
     join::JoinSpec,
     tasks,
 };
@@ -48,13 +48,11 @@ impl Local for LocalService {
             ipv6: request.ipv6,
         };
         let daemon = self.daemon.clone();
-        let new = whole(async move { daemon.init(spec).await }).await?;
-        Ok(Response::new(v1::InitResponse {
-            cluster_id: new.membership.cluster.to_string(),
-            node_id: new.membership.node.to_string(),
-            worker_token: new.worker_token,
-            managers: new.managers.iter().map(ToString::to_string).collect(),
-        }))
+        let new = match request.force_new_cluster {
+            true => whole(async move { daemon.force_new_cluster(spec).await }).await?,
+            false => whole(async move { daemon.init(spec).await }).await?,
+        };
+        Ok(Response::new(initialized(&new)))
     }
 
     async fn join_cluster(
@@ -70,12 +68,30 @@ impl Local for LocalService {
             data_path_addr: request.data_path_addr,
         };
         let daemon = self.daemon.clone();
-        let membership = whole(async move { daemon.join(spec).await }).await?;
+        let (membership, catching_up) = whole(async move { daemon.join(spec).await }).await?;
         Ok(Response::new(v1::JoinClusterResponse {
             cluster_id: membership.cluster.to_string(),
             node_id: membership.node.to_string(),
             role: v1::Role::from(membership.role).into(),
+            catching_up,
         }))
+    }
+
+    async fn restore_cluster(
+        &self,
+        request: Request<v1::RestoreClusterRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        let request = request.into_inner();
+        let spec = InitSpec {
+            name: request.name,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            listen_addr: request.listen_addr,
+            ..InitSpec::default()
+        };
+        let daemon = self.daemon.clone();
+        let new = whole(async move { daemon.restore(spec, request.backup).await }).await?;
+        Ok(Response::new(initialized(&new)))
     }
 
     async fn leave_cluster(
@@ -87,6 +103,15 @@ impl Local for LocalService {
         Ok(Response::new(v1::LeaveClusterResponse {}))
     }
 
+    async fn unlock(
+        &self,
+        request: Request<v1::UnlockRequest>,
+    ) -> Result<Response<v1::UnlockResponse>, Status> {
+        let (daemon, key) = (self.daemon.clone(), request.into_inner().unlock_key);
+        whole(async move { daemon.unlock(&key).await }).await?;
+        Ok(Response::new(v1::UnlockResponse {}))
+    }
+
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let Ok(member) = self.daemon.member().await else {
@@ -94,7 +119,11 @@ impl Local for LocalService {
             return Ok(Response::new(v1::StatusResponse { version, state, ..Default::default() }));
         };
         let agent = member.agent.status().await.map_err(|e| failed(&e.into()))?;
-        Ok(Response::new(status(version, &member, agent)))
+        let mut status = status(version, &member, agent);
+        if self.daemon.keys.is_locked() {
+            status.state = "locked".to_owned();
+        }
+        Ok(Response::new(status))
     }
 
     async fn get_view(
@@ -102,10 +131,32 @@ impl Local for LocalService {
         _: Request<v1::GetViewRequest>,
     ) -> Result<Response<v1::GetViewResponse>, Status> {
         let member = self.daemon.member().await?;
-        // A manager reads what it decided, so that a change is seen at once; others what they were last told.
-        let decided = member.manager.as_ref().and_then(|manager| manager.state().borrow().view());
+        // A manager reads what was decided, so that a change is seen at once whoever made it; others what they were told.
+        let (mut warnings, mut managers) = (Vec::new(), Vec::new());
+        let decided = match &member.manager {
+            Some(manager) => match manager.decided().await {
+                Ok(state) => {
+                    managers = manager.standings().await.map(statuses).unwrap_or_default();
+                    state.view()
+                }
+                Err(error) => {
+                    let why = one_line(&error);
+                    warnings
+                        .push(format!("no majority of managers: this is what this node knew last ({why})"));
+                    manager.state().borrow().view()
+                }
+            },
+            None => None,
+        };
         let mut view = decided.unwrap_or_else(|| ClusterView::clone(&member.agent.view()));
         view.gossip_keys.clear();
+        let there = member.manager.iter().flat_map(|manager| {
+            view.nodes.keys().map(|node| v1::NodeStatus {
+                node_id: node.to_string(),
+                status: manager.status_of(*node).as_str().to_owned(),
+            })
+        });
+        let there = there.collect();
         let listeners = match &member.manager {
             Some(manager) => BTreeMap::clone(&manager.listeners().borrow()),
             None => member.agent.listeners(),
@@ -115,6 +166,9 @@ impl Local for LocalService {
             view: Some((&view).into()),
             this_node: member.membership.node.to_string(),
             listeners: listeners.collect(),
+            warnings,
+            managers,
+            statuses: there,
         }))
     }
 
@@ -190,6 +244,43 @@ impl Local for LocalService {
         let agent = self.daemon.member().await?.agent.clone();
         tasks::drain(agent, request.into_inner()).await.map(Response::new)
     }
+
+    async fn connect_network(
+        &self,
+        request: Request<v1::ConnectNetworkRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let member = self.daemon.member().await?;
+        let connected = tasks::connect(member.agent.clone(), request.into_inner()).await?;
+        tasks::get(&member.agent, member.membership.node, &connected).await.map(Response::new)
+    }
+
+    async fn disconnect_network(
+        &self,
+        request: Request<v1::DisconnectNetworkRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let member = self.daemon.member().await?;
+        let disconnected = tasks::disconnect(member.agent.clone(), request.into_inner()).await?;
+        tasks::get(&member.agent, member.membership.node, &disconnected).await.map(Response::new)
+    }
+}
+
+fn statuses((members, leader): (Vec<mesh_manager::Standing>, Option<NodeId>)) -> Vec<v1::ManagerStatus> {
+    let status = |m: mesh_manager::Standing| v1::ManagerStatus {
+        node_id: m.node.to_string(),
+        leader: leader == Some(m.node),
+        voter: m.voter,
+        reachable: m.reachable,
+    };
+    members.into_iter().map(status).collect()
+}
+
+fn initialized(new: &NewMember) -> v1::InitResponse {
+    v1::InitResponse {
+        cluster_id: new.membership.cluster.to_string(),
+        node_id: new.membership.node.to_string(),
+        worker_token: new.worker_token.clone(),
+        managers: new.managers.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusResponse {
@@ -252,6 +343,7 @@ fn members_of(members: &BTreeMap<NodeId, mesh_agent::MemberState>) -> Vec<v1::Me
         S::Suspect => v1::MemberState::Suspect,
         S::Down => v1::MemberState::Down,
         S::Left => v1::MemberState::Left,
+        S::Unattended => v1::MemberState::Unattended,
     };
     members.iter().map(|(id, &s)| v1::Member { node_id: id.to_string(), state: state(s).into() }).collect()
 }
@@ -300,7 +392,7 @@ fn failed(error: &Error) -> Status {
     Status::failed_precondition(one_line(error.as_ref()))
 }
 
-fn attach_status(error: &AttachError) -> Status {
+pub(crate) fn attach_status(error: &AttachError) -> Status {
     let text = one_line(error);
     match error {
         AttachError::Lookup(_) => Status::not_found(text),

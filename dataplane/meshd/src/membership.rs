@@ -36,38 +36,7 @@ pub struct Membership {
     pub data_path: DataPathChoice,
 }
 
-/// Format version 1, which knew addresses only.
-#[derive(Serialize, Deserialize)]
-struct Membership1 {
-    cluster: ClusterId,
-    node: NodeId,
-    name: Name,
-    role: Role,
-    advertise_addr: IpAddr,
-    data_path_addr: IpAddr,
-    listen_addr: SocketAddr,
-    managers: Vec<SocketAddr>,
-}
-
-impl Format for Membership {
-    fn decode(version: u8, bytes: &[u8]) -> Option<Self> {
-        if version >= 2 {
-            return kept::decode(bytes);
-        }
-        let old: Membership1 = kept::decode(bytes)?;
-        Some(Self {
-            cluster: old.cluster,
-            node: old.node,
-            name: old.name,
-            role: old.role,
-            advertise_addr: old.advertise_addr,
-            data_path_addr: old.data_path_addr,
-            listen_addr: old.listen_addr,
-            managers: old.managers,
-            data_path: DataPathChoice::Address(old.data_path_addr),
-        })
-    }
-}
+impl Format for Membership {}
 
 impl Membership {
     fn path(state_dir: &Path) -> PathBuf {
@@ -82,31 +51,5 @@ impl Membership {
     /// Keeps it. The last step of `init` and `join`: without it, a restart finds the node in no cluster.
     pub fn save(&self, state_dir: &Path) -> Result<()> {
         Ok(kept::save(&Self::path(state_dir), self, Durability::Disk)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_membership_of_version_1_is_read() {
-        let address = IpAddr::from([10, 0, 0, 1]);
-        let old = Membership1 {
-            cluster: ClusterId::from_u128(1),
-            node: NodeId::from_u128(2),
-            name: Name::new("n1").unwrap(),
-            role: Role::Worker,
-            advertise_addr: address,
-            data_path_addr: IpAddr::from([10, 0, 1, 1]),
-            listen_addr: (address, 2377).into(),
-            managers: vec![(address, 2377).into()],
-        };
-        let bytes = postcard::to_stdvec(&old).unwrap();
-        let read = Membership::decode(1, &bytes).unwrap();
-        assert_eq!((read.node, read.managers.len()), (old.node, 1));
-        assert_eq!(read.data_path, DataPathChoice::Address(old.data_path_addr));
-        let now = postcard::to_stdvec(&read).unwrap();
-        assert_eq!(Membership::decode(2, &now), Some(read));
     }
 }

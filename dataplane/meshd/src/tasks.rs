@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use mesh_agent::{Agent, Drain, LocalTask, TaskError, one_line};
+use mesh_agent::{Agent, ConnectError, ConnectSpec, Drain, LocalTask, TaskError, one_line};
 use mesh_api::{v1, weight};
-use mesh_types::NodeId;
+use mesh_types::{LookupError, Name, NodeId};
 use tonic::Status;
+
+use crate::local::attach_status;
 
 /// The task that `reference` means, with its flows and endpoints.
 pub async fn get(agent: &Agent, node: NodeId, reference: &str) -> Result<v1::LocalTask, Status> {
@@ -25,6 +27,45 @@ pub async fn update(agent: Agent, request: v1::UpdateTaskRequest) -> Result<v1::
 pub async fn drain(agent: Agent, request: v1::DrainTaskRequest) -> Result<v1::LocalTask, Status> {
     let timeout = request.timeout_secs.map(|seconds| Duration::from_secs(seconds.into()));
     changed(async move { agent.drain(&request.reference, timeout).await }).await
+}
+
+/// Joins it to one more network; answers its id.
+pub async fn connect(agent: Agent, request: v1::ConnectNetworkRequest) -> Result<String, Status> {
+    let invalid = |e: &dyn std::fmt::Display| Status::invalid_argument(e.to_string());
+    let address =
+        |text: &String| text.parse().map_err(|_| invalid(&format!("{text:?} is not an IP address")));
+    let aliases = request.aliases.into_iter().map(Name::new).collect::<Result<_, _>>();
+    let spec = ConnectSpec {
+        task: request.task,
+        network: request.network,
+        addresses: request.addresses.iter().map(address).collect::<Result<_, _>>()?,
+        aliases: aliases.map_err(|e| invalid(&e))?,
+    };
+    connected(async move { agent.connect(spec).await }).await
+}
+
+/// Takes it from a network; answers its id.
+pub async fn disconnect(agent: Agent, request: v1::DisconnectNetworkRequest) -> Result<String, Status> {
+    connected(async move { agent.disconnect(&request.task, &request.network).await }).await
+}
+
+/// In a task of its own: a caller that goes away leaves no half-made change.
+async fn connected(
+    change: impl Future<Output = Result<LocalTask, ConnectError>> + Send + 'static,
+) -> Result<String, Status> {
+    let task = tokio::spawn(change).await.map_err(|e| Status::internal(e.to_string()))?;
+    let refused = |error: &ConnectError| match error {
+        ConnectError::Task(error) => status(error),
+        ConnectError::Attach(error) => attach_status(error),
+        ConnectError::Lookup(LookupError::Unknown { .. }) => Status::not_found(one_line(error)),
+        ConnectError::Lookup(_) => Status::invalid_argument(one_line(error)),
+        ConnectError::On { .. } => Status::already_exists(one_line(error)),
+        ConnectError::NotOn { .. } => Status::not_found(one_line(error)),
+        ConnectError::Last { .. } => Status::failed_precondition(one_line(error)),
+        ConnectError::Busy(_) => Status::aborted(one_line(error)),
+        ConnectError::Leftovers { .. } => Status::internal(one_line(error)),
+    };
+    task.map(|task| task.id.to_string()).map_err(|error| refused(&error))
 }
 
 /// In a task of its own: a caller that goes away leaves no half-made change.

@@ -94,7 +94,7 @@ fn host_route(address: IpAddr) -> RouteMessageBuilder<IpAddr> {
     route
 }
 
-fn interface_of(route: &RouteMessage) -> Option<u32> {
+pub(crate) fn interface_of(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(ifindex) => Some(*ifindex),
         _ => None,

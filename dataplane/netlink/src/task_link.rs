@@ -18,6 +18,7 @@ use crate::{
     Error, NetNs, Netlink, Result,
     error::{is_errno, to_io},
     links::{check_name, info_of},
+    routes::interface_of,
     sysctl,
 };
 
@@ -151,7 +152,33 @@ impl Netlink {
         })
     }
 
+    /// Lets the default route of the gateway's family lead by `link` of the namespace, instead of by another one of
+    /// `ours`. One by any other interface stays.
+    pub async fn lead_default_route(ns: &NetNs, link: &str, gateway: IpAddr, ours: &[&str]) -> Result<()> {
+        let task = Self::connect_in(ns)?;
+        let Some(wanted) = task.find_link(link).await? else { return Err(Error::NoSuchLink(link.to_owned())) };
+        let wanted = wanted.header.index;
+        if let Some(route) = task.default_route(gateway.is_ipv6()).await? {
+            let leads = interface_of(&route);
+            if leads == Some(wanted) {
+                return Ok(());
+            }
+            let mut own = Vec::new();
+            for name in ours {
+                own.extend(task.find_link(name).await?.map(|link| link.header.index));
+            }
+            if !leads.is_some_and(|by| own.contains(&by)) {
+                return Ok(());
+            }
+        }
+        task.add_default_route(wanted, gateway).await
+    }
+
     async fn has_default_route(&self, ipv6: bool) -> Result<bool> {
+        Ok(self.default_route(ipv6).await?.is_some())
+    }
+
+    async fn default_route(&self, ipv6: bool) -> Result<Option<RouteMessage>> {
         let query = if ipv6 {
             RouteMessageBuilder::<Ipv6Addr>::new().build()
         } else {
@@ -161,7 +188,7 @@ impl Netlink {
             self.dump(|handle| handle.route().get(query).execute()).await;
         let routes = routes.map_err(|e| Error::request("list", "routes", e))?;
         let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-        Ok(routes.iter().any(|route| {
+        Ok(routes.into_iter().find(|route| {
             let header = &route.header;
             header.address_family == family
                 && header.destination_prefix_length == 0
@@ -187,7 +214,7 @@ impl Netlink {
                 .onlink()
                 .build(),
         };
-        let added = self.handle.route().add(route).execute().await;
+        let added = self.handle.route().add(route).replace().execute().await;
         added.map_err(|e| Error::request("add the default route by", gateway.to_string(), e))
     }
 }

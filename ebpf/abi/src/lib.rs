@@ -12,6 +12,7 @@ mod counter;
 mod endpoint;
 mod flow;
 mod mac;
+mod question;
 mod service;
 mod socket;
 #[cfg(feature = "user")]
@@ -28,6 +29,7 @@ pub use flow::{
     flow_state,
 };
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind, Turn};
+pub use question::{QUESTION, QUESTION_LEN};
 pub use service::{
     BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock, backend_flags, service_flags,
 };

@@ -15,7 +15,7 @@ use mesh_abi::{
 };
 
 use crate::{
-    choose,
+    ask, choose,
     deliver::{self, Front, Local, Next, Refusal, Way},
     family::{Family, V4, V6},
     fragment,
@@ -58,7 +58,7 @@ pub fn fast(skb: Skb, node: &NodeConfig) -> Outcome {
     let arrival = Arrival::room()?;
     let vxlan: Vxlan = skb.load(arrival.inner.wrapping_sub(8))?;
     if vxlan.flags & VNI_VALID == 0 {
-        return Err(DropReason::Malformed);
+        return ask::answer(skb, node, arrival);
     }
     arrival.vni = [0, vxlan.vni[0], vxlan.vni[1], vxlan.vni[2]];
     receive(skb, node, arrival)

@@ -6,6 +6,7 @@ use mesh_abi::{
 };
 
 use crate::{
+    ask,
     decap::{self, Arrival},
     deliver::{self, Front, Local, Next, Way},
     family::{Family, V4, V6},
@@ -66,7 +67,8 @@ fn came_in<F: Family>(skb: Skb, node: &NodeConfig, local: &mut Local) -> u64 {
     }
     if !packet.fragment && is_vxlan(node, packet) {
         // What the fast path does not take (outer options, fragments) the kernel's VXLAN device does.
-        if node.flags & node_flags::FAST_PATH == 0 || packet.l4 != ETHERNET + F::HEADER {
+        let fast = node.flags & node_flags::FAST_PATH != 0 && packet.l4 == ETHERNET + F::HEADER;
+        if !fast && !ask::is_question(skb, packet) {
             return pack(Ok(Verdict::Pass));
         }
         let Ok(arrival) = Arrival::room() else { return pack(Ok(Verdict::Pass)) };

@@ -4,6 +4,7 @@
 
 mod affinity;
 mod arp;
+mod ask;
 mod choose;
 mod conntrack;
 mod decap;

@@ -4,6 +4,7 @@
 //! What test runs cannot show is where a redirected packet goes; the cluster tests do. Needs root, like those.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod asked;
 mod conntrack;
 mod drops;
 mod dual;
@@ -18,7 +19,9 @@ mod properties;
 mod published;
 mod refused;
 mod reset;
+mod segments;
 mod too_big;
 mod vip;
 mod world;
 mod xdp;
+mod xdp_direct;

@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-const PASS: u32 = 2;
+pub const PASS: u32 = 2;
 const DROP: u32 = 1;
-const TX: u32 = 3;
+pub const TX: u32 = 3;
 
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
 const NIC: [u8; 6] = [2, 0, 0, 0, 0xff, 2];
@@ -31,7 +31,7 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
 /// Both nodes; the first one's uplink has routes and neighbours.
-fn nodes(underlay: Family) -> (Node, Node) {
+pub fn nodes(underlay: Family) -> (Node, Node) {
     let (one, two) = Node::pair_over(underlay);
     let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
     // A port with a carrier gives the uplink one.
@@ -65,7 +65,7 @@ fn nodes(underlay: Family) -> (Node, Node) {
     (one, two)
 }
 
-fn outside(family: Family) -> Talk {
+pub fn outside(family: Family) -> Talk {
     Talk { from_mac: ROUTER, to_mac: NIC, from: client(family), to: node_address(1, family) }
 }
 
@@ -77,7 +77,7 @@ fn reply(two: &Node, family: Family, flags: u8) -> Vec<u8> {
     outer
 }
 
-fn port_key(family: Family, protocol: u8) -> ServiceKey {
+pub fn port_key(family: Family, protocol: u8) -> ServiceKey {
     let address = if family == Family::V4 { ANY_V4 } else { ANY_V6 };
     ServiceKey { vni: PUBLISHED, address, port: PORT_2.to_be_bytes(), protocol, reserved: 0 }
 }

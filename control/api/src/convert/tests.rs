@@ -14,6 +14,7 @@ fn view() -> ClusterView {
         availability: Availability::Pause,
         labels: BTreeMap::from([("zone".into(), "a".into())]),
         joined_at: 7,
+        version: 3,
     };
     let network = Network {
         id: NetworkId::from_u128(2),
@@ -26,6 +27,9 @@ fn view() -> ClusterView {
         mtu: Some(1400),
         labels: BTreeMap::new(),
         created_at: 8,
+        ip_ranges: vec!["10.10.3.64/26".parse().unwrap()],
+        aux_addresses: BTreeMap::from([("router".into(), "10.10.3.9".parse().unwrap())]),
+        version: 4,
     };
     let service = Service {
         id: ServiceId::from_u128(3),
@@ -44,6 +48,7 @@ fn view() -> ClusterView {
         drain_timeout_secs: 45,
         labels: BTreeMap::new(),
         created_at: 9,
+        version: 5,
     };
     ClusterView {
         cluster: ClusterId::from_u128(4),
@@ -52,6 +57,7 @@ fn view() -> ClusterView {
         networks: BTreeMap::from([(network.id, network)]),
         services: BTreeMap::from([(service.id, service)]),
         gossip_keys: vec![[5; 32]],
+        ca_generation: 2,
     }
 }
 

@@ -22,10 +22,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
-use tonic::transport::{Channel, Uri, server::Connected};
+use tonic::transport::{Channel, Endpoint, Uri, server::Connected};
 use tracing::{debug, warn};
 
-use super::{CONNECT_TIMEOUT, ConnectError, endpoint};
+use super::{CONNECT_TIMEOUT, ConnectError, endpoint, watchful};
 
 /// Handshakes at once; further connections wait in the kernel's backlog.
 const HANDSHAKES: usize = 256;
@@ -43,7 +43,26 @@ pub async fn connect(
     server_name: &'static str,
     config: Arc<ClientConfig>,
 ) -> Result<Channel, ConnectError> {
-    let connected = endpoint().connect_with_connector(connector(addr, server_name, config)).await;
+    connect_by(endpoint(), addr, server_name, config).await
+}
+
+/// The same for a connection whose other side is to be missed soon: probed every second, and given up when it has not
+/// answered for two.
+pub async fn connect_watchful(
+    addr: SocketAddr,
+    server_name: &'static str,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, ConnectError> {
+    connect_by(watchful(endpoint()), addr, server_name, config).await
+}
+
+async fn connect_by(
+    endpoint: Endpoint,
+    addr: SocketAddr,
+    server_name: &'static str,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, ConnectError> {
+    let connected = endpoint.connect_with_connector(connector(addr, server_name, config)).await;
     connected.map_err(|source| ConnectError { to: addr.to_string(), source })
 }
 

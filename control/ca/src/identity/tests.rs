@@ -84,9 +84,57 @@ fn refuses_what_does_not_belong_together() {
 }
 
 #[test]
-fn renews_in_the_middle_of_its_life() {
+fn renews_between_half_and_four_fifths_of_its_life() {
+    let now = SystemTime::now();
+    let points: Vec<_> =
+        (0..20).map(|_| identity().renew_at().duration_since(now).unwrap().as_secs()).collect();
+    let (life, slack) = (DEFAULT_VALIDITY.as_secs(), 600);
+    assert!(points.iter().all(|at| (life / 2 - slack..life * 4 / 5 + slack).contains(at)), "{points:?}");
+    assert!(points.iter().any(|at| at.abs_diff(points[0]) > 3600), "not all at once: {points:?}");
+    assert!(!format!("{:?}", identity()).contains("PRIVATE"));
+}
+
+#[test]
+fn a_change_over_trusts_both_roots() {
+    let now = SystemTime::now();
+    let cluster = ClusterId::from_u128(5);
+    let (old, new) = (RootCa::generate(cluster, now).unwrap(), RootCa::generate(cluster, now).unwrap());
+    let cross = pem("CERTIFICATE", &old.cross_sign(&new, now).unwrap());
+    let digests = [new.digest(), old.digest()];
+    let ca = new.at(2).after(&old.to_pem().0, &cross).unwrap();
+    assert_eq!(ca.digests().collect::<Vec<_>>(), digests);
+    let (key, csr) = Identity::request().unwrap();
+    let chain = ca.issue(&csr, NodeId::from_u128(7), Role::Worker, now, DEFAULT_VALIDITY).unwrap();
+    let identity = Identity::new(key, chain).unwrap();
+    assert_eq!(identity.own().generation, 2);
+    assert_eq!(identity.roots().iter().map(CaDigest::of).collect::<Vec<_>>(), digests);
+    let dir = tempfile::tempdir().unwrap();
+    identity.save(dir.path()).unwrap();
+    let loaded = Identity::load(dir.path()).unwrap();
+    assert_eq!((loaded.roots(), loaded.digest()), (identity.roots(), Some(digests[0])));
+}
+
+#[test]
+fn a_locked_identity_shows_who_it_is_and_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let keyring = crate::Keyring::create(dir).unwrap();
     let identity = identity();
-    let until_renewal = identity.renew_at().duration_since(SystemTime::now()).unwrap();
-    assert!(until_renewal > DEFAULT_VALIDITY / 3 && until_renewal < DEFAULT_VALIDITY / 2);
-    assert!(!format!("{identity:?}").contains("PRIVATE"));
+    identity.save_by(dir, Some(&keyring)).unwrap();
+    assert!(!Identity::load(dir).unwrap().is_locked(), "the ring lies open");
+
+    keyring.lock_by(Some(crate::UnlockKey::random())).unwrap();
+    identity.save_by(dir, Some(&keyring)).unwrap();
+    let text = fs::read_to_string(dir.join(FILE)).unwrap();
+    assert!(!text.contains("BEGIN PRIVATE KEY"));
+    let locked = Identity::load(dir).unwrap();
+    assert!(locked.is_locked() && locked.own() == identity.own());
+    assert_eq!(locked.unlock(&keyring).unwrap().key(), identity.key());
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = crate::Keyring::create(other_dir.path()).unwrap();
+    assert!(matches!(locked.unlock(&other), Err(IdentityError::Keyring(KeyringError::UnknownKey))));
+    for len in (0..text.len() - 1).step_by(11) {
+        fs::write(dir.join(FILE), &text[..len]).unwrap();
+        assert!(Identity::load(dir).is_err(), "{len}");
+    }
 }

@@ -21,7 +21,7 @@ fn survives_pem() {
     assert_eq!((again.digest(), again.cluster()), (ca.digest(), ca.cluster()));
     let (node_key, csr) = Identity::request().unwrap();
     let identity = Identity::new(node_key, issue(&again, &csr).unwrap()).unwrap();
-    assert_eq!(identity.digest(), ca.digest());
+    assert_eq!(identity.digest(), Some(ca.digest()));
 }
 
 #[test]
@@ -46,8 +46,12 @@ fn the_request_decides_nothing_but_the_key() {
     let chain = issue(&ca, csr.der()).unwrap();
 
     let peer = PeerIdentity::from_certs(&chain).unwrap();
-    let expected =
-        PeerIdentity { node: NodeId::from_u128(7), role: Role::Worker, cluster: ClusterId::from_u128(5) };
+    let expected = PeerIdentity {
+        node: NodeId::from_u128(7),
+        role: Role::Worker,
+        cluster: ClusterId::from_u128(5),
+        generation: 1,
+    };
     assert_eq!(peer, expected);
     let leaf = peer::parse(&chain[0]).unwrap();
     assert!(!leaf.is_ca());

@@ -5,7 +5,8 @@ use super::*;
 
 const NODE: NodeId = NodeId::from_u128(1);
 
-fn cluster() -> State {
+/// A cluster of one node.
+pub(crate) fn cluster() -> State {
     let address = IpAddr::from([127, 0, 0, 1]);
     let node = Node {
         id: NODE,
@@ -16,6 +17,7 @@ fn cluster() -> State {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
+        version: 0,
     };
     let secrets = Secrets {
         ca_cert_pem: String::new(),
@@ -52,6 +54,7 @@ fn network(number: u32) -> Command {
         mtu: None,
         labels: BTreeMap::new(),
         now: 0,
+        aux_addresses: BTreeMap::new(),
     })
 }
 
@@ -71,7 +74,8 @@ impl Running {
         let (states, stream) = mpsc::channel(1);
         let (told, listeners) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
-        let place = Place { node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
+        let place =
+            Place { cluster: ClusterId::from_u128(1), node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
         let ended = tokio::spawn(session(place, watched, listeners, NODE, states, stop.clone()));
         Self { state, changes, told, stream, stop, ended }
     }

@@ -28,6 +28,7 @@ fn node(id: &str, name: &str, role: v1::Role, address: &str) -> v1::Node {
         availability: v1::Availability::Active.into(),
         labels: BTreeMap::new(),
         joined_at: 1_700_000_000,
+        version: 2,
     }
 }
 
@@ -72,6 +73,7 @@ pub fn view() -> v1::ClusterView {
         affinity: Some(v1::Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 90,
+        version: 17,
     };
     let db = v1::Service {
         id: DB.to_owned(),
@@ -91,6 +93,7 @@ pub fn view() -> v1::ClusterView {
         networks: vec![ingress, network(PROD, "prod", 4097, ("10.10.3.0/24", "10.10.3.1")), test],
         services: vec![web, v1::Service { ports: Vec::new(), ..db }],
         gossip_keys: Vec::new(),
+        ca_generation: 1,
     }
 }
 
@@ -189,4 +192,26 @@ pub fn status() -> v1::StatusResponse {
         warnings: vec!["the clock is off by 3 s".to_owned()],
         listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
     }
+}
+
+/// A network that was made and a service that changed, a minute later.
+pub fn events() -> Vec<v1::Event> {
+    let event = |minute: u64, kind: &str, action: &str, id: &str, name: &str| v1::Event {
+        time_millis: 1_700_000_000_250 + minute * 60_000,
+        version: 17 + minute,
+        kind: kind.to_owned(),
+        action: action.to_owned(),
+        id: id.to_owned(),
+        name: name.to_owned(),
+        attributes: BTreeMap::new(),
+    };
+    let made = event(0, "network", "create", PROD, "prod");
+    let changed = event(1, "service", "update", WEB, "web");
+    let ports = [("labels".to_owned(), String::new()), ("ports".to_owned(), "80:80/tcp 81:81/tcp".to_owned())];
+    vec![made, v1::Event { attributes: ports.into(), ..changed }]
+}
+
+/// The only manager.
+pub fn managers() -> Vec<v1::ManagerStatus> {
+    vec![v1::ManagerStatus { node_id: NODE_1.to_owned(), leader: true, voter: true, reachable: true }]
 }

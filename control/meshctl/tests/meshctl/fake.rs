@@ -36,6 +36,8 @@ pub struct Script {
     pub refusal: Option<(Code, String)>,
     /// In no cluster.
     pub inactive: bool,
+    /// What views come with.
+    pub warnings: Vec<String>,
     /// Answers views with what is none.
     pub nonsense: bool,
     pub resolv_conf: String,
@@ -231,6 +233,20 @@ impl Local for Service {
             cluster_id: data::CLUSTER.to_owned(),
             node_id: NODE_2.to_owned(),
             role: v1::Role::Worker.into(),
+            catching_up: false,
+        };
+        self.change(request, answer)
+    }
+
+    async fn restore_cluster(
+        &self,
+        request: Request<v1::RestoreClusterRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        let answer = v1::InitResponse {
+            cluster_id: data::CLUSTER.to_owned(),
+            node_id: NODE_1.to_owned(),
+            worker_token: "MESHTKN-1-abc-def".to_owned(),
+            managers: vec!["192.168.1.1:2377".to_owned()],
         };
         self.change(request, answer)
     }
@@ -269,6 +285,9 @@ impl Local for Service {
             view: Some(view),
             this_node: NODE_1.to_owned(),
             listeners: data::listeners(),
+            warnings: script.warnings.clone(),
+            managers: data::managers(),
+            statuses: Vec::new(),
         }))
     }
 
@@ -346,6 +365,22 @@ impl Local for Service {
         let task = self.task(&request.get_ref().reference)?;
         self.change(request, v1::LocalTask { flows: None, ..task })
     }
+
+    async fn connect_network(
+        &self,
+        request: Request<v1::ConnectNetworkRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let task = self.task(&request.get_ref().task)?;
+        self.change(request, task)
+    }
+
+    async fn disconnect_network(
+        &self,
+        request: Request<v1::DisconnectNetworkRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let task = self.task(&request.get_ref().task)?;
+        self.change(request, task)
+    }
 }
 
 #[tonic::async_trait]
@@ -404,6 +439,38 @@ impl Control for Service {
         self.change(request, self.service("web"))
     }
 
+    type EventsStream = std::pin::Pin<
+        Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<v1::Event, Status>> + Send>,
+    >;
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let mut events: Vec<_> = data::events().into_iter().map(Ok).collect();
+        events.push(Err(Status::unavailable("this manager stops")));
+        self.change(request, Box::pin(tonic::codegen::tokio_stream::iter(events)))
+    }
+
+    async fn update_network(
+        &self,
+        request: Request<v1::UpdateNetworkRequest>,
+    ) -> Result<Response<v1::Network>, Status> {
+        let network = data::view().networks.into_iter().find(|network| network.id == PROD);
+        self.change(request, network.unwrap())
+    }
+
+    async fn set_role(&self, request: Request<v1::SetRoleRequest>) -> Result<Response<v1::Node>, Status> {
+        let asked = request.get_ref().clone();
+        let node = data::view().nodes.into_iter().find(|node| node.name == asked.node);
+        let node = node.ok_or_else(|| Status::not_found(format!("no such node: {}", asked.node)))?;
+        self.change(request, v1::Node { role: asked.role, ..node })
+    }
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
+        self.change(request, v1::BackupResponse { backup: b"meshd backup\n...".to_vec() })
+    }
+
     async fn get_join_token(
         &self,
         request: Request<v1::JoinTokenRequest>,
@@ -425,8 +492,12 @@ impl Control for Service {
 
     async fn remove_node(
         &self,
-        request: Request<v1::RemoveRequest>,
+        request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
-        self.remove(request)
+        let name = request.get_ref().reference.clone();
+        if name == "used" {
+            return Err(Status::failed_precondition("node used is ready"));
+        }
+        self.change(request, v1::RemoveResponse { id: PROD.to_owned(), name })
     }
 }

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use tempfile::TempDir;
 
@@ -15,12 +15,12 @@ async fn written() -> (TempDir, Loaded) {
     let waiting = node.raft().wait(Some(crate::testing::LONG));
     waiting.metrics(|m| m.snapshot.is_some(), "a snapshot").await.unwrap();
     node.shutdown().await;
-    let (_, loaded) = open(dir.path(), id(1)).unwrap();
+    let (_, loaded) = open(dir.path(), id(1), &Vault::default()).unwrap();
     (dir, loaded)
 }
 
 fn error(dir: &Path) -> OpenError {
-    let error = open(dir, id(1)).map(|_| ()).unwrap_err();
+    let error = open(dir, id(1), &Vault::default()).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("raft.redb"), "{error}");
     error
 }
@@ -48,7 +48,7 @@ async fn a_changed_byte_is_an_error_or_does_no_harm() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x55;
         fs::write(path(dir.path()), &bytes).unwrap();
-        match open(dir.path(), id(1)) {
+        match open(dir.path(), id(1), &Vault::default()) {
             // Much of the file is unused.
             Ok((_, loaded)) => assert_eq!(loaded, good, "byte {at}"),
             Err(error) => {
@@ -73,7 +73,7 @@ async fn other_content_is_an_error() {
 #[tokio::test]
 async fn a_later_format_is_named() {
     let (dir, _) = written().await;
-    let (database, _) = open(dir.path(), id(1)).unwrap();
+    let (database, _) = open(dir.path(), id(1), &Vault::default()).unwrap();
     let txn = database.begin_write().unwrap();
     txn.open_table(META).unwrap().insert(VOTE, &[9u8, 1, 2][..]).unwrap();
     txn.commit().unwrap();
@@ -86,13 +86,13 @@ async fn a_later_format_is_named() {
 #[tokio::test]
 async fn whose_it_is_and_whether_it_is_in_use_is_told() {
     let (dir, _) = written().await;
-    let foreign = open(dir.path(), id(2)).map(|_| ()).unwrap_err();
+    let foreign = open(dir.path(), id(2), &Vault::default()).map(|_| ()).unwrap_err();
     assert!(matches!(foreign, OpenError::WrongNode { found, .. } if found == id(1)), "{foreign:?}");
-    let held = open(dir.path(), id(1)).unwrap();
+    let held = open(dir.path(), id(1), &Vault::default()).unwrap();
     assert!(matches!(error(dir.path()), OpenError::InUse { .. }));
     drop(held);
-    open(dir.path(), id(1)).unwrap();
-    let nowhere = open(&dir.path().join("nowhere"), id(1)).map(|_| ()).unwrap_err();
+    open(dir.path(), id(1), &Vault::default()).unwrap();
+    let nowhere = open(&dir.path().join("nowhere"), id(1), &Vault::default()).map(|_| ()).unwrap_err();
     assert!(matches!(nowhere, OpenError::Io { .. }), "{nowhere:?}");
 }
 
@@ -100,6 +100,58 @@ async fn whose_it_is_and_whether_it_is_in_use_is_told() {
 fn half_a_fresh_file_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     fs::File::create(dir.path().join("raft.redb.new")).unwrap().write_all(b"half").unwrap();
-    open(dir.path(), id(1)).unwrap();
+    open(dir.path(), id(1), &Vault::default()).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// A ring of keys as a cipher.
+struct Ring(Arc<mesh_ca::Keyring>);
+
+impl crate::Cipher for Ring {
+    fn seal(&self, what: &[u8], plain: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.seal(what, plain).map_err(io::Error::other)
+    }
+    fn open(&self, what: &[u8], sealed: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.open(what, sealed).map_err(io::Error::other)
+    }
+    fn is_current(&self, sealed: &[u8]) -> bool {
+        self.0.is_current(sealed)
+    }
+}
+
+#[tokio::test]
+async fn what_is_decided_lies_encrypted_and_follows_the_keys() {
+    let (dir, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ring = mesh_ca::Keyring::create(keys.path()).unwrap();
+    let cipher: Arc<dyn crate::Cipher> = Arc::new(Ring(ring.clone()));
+    let hub = Arc::default();
+    let start = || crate::testing::start_with(&hub, 1, dir.path(), frozen(), Some(cipher.clone()));
+    let node = start().await;
+    node.initialize().await.unwrap();
+    node.propose(crate::testing::init()).await.unwrap();
+    node.raft().trigger().snapshot().await.unwrap();
+    let waiting = node.raft().wait(Some(crate::testing::LONG));
+    waiting.metrics(|m| m.snapshot.is_some(), "a snapshot").await.unwrap();
+    node.propose(label(1)).await.unwrap();
+    let state = node.state();
+    node.shutdown().await;
+
+    // The label that `label` sets.
+    let shows = |dir: &Path| fs::read(path(dir)).unwrap().windows(6).any(|window| window == b"number");
+    let (open_dir, _) = written().await;
+    assert!(shows(open_dir.path()) && !shows(dir.path()));
+    assert!(open(dir.path(), id(1), &Vault::default()).is_err(), "without the keys");
+    let other = mesh_ca::Keyring::create(tempfile::tempdir().unwrap().path()).unwrap();
+    let error = open(dir.path(), id(1), &Vault(Some(Arc::new(Ring(other))))).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("cannot be decrypted"), "{error}");
+
+    // A start seals anew what an earlier key has sealed.
+    ring.lock_by(Some(mesh_ca::UnlockKey::random())).unwrap();
+    let vault = Vault(Some(cipher.clone()));
+    drop(open(dir.path(), id(1), &vault).unwrap());
+    ring.forget_earlier().unwrap();
+    drop(open(dir.path(), id(1), &vault).unwrap());
+    let node = start().await;
+    assert_eq!(*node.state(), *state);
+    node.shutdown().await;
 }

@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{LEADER_PAUSE, PROPOSE_TIMEOUT, RaftNode};
 use crate::{
     MembershipError,
-    network::SNAPSHOT_TIMEOUT,
     types::{Member, RaftId, TypeConfig},
 };
 
@@ -44,10 +43,9 @@ impl RaftNode {
             .collect()
     }
 
-    /// Adds a manager that learns and does not vote yet, and waits until it has nearly caught up. Only the leader can.
+    /// Adds a manager that learns and does not vote yet. Only the leader can.
     pub async fn add_learner(&self, node: NodeId, addr: SocketAddr) -> Result<(), MembershipError> {
-        // Catching up may need a snapshot.
-        self.change(SNAPSHOT_TIMEOUT, || self.inner.raft.add_learner(RaftId(node), Member { addr }, true))
+        self.change(PROPOSE_TIMEOUT, || self.inner.raft.add_learner(RaftId(node), Member { addr }, false))
             .await
     }
 
@@ -73,15 +71,20 @@ impl RaftNode {
         asked.map_err(|error| MembershipError::Stopped { reason: error.to_string() })
     }
 
+    /// Notes that a manager is reached at another address. Only the leader can.
+    pub async fn readdress(&self, node: NodeId, addr: SocketAddr) -> Result<(), MembershipError> {
+        let nodes = BTreeMap::from([(RaftId(node), Member { addr })]);
+        let change = ChangeMembers::SetNodes(nodes);
+        self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(change.clone(), true)).await
+    }
+
     /// As the only voter: notes this manager's address if it is another one than before.
     pub(super) async fn readvertise(&self) -> Result<(), MembershipError> {
         let own = Manager { node: self.inner.node, addr: self.inner.advertise, voter: true };
         if self.managers().contains(&own) {
             return Ok(());
         }
-        let nodes = BTreeMap::from([(RaftId(own.node), Member { addr: own.addr })]);
-        let change = ChangeMembers::SetNodes(nodes);
-        self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(change.clone(), true)).await
+        self.readdress(own.node, own.addr).await
     }
 
     /// Changes the members; tries again while this manager is only about to lead or busy with another change.

@@ -90,7 +90,7 @@ async fn snapshots_shorten_the_log_and_are_read_again() {
     node.propose(label(300)).await.unwrap();
     node.shutdown().await;
 
-    let (_, loaded) = disk::open(dir.path(), id(1)).unwrap();
+    let (_, loaded) = disk::open(dir.path(), id(1), &Default::default()).unwrap();
     assert!(loaded.log.len() < 100, "{}", loaded.log.len());
     assert!(loaded.snapshot.is_some());
     let again = start(&hub, 1, dir.path(), config).await;
@@ -260,6 +260,7 @@ async fn a_sole_manager_may_move() {
         node: id(1),
         advertise: addr(9),
         transport: Arc::new(Nowhere),
+        cipher: None,
     };
     let moved = RaftNode::open_with(options, frozen()).await.unwrap();
     assert_eq!(moved.leader(), Some((id(1), addr(9))));

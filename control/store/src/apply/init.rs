@@ -1,6 +1,6 @@
 //! Making the cluster, and its secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use mesh_ipam::{PortPool, SubnetPool, VniPool};
@@ -10,7 +10,7 @@ use mesh_types::{
 
 use super::Change;
 use crate::{
-    NewNetwork, Rejection, Response, Secrets,
+    Authority, NewNetwork, Rejection, Response, Secrets,
     state::{Cluster, GossipKeys},
 };
 
@@ -48,13 +48,18 @@ impl Cluster {
             id,
             secrets,
             gossip_keys: GossipKeys(vec![gossip_key]),
+            authority: Authority::default(),
+            unlock_key: None,
             subnets,
             subnets6,
             vnis: VniPool::default(),
             ports: PortPool::default(),
             nodes: BTreeMap::from([(node.id, node)]),
+            former_managers: BTreeSet::new(),
             networks: BTreeMap::new(),
             services: BTreeMap::new(),
+            renewals: BTreeMap::new(),
+            lease_grace_secs: super::DEFAULT_LEASE_GRACE,
         }
     }
 
@@ -65,8 +70,9 @@ impl Cluster {
         subnets: &[IpNet],
         ipv6: bool,
         now: u64,
+        version: u64,
     ) -> Result<(), Rejection> {
-        self.create_network(NewNetwork {
+        let new = NewNetwork {
             id,
             name: ingress_name(),
             subnets: subnets.iter().map(|net| (*net, None)).collect(),
@@ -78,7 +84,9 @@ impl Cluster {
             mtu: None,
             labels: BTreeMap::new(),
             now,
-        })?;
+            aux_addresses: BTreeMap::new(),
+        };
+        self.create_network(new, version)?;
         Ok(())
     }
 

@@ -7,15 +7,19 @@ use mesh_types::{Family, Name, NetworkId, NodeId, Subnet};
 
 use super::{Change, Outcome};
 use crate::{
-    Holder, Rejection, Response,
+    Holder, LeaseChange, Leased, Rejection, Renewal, Response,
     state::{AddressUse, Cluster, NetworkEntry},
 };
 
-/// The most addresses of a family that one [`crate::Command::Lease`] gives.
+/// The most addresses of a family that one [`crate::Command::Lease`] gives; nodes ask for as many as they use.
 ///
 /// It gives no more than a fair share either: what is free, divided by the nodes and one more for those that come,
 /// but at least one. So three nodes can share a /29, and the first ones do not starve the last.
-pub const MAX_LEASE: u32 = 8;
+pub const MAX_LEASE: u32 = 64;
+/// How long a node is silent before its unused addresses are taken back, unless set, in seconds: a weekend.
+pub const DEFAULT_LEASE_GRACE: u32 = 72 * 3600;
+/// The least it can be set to: a node gives out no address after half of it.
+pub const MIN_LEASE_GRACE: u32 = 10;
 
 impl Cluster {
     pub(super) fn lease(
@@ -57,15 +61,12 @@ impl Cluster {
         let entry = self.networks.get_mut(&id).ok_or(Rejection::UnknownNetwork(id))?;
         let network = entry.network.name.clone();
         let subnets = entry.network.subnets.iter().map(Subnet::net).collect();
-        let pool = entry.pools.iter_mut().find(|pool| pool.subnet().net().contains(&address));
-        let Some(pool) = pool else {
+        let Some(pool) = entry.pool_of(address) else {
             return Err(Rejection::AddressOutside { address, network, subnets });
         };
         let change = match pool.take(address, AddressUse::Lease(node)) {
             Ok(()) => Change::Hidden,
-            Err(AddressError::Taken { holder: AddressUse::Lease(holder), .. }) if holder == node => {
-                Change::Nothing
-            }
+            Err(AddressError::Taken { holder, .. }) if holder.node() == Some(node) => Change::Nothing,
             Err(AddressError::Taken { holder, .. }) => {
                 let holder = self.holder(holder)?;
                 return Err(Rejection::AddressTaken { address, network, holder });
@@ -94,17 +95,89 @@ impl Cluster {
         (Response::Returned(returned), change)
     }
 
+    pub(super) fn renew_leases(
+        &mut self,
+        node: NodeId,
+        after: u64,
+        changes: BTreeMap<NetworkId, LeaseChange>,
+        full: bool,
+        version: u64,
+    ) -> Outcome {
+        self.known_node(node)?;
+        let before = self.renewals.get(&node).copied().unwrap_or_default();
+        let grace_secs = self.lease_grace_secs;
+        if before.count != after {
+            let (renewal, lost, held) = (before.count, Vec::new(), None);
+            let response =
+                Response::Renewed { renewal, done: false, grace_secs, lost, held, version: version - 1 };
+            return Ok((response, Change::Nothing));
+        }
+        let mut lost = Vec::new();
+        let (task, spare) = (AddressUse::Task(node), AddressUse::Lease(node));
+        for (id, change) in changes {
+            let Some(entry) = self.networks.get_mut(&id) else { continue };
+            for address in change.returned {
+                entry
+                    .pool_of(address)
+                    .map(|pool| pool.release(address, &spare) || pool.release(address, &task));
+            }
+            for address in change.unused {
+                entry.pool_of(address).map(|pool| pool.change(address, &task, spare));
+            }
+            for address in change.used {
+                let its_own = entry.pool_of(address).is_some_and(|pool| {
+                    pool.held().get(&address) == Some(&task)
+                        || pool.change(address, &spare, task)
+                        || pool.take(address, task).is_ok()
+                });
+                if !its_own {
+                    lost.push((id, address));
+                }
+            }
+        }
+        let renewal = before.count + 1;
+        self.renewals.insert(node, Renewal { count: renewal, grace_secs });
+        let held = full.then(|| self.leases_of(node));
+        Ok((Response::Renewed { renewal, done: true, grace_secs, lost, held, version }, Change::Hidden))
+    }
+
+    pub(super) fn take_back_leases(&mut self, node: NodeId, after: u64) -> Outcome {
+        self.known_node(node)?;
+        let renewal = self.renewals.get(&node).copied().unwrap_or_default();
+        let mut returned = Vec::new();
+        if renewal.count != after {
+            return Ok((Response::Returned(returned), Change::Nothing));
+        }
+        let spare = AddressUse::Lease(node);
+        for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
+            returned.extend(pool.held().iter().filter(|(_, used)| **used == spare).map(|(a, _)| *a));
+            pool.release_all(&spare);
+        }
+        // A renewal that is on its way speaks of leases that are no more.
+        self.renewals.insert(node, Renewal { count: renewal.count + 1, ..renewal });
+        Ok((Response::Returned(returned), Change::Hidden))
+    }
+
+    pub(super) fn set_lease_grace(&mut self, secs: u32) -> Outcome {
+        if secs < MIN_LEASE_GRACE {
+            return Err(Rejection::LeaseGrace(secs));
+        }
+        let before = std::mem::replace(&mut self.lease_grace_secs, secs);
+        Ok((Response::Done, if before == secs { Change::Nothing } else { Change::Hidden }))
+    }
+
     /// The rejection for a network without a free address in one of its pools, with who has them.
     pub(super) fn exhausted(&self, entry: &NetworkEntry, pool: &AddressPool<AddressUse>) -> Rejection {
         let mut vips = 0;
-        let mut leases: BTreeMap<Name, u64> = BTreeMap::new();
-        for used in pool.held().values() {
-            match used {
-                AddressUse::Vip(_) => vips += 1,
-                AddressUse::Lease(node) => {
-                    // Leases end with their node, so it is there.
-                    let name = self.nodes.get(node).map(|node| node.name.clone());
-                    name.into_iter().for_each(|name| *leases.entry(name).or_default() += 1);
+        let mut leases: BTreeMap<Name, Leased> = BTreeMap::new();
+        for held in pool.held().values() {
+            // Leases end with their node, so it is there.
+            match held.node().and_then(|node| self.nodes.get(&node)) {
+                None => vips += 1,
+                Some(node) => {
+                    let leased = leases.entry(node.name.clone()).or_default();
+                    leased.held += 1;
+                    leased.used += u64::from(matches!(held, AddressUse::Task(_)));
                 }
             }
         }
@@ -119,7 +192,17 @@ impl Cluster {
     fn holder(&self, used: AddressUse) -> Result<Holder, Rejection> {
         Ok(match used {
             AddressUse::Vip(service) => Holder::Vip(self.known_service(service)?.name.clone()),
-            AddressUse::Lease(node) => Holder::Node(self.known_node(node)?.name.clone()),
+            AddressUse::Lease(node) | AddressUse::Task(node) => {
+                Holder::Node(self.known_node(node)?.name.clone())
+            }
+            AddressUse::Auxiliary => Holder::Auxiliary,
         })
+    }
+}
+
+impl NetworkEntry {
+    /// The pool whose subnet the address is of.
+    fn pool_of(&mut self, address: IpAddr) -> Option<&mut AddressPool<AddressUse>> {
+        self.pools.iter_mut().find(|pool| pool.subnet().net().contains(&address))
     }
 }

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use mesh_ipam::{AddressPool, SubnetPool};
-use mesh_types::{Family, Name, Network, NetworkId, Subnet};
+use mesh_types::{Family, Name, Network, NetworkId, PublishMode, Service, Subnet};
 
-use super::{Change, Outcome, free_name};
+use super::{Change, Outcome, expect_version, free_name};
 use crate::{
-    Kind, NewNetwork, Rejection, Response,
+    Kind, NetworkChange, NewNetwork, Rejection, Response,
     state::{AddressUse, Cluster, NetworkEntry},
 };
 
@@ -19,17 +19,20 @@ pub const MTU_RANGE: RangeInclusive<u16> = 576..=65_485;
 pub const IPV6_MTU: u16 = 1280;
 
 impl Cluster {
-    pub(super) fn create_network(&mut self, new: NewNetwork) -> Outcome {
+    pub(super) fn create_network(&mut self, new: NewNetwork, version: u64) -> Outcome {
         if self.networks.contains_key(&new.id) {
             return Err(Rejection::IdTaken { kind: Kind::Network, id: new.id.to_string() });
         }
-        free_name(Kind::Network, &new.name, self.networks.values().map(|entry| &entry.network.name))?;
+        let replaced = self.networks.values().find(|entry| new.ingress && entry.network.ingress);
+        let replaced = replaced.map(|entry| entry.network.clone());
+        if let Some(ingress) = &replaced {
+            self.refuse_needed_ingress(ingress)?;
+        }
+        let stays = |entry: &&NetworkEntry| replaced.as_ref().is_none_or(|gone| gone.id != entry.network.id);
+        let others = self.networks.values().filter(stays);
+        free_name(Kind::Network, &new.name, others.map(|entry| &entry.network.name))?;
         if let Some(given) = new.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
             return Err(Rejection::Mtu { network: new.name, given });
-        }
-        let ingress = self.networks.values().find(|entry| new.ingress && entry.network.ingress);
-        if let Some(entry) = ingress {
-            return Err(Rejection::IngressExists(entry.network.name.clone()));
         }
         let subnets = self.subnets_for(&new)?;
         let has_ipv6 = subnets.iter().any(|subnet| subnet.family() == Family::V6);
@@ -40,6 +43,10 @@ impl Cluster {
         let vni = self.vnis.pick().ok_or(Rejection::VnisExhausted)?;
 
         self.vnis.take(vni);
+        if let Some(ingress) = replaced {
+            self.vnis.release(ingress.vni);
+            self.networks.remove(&ingress.id);
+        }
         let network = Network {
             id: new.id,
             name: new.name,
@@ -51,9 +58,44 @@ impl Cluster {
             mtu: new.mtu,
             labels: new.labels,
             created_at: new.now,
+            ip_ranges: new.ip_ranges,
+            aux_addresses: new.aux_addresses,
+            version,
         };
         self.networks.insert(network.id, NetworkEntry { network: network.clone(), pools });
         Ok((Response::Network(network), Change::View))
+    }
+
+    pub(super) fn update_network(&mut self, id: NetworkId, change: NetworkChange, version: u64) -> Outcome {
+        let before = &self.known_network(id)?.network;
+        expect_version(Kind::Network, &before.name, before.version, change.expected_version)?;
+        let mut network = before.clone();
+        network.attachable = change.attachable.unwrap_or(network.attachable);
+        network.labels.retain(|key, _| !change.remove_labels.contains(key));
+        network.labels.extend(change.set_labels);
+        if network == *before {
+            return Ok((Response::Network(network), Change::Nothing));
+        }
+        network.version = version;
+        if let Some(entry) = self.networks.get_mut(&id) {
+            entry.network = network.clone();
+        }
+        Ok((Response::Network(network), Change::View))
+    }
+
+    /// Refuses to let the ingress network go while services are on it, or have ports that it carries.
+    fn refuse_needed_ingress(&self, ingress: &Network) -> Result<(), Rejection> {
+        let needs = |service: &&Service| {
+            service.networks.iter().any(|on| on.network == ingress.id)
+                || service.ports.iter().any(|port| port.mode == PublishMode::Ingress)
+        };
+        let mut services: Vec<Name> =
+            self.services.values().filter(needs).map(|service| service.name.clone()).collect();
+        if services.is_empty() {
+            return Ok(());
+        }
+        services.sort();
+        Err(Rejection::IngressInUse { network: ingress.name.clone(), services })
     }
 
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Outcome {
@@ -105,7 +147,7 @@ impl Cluster {
     }
 }
 
-/// A pool per subnet, each of the range of its family.
+/// A pool per subnet, each of the range of its family, without the auxiliary addresses.
 fn address_pools(new: &NewNetwork, subnets: &[Subnet]) -> Result<Vec<AddressPool<AddressUse>>, Rejection> {
     let mut ranges: BTreeMap<Family, IpNet> = BTreeMap::new();
     for range in &new.ip_ranges {
@@ -125,5 +167,15 @@ fn address_pools(new: &NewNetwork, subnets: &[Subnet]) -> Result<Vec<AddressPool
             subnet: e.subnet,
         })
     };
-    subnets.iter().map(pool).collect()
+    let mut pools: Vec<_> = subnets.iter().map(pool).collect::<Result<_, _>>()?;
+    for &address in new.aux_addresses.values() {
+        let refused = || Rejection::AuxAddress { network: new.name.clone(), address };
+        let pool =
+            pools.iter_mut().find(|pool| pool.subnet().net().contains(&address)).ok_or_else(refused)?;
+        pool.take(address, AddressUse::Auxiliary).map_err(|_| refused())?;
+        if pool.free() == 0 {
+            return Err(refused());
+        }
+    }
+    Ok(pools)
 }

@@ -4,38 +4,55 @@ use std::net::IpAddr;
 
 use mesh_types::{Name, Node, NodeId, Role};
 
-use super::{Change, Outcome, same_name};
+use super::{Change, Outcome, expect_version, same_name};
 use crate::{
     Kind, NodeChange, Rejection, Response,
     state::{AddressUse, Cluster},
 };
 
+/// The most managers of a cluster: each change waits for a majority of them.
+pub const MAX_MANAGERS: usize = 7;
+
 impl Cluster {
-    pub(super) fn add_node(&mut self, node: Node) -> Outcome {
+    pub(super) fn add_node(&mut self, mut node: Node, version: u64) -> Outcome {
         if self.nodes.contains_key(&node.id) {
             return Err(Rejection::IdTaken { kind: Kind::Node, id: node.id.to_string() });
         }
         self.free_node_name(node.id, &node.name)?;
+        if node.role == Role::Manager {
+            self.room_for_a_manager()?;
+        }
+        node.version = version;
         self.nodes.insert(node.id, node.clone());
         Ok((Response::Node(node), Change::View))
     }
 
     pub(super) fn remove_node(&mut self, id: NodeId) -> Outcome {
-        self.keep_a_manager(self.known_node(id)?)?;
+        let node = self.known_node(id)?;
+        self.keep_a_manager(node)?;
+        if node.role == Role::Manager {
+            self.former_managers.insert(id);
+        }
         self.nodes.remove(&id);
+        self.forget_certificate(id);
         for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
             pool.release_all(&AddressUse::Lease(id));
+            pool.release_all(&AddressUse::Task(id));
         }
+        self.renewals.remove(&id);
         Ok((Response::Done, Change::View))
     }
 
-    pub(super) fn update_node(&mut self, id: NodeId, change: NodeChange) -> Outcome {
+    pub(super) fn update_node(&mut self, id: NodeId, change: NodeChange, version: u64) -> Outcome {
         let node = self.known_node(id)?;
+        expect_version(Kind::Node, &node.name, node.version, change.expected_version)?;
         if let Some(name) = &change.name {
             self.free_node_name(id, name)?;
         }
-        if change.role == Some(Role::Worker) {
-            self.keep_a_manager(node)?;
+        match change.role {
+            Some(Role::Worker) => self.keep_a_manager(node)?,
+            Some(Role::Manager) if node.role != Role::Manager => self.room_for_a_manager()?,
+            _ => {}
         }
         if let Some(address) = change.data_path_addr.filter(|address| *address != node.data_path_addr) {
             self.free_data_path_addr(address)?;
@@ -48,9 +65,17 @@ impl Cluster {
         node.availability = change.availability.unwrap_or(node.availability);
         node.labels.retain(|key, _| !change.remove_labels.contains(key));
         node.labels.extend(change.set_labels);
+        if self.nodes.get(&id) == Some(&node) {
+            return Ok((Response::Node(node), Change::Nothing));
+        }
+        node.version = version;
         let before = self.nodes.insert(id, node.clone());
-        let changed = if before.as_ref() == Some(&node) { Change::Nothing } else { Change::View };
-        Ok((Response::Node(node), changed))
+        if node.role == Role::Manager {
+            self.former_managers.remove(&id);
+        } else if before.as_ref().is_some_and(|before| before.role == Role::Manager) {
+            self.former_managers.insert(id);
+        }
+        Ok((Response::Node(node), Change::View))
     }
 
     fn free_node_name(&self, id: NodeId, name: &Name) -> Result<(), Rejection> {
@@ -68,6 +93,13 @@ impl Cluster {
         match self.nodes.values().find(|other| other.data_path_addr == address) {
             Some(other) => Err(Rejection::DataPathAddressTaken { address, node: other.name.clone() }),
             None => Ok(()),
+        }
+    }
+
+    fn room_for_a_manager(&self) -> Result<(), Rejection> {
+        match self.nodes.values().filter(|node| node.role == Role::Manager).count() < MAX_MANAGERS {
+            true => Ok(()),
+            false => Err(Rejection::TooManyManagers),
         }
     }
 

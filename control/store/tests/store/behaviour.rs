@@ -1,7 +1,7 @@
 //! What each command does, and how a refusal reads.
 
 use crate::common::*;
-use mesh_store::{Command, DecodeError, NodeChange, Rejection, Response, Sensitive, State};
+use mesh_store::{Command, DecodeError, NewNetwork, NodeChange, Rejection, Response, Sensitive, State};
 use mesh_types::{EndpointMode, NetworkId, NodeId, Role, ServiceId, Subnet};
 
 #[test]
@@ -58,8 +58,44 @@ fn networks_may_overlap_each_other_but_not_themselves() {
     new.mtu = Some(100);
     say(new.clone(), &["mtu 100", "576"]);
     new.mtu = None;
-    new.ingress = true;
-    say(new, &["network ingress is the ingress network already"]);
+    for aux in ["10.8.0.0", "10.8.0.1", "10.9.0.7"] {
+        new.aux_addresses = [("router".to_owned(), ip(aux))].into();
+        say(new.clone(), &["aux address", aux, "network c"]);
+    }
+}
+
+#[test]
+fn an_auxiliary_address_is_never_given_out() {
+    let mut state = cluster(1);
+    let mut new = new_network(1, "a", &["10.9.0.0/29"]);
+    new.aux_addresses = [("router".to_owned(), ip("10.9.0.2")), ("tap".to_owned(), ip("10.9.0.4"))].into();
+    let a = create_network(&mut state, new).unwrap();
+    assert_eq!(a.aux_addresses["tap"], ip("10.9.0.4"));
+    let web = create_service(&mut state, new_service(1, "web", &[a.id], &[])).unwrap();
+    assert_eq!(web.networks[0].vips, [ip("10.9.0.3")]);
+    let text = lease_address(&mut state, 1, a.id, "10.9.0.4").unwrap_err().to_string();
+    assert_says(&text, &["10.9.0.4", "--aux-address"]);
+}
+
+#[test]
+fn the_ingress_network_is_replaced_and_never_two() {
+    let mut state = cluster(1);
+    let new = |id, text: &str| NewNetwork { ingress: true, ..new_network(id, text, &["10.9.0.0/24"]) };
+    create_network(&mut state, new_network(1, "a", &[])).unwrap();
+    create_service(&mut state, new_service(1, "web", &[NetworkId::from_u128(1)], &["80:80"])).unwrap();
+    create_service(&mut state, new_service(2, "local", &[NetworkId::from_u128(1)], &["81:81,mode=host"]))
+        .unwrap();
+    create_service(&mut state, new_service(3, "none", &[], &[])).unwrap();
+    let text = refused(&mut state, Command::CreateNetwork(new(2, "ingress")));
+    assert_says(&text, &["network ingress", "services none, web;"]);
+    for id in [1, 3] {
+        state.apply(Command::RemoveService(ServiceId::from_u128(id))).unwrap();
+    }
+    assert_says(&refused(&mut state, Command::CreateNetwork(new(2, "a"))), &["network name a is taken"]);
+    let ingress = create_network(&mut state, new(2, "ingress")).unwrap();
+    let all: Vec<_> = state.networks().filter(|network| network.ingress).map(|network| network.id).collect();
+    assert_eq!((all, ingress.subnets[0].net().to_string()), (vec![ingress.id], "10.9.0.0/24".to_owned()));
+    create_service(&mut state, new_service(4, "again", &[], &["80:80"])).unwrap();
 }
 
 #[test]
@@ -131,13 +167,16 @@ fn three_nodes_share_a_29() {
     }
     let node = NodeId::from_u128(2);
     let text = refused(&mut state, Command::Lease { node, network: a.id, count: 1, family: None });
-    assert_says(&text, &["network a", "10.9.0.0/29", "n1: 2, n2: 1, n3: 1", "1 virtual"]);
+    assert_says(
+        &text,
+        &["network a", "10.9.0.0/29", "n1: 2 (0 in use), n2: 1 (0 in use), n3: 1 (0 in use)", "1 virtual"],
+    );
     let text = refused(&mut state, Command::CreateService(new_service(2, "db", &[a.id], &[])));
     assert_says(&text, &["network a", "no free address"]);
     let wide = create_network(&mut state, new_network(2, "wide", &["10.8.0.0/16"])).unwrap();
     assert_eq!(lease(&mut state, 2, wide.id, 0).unwrap().len(), 1);
     assert_eq!(lease(&mut state, 2, wide.id, 5).unwrap().len(), 5);
-    assert_eq!(lease(&mut state, 2, wide.id, 500).unwrap().len(), 8);
+    assert_eq!(lease(&mut state, 2, wide.id, 500).unwrap().len(), 64);
 }
 
 #[test]
@@ -276,8 +315,8 @@ fn damaged_bytes_are_refused() {
     let mut newer = bytes.clone();
     newer[0] += 1;
     let error = State::decode(&newer).unwrap_err();
-    assert_eq!(error, DecodeError::Newer { found: 3 });
-    assert_says(&error.to_string(), &["format 3", "newer meshd"]);
+    assert_eq!(error, DecodeError::Newer { found: 4 });
+    assert_says(&error.to_string(), &["format 4", "newer meshd"]);
     newer[0] = 1;
     let error = State::decode(&newer).unwrap_err();
     assert_eq!(error, DecodeError::Older { found: 1 });

@@ -32,6 +32,7 @@ pub fn node(number: u8) -> Node {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 5,
+        version: 0,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn new_network(id: u128, text: &str, subnets: &[&str]) -> NewNetwork {
         mtu: None,
         labels: BTreeMap::new(),
         now: 6,
+        aux_addresses: BTreeMap::new(),
     }
 }
 

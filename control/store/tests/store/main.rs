@@ -5,5 +5,7 @@
 mod behaviour;
 mod common;
 mod families;
+mod intent;
+mod leases;
 mod ports;
 mod properties;

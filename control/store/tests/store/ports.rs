@@ -134,7 +134,17 @@ fn a_service_changes() {
     let now = state.service(web.id).unwrap().clone();
     let labels = [("b".to_owned(), "2".to_owned())].into();
     let affinity = Some(Affinity { timeout_secs: 60 });
-    assert_eq!(now, Service { affinity, prefer_local: true, drain_timeout_secs: 5, labels, ..web.clone() });
+    assert_eq!(
+        now,
+        Service {
+            affinity,
+            prefer_local: true,
+            drain_timeout_secs: 5,
+            labels,
+            version: now.version,
+            ..web.clone()
+        }
+    );
     let version = state.version();
     state.apply(update(ServiceChange::default())).unwrap();
     assert_eq!(state.version(), version, "nothing changed");

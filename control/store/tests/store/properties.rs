@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::common::*;
-use mesh_store::{Command, NodeChange, Sensitive, State};
+use mesh_store::{Command, LeaseChange, NewNetwork, NodeChange, Sensitive, ServiceChange, State};
 use mesh_types::{
     EndpointMode, Family, NetworkId, NodeId, PortConfig, Protocol, PublishMode, Role, ServiceId,
 };
@@ -66,7 +66,7 @@ fn command() -> impl Strategy<Value = Command> {
         4 => (1u128..4, names(), prop::collection::vec(subnet, 0..3), any::<bool>()).prop_map(
             |(id, name, subnets, ipv6)| {
                 let new = new_network(id, name, &subnets);
-                Command::CreateNetwork(mesh_store::NewNetwork { ipv6, ..new })
+                Command::CreateNetwork(NewNetwork { ipv6, ..new })
             },
         ),
         1 => network_id().prop_map(Command::RemoveNetwork),
@@ -87,6 +87,25 @@ fn command() -> impl Strategy<Value = Command> {
             prop::collection::vec(prop::sample::select(vec!["80", "81", "30000", "80/udp", "*:80", "1-99"]), 0..2),
             prop::collection::vec(port(), 0..3),
         ).prop_map(|(service, close, open)| change(service, &close, &open)),
+        3 => (
+            service_id(),
+            prop::option::of(network_id()),
+            prop::option::of(network_id()),
+            prop::option::of(any::<bool>()),
+            prop::option::of(0u64..40),
+        ).prop_map(|(service, leave, join, vip, expected_version)| {
+            let change = ServiceChange {
+                expected_version,
+                remove_networks: leave.into_iter().collect(),
+                add_networks: join.into_iter().map(|network| (network, vec![])).collect(),
+                endpoint_mode: vip.map(|vip| if vip { EndpointMode::Vip } else { EndpointMode::Dnsrr }),
+                ..ServiceChange::default()
+            };
+            Command::UpdateService { service, change }
+        }),
+        1 => (5u128..9, names()).prop_map(|(id, name)| {
+            Command::CreateNetwork(NewNetwork { ingress: true, ..new_network(id, name, &["10.9.0.0/28"]) })
+        }),
         6 => (node_id(), network_id(), 0u32..12, 0u8..3).prop_map(|(node, network, count, family)| {
             let family = [None, Some(Family::V4), Some(Family::V6)][usize::from(family)];
             Command::Lease { node, network, count, family }
@@ -97,6 +116,18 @@ fn command() -> impl Strategy<Value = Command> {
         3 => (node_id(), network_id(), prop::collection::vec(address(), 0..6)).prop_map(|(node, network, addresses)| {
             Command::ReturnLease { node, network, addresses }
         }),
+        4 => (
+            node_id(),
+            0u64..4,
+            network_id(),
+            prop::collection::vec(address(), 0..4),
+            prop::collection::vec(address(), 0..3),
+            prop::collection::vec(address(), 0..3),
+        ).prop_map(|(node, after, network, used, unused, returned)| {
+            let changes = [(network, LeaseChange { used, unused, returned })].into();
+            Command::RenewLeases { node, after, changes, full: true }
+        }),
+        1 => (node_id(), 0u64..4).prop_map(|(node, after)| Command::TakeBackLeases { node, after }),
         1 => any::<[u8; 16]>().prop_map(|secret| {
             Command::RotateJoinToken { role: Role::Worker, secret: Sensitive(secret) }
         }),
@@ -144,6 +175,10 @@ fn check(state: &State) {
             ports.push(*port);
         }
     }
+    let versions = view.nodes.values().map(|n| n.version);
+    let versions = versions.chain(view.networks.values().map(|n| n.version));
+    let mut versions = versions.chain(view.services.values().map(|s| s.version));
+    assert!(versions.all(|version| (1..=view.version).contains(&version)));
     assert!(view.nodes.values().any(|node| node.role == Role::Manager));
     assert_eq!(view.networks.values().filter(|n| n.ingress).count(), 1);
 }

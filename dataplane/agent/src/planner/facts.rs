@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_gossip::{Announcement, EndpointKey, EndpointTable, Tables};
+use mesh_gossip::{Announcement, EndpointKey, EndpointTable, MemberStatus, Tables};
 use mesh_lb::NodeSettings;
 use mesh_types::{
     ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, PortConfig, Protocol, PublishAt, Service,
@@ -88,6 +88,7 @@ impl Facts {
             networks: BTreeMap::new(),
             services: BTreeMap::new(),
             gossip_keys: Vec::new(),
+            ca_generation: 1,
         };
         let mut facts = Self {
             node,
@@ -153,6 +154,10 @@ impl Facts {
         self.ingress
     }
 
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
     /// Whether tasks of this node are on the network.
     pub(super) fn is_local(&self, network: NetworkId) -> bool {
         self.local.contains(&network)
@@ -198,7 +203,7 @@ impl Facts {
     pub(super) fn update(&mut self, inputs: &Inputs<'_>, forget: bool) -> Changes {
         let mut changes = Changes::default();
         if forget {
-            self.forget_remembered(&mut changes);
+            self.forget_remembered(&inputs.gossip.members, &mut changes);
         }
         let viewed = !Arc::ptr_eq(&self.view, inputs.view);
         if viewed || self.settings != inputs.settings || self.host_addresses != *inputs.host_addresses {
@@ -339,9 +344,9 @@ impl Facts {
         }
     }
 
-    fn forget_remembered(&mut self, changes: &mut Changes) {
-        for ((scope, _), endpoint) in std::mem::take(&mut self.remembered).iter() {
-            self.set(*scope, Some(endpoint), None, changes);
+    fn forget_remembered(&mut self, members: &BTreeMap<NodeId, MemberStatus>, changes: &mut Changes) {
+        for ((scope, _), past) in self.remembered.forget(members) {
+            self.set(scope, Some(&past), None, changes);
         }
     }
 

@@ -1,8 +1,12 @@
 //! The endpoints of the others as they were before a restart, believed until gossip has told anew.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use mesh_gossip::{EndpointKey, MemberState, MemberStatus};
+use mesh_gossip::{EndpointKey, Liveness, MemberState, MemberStatus};
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 
 use super::facts::Told;
@@ -13,6 +17,8 @@ pub(super) struct Remembered {
     endpoints: BTreeMap<Told, Arc<Endpoint>>,
     /// By table, network and address.
     holders: BTreeMap<(NetworkId, NetworkId, IpAddr), EndpointKey>,
+    /// The nodes that nobody attended to when [`Remembered::forget`] was last called.
+    unattended: BTreeSet<NodeId>,
 }
 
 impl Remembered {
@@ -54,11 +60,22 @@ impl Remembered {
         &mut self,
         members: &BTreeMap<NodeId, MemberStatus>,
     ) -> Vec<(Told, Arc<Endpoint>)> {
-        let is_gone = |node| {
-            members.get(&node).is_some_and(|m| matches!(m.state, MemberState::Down | MemberState::Left))
-        };
-        let gone: Vec<_> = self.endpoints.keys().filter(|(_, key)| is_gone(key.node)).copied().collect();
-        gone.into_iter().filter_map(|told| Some((told, self.remove(&told)?))).collect()
+        let is_gone = |node| members.get(&node).is_some_and(|m| m.state.liveness() == Liveness::Gone);
+        self.take(is_gone)
+    }
+
+    /// Forgets all but those of nodes that nobody attends to, or did when this was last called.
+    pub(super) fn forget(&mut self, members: &BTreeMap<NodeId, MemberStatus>) -> Vec<(Told, Arc<Endpoint>)> {
+        let unattended = members.iter().filter(|(_, m)| m.state == MemberState::Unattended);
+        let now = unattended.map(|(node, _)| *node).collect();
+        let before = std::mem::replace(&mut self.unattended, now);
+        let now = self.unattended.clone();
+        self.take(|node| !now.contains(&node) && !before.contains(&node))
+    }
+
+    fn take(&mut self, meant: impl Fn(NodeId) -> bool) -> Vec<(Told, Arc<Endpoint>)> {
+        let taken: Vec<_> = self.endpoints.keys().filter(|(_, key)| meant(key.node)).copied().collect();
+        taken.into_iter().filter_map(|told| Some((told, self.remove(&told)?))).collect()
     }
 
     fn remove(&mut self, told: &Told) -> Option<Arc<Endpoint>> {

@@ -43,6 +43,7 @@ fn node(id: NodeId, address: &str, role: Role) -> Node {
         availability: Availability::Active,
         labels: BTreeMap::new(),
         joined_at: 0,
+        version: 0,
     }
 }
 
@@ -58,6 +59,9 @@ fn network(id: NetworkId, label: &str, vni: u32, subnets: &[&str]) -> Network {
         mtu: None,
         labels: BTreeMap::new(),
         created_at: 0,
+        ip_ranges: vec![],
+        aux_addresses: BTreeMap::new(),
+        version: 0,
     }
 }
 
@@ -78,6 +82,7 @@ fn service(id: ServiceId, label: &str, on: &[(NetworkId, &[&str])], ports: &[&st
         drain_timeout_secs: 30,
         labels: BTreeMap::new(),
         created_at: 0,
+        version: 0,
     }
 }
 
@@ -103,10 +108,13 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, addresses: &[&s
             link: format!("msh{id}"),
             task_link: "eth0".into(),
             ifindex: 50 + id,
+            aliases: vec![],
+            by_service: false,
         }],
         weight: 1,
         drain_timeout_secs: None,
         drain: Drain::None,
+        follows_service: false,
     }
 }
 
@@ -151,6 +159,7 @@ impl World {
             networks: networks.map(|n| (n.id, n)).into(),
             services: [(WEB, web)].into(),
             gossip_keys: vec![[0; 32]],
+            ca_generation: 1,
         };
         Self {
             settings,

@@ -120,6 +120,9 @@ fn a_network_sets_a_ceiling_and_ipv6_a_floor() {
         mtu,
         labels: BTreeMap::new(),
         created_at: 0,
+        ip_ranges: vec![],
+        aux_addresses: BTreeMap::new(),
+        version: 0,
     };
     let (four, six) = ("10.10.3.0/24", "fd00:3::/64");
     assert_eq!(task_mtu(1450, &network(four, None)), 1450);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mesh_types::NodeId;
 
-use super::{Core, FAREWELL_PAUSE, FAREWELLS, Member, PUSHED, Peer, RETRY_MIN, wanted};
+use super::{Core, FAREWELL_PAUSE, FAREWELLS, Member, PUSHED, Peer, RETRY_MIN, asking::Finding, wanted};
 use crate::{
     MemberState, Message, Table,
     swim::{Identity, SwimOutcome},
@@ -34,8 +34,9 @@ impl Core {
             .filter(|(identity, state)| match self.members.get(&identity.node) {
                 None => *state != MemberState::Down,
                 Some(known) if known.identity == *identity => {
-                    known.state != *state
-                        && !(known.state == MemberState::Left && *state == MemberState::Down)
+                    // Of those that left or whose data path works more is known here.
+                    let known_better = matches!(known.state, MemberState::Left | MemberState::Unattended);
+                    known.state != *state && !(known_better && *state == MemberState::Down)
                 }
                 Some(_) => true,
             })
@@ -47,14 +48,28 @@ impl Core {
         }
     }
 
-    pub(super) fn transition(&mut self, identity: Identity, state: MemberState) {
+    fn transition(&mut self, identity: Identity, mut state: MemberState) {
         let node = identity.node;
-        let member = Member { identity, state, since: self.now };
+        match state {
+            MemberState::Suspect => self.ask_suspect(node),
+            MemberState::Down if self.counts(node) => match self.ask_gone(node) {
+                Finding::AsBefore => return,
+                Finding::Unattended => state = MemberState::Unattended,
+                Finding::Gone => {}
+            },
+            _ => drop(self.asking.remove(&node)),
+        }
+        self.set_member(Member { identity, state, since: self.now });
+    }
+
+    pub(super) fn set_member(&mut self, member: Member) {
+        let identity = member.identity;
+        let node = identity.node;
         let before = self.members.insert(node, member);
         self.members_changed = true;
         self.records.raise_epoch(node, identity.epoch);
         let was_live = before.as_ref().is_some_and(Member::is_live);
-        if was_live != member.is_live() {
+        if before.as_ref().is_some_and(Member::counts) != member.counts() {
             self.liveness_changed(node);
         }
         if member.is_live() {
@@ -92,6 +107,8 @@ impl Core {
             self.peers.keys().filter(|node| !listed.contains_key(node)).copied().collect();
         for node in unlisted {
             self.peers.remove(&node);
+            self.data_paths.remove(&node);
+            self.asking.remove(&node);
             self.removed.insert(node);
             self.outbox.forget(node);
             self.syncs.remove(&node);
@@ -146,6 +163,7 @@ impl Core {
         let identity = member.identity;
         (member.state, member.since) = (MemberState::Left, self.now);
         self.liveness_changed(node);
+        self.asking.remove(&node);
         self.outbox.forget(node);
         self.syncs.remove(&node);
         let outcome = self.swim.declare_down(identity, self.now);

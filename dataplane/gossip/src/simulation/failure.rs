@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn settled(seed: u64, count: u8) -> Sim {
+pub(super) fn settled(seed: u64, count: u8) -> Sim {
     let mut sim = Sim::new(seed, count);
     sim.until(SECOND * 10, Sim::all_alive);
     for n in 1..=count {
@@ -19,7 +19,7 @@ fn a_dead_nodes_endpoints_leave_within_three_seconds() {
             let mut sim = settled(seed, count);
             let pause = sim.rng.random_range(0..3000);
             sim.run(Duration::from_millis(pause));
-            sim.cores.remove(&count);
+            sim.dies(count);
             let left: BTreeSet<u128> = (1..u128::from(count)).collect();
             let took = sim.until(SECOND * 10, |s| s.all_see(1, &left));
             assert!(took < SECOND * 3, "{took:?} with {count} nodes, seed {seed}");
@@ -57,8 +57,8 @@ fn a_standstill_of_a_second_is_forgiven() {
             waiting.extend(held.into_iter().filter_map(|key| sim.packets.remove(&key)));
         }
         sim.cores.insert(3, asleep);
-        for (_, stream, bytes) in waiting {
-            sim.tell(3, if stream { Input::Stream(bytes) } else { Input::Datagram(bytes) });
+        for (_, arriving) in waiting {
+            sim.tell(3, arriving.into());
         }
         assert!(sim.all_see(1, &[1, 2, 3].into()), "{sim:?}");
         sim.run(SECOND * 3);
@@ -104,7 +104,7 @@ fn a_restart_drops_ghosts() {
 #[test]
 fn a_clock_that_went_back_is_overcome() {
     let mut sim = settled(4, 3);
-    sim.cores.remove(&3);
+    sim.dies(3);
     sim.run(SECOND * 4);
     sim.boot(3, 10, 3, Interest::Networks([net(1)].into()));
     sim.tell(3, Input::Announce(own(3, 1, [333])));

@@ -68,6 +68,28 @@ fn what_ran_on_a_node_that_is_gone_is_not_believed() {
 }
 
 #[test]
+fn what_ran_on_a_node_that_nobody_attends_to_is_believed_until_it_could_tell() {
+    let (mut world, mut planner) = restarted();
+    member(&mut world, N2, MemberState::Unattended);
+    member(&mut world, N3, MemberState::Alive);
+    assert_eq!(published(&world, &mut planner), [1, 2]);
+    for _ in 0..3 {
+        planner.forget_remembered();
+        assert_eq!(published(&world, &mut planner), [1]);
+    }
+    assert!(planner.remembered().all(|(_, endpoint)| endpoint.node == N2));
+    assert_eq!(planner.remembered().count(), 2, "in its network's table and in that of published ports");
+    // Its daemon is back, and has not told yet; then it had its time.
+    member(&mut world, N2, MemberState::Alive);
+    assert_eq!(published(&world, &mut planner), [1]);
+    planner.forget_remembered();
+    assert_eq!(published(&world, &mut planner), [1]);
+    planner.forget_remembered();
+    assert_eq!(published(&world, &mut planner), [] as [u32; 0]);
+    assert_eq!(planner.remembered().count(), 0);
+}
+
+#[test]
 fn once_forgotten_the_plan_is_as_if_nothing_had_been_remembered() {
     let (mut world, mut planner) = restarted();
     world.runs([task(7, None, PROD, &["10.10.3.7"])]);

@@ -1,0 +1,32 @@
+//! A cluster that goes on with one manager, after the others were lost.
+
+use mesh_types::{Name, Node, Role};
+
+use crate::State;
+
+/// How far the version is set forward: whatever was decided by those that are lost, and is not known here, is older then.
+const AHEAD: u64 = 1 << 32;
+
+impl State {
+    /// The member with this name.
+    pub fn node_named(&self, name: &Name) -> Option<&Node> {
+        self.nodes().find(|node| node.name.as_str().eq_ignore_ascii_case(name.as_str()))
+    }
+
+    /// The same cluster with `manager` as its only manager, added if it is no member yet. The others that were managers are
+    /// workers from now on.
+    pub fn with_only_manager(mut self, manager: Node) -> Self {
+        let Some(cluster) = self.cluster.as_mut() else { return self };
+        self.version += AHEAD;
+        let keep = manager.id;
+        for node in cluster.nodes.values_mut().filter(|node| node.id != keep && node.role == Role::Manager) {
+            node.role = Role::Worker;
+            node.version = self.version;
+            cluster.former_managers.insert(node.id);
+        }
+        cluster.former_managers.remove(&keep);
+        cluster.nodes.insert(keep, Node { role: Role::Manager, version: self.version, ..manager });
+        self.view_version = self.version;
+        self
+    }
+}
