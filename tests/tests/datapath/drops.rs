@@ -1,7 +1,7 @@
 //! Every reason for a drop that a packet can give, each counted once and the packet never delivered.
 
 use mesh_abi::{
-    DropReason, GATEWAY_MAC, HOST_SERVICE_ADDRESS, INGRESS_VNI, RETURN_VNI, Steering, SteeringKind,
+    DropReason, GATEWAY_MAC, HOST_SERVICE_ADDRESS, INGRESS_VNI, RETURN_VNI, Steering, SteeringKind, Turn,
 };
 
 use crate::{
@@ -155,14 +155,24 @@ fn with_a_source_that_is_not_the_senders() {
     }
 }
 
+/// What is no answer itself is sent back: see the stories of `refused`.
 #[test]
 fn for_a_task_that_is_gone() {
     let path = Path { from_mac: [0; 6], to_mac: [0; 6], from: CLIENT, to: vtep(2) };
     for (endpoint, generation) in [(A.id, GENERATION + 1), (99, GENERATION)] {
         let (node, _) = Node::pair();
-        let frame = steered(SteeringKind::Published, endpoint, generation, path, PORT_2);
+        let mut frame = path.tcp(4000, PORT_2, b"x");
+        let answer =
+            Steering { turn: Turn::Refused, ..Steering::to(endpoint, generation, SteeringKind::Published) };
+        frame[..12].copy_from_slice(&answer.encode());
         let packet = wrapped(INGRESS_VNI, &frame, vtep(2), vtep(1));
         dropped(&node, node.uplink(&packet).0, DropReason::StaleEndpoint);
+        // Still to be segmented.
+        let (node, _) = Node::pair();
+        let first = steered(SteeringKind::Published, endpoint, generation, path, PORT_2);
+        let packet = wrapped(INGRESS_VNI, &first, vtep(2), vtep(1));
+        let (action, _) = node.run("uplink", node.uplink, &packet, 1200);
+        dropped(&node, action, DropReason::StaleEndpoint);
     }
 }
 
