@@ -39,7 +39,7 @@ pub(crate) struct Ageing {
 }
 
 /// Calls of [`DataPath::age_flows`] in which all new flows are looked at.
-const SWEEP: u32 = 8;
+const SWEEP: u32 = 2;
 
 /// Nanoseconds of the clock that the programs stamp flows with (`bpf_ktime_get_ns`).
 pub(crate) fn now() -> Result<u64, Error> {

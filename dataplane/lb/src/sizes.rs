@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Room in the maps, in entries. What user space writes gets more room when it needs it; these are the sizes to begin
-/// with. What packets fill takes its memory at once: about 300 bytes for each of `flows`.
+/// with. What packets fill takes its memory at once: about 80 bytes for each of `flows`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Other nodes.
@@ -40,8 +40,8 @@ pub struct Sizes {
     pub table_slots: u32,
     /// Endpoints behind services.
     pub backends: u32,
-    /// New flows that were given a backend, and as many whose replies are translated; the longest unused make room. And
-    /// as many established ones of each kind, which only time or their end removes.
+    /// Established flows that were given a backend, and as many whose replies are translated; only time or their end
+    /// removes them. And a quarter as many new ones of each kind, of which the longest unused make room.
     pub flows: u32,
     /// Fragmented packets that are on their way at one time. The longest unused make room.
     pub fragments: u32,
@@ -151,6 +151,12 @@ impl Sizes {
 }
 
 impl Sizes {
+    /// Room for new flows. Each takes the place of an older one, which is the faster the more of them the processor's
+    /// caches hold.
+    fn new_flows(&self) -> u32 {
+        (self.flows / 4).max(self.flows.min(1024))
+    }
+
     /// With room for so many entries in one map.
     pub(crate) fn with_room(mut self, map: &str, wanted: u32) -> Self {
         let room = match map {
@@ -217,9 +223,9 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         grows::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
         grows::<u32, TableBlock>(MAGLEV, sizes.table_slots.div_ceil(TABLE_BLOCK)),
         grows::<u32, BackendValue>(BACKENDS, sizes.backends),
-        set::<FlowKey, ChoiceValue>(CHOICES, sizes.flows),
+        set::<FlowKey, ChoiceValue>(CHOICES, sizes.new_flows()),
         set::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),
-        set::<FlowKey, ReverseValue>(REVERSE, sizes.flows),
+        set::<FlowKey, ReverseValue>(REVERSE, sizes.new_flows()),
         set::<FlowKey, ReverseValue>(REVERSE_KEPT, sizes.flows),
         set::<FragmentKey, FragmentValue>(FRAGMENTS, sizes.fragments),
         set::<AffinityKey, AffinityValue>(AFFINITY, sizes.clients),

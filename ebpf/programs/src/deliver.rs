@@ -339,7 +339,8 @@ fn entered<F: Family>(packet: &Packet<F>, local: &LocalEndpoint, way: &Way) -> R
         // The task was given itself: its own address as the source would never leave its stack.
         new.source = F::gateway(network(local.vni)?);
     }
-    if way.target_port != [0; 2] {
+    // An echo has no port, only an identifier, which is the asker's.
+    if way.target_port != [0; 2] && packet.protocol != F::ICMP {
         new.destination_port = way.target_port;
     }
     let scratch = scratch()?;

@@ -1,7 +1,7 @@
 //! Malformed packets of every kind, at every program, in both families and over both underlays: no task is ever given one.
 //! They are dropped and counted; on the uplink what is not the data path's passes to the kernel as it came.
 
-use mesh_abi::{DropReason, GATEWAY_MAC, INGRESS_VNI, NodeConfig, RETURN_VNI, Steering, SteeringKind};
+use mesh_abi::{DropReason, GATEWAY_MAC, INGRESS_VNI, NodeConfig, RETURN_VNI, Steering, SteeringKind, Turn};
 
 use crate::{
     dual::{NIC, ROUTER},
@@ -306,7 +306,12 @@ fn vxlan_within_vxlan_is_data_and_no_way_in() {
         let outer = wrap(VNI, &nested, underlay, (2, 1));
         counted(node, "nested", |node| node.uplink(&outer).0);
         for kind in [SteeringKind::Published, SteeringKind::Direct, SteeringKind::Host, SteeringKind::Vip] {
-            let outer = wrap(INGRESS_VNI, &steered(nested.clone(), kind), underlay, (2, 1));
+            let mut frame = steered(nested.clone(), kind);
+            // To no task of this node, and refused already: else it would be sent back.
+            if matches!(kind, SteeringKind::Host) {
+                frame[10] |= (Turn::Refused as u8) << 2;
+            }
+            let outer = wrap(INGRESS_VNI, &frame, underlay, (2, 1));
             counted(node, &format!("nested, {kind:?}"), |node| node.uplink(&outer).0);
         }
         // Between tasks it is what they say to each other.

@@ -337,6 +337,17 @@ fn judge_arrival(node: &Node, talk: Talk, packet: &[u8], vni: [u8; 4], sender: u
     }
     assert!([2, 3].contains(&sender), "of a stranger");
     assert_ne!(vni, RETURN_VNI, "nobody asked");
+    if out.len() > packet.len() {
+        // Refused: it goes back to the node that it came from, as it was.
+        let (to, at) = if node.underlay() == Family::V4 { (33, 50) } else { (53, 70) };
+        assert_eq!((vni, out[to]), (INGRESS_VNI, sender));
+        assert_eq!((&out[at - 4..at - 1], &out[at + 12..]), (&RETURN_VNI[1..], &packet[12..]));
+        let steering = Steering::decode(packet[..12].try_into().unwrap()).expect("steering");
+        let is_here = |t: &Task| t.id == steering.endpoint && GENERATION == steering.generation;
+        assert!(![A, B, OTHER].iter().any(is_here), "its task is here");
+        assert!(matches!(steering.turn, Turn::First | Turn::Second), "an answer to an answer");
+        return None;
+    }
     let network = network_of(&out[..6]).expect("a task's Ethernet address");
     let seen = look(&out);
     assert!(
