@@ -4,7 +4,10 @@
 
 mod access;
 mod changes;
+mod certificates;
+mod hostile;
 mod joining;
 mod restart;
 mod sessions;
+mod several;
 mod support;
