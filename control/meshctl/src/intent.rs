@@ -119,3 +119,6 @@ pub fn read(text: &str, dialect: Dialect) -> Result<Intent, Vec<Remark>> {
     intent.ignored = reader.ignored;
     if reader.problems.is_empty() { Ok(intent) } else { Err(reader.problems) }
 }
+
+#[cfg(test)]
+mod tests;
