@@ -111,7 +111,7 @@ fn three_nodes_share_a_29() -> Result<()> {
         create(cluster, "10.10.5.0/29")?;
         let mut guests = Vec::new();
         for node in cluster.nodes() {
-            guests.push(Guest::attached(cluster, node, &node.name())?);
+            guests.push(Guest::attached(cluster, node, &format!("on-{}", node.name()))?);
         }
         // What the others have to spare comes back when it is wanted.
         for name in ["fourth", "fifth"] {
@@ -131,7 +131,7 @@ fn three_nodes_share_a_29() -> Result<()> {
         for part in ["no free address", "n1: 3 (3 in use)", "n2: 1 (1 in use)", "n3: 1 (1 in use)"] {
             ensure!(refusal.message.contains(part), "{refusal:?} lacks {part:?}");
         }
-        cluster[2].ctl(&["detach", "n3"])?;
+        cluster[2].ctl(&["detach", "on-n3"])?;
         wait("the address that was given up", SOON, || sixth.attach(&cluster[1], &[]))
     })
 }
@@ -197,8 +197,11 @@ fn an_address_that_no_manager_heard_of_is_given_up() -> Result<()> {
             ensure!(tasks == ["first"], "{tasks:?}");
             Ok(())
         })?;
-        let refusal = worker.refused(&second.words(&[]))?;
-        ensure!(refusal.message.contains("no manager is reachable"), "{refusal:?}");
+        wait("nothing to be left of it", SOON, || {
+            let refusal = worker.refused(&second.words(&[]))?;
+            ensure!(refusal.message.contains("no manager is reachable"), "{refusal:?}");
+            Ok(())
+        })?;
         manager.start()?;
         wait("a manager to lease an address", SOON, || second.attach(worker, &[]))?;
         confirmed(worker)?;

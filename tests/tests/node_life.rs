@@ -44,11 +44,19 @@ fn a_node_that_runs_is_removed_by_force_only() -> Result<()> {
         cluster.wait_for_members(3)?;
 
         cluster[2].kill()?;
-        wait("the node to be missed", SOON, || {
-            let status = status(manager, "n3")?;
-            ensure!(status == "down", "{status}");
-            Ok(())
-        })?;
+        let is = |wanted: &str| {
+            wait("the node to be missed", SOON, || {
+                let status = status(manager, "n3")?;
+                ensure!(status == wanted, "{status}");
+                Ok(())
+            })
+        };
+        // Its tasks would run on.
+        is("unattended")?;
+        let refusal = manager.refused(&["node", "rm", "n3"])?;
+        ensure!(refusal.message.contains("unattended") && refusal.message.contains("--force"), "{refusal:?}");
+        cluster.net().cut(2)?;
+        is("down")?;
         manager.ctl(&["node", "rm", "n3"]).map(drop)
     })
 }
@@ -65,7 +73,7 @@ fn a_manager_knows_who_is_there() -> Result<()> {
             })
         };
         worker.kill()?;
-        is(manager, "n2", "down")?;
+        is(manager, "n2", "unattended")?;
         worker.start()?;
         is(manager, "n2", "ready")?;
         cluster.net().cut(1)?;
@@ -128,5 +136,54 @@ fn a_rebooted_node_comes_back_without_a_manager() -> Result<()> {
             output(third.command("ping")?.args(["-c1", "-W1", "-n", "-q", "10.10.4.77"])).map(drop)
         })?;
         worker.ctl(&["detach", "guest"]).map(drop)
+    })
+}
+
+/// A manager that is stuck, not dead: its kernel still accepts connections.
+#[test]
+fn a_stuck_manager_is_left_for_another() -> Result<()> {
+    run(4, |cluster| {
+        let (first, worker) = (&cluster[0], &cluster[3]);
+        first.ctl(&["node", "promote", "n2"])?;
+        first.ctl(&["node", "promote", "n3"])?;
+        wait("three managers", 2 * SOON, || {
+            let status = worker.ctl_json(&["status"])?;
+            let managers = status["managers"].as_array().map_or(0, Vec::len);
+            let nodes = first.ctl_json(&["node", "ls"])?;
+            let there = |n: &&serde_json::Value| ["leader", "reachable"].map(Some).contains(&n["manager_status"].as_str());
+            let voters = nodes.as_array().into_iter().flatten().filter(there).count();
+            ensure!(managers == 3 && voters == 3, "{managers} {voters}");
+            Ok(())
+        })?;
+        create(cluster)?;
+        let session = || -> Result<String> {
+            let status = worker.ctl_json(&["status"])?;
+            let session = status["manager_session"].as_str().unwrap_or_default();
+            Ok(session.strip_prefix("connected to ").with_context(|| session.to_owned())?.to_owned())
+        };
+        let with = wait("a session", SOON, session)?;
+        let stuck = cluster.nodes().iter().find(|n| with.starts_with(&format!("{}:", n.underlay())));
+        let stuck = stuck.with_context(|| format!("no node has {with}"))?;
+        let pid = stuck.pid()?.to_string();
+        output(std::process::Command::new("kill").args(["-STOP", &pid]))?;
+        let moved = wait("another manager", SOON, || {
+            let now = session()?;
+            ensure!(now != with, "still with {with}");
+            Ok(now)
+        });
+        // What another manager decides arrives, and it leases addresses.
+        let attached = moved.and_then(|_| {
+            let other = cluster.nodes().iter().find(|n| n.index() < 3 && n.index() != stuck.index());
+            let other = other.context("no other manager")?;
+            wait("a change", SOON, || {
+                other.ctl(&["network", "create", "--subnet", "10.10.5.0/24", "--attachable", "more"])
+            })?;
+            let namespace = NetNs::create(&cluster.net().prefix().namespace("guest"))?;
+            let path = namespace.path().to_str().context("the namespace's path")?.to_owned();
+            wait("an attach", SOON, || worker.ctl(&["attach", "--network", "more", "--name", "guest", &path]))?;
+            worker.ctl(&["detach", "guest"]).map(drop)
+        });
+        output(std::process::Command::new("kill").args(["-CONT", &pid]))?;
+        attached
     })
 }

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use crate::liveness::boot_time;
 
-/// How often it is looked, at most.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often it is looked: often enough for the least grace.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often each node had renewed its leases, and since when.
 #[derive(Debug, Default)]
@@ -51,10 +51,7 @@ impl Silence {
 pub(crate) async fn run(raft: RaftNode, stop: CancellationToken) {
     let mut silence = Silence::default();
     loop {
-        let state = raft.state();
-        let pause = LOOK
-            .min(Duration::from_secs(u64::from(state.lease_grace_secs()) / 10).max(Duration::from_secs(1)));
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
             return;
         }
         if !raft.is_leader() {

@@ -171,7 +171,7 @@ pub enum Command {
         addresses: Vec<IpAddr>,
     },
     /// A node says what it does with its leases, and begins its term anew: within it, it may give addresses that no task
-    /// uses to tasks without asking (see `docs/adr/0009-leases.md`). Answers [`Response::Renewed`].
+    /// uses to tasks without asking (see `docs/adr/0010-leases.md`). Answers [`Response::Renewed`].
     RenewLeases {
         /// Which node.
         node: NodeId,

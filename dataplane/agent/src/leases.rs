@@ -1,4 +1,4 @@
-//! Addresses that the managers leased to this node, and which of them tasks use. Pure; `docs/adr/0009-leases.md` says why
+//! Addresses that the managers leased to this node, and which of them tasks use. Pure; `docs/adr/0010-leases.md` says why
 //! it is safe.
 //!
 //! An address is *sure* while the managers know that a task of this node uses it: it stays this node's however long they do
