@@ -19,6 +19,14 @@ fn status(node: &Node, of: &str) -> Result<String> {
     Ok(found["status"].as_str().unwrap_or_default().to_owned())
 }
 
+fn wait_for(node: &Node, of: &str, wanted: &str) -> Result<()> {
+    wait("the right status", SOON, || {
+        let status = status(node, of)?;
+        ensure!(status == wanted, "{of} is {status} to {}, not {wanted}", node.name());
+        Ok(())
+    })
+}
+
 fn names(node: &Node) -> Result<Vec<String>> {
     let tasks = node.ctl_json(&["task", "ls"])?;
     let names = tasks.as_array().context("`task ls` is no list")?.iter();
