@@ -174,7 +174,37 @@ impl Node {
 
     /// Starts the daemon and waits until it answers.
     pub fn start(&self) -> Result<()> {
-        let process = Process::start(self.meshd()?, self.lifetime, &self.log(), &self.records())?;
+        self.launch(self.meshd()?)
+    }
+
+    /// What a reboot makes of a node whose daemon was killed: its links of ours and its pins are gone, and the daemon
+    /// starts with its disk and another boot id. Namespaces of tasks are the caller's to end.
+    pub fn reboot(&self) -> Result<()> {
+        for link in self.links()?.iter().filter(|l| l.starts_with("mesh-") || l.starts_with("msh")) {
+            // The other end of a pair goes with the first.
+            let _ = crate::process::output(self.command("ip")?.args(["link", "del", link]));
+        }
+        remove_folder(&self.bpf_folder())?;
+        let boot = self.folder().join("boot_id");
+        let number = std::fs::read_to_string(&boot).map_or(1, |text| text.len());
+        std::fs::write(&boot, "1".repeat(number + 1)).with_context(|| boot.display().to_string())?;
+        let mut command = self.meshd()?;
+        let hide = move || {
+            use nix::mount::{MsFlags, mount};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&str>;
+            // Namespaces that are made later must be seen.
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+            mount(Some(&boot), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none)?;
+            Ok(())
+        };
+        // SAFETY: the closure makes system calls only, and takes no lock.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, hide) };
+        self.launch(command)
+    }
+
+    fn launch(&self, command: Command) -> Result<()> {
+        let process = Process::start(command, self.lifetime, &self.log(), &self.records())?;
         let previous = self.daemon.replace(Some(process));
         ensure!(previous.is_none(), "{} already runs a daemon", self.name());
         let answers = || {

@@ -16,4 +16,7 @@ pub mod v1 {
     tonic::include_proto!("mesh.v1");
 }
 
+/// Every method of every service, as `/mesh.v1.SERVICE/METHOD`.
+pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 pub use convert::{Invalid, node_listeners, parse_id, weight};

@@ -3,6 +3,7 @@
 //! Channels are made at once and connect when they are first used, and again after a loss; `connect` and
 //! `unix_connect` connect before they return, for those who have somebody waiting for a clear error.
 
+mod guests;
 mod tls;
 mod unix;
 

@@ -31,7 +31,10 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<v1::UpdateClusterRequest>,
     ) -> Result<Response<v1::ClusterSettings>, Status> {
-        let v1::UpdateClusterRequest { cert_expiry_secs, autolock } = request.into_inner();
+        let v1::UpdateClusterRequest { cert_expiry_secs, autolock, lease_grace_secs } = request.into_inner();
+        if let Some(secs) = lease_grace_secs {
+            self.0.propose(Command::SetLeaseGrace { secs }).await?;
+        }
         let locked = decided(&self.0).await?.unlock_key().is_some();
         let fresh = (autolock == Some(true) && !locked).then(UnlockKey::random);
         let unlock_key = match (autolock, &fresh) {
@@ -86,6 +89,7 @@ fn settings(state: &State) -> Result<v1::ClusterSettings, Status> {
         cluster_id: cluster.to_string(),
         cert_expiry_secs: authority.validity_secs,
         autolock: state.unlock_key().is_some(),
+        lease_grace_secs: state.lease_grace_secs(),
         unlock_key: String::new(),
     })
 }

@@ -1,6 +1,10 @@
 //! Why a manager cannot be made or started.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use mesh_ca::{CaError, IdentityError};
 use mesh_store::Rejection;
@@ -66,7 +70,18 @@ pub enum ManagerError {
         /// The cluster of the certificate.
         certificate: ClusterId,
     },
+    /// A state cannot be restored. Nothing was changed.
+    #[error("the cluster cannot be restored: {0}")]
+    Restore(String),
+    /// The manager that leads cannot be asked.
+    #[error("the other managers cannot be asked")]
+    Members(#[source] mesh_raft::ProposeError),
     /// The cluster has removed this node.
     #[error("node {0} was removed from the cluster; move the state folder away to begin anew")]
     Removed(NodeId),
+}
+
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ManagerError {
+    let path = path.to_owned();
+    move |source| ManagerError::Io { action, path, source }
 }

@@ -10,13 +10,14 @@ use mesh_api::{
     transport::peer_info,
     v1::{self, join_server},
 };
-use mesh_ca::{CaDigest, DEFAULT_VALIDITY, JoinToken, RootCa};
-use mesh_store::{Command, Response as Answer, Secrets, State};
+use mesh_ca::{JoinToken, RootCa};
+use mesh_store::{Command, Response as Answer, Secrets};
 use mesh_types::{Availability, Name, Node, NodeId, Role};
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use crate::{
+    identity::{decided, issuing_ca, validity},
     rate::FailedJoins,
     shared::{Shared, unexpected, unix_now},
     status::invalid,
@@ -34,17 +35,18 @@ impl join_server::Join for Join {
         let peer = peer_info(&request).map(|peer| peer.addr.ip());
         let peer = peer.ok_or_else(|| Status::internal("the connection has no address"))?;
         let request = request.into_inner();
-        let state = self.shared.state();
+        self.refuse_guessers(peer)?;
+        // A token or a root that was replaced on other managers counts no more here either.
+        let state = decided(&self.shared).await?;
         let secrets =
             state.secrets().ok_or_else(|| Status::unavailable("this manager has no cluster yet"))?;
-        let ca = RootCa::from_pem(&secrets.ca_cert_pem, &secrets.ca_key_pem).map_err(internal)?;
+        let ca = issuing_ca(&state)?;
 
-        let role = self.admit(peer, &request.token, &ca.digest(), secrets)?;
-        refuse_further_managers(role, &self.shared, &state)?;
+        let role = self.admit(peer, &request.token, &ca, secrets)?;
         let node = asked_node(&request, role)?;
         // Made before the node is a member, and handed out only if it becomes one.
         let chain = ca
-            .issue(&request.csr, node.id, role, SystemTime::now(), DEFAULT_VALIDITY)
+            .issue(&request.csr, node.id, role, SystemTime::now(), validity(&state))
             .map_err(|e| invalid("csr", e))?;
         let node = match self.shared.propose(Command::AddNode(node)).await? {
             Answer::Node(node) => node,
@@ -61,27 +63,31 @@ impl join_server::Join for Join {
 }
 
 impl Join {
+    fn refuse_guessers(&self, peer: IpAddr) -> Result<(), Status> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(wait) = failed.wait(peer, Instant::now()) else { return Ok(()) };
+        let seconds = wait.as_secs() + 1;
+        Err(Status::resource_exhausted(format!(
+            "too many failed joins from {peer}; try again in {seconds} s"
+        )))
+    }
+
     /// The role that the token gives.
-    fn admit(&self, peer: IpAddr, token: &str, ca: &CaDigest, secrets: &Secrets) -> Result<Role, Status> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wait) = failed.wait(peer, Instant::now()) {
-            let seconds = wait.as_secs() + 1;
-            return Err(Status::resource_exhausted(format!(
-                "too many failed joins from {peer}; try again in {seconds} s"
-            )));
-        }
+    fn admit(&self, peer: IpAddr, token: &str, ca: &RootCa, secrets: &Secrets) -> Result<Role, Status> {
+        // Again: others may have guessed since.
+        self.refuse_guessers(peer)?;
         let role = role_of(token, ca, secrets);
         if let Err(status) = &role {
             warn!(%peer, reason = status.message(), "join refused");
-            failed.failed(peer, Instant::now());
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).failed(peer, Instant::now());
         }
         role
     }
 }
 
-fn role_of(token: &str, ca: &CaDigest, secrets: &Secrets) -> Result<Role, Status> {
+fn role_of(token: &str, ca: &RootCa, secrets: &Secrets) -> Result<Role, Status> {
     let token: JoinToken = token.parse().map_err(|e| invalid("token", e))?;
-    if token.digest() != ca {
+    if !ca.digests().any(|digest| digest == *token.digest()) {
         return Err(Status::permission_denied("the join token is of another cluster: its CA digest differs"));
     }
     // Both are compared always, so that the time tells nothing.
@@ -94,17 +100,6 @@ fn role_of(token: &str, ca: &CaDigest, secrets: &Secrets) -> Result<Role, Status
             "the join token is not valid (any more); `meshctl join-token worker` on a manager prints the valid one",
         )),
     }
-}
-
-/// The one place that keeps a cluster at one manager, for as long as nothing adds voters.
-fn refuse_further_managers(role: Role, shared: &Shared, state: &State) -> Result<(), Status> {
-    if role != Role::Manager {
-        return Ok(());
-    }
-    let managers = shared.manager_list(state).join(", ");
-    Err(Status::unimplemented(format!(
-        "further managers are not there yet (the manager is {managers}); join with the worker token"
-    )))
 }
 
 fn asked_node(request: &v1::JoinRequest, role: Role) -> Result<Node, Status> {
@@ -122,6 +117,7 @@ fn asked_node(request: &v1::JoinRequest, role: Role) -> Result<Node, Status> {
         availability: Availability::Active,
         labels: Default::default(),
         joined_at: unix_now(),
+        version: 0,
     })
 }
 
@@ -132,8 +128,4 @@ fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
         return Err(invalid(field, format!("other nodes cannot reach {address}")));
     }
     Ok(address)
-}
-
-fn internal(error: impl std::fmt::Display) -> Status {
-    Status::internal(error.to_string())
 }

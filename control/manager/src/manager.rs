@@ -47,6 +47,13 @@ use crate::{
 const START: Duration = Duration::from_secs(10);
 /// Longest wait for an answer of the manager that leads.
 const ASK: Duration = Duration::from_secs(2);
+/// Longest time that a call may take from its headers to the head of its answer, its body's arrival included; more than
+/// any wait inside. What streams for longer streams behind that head.
+const CALL: Duration = Duration::from_secs(60);
+/// Calls under way on one connection; a manager that forwards for many clients has hundreds.
+const STREAMS: u32 = 1_024;
+/// Largest request of nodes that are no members yet, and of members about their certificates, in bytes.
+const SMALL_MESSAGE: usize = 64 << 10;
 /// Longest wait at the end for calls under way.
 const DRAIN: Duration = Duration::from_secs(3);
 /// After this silence a connection is probed, so that sessions of dead nodes end.
@@ -364,12 +371,17 @@ async fn serve(
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS)
+        .timeout(CALL)
         .layer(AccessLayer(shared.clone()))
-        .add_service(JoinServer::new(join))
+        .add_service(JoinServer::new(join).max_decoding_message_size(SMALL_MESSAGE))
         .add_service(DispatcherServer::new(Dispatcher { shared: shared.clone() }))
         .add_service(ControlServer::new(Control(shared.clone())))
         .add_service(ClusterServer::new(Cluster(shared.clone())))
-        .add_service(IdentityServer::new(Identity { shared: shared.clone() }))
+        .add_service(
+            IdentityServer::new(Identity { shared: shared.clone() })
+                .max_decoding_message_size(SMALL_MESSAGE),
+        )
         .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
     tokio::spawn(membership::run(shared.raft.clone(), stop.clone()));
     tokio::spawn(silence::run(shared.raft.clone(), stop.clone()));

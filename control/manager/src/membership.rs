@@ -99,7 +99,9 @@ pub(crate) async fn run(raft: RaftNode, stop: CancellationToken) {
             changed = states.changed() => if changed.is_err() { return },
         }
         let state = states.borrow_and_update().clone();
-        let Some(step) = raft.standings().and_then(|members| wanted(&raft, &state, &members)) else { continue };
+        let Some(step) = raft.standings().and_then(|members| wanted(&raft, &state, &members)) else {
+            continue;
+        };
         let done = tokio::select! {
             () = stop.cancelled() => return,
             done = take(&raft, step) => done,

@@ -47,6 +47,11 @@ impl Reports {
         });
     }
 
+    /// Whether a session of `node` lasts.
+    pub fn has_session(&self, node: NodeId) -> bool {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
+    }
+
     /// A session of `node` begins; it ends when the answer is dropped.
     pub fn session(self: &Arc<Self>, node: NodeId) -> SessionGuard {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +104,8 @@ mod tests {
         let new = reports.session(NODE);
         drop(old);
         assert!(!seen.has_changed().unwrap());
+        assert!(reports.has_session(NODE));
         drop(new);
-        assert!(seen.borrow_and_update().is_empty());
+        assert!(seen.borrow_and_update().is_empty() && !reports.has_session(NODE));
     }
 }

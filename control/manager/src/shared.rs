@@ -8,7 +8,13 @@ use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{events::Events, reports::Reports, status::rejected, touch::Touch};
+use crate::{
+    events::Events,
+    liveness::{Heard, NodeStatus},
+    reports::Reports,
+    status::rejected,
+    touch::Touch,
+};
 
 /// What runs, as gossip tells it.
 pub trait EndpointView: Send + Sync + 'static {

@@ -8,9 +8,11 @@ use tonic::{Code, Status};
 pub(crate) fn rejected(rejection: &Rejection) -> Status {
     use Rejection as R;
     let code = match rejection {
-        R::UnknownNode(_) | R::UnknownNetwork(_) | R::UnknownService(_) | R::NotPublished { .. } | R::NoSuchAlias { .. } => {
-            Code::NotFound
-        }
+        R::UnknownNode(_)
+        | R::UnknownNetwork(_)
+        | R::UnknownService(_)
+        | R::NotPublished { .. }
+        | R::NoSuchAlias { .. } => Code::NotFound,
         R::IdTaken { .. }
         | R::NameTaken { .. }
         | R::NodeNameTaken { .. }

@@ -9,9 +9,10 @@ use clap::{
 };
 
 use crate::{
-    attach, completion,
+    apply, attach, ca, cluster, completion,
     context::{Context, Options},
-    detach, init, join, join_token, leave, network, node, publish, run, service, status, task, unpublish,
+    detach, events, export, init, join, join_token, leave, network, node, publish, run, service, status,
+    task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -46,6 +47,12 @@ enum Command {
     Leave(leave::Args),
     Status(status::Args),
     JoinToken(join_token::Args),
+    Ca(ca::Args),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    UnlockKey(unlock_key::Args),
+    Unlock(unlock::Args),
     /// Nodes of the cluster
     #[command(subcommand)]
     Node(node::Command),
@@ -55,6 +62,9 @@ enum Command {
     /// Services: names, virtual addresses and published ports for groups of tasks
     #[command(subcommand)]
     Service(service::Command),
+    Apply(apply::Args),
+    Export(export::Args),
+    Events(events::Args),
     Publish(publish::Args),
     Unpublish(unpublish::Args),
     Attach(attach::Args),
@@ -112,9 +122,16 @@ impl Command {
             Command::Leave(args) => leave::run(&args, context).await,
             Command::Status(args) => status::run(&args, context).await,
             Command::JoinToken(args) => join_token::run(&args, context).await,
+            Command::Ca(args) => ca::run(&args, context).await,
+            Command::Cluster(command) => command.run(context).await,
+            Command::UnlockKey(args) => unlock_key::run(&args, context).await,
+            Command::Unlock(args) => unlock::run(&args, context).await,
             Command::Node(command) => command.run(context).await,
             Command::Network(command) => command.run(context).await,
             Command::Service(command) => command.run(context).await,
+            Command::Apply(args) => apply::run(args, context).await,
+            Command::Export(args) => export::run(&args, context).await,
+            Command::Events(args) => events::run(args, context).await,
             Command::Publish(args) => publish::run(args, context).await,
             Command::Unpublish(args) => unpublish::run(args, context).await,
             Command::Attach(args) => attach::run(args, context).await,

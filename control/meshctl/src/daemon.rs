@@ -10,7 +10,7 @@ use std::{
 
 use mesh_api::{
     transport::unix_connect,
-    v1::{control_client::ControlClient, local_client::LocalClient},
+    v1::{cluster_client::ClusterClient, control_client::ControlClient, local_client::LocalClient},
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
@@ -43,6 +43,11 @@ impl Daemon {
     /// The daemon's own service.
     pub fn local(&self) -> LocalClient<Channel> {
         LocalClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    /// The cluster as a whole, by way of the daemon.
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone())
     }
 
     /// Changes of the cluster, by way of the daemon.

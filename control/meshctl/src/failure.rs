@@ -48,6 +48,12 @@ pub enum Failure {
     /// The arguments do not fit together.
     #[error("{0}")]
     Usage(String),
+    /// Whoever was asked said no.
+    #[error("nothing was removed")]
+    NotConfirmed,
+    /// A file that is not right, one line for each thing. Nothing was changed.
+    #[error("{}", .0.join("\n"))]
+    File(Vec<String>),
     /// No namespace where the user says.
     #[error("no such namespace: {0}")]
     Namespace(String),

@@ -16,6 +16,7 @@ Examples:
   meshctl init --advertise-addr 192.168.1.10
   meshctl init --advertise-addr eth1 --default-addr-pool 10.64.0.0/10
   meshctl init --default-addr-pool 10.64.0.0/10 --default-addr-pool fd12:3456:789a::/48 --ipv6
+  meshctl init --force-new-cluster
 
 Nodes must reach each other on 2377/tcp (managers), 7946/tcp and udp, and 4789/udp.")]
 pub struct Args {
@@ -38,6 +39,15 @@ pub struct Args {
     /// Give the ingress network IPv6 addresses too, for tasks that are on no other network
     #[arg(long)]
     ipv6: bool,
+    /// How long nodes' certificates are valid: 1h to 3650d [default: 90d]
+    #[arg(long, value_name = "TIME", value_parser = mesh_types::parse_seconds)]
+    cert_expiry: Option<u32>,
+    /// On a manager whose majority is lost for good: become the only manager, and keep what this one knows
+    #[arg(
+        long,
+        conflicts_with_all = ["advertise_addr", "data_path_addr", "listen_addr", "name", "default_addr_pool", "ipv6"]
+    )]
+    force_new_cluster: bool,
 }
 
 #[derive(Serialize)]
@@ -57,10 +67,22 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         listen_addr: args.listen_addr.map(with_port).unwrap_or_default(),
         default_addr_pools: args.default_addr_pool.iter().map(ToString::to_string).collect(),
         ipv6: args.ipv6,
+        cert_expiry_secs: args.cert_expiry.map(Into::into).unwrap_or_default(),
+        force_new_cluster: args.force_new_cluster,
     };
     let daemon = context.daemon().await?;
     let response = answer(daemon.local().init(request)).await.context("cannot make a cluster")?;
     let InitResponse { cluster_id, node_id, worker_token, managers } = response;
+    if args.force_new_cluster {
+        return context.show(&Report { cluster_id, node_id, worker_token, managers }, |report| {
+            format!(
+                "This node ({}) is now the only manager of the cluster.\n\n\
+                 Nodes that were managers are workers now. Those that come back turn into workers by themselves as long \
+                 as they are fewer than a majority of the managers before; make sure of that, and then promote them.\n",
+                report.node_id
+            )
+        });
+    }
     context.show(&Report { cluster_id, node_id, worker_token, managers }, |report| {
         format!(
             "Cluster initialized: this node ({}) is now a manager.\n\n{}\
@@ -72,7 +94,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
 }
 
 /// An address alone gets the managers' port.
-fn with_port(address: String) -> String {
+pub fn with_port(address: String) -> String {
     match address.parse::<std::net::IpAddr>() {
         Ok(ip) => std::net::SocketAddr::new(ip, mesh_types::MANAGER_PORT).to_string(),
         Err(_) => address,

@@ -54,5 +54,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let response = answer(daemon.local().join_cluster(request)).await.context(what)?;
     let role = mesh_types::Role::try_from(response.role()).map_or("member", mesh_types::Role::as_str);
     let report = Report { cluster_id: response.cluster_id, node_id: response.node_id, role };
-    context.show(&report, |report| format!("This node ({}) joined the cluster as a {role}.", report.node_id))
+    context.show(&report, |report| {
+        let soon = if response.catching_up { " It votes once it has caught up." } else { "" };
+        format!("This node ({}) joined the cluster as a {role}.{soon}", report.node_id)
+    })
 }

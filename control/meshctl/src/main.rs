@@ -6,16 +6,22 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod attach;
+mod ca;
 mod cli;
+mod cluster;
 mod completion;
 mod context;
 mod daemon;
 mod detach;
 mod drain;
+mod events;
+mod export;
 mod failure;
 mod filter;
 mod init;
+mod intent;
 mod join;
 mod join_token;
 mod label;
@@ -37,6 +43,8 @@ mod stop_signal;
 mod supervise;
 mod task;
 mod task_options;
+mod unlock;
+mod unlock_key;
 mod unpublish;
 
 use std::process::ExitCode;

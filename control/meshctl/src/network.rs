@@ -1,9 +1,13 @@
 //! `meshctl network`.
 
+mod connect;
 mod create;
+mod disconnect;
 mod inspect;
 mod ls;
+mod prune;
 mod rm;
+mod update;
 
 use anyhow::Result;
 
@@ -13,9 +17,13 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Create(create::Args),
+    Update(update::Args),
+    Connect(connect::Args),
+    Disconnect(disconnect::Args),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Rm(rm::Args),
+    Prune(prune::Args),
 }
 
 impl Command {
@@ -23,9 +31,13 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Create(args) => create::run(args, context).await,
+            Command::Update(args) => update::run(args, context).await,
+            Command::Connect(args) => connect::run(args, context).await,
+            Command::Disconnect(args) => disconnect::run(args, context).await,
             Command::Ls(args) => ls::run(&args, context).await,
             Command::Inspect(args) => inspect::run(&args, context).await,
             Command::Rm(args) => rm::run(args, context).await,
+            Command::Prune(args) => prune::run(args, context).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod inspect;
 mod ls;
 mod rm;
+mod role;
 mod update;
 
 use anyhow::Result;
@@ -16,6 +17,8 @@ pub enum Command {
     Inspect(inspect::Args),
     Update(update::Args),
     Rm(rm::Args),
+    Promote(role::PromoteArgs),
+    Demote(role::DemoteArgs),
 }
 
 impl Command {
@@ -26,6 +29,8 @@ impl Command {
             Command::Inspect(args) => inspect::run(&args, context).await,
             Command::Update(args) => update::run(args, context).await,
             Command::Rm(args) => rm::run(args, context).await,
+            Command::Promote(args) => role::promote(args, context).await,
+            Command::Demote(args) => role::demote(args, context).await,
         }
     }
 }

@@ -127,8 +127,8 @@ pub fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
     match text {
         "ready" | "active" => cell.fg(Color::Green),
-        "down" | "left" => cell.fg(Color::Red),
-        "unknown" | "draining" | "drain" | "pause" | "inactive" => cell.fg(Color::Yellow),
+        "down" | "left" | "unreachable" => cell.fg(Color::Red),
+        "unknown" | "catching up" | "draining" | "drain" | "pause" | "inactive" => cell.fg(Color::Yellow),
         _ => cell,
     }
 }

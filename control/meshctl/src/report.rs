@@ -7,6 +7,7 @@ mod listener;
 mod local_task;
 mod network;
 mod node;
+mod places;
 mod service;
 mod task;
 
@@ -22,6 +23,7 @@ pub use listener::{ListenerReport, listener_lines};
 pub use local_task::{LocalTaskReport, TaskDetail};
 pub use network::{NetworkDetail, NetworkReport};
 pub use node::{NodeDetail, NodeReport};
+pub use places::show_places;
 pub use service::{PortReport, ServiceDetail, ServiceReport};
 pub use task::{TaskNetwork, TaskReport, task_table};
 
@@ -45,6 +47,8 @@ pub struct Cluster {
     members: BTreeMap<NodeId, v1::MemberState>,
     local: BTreeMap<String, v1::LocalTask>,
     listeners: BTreeMap<NodeId, Vec<Listener>>,
+    managers: BTreeMap<NodeId, v1::ManagerStatus>,
+    statuses: BTreeMap<NodeId, String>,
 }
 
 impl Cluster {
@@ -52,6 +56,9 @@ impl Cluster {
     pub async fn fetch(daemon: &Daemon) -> Result<Self> {
         const SENSE: &str = "the daemon's answer makes no sense (is it of another version?)";
         let view = answer(daemon.local().get_view(GetViewRequest {})).await?;
+        for warning in &view.warnings {
+            anstream::eprintln!("meshctl: {warning}");
+        }
         let tasks = answer(daemon.local().list_tasks(ListTasksRequest {})).await?;
         let decided = view.view.unwrap_or_default();
         let endpoints = tasks.endpoints.into_iter().map(Endpoint::try_from);
@@ -66,6 +73,12 @@ impl Cluster {
             endpoints: endpoints.collect::<Result<_, _>>().context(SENSE)?,
             members: members.filter_map(|m| Some((m.node_id.parse().ok()?, m.state()))).collect(),
             listeners: listeners.collect::<Result<_>>().context(SENSE)?,
+            managers: view.managers.into_iter().filter_map(|m| Some((m.node_id.parse().ok()?, m))).collect(),
+            statuses: view
+                .statuses
+                .into_iter()
+                .filter_map(|s| Some((s.node_id.parse().ok()?, s.status)))
+                .collect(),
             local: tasks.local.into_iter().map(|task| (task.task_id.clone(), task)).collect(),
         })
     }
@@ -103,10 +116,28 @@ impl Cluster {
         tasks.collect::<BTreeSet<_>>().len()
     }
 
+    /// How a manager stands, as the one that leads sees it; none of a worker, or where nobody can tell.
+    fn manager_status(&self, node: NodeId) -> Option<&'static str> {
+        let manager = self.managers.get(&node)?;
+        Some(match (manager.leader, manager.reachable, manager.voter) {
+            (true, ..) => "leader",
+            (_, false, _) => "unreachable",
+            (_, _, false) => "catching up",
+            _ => "reachable",
+        })
+    }
+
     /// `ready`, `unattended`, `down`, `left`, or `unknown` when gossip does not know or is not sure.
     fn node_status(&self, node: NodeId) -> &'static str {
         if self.this_node == Some(node) {
             return "ready";
+        }
+        // A manager knows more: who has a session with it.
+        let told = self.statuses.get(&node).map(String::as_str);
+        if let Some(status) =
+            ["ready", "unattended", "down", "left", "unknown"].into_iter().find(|s| told == Some(s))
+        {
+            return status;
         }
         match self.members.get(&node) {
             Some(v1::MemberState::Alive) => "ready",

@@ -4,13 +4,19 @@ mod balancing;
 mod create;
 mod inspect;
 mod ls;
+mod place;
 mod ps;
 mod rm;
 mod update;
 
 use anyhow::Result;
+use mesh_api::v1;
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    daemon::Daemon,
+    report::{Cluster, ServiceReport},
+};
 
 /// Its verbs.
 #[derive(Debug, clap::Subcommand)]
@@ -35,4 +41,11 @@ impl Command {
             Command::Rm(args) => rm::run(args, context).await,
         }
     }
+}
+
+/// Shows the service that a change answered with: its id.
+async fn shown(context: &Context, daemon: &Daemon, service: v1::Service) -> Result<()> {
+    let names = Cluster::fetch(daemon).await.ok();
+    let report = ServiceReport::of_answer(names.as_ref(), service)?;
+    context.show(&report, |service| service.id.clone())
 }

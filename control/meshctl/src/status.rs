@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use mesh_api::v1::{self, StatusRequest, StatusResponse};
-use mesh_types::Listener;
+use mesh_types::{Listener, format_seconds};
 use serde::Serialize;
 
 use crate::{
@@ -39,9 +39,19 @@ struct Report {
     members: Vec<Member>,
     tasks: u32,
     data_path: DataPath,
+    /// What the node may do with its leases on its own.
+    leases: Leases,
     warnings: Vec<String>,
     /// Processes of this node that published ports shadow.
     listeners: Vec<ListenerReport>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Leases {
+    /// How long it may give addresses to tasks without a word from a manager.
+    left_secs: u64,
+    /// Addresses of tasks that no manager knows of yet.
+    unconfirmed: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,6 +160,7 @@ impl Report {
             uplinks: data_path.uplinks.into_iter().map(uplink).collect(),
             flows: data_path.flows.into_iter().map(flows).collect(),
         });
+        let leases = status.leases.unwrap_or_default();
         Self {
             version: status.version,
             state: status.state,
@@ -165,6 +176,7 @@ impl Report {
             members,
             tasks: status.tasks,
             data_path: data_path.unwrap_or_default(),
+            leases: Leases { left_secs: leases.left_secs, unconfirmed: leases.unconfirmed },
             warnings: status.warnings,
             listeners,
         }
@@ -184,7 +196,8 @@ impl Report {
                 .field("Session", &self.manager_session)
                 .field("View", format!("version {}", self.view_version))
                 .field("Members", self.member_counts())
-                .field("Tasks", self.tasks);
+                .field("Tasks", self.tasks)
+                .field("Leases", self.leases.text());
             self.data_path.fields(&mut page);
             let mut members = Table::new(&["NODE ID", "NAME", "STATE"]);
             for member in self.members.iter().filter(|member| member.state != "alive") {
@@ -207,6 +220,16 @@ impl Report {
         }
         let counts = list(counts.iter().map(|(state, count)| format!("{count} {state}")));
         format!("{}: {counts}", self.members.len()).trim_end_matches(": ").to_owned()
+    }
+}
+
+impl Leases {
+    fn text(&self) -> String {
+        let left = format_seconds(u32::try_from(self.left_secs).unwrap_or(u32::MAX));
+        match self.unconfirmed {
+            0 => format!("held without a manager for {left}"),
+            n => format!("held without a manager for {left}; {n} addresses in use are not confirmed"),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Vitals {
     pub applied: Option<u64>,
     /// The index up to which entries are gone.
     pub purged: Option<u64>,
+    /// Whether the managers are being changed: the change may still come to its end or be taken back.
+    pub changing: bool,
     /// Whether it has stopped over a failure.
     pub failed: bool,
 }
@@ -92,6 +94,7 @@ impl Vitals {
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
+            changing: metrics.membership_config.membership().get_joint_config().len() > 1,
             failed: metrics.running_state.is_err(),
         }
     }

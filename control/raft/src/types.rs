@@ -47,6 +47,8 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = RaftId,
         Node = Member,
+        // One leader a term, as everybody who knows Raft expects; openraft's own choice allows several, one after another.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, RaftId>,
 );
 
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;

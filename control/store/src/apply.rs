@@ -61,6 +61,11 @@ impl State {
                 self.cluster = Some(Box::new(made));
                 (response, Change::View)
             }
+            (None, Command::Restore(state)) => {
+                // Its own versions count.
+                *self = *state;
+                return Ok(Response::Done);
+            }
             (None, _) => return Err(Rejection::NotInitialized),
         };
         if change != Change::Nothing {
@@ -78,7 +83,7 @@ impl Cluster {
     /// `version` is the one that the change will have; what it changes is stamped with it.
     fn apply(&mut self, command: Command, version: u64) -> Outcome {
         match command {
-            Command::Init { .. } => Err(Rejection::AlreadyInitialized),
+            Command::Init { .. } | Command::Restore(_) => Err(Rejection::AlreadyInitialized),
             Command::AddNode(node) => self.add_node(node, version),
             Command::RemoveNode(node) => self.remove_node(node),
             Command::UpdateNode { node, change } => self.update_node(node, change, version),

@@ -8,7 +8,7 @@ use mesh_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::NewRoot;
+use crate::{NewRoot, State};
 
 mod lease;
 mod network;
@@ -104,6 +104,8 @@ pub enum Command {
         /// Seconds since 1970-01-01 UTC.
         now: u64,
     },
+    /// Makes the cluster anew from what it had decided before, for managers that were lost. Answers [`Response::Done`].
+    Restore(Box<State>),
     /// Adds a member. Answers [`Response::Node`].
     AddNode(Node),
     /// Takes a member out and frees its leases. Answers [`Response::Done`].
@@ -169,7 +171,7 @@ pub enum Command {
         addresses: Vec<IpAddr>,
     },
     /// A node says what it does with its leases, and begins its term anew: within it, it may give addresses that no task
-    /// uses to tasks without asking (see `docs/adr/0009-leases.md`). Answers [`Response::Renewed`].
+    /// uses to tasks without asking (see `docs/adr/0010-leases.md`). Answers [`Response::Renewed`].
     RenewLeases {
         /// Which node.
         node: NodeId,

@@ -9,6 +9,7 @@ mod authority;
 mod codec;
 mod command;
 mod rejection;
+mod restore;
 mod state;
 
 pub use apply::{DEFAULT_LEASE_GRACE, IPV6_MTU, MAX_LEASE, MAX_MANAGERS, MIN_LEASE_GRACE, MTU_RANGE};

@@ -1,4 +1,4 @@
-//! Addresses that the managers leased to this node, and which of them tasks use. Pure; `docs/adr/0009-leases.md` says why
+//! Addresses that the managers leased to this node, and which of them tasks use. Pure; `docs/adr/0010-leases.md` says why
 //! it is safe.
 //!
 //! An address is *sure* while the managers know that a task of this node uses it: it stays this node's however long they do
@@ -61,6 +61,8 @@ struct Lease {
     sure: BTreeSet<IpAddr>,
     /// Being given back; what the managers say may not know of that yet.
     returning: BTreeSet<IpAddr>,
+    /// Those that the kernel takes from their task at the end of the term, should this daemon not be there to do it.
+    limited: BTreeSet<IpAddr>,
     scarce: bool,
     /// Since when it is as it is: no task came or went.
     #[serde(skip)]
@@ -203,6 +205,7 @@ impl Leases {
         if let Some(lease) = self.networks.get_mut(&network)
             && lease.used.remove(&address)
         {
+            lease.limited.remove(&address);
             lease.since = now;
             lease.free.push_back(address);
         }
@@ -238,6 +241,30 @@ impl Leases {
             lease.used.difference(&lease.sure).map(|a| (network, *a)).collect::<Vec<_>>()
         };
         self.networks.iter().flat_map(unsure).collect()
+    }
+
+    /// Notes that the kernel takes the address away in time, or not any more.
+    pub fn set_limited(&mut self, network: NetworkId, address: IpAddr, limited: bool) {
+        if let Some(lease) = self.networks.get_mut(&network) {
+            match limited {
+                true => lease.limited.insert(address),
+                false => lease.limited.remove(&address),
+            };
+        }
+    }
+
+    /// Whether the kernel takes the address away in time.
+    pub fn is_limited(&self, network: NetworkId, address: IpAddr) -> bool {
+        self.networks.get(&network).is_some_and(|lease| lease.limited.contains(&address))
+    }
+
+    /// The addresses that the kernel would take from their tasks, though the managers know of them.
+    pub fn limited_in_vain(&self) -> Vec<(NetworkId, IpAddr)> {
+        let sure = |(network, lease): (&NetworkId, &Lease)| {
+            let network = *network;
+            lease.limited.intersection(&lease.sure).map(|a| (network, *a)).collect::<Vec<_>>()
+        };
+        self.networks.iter().flat_map(sure).collect()
     }
 
     /// How long this node may still give addresses without a word from the managers.

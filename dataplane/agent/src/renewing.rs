@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+use mesh_netlink::Netlink;
 use mesh_types::NetworkId;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tracing::{debug, info, warn};
@@ -50,12 +52,18 @@ impl Agent {
     /// Renews the node's term and keeps the managers up to date, until the agent stops.
     pub(crate) async fn keep_leases(self) {
         let mut not_before = Instant::now();
+        let mut before = Vec::new();
         loop {
             let news = self.inner.renewing.news.notified();
             if tokio::time::timeout(LOOK, news).await.is_ok() {
                 tokio::time::sleep(COLLECT).await;
             }
             self.end_unconfirmed().await;
+            let unsure = self.lock().leases.unsure();
+            // Most are confirmed before they are looked at twice.
+            let for_long: Vec<_> = unsure.iter().filter(|a| before.contains(*a)).copied().collect();
+            self.limit(&for_long).await;
+            before = unsure;
             let connected = matches!(self.inner.session.state(), SessionState::Connected(_));
             if !connected || Instant::now() < not_before {
                 continue;
@@ -105,6 +113,52 @@ impl Agent {
         self.end_tasks_with(&expired, why).await;
         let lost = std::mem::take(&mut *lock(&self.inner.renewing.lost));
         self.end_tasks_with(&lost, "its address is that of another node's task").await;
+    }
+
+    /// Has the kernel take addresses away at the end of this node's term, unless the managers hear of them before: the daemon
+    /// may be gone by then.
+    async fn limit(&self, unsure: &[(NetworkId, IpAddr)]) {
+        let (wanted, left) = {
+            let state = self.lock();
+            let limit = unsure.iter().filter(|(n, a)| !state.leases.is_limited(*n, *a)).map(|at| (*at, true));
+            let free = state.leases.limited_in_vain().into_iter().map(|at| (at, false));
+            (limit.chain(free).collect::<Vec<_>>(), state.leases.left(boot_time()))
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        wanted.iter().filter(|(_, limit)| *limit).for_each(|((network, address), _)| {
+            self.lock().leases.set_limited(*network, *address, true);
+        });
+        if let Err(error) = self.save_leases() {
+            warn!(%error, "keep leases");
+        }
+        for ((network, address), limit) in wanted {
+            match self.set_lifetime(network, address, limit.then_some(left)).await {
+                Ok(()) if limit => {
+                    info!(%address, ?left, "no manager knows of a task's address; it has it for so long");
+                }
+                Ok(()) => self.lock().leases.set_limited(network, address, false),
+                Err(error) => warn!(%address, error, "limit the lifetime of a task's address"),
+            }
+        }
+    }
+
+    async fn set_lifetime(
+        &self,
+        network: NetworkId,
+        address: IpAddr,
+        lifetime: Option<Duration>,
+    ) -> Result<(), String> {
+        let (tasks, view) = (self.tasks(), self.view());
+        let subnet = view.networks.get(&network).and_then(|n| n.subnet_of(address));
+        let places = tasks.iter().flat_map(|t| t.attachments.iter().map(move |a| (t, a)));
+        let place = places.into_iter().find(|(_, a)| a.network == network && a.addresses.contains(&address));
+        let (Some((task, at)), Some(subnet)) = (place, subnet) else { return Ok(()) };
+        let with_prefix = IpNet::new(address, subnet.net().prefix_len()).map_err(|e| e.to_string())?;
+        let ns = task.namespace.open().map_err(|e| e.to_string())?;
+        let set = Netlink::set_lifetime_in(&ns, &at.task_link, with_prefix, lifetime).await;
+        set.map_err(|e| crate::one_line(&e))
     }
 
     async fn end_tasks_with(&self, addresses: &[(NetworkId, IpAddr)], why: &'static str) {

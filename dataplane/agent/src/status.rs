@@ -1,15 +1,16 @@
 //! How a node stands, for people.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mesh_gossip::MemberState;
 use mesh_lb::{HookKind, describe_hook};
-use mesh_types::{Listener, NodeId};
+use mesh_types::{Listener, NodeId, format_seconds};
 
 use crate::{
     Agent, AgentError, DataPathAddress, SessionState,
     agent::lock,
     host::{HOST_LINK, Host, HostOptions, VXLAN_LINK},
+    leases::boot_time,
     uplinks::{IPV6_MIN_MTU, Uplink, overhead},
 };
 
@@ -45,6 +46,10 @@ pub struct Status {
     pub missing: Vec<String>,
     /// Processes of this node that published ports shadow.
     pub listeners: Vec<Listener>,
+    /// How long it may give addresses to tasks without a word from a manager.
+    pub lease_left: Duration,
+    /// Addresses of tasks that no manager knows of yet.
+    pub unconfirmed: usize,
     /// What needs an operator's eye.
     pub warnings: Vec<String>,
 }
@@ -66,9 +71,11 @@ impl Agent {
     /// How the node stands.
     pub async fn status(&self) -> Result<Status, AgentError> {
         let reconciler = self.inner.reconciler.lock().await;
-        let (tasks, gone) = {
+        let (tasks, gone, lease_left, unconfirmed) = {
             let state = self.lock();
-            (state.tasks.len(), !state.view.nodes.contains_key(&self.inner.node))
+            let gone = !state.view.nodes.contains_key(&self.inner.node);
+            let (left, unsure) = (state.leases.left(boot_time()), state.leases.unsure());
+            (state.tasks.len(), gone, left, unsure.len())
         };
         let mut warnings = Vec::new();
         warnings.extend(lock(&self.inner.unhealthy).clone());
@@ -76,6 +83,12 @@ impl Agent {
         if gone || matches!(session, SessionState::Removed(_)) {
             warnings
                 .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
+        }
+        if unconfirmed > 0 && !matches!(session, SessionState::Connected(_)) {
+            let left = format_seconds(u32::try_from(lease_left.as_secs()).unwrap_or(u32::MAX));
+            warnings.push(format!(
+                "no manager knows of {unconfirmed} addresses of tasks; without a session within {left} these tasks are detached"
+            ));
         }
         warnings.extend(reconciler.findings());
         let (host, options) = (reconciler.host(), &self.inner.options.host);
@@ -100,6 +113,8 @@ impl Agent {
             data_path,
             missing: reconciler.missing().to_vec(),
             listeners: lock(&self.inner.listeners).clone(),
+            lease_left,
+            unconfirmed,
             warnings,
         })
     }

@@ -46,6 +46,7 @@ impl Local for LocalService {
             listen_addr: request.listen_addr,
             default_addr_pools: request.default_addr_pools,
             ipv6: request.ipv6,
+            cert_expiry_secs: Some(request.cert_expiry_secs).filter(|secs| *secs != 0),
         };
         let daemon = self.daemon.clone();
         let new = match request.force_new_cluster {
@@ -316,7 +317,11 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             uplinks: agent.uplinks.into_iter().map(uplink).collect(),
             flows: flow_tables(&agent.data_path),
         }),
-        warnings: agent.warnings,
+        warnings: member.manager_warnings().chain(agent.warnings).collect(),
+        leases: Some(v1::LeaseStatus {
+            left_secs: agent.lease_left.as_secs(),
+            unconfirmed: agent.unconfirmed.try_into().unwrap_or(u32::MAX),
+        }),
         listeners: agent.listeners.iter().map(Into::into).collect(),
     }
 }

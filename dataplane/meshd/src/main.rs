@@ -6,12 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cluster;
 mod config;
 mod control;
 mod daemon;
+mod identity;
 mod join;
 mod local;
+mod local_access;
+mod lock;
 mod membership;
+mod roles;
 mod socket;
 mod state_dir;
 mod tasks;
@@ -65,6 +70,8 @@ async fn serve(config: Config) -> Result<()> {
     }
     let daemon = Arc::new(Daemon::open(config).await?);
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
+    tokio::spawn(roles::follow(daemon.clone()));
+    tokio::spawn(lock::follow(daemon.clone()));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");
     }

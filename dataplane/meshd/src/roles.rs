@@ -84,6 +84,14 @@ impl Member {
         }
     }
 
+    /// Why this node's manager does not work.
+    pub fn manager_warnings(&self) -> impl Iterator<Item = String> {
+        let stopped = self.manager.as_ref().and_then(Manager::failure);
+        let fault = stopped.or_else(|| self.manager_fault.clone());
+        let mend = "(if its state is lost, `meshctl node demote` and then `node promote` it from another manager)";
+        fault.map(|fault| format!("this node's manager does not work: {fault} {mend}")).into_iter()
+    }
+
     /// The managers as this node was last told.
     pub fn managers(&self) -> Vec<(NodeId, IpAddr)> {
         let view = self.agent.view();
@@ -212,7 +220,11 @@ mod tests {
         assert_eq!(action(manager, Part::Failed, true), Action::Start);
         assert_eq!(action(worker, Part::Runs, true), Action::Stop);
         assert_eq!(action(worker, Part::Failed, true), Action::Forget);
-        assert_eq!(action(worker, Part::None, true), Action::Forget, "left over from a stop that was cut off");
+        assert_eq!(
+            action(worker, Part::None, true),
+            Action::Forget,
+            "left over from a stop that was cut off"
+        );
         assert_eq!(action(worker, Part::None, false), Action::Nothing);
         for part in [Part::None, Part::Runs, Part::Failed] {
             assert_eq!(action(None, part, true), Action::Nothing, "nothing is known");

@@ -10,15 +10,24 @@ use std::{
 use anyhow::{Context, Result, bail};
 use mesh_api::{
     transport,
-    v1::{control_server::ControlServer, local_server::LocalServer},
+    v1::{cluster_server::ClusterServer, control_server::ControlServer, local_server::LocalServer},
 };
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::Group,
+};
 use tokio::net::UnixListener;
+use tracing::info;
 
-use crate::{control::LocalControl, daemon::Daemon, local::LocalService};
+use crate::{cluster::LocalCluster, control::LocalControl, daemon::Daemon, local::LocalService, local_access::LocalAccessLayer};
 
 /// Name of the socket in the run folder.
 const SOCKET: &str = "meshd.sock";
+/// Whose members may use the socket too, for what [`crate::local_access`] allows them.
+const GROUP: &str = "mesh";
+
+/// A backup of a large cluster comes in one message.
+const LARGEST_BACKUP: usize = 256 << 20;
 
 /// Locks the state folder, made if need be, for as long as the result lives.
 pub fn lock_state(dir: &Path) -> Result<Flock<fs::File>> {
@@ -42,7 +51,7 @@ fn private_dir(dir: &Path) -> Result<()> {
     made.with_context(|| format!("make the folder {}", dir.display()))
 }
 
-/// Listens on the socket; a stale one is replaced. Only root, the owner, may use it.
+/// Listens on the socket; a stale one is replaced. Root and the group [`GROUP`] may use it.
 pub fn listen(run_dir: &Path) -> Result<UnixListener> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir);
     made.with_context(|| format!("make the folder {}", run_dir.display()))?;
@@ -57,15 +66,34 @@ pub fn listen(run_dir: &Path) -> Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
-    let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
-    private.with_context(|| format!("protect {}", path.display()))?;
+    protect(&path).with_context(|| format!("protect {}", path.display()))?;
     Ok(listener)
+}
+
+/// For root, and for the group that the host's administrator may have made for it.
+fn protect(path: &Path) -> Result<()> {
+    let group = Group::from_name(GROUP).ok().flatten();
+    let mode = match &group {
+        Some(group) => {
+            nix::unistd::chown(path, None, Some(group.gid))?;
+            0o660
+        }
+        None => {
+            info!(group = GROUP, "no such group; the local socket is for root alone");
+            0o600
+        }
+    };
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }
 
 /// Serves the socket for as long as the process runs.
 pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> Result<()> {
     tonic::transport::Server::builder()
-        .add_service(LocalServer::new(LocalService::new(daemon.clone())))
+        .layer(LocalAccessLayer)
+        .add_service(
+            LocalServer::new(LocalService::new(daemon.clone())).max_decoding_message_size(LARGEST_BACKUP),
+        )
+        .add_service(ClusterServer::new(LocalCluster::new(daemon.clone())))
         .add_service(ControlServer::new(LocalControl::new(daemon)))
         .serve_with_incoming(transport::unix_incoming(listener))
         .await

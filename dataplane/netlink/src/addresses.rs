@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 
-use crate::{Error, LinkInfo, Netlink, Result, error::is_errno, links::info_of};
+use crate::{Error, LinkInfo, NetNs, Netlink, Result, error::is_errno, links::info_of};
 
 /// A link and the node's addresses on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,31 @@ impl Netlink {
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         request.execute().await.map_err(|e| Error::request("add address", address.to_string(), e))
+    }
+
+    /// Has the kernel take an address from a link of a task's namespace when `lifetime` is over (whole seconds, rounded
+    /// down, but at least one), or never. The address must be there; without the link there is nothing to do.
+    pub async fn set_lifetime_in(
+        ns: &NetNs,
+        link: &str,
+        address: ipnet::IpNet,
+        lifetime: Option<Duration>,
+    ) -> Result<()> {
+        let netlink = Self::connect_in(ns)?;
+        let Some(found) = netlink.find_link(link).await? else { return Ok(()) };
+        let for_ever = u32::MAX;
+        let seconds = lifetime.map_or(for_ever, |l| u32::try_from(l.as_secs()).unwrap_or(for_ever).max(1));
+        let mut info = CacheInfo::default();
+        (info.ifa_valid, info.ifa_preferred) = (seconds, seconds);
+        let request =
+            netlink.handle.address().add(found.header.index, address.addr(), address.prefix_len());
+        let mut request = request.replace();
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::CacheInfo(info));
+        if address.addr().is_ipv6() {
+            attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.map_err(|e| Error::request("limit address", address.to_string(), e))
     }
 
     /// The addresses of this namespace, sorted, without loopback and IPv6 link-local ones, each with its link's number.

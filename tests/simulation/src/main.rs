@@ -18,9 +18,17 @@ mod seeds;
 mod trace;
 mod world;
 
-use std::process::ExitCode;
+use std::{
+    panic,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
+use anyhow::anyhow;
 use clap::Parser;
+
+/// Whether any task has panicked.
+static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Simulates clusters of managers and agents by seed.
 #[derive(Parser)]
@@ -60,10 +68,19 @@ fn one(seed: u64, live: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // A panic in one of openraft's tasks ends only that task: the manager would be dead without a word.
+    panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        PANICKED.store(true, Ordering::Relaxed);
+    }));
     let (trace, outcome) = runtime.block_on(async {
         let trace = trace::Trace::new(live);
         (trace.clone(), run::run(seed, trace).await)
     });
+    let outcome = match outcome {
+        Ok(_) if PANICKED.load(Ordering::Relaxed) => Err(anyhow!("a task panicked")),
+        outcome => outcome,
+    };
     let digest = trace.digest();
     match outcome {
         Ok(done) => {

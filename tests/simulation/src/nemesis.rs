@@ -175,6 +175,11 @@ impl Nemesis {
     async fn look(&mut self) {
         let Some(&id) = self.unsure.first() else { return };
         let Some(leader) = self.leader() else { return };
+        if simulation::now(&leader).changing {
+            // Half of a change was made. Another one, that changes nothing, ends it.
+            let _ = timeout(CHANGE, leader.promote(leader.node())).await;
+            return;
+        }
         // A change that this leader commits stands behind all that is in its log, changes of the members too.
         let (term, members) = (simulation::now(&leader).term, leader.managers());
         let confirmed = timeout(CHANGE, leader.propose(commands::mark(manager(1), "look"))).await;
@@ -182,6 +187,7 @@ impl Nemesis {
         if !matches!(confirmed, Ok(Ok(_))) || !still || leader.managers() != members {
             return;
         }
+        self.world.tell(|| format!("{id} was perhaps taken out; now there are {members:?}"));
         self.unsure.remove(&id);
         if !members.iter().any(|member| member.node == id) {
             self.wipe(id).await;

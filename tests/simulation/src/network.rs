@@ -162,7 +162,8 @@ impl Transport for Link {
             }
             return Err(unreachable());
         };
-        if there.repeated && !matches!(kind, RpcKind::Propose | RpcKind::TransferLeader) {
+        let once = matches!(kind, RpcKind::Propose | RpcKind::TransferLeader | RpcKind::Snapshot);
+        if there.repeated && !once {
             let (target, message) = (target.clone(), message.clone());
             tokio::spawn(async move {
                 sleep(back.delay * 3).await;

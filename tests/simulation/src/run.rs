@@ -114,8 +114,10 @@ async fn end(world: &World, agents: &[Agent]) -> Result<()> {
     let waited = world.wait("that all managers and agents have the same", RECOVERY, same).await;
     let nodes = world.running();
     for node in &nodes {
+        let members = node.managers().into_iter().map(|member| (member.node.as_u128(), member.voter));
+        let (members, version) = (members.collect::<Vec<_>>(), node.state().version());
         world.tell(|| {
-            format!("{} at version {}: {:?}", node.node(), node.state().version(), simulation::now(node))
+            format!("{} at version {version}: {:?}, {members:?}", node.node(), simulation::now(node))
         });
     }
     for agent in agents {

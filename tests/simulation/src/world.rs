@@ -162,7 +162,8 @@ impl World {
             (manager.disk.clone(), manager.starts, manager.pace.clone())
         };
         let transport = Arc::new(Link { network: self.0.network.clone(), own: id, start });
-        let options = RaftOptions { dir: PathBuf::from("/"), node: id, advertise: address(id), transport };
+        let (dir, advertise) = (PathBuf::from("/"), address(id));
+        let options = RaftOptions { dir, node: id, advertise, transport, cipher: None };
         if disk.is_empty() {
             // The real file is made under another name and then renamed: it is whole or not there.
             simulation::create(&options, disk.open())?;

@@ -150,3 +150,49 @@ async fn a_missing_socket_is_named() {
     }
     assert!(deepest.to_string().contains("No such file"), "{deepest}");
 }
+
+async fn stranger(addr: SocketAddr, digest: mesh_ca::CaDigest) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = join_client_config(digest).unwrap();
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from(MANAGER).unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn strangers_are_few_and_keep_no_member_out() {
+    let ca = ca();
+    let (addr, _server) = manager(&ca).await;
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        strangers.push(stranger(addr, ca.digest()).await);
+    }
+    let worker = client_config(cell(&ca, 2, Role::Worker)).unwrap();
+    ask(channel(addr, MANAGER, worker)).await.unwrap();
+    // All of them are let go in the end, those that were too many at once.
+    for mut stranger in strangers {
+        let mut rest = Vec::new();
+        let gone = tokio::time::timeout(Duration::from_secs(60), stranger.read_to_end(&mut rest)).await;
+        assert!(gone.is_ok(), "it is still there");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_dribbles_is_let_go() {
+    let ca = ca();
+    let (addr, _server) = manager(&ca).await;
+    let mut stranger = stranger(addr, ca.digest()).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stranger.write_all(preface).await.unwrap();
+    // The head of a frame of headers, whose body comes a byte at a time.
+    stranger.write_all(b"\0\x40\0\x01\x04\0\0\0\x01").await.unwrap();
+    let (mut from, mut to) = tokio::io::split(stranger);
+    let dribble = tokio::spawn(async move {
+        while to.write_all(&[0]).await.is_ok() && to.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut rest = Vec::new();
+    let gone = tokio::time::timeout(Duration::from_secs(60), from.read_to_end(&mut rest)).await;
+    assert!(gone.is_ok(), "it is still there");
+    dribble.abort();
+}

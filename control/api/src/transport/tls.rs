@@ -19,16 +19,32 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri, server::Connected};
 use tracing::{debug, warn};
 
-use super::{CONNECT_TIMEOUT, ConnectError, endpoint, watchful};
+use super::{
+    CONNECT_TIMEOUT, ConnectError, endpoint,
+    guests::{Guest, Guests},
+    watchful,
+};
 
 /// Handshakes at once; further connections wait in the kernel's backlog.
 const HANDSHAKES: usize = 256;
+/// Handshakes at once from one address, so that nobody keeps the others out.
+const HANDSHAKES_OF_ONE: usize = 64;
+/// Connections at once that showed no certificate: nodes that join.
+const STRANGERS: usize = 256;
+/// The same from one address.
+const STRANGERS_OF_ONE: usize = 32;
+/// How long such a connection may last: joining takes a few seconds.
+const STRANGER_STAYS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// Connections at once that showed a certificate of the cluster; each node needs two or three.
+const MEMBERS: usize = 16_384;
+/// The same from one address: nodes may share one.
+const MEMBERS_OF_ONE: usize = 2_048;
 /// Pause after a failure to accept, which mostly means that file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -106,6 +122,9 @@ pub fn peer_info<T>(request: &tonic::Request<T>) -> Option<&PeerInfo> {
 pub struct TlsIo {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
+    /// When it ends, whatever the peer does; none for members.
+    end: Option<Pin<Box<Sleep>>>,
+    _guest: Guest,
 }
 
 impl Connected for TlsIo {
@@ -122,6 +141,11 @@ impl AsyncRead for TlsIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -170,6 +194,7 @@ pub fn tls_incoming(
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<TlsIo>) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let rooms = Rooms::new();
     let mut handshakes = JoinSet::new();
     while let Ok(slot) = slots.clone().acquire_owned().await {
         let (stream, addr) = match listener.accept().await {
@@ -180,10 +205,14 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
                 continue;
             }
         };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        let Some(shaking) = rooms.handshakes.enter(addr.ip()) else {
+            debug!(peer = %addr, "too many TLS handshakes from one address");
+            continue;
+        };
+        let (acceptor, ready, rooms) = (acceptor.clone(), ready.clone(), rooms.clone());
         handshakes.spawn(async move {
-            let shaken = timeout(CONNECT_TIMEOUT, handshake(acceptor, stream, addr)).await;
-            drop(slot);
+            let shaken = timeout(CONNECT_TIMEOUT, handshake(acceptor, stream, addr, &rooms)).await;
+            drop((slot, shaking));
             match shaken {
                 // An error means that nobody serves any more.
                 Ok(Ok(io)) => drop(ready.send(io).await),
@@ -195,9 +224,37 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, addr: SocketAddr) -> io::Result<TlsIo> {
+/// Who may be connected at once.
+#[derive(Clone)]
+struct Rooms {
+    handshakes: Guests,
+    strangers: Guests,
+    members: Guests,
+}
+
+impl Rooms {
+    fn new() -> Self {
+        Self {
+            handshakes: Guests::new(HANDSHAKES, HANDSHAKES_OF_ONE),
+            strangers: Guests::new(STRANGERS, STRANGERS_OF_ONE),
+            members: Guests::new(MEMBERS, MEMBERS_OF_ONE),
+        }
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    addr: SocketAddr,
+    rooms: &Rooms,
+) -> io::Result<TlsIo> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    let certs = stream.get_ref().1.peer_certificates().map(Arc::from);
-    Ok(TlsIo { stream, peer: PeerInfo { addr, certs } })
+    let certs: Option<Arc<[_]>> = stream.get_ref().1.peer_certificates().map(Arc::from);
+    let (room, end) = match certs {
+        Some(_) => (&rooms.members, None),
+        None => (&rooms.strangers, Some(Box::pin(sleep(STRANGER_STAYS)))),
+    };
+    let guest = room.enter(addr.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
+    Ok(TlsIo { stream, peer: PeerInfo { addr, certs }, end, _guest: guest })
 }

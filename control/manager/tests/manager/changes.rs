@@ -218,7 +218,11 @@ async fn a_network_with_tasks_stays_and_they_are_named() {
 async fn the_last_manager_stays() {
     let home = Home::new();
     let manager = home.init().await;
-    let status = manager.control().remove_node(Request::new(remove("first"))).await.unwrap_err();
+    let status = manager
+        .control()
+        .remove_node(Request::new(v1::RemoveNodeRequest { reference: "first".into(), force: true }))
+        .await
+        .unwrap_err();
     assert_says(&status, Code::FailedPrecondition, &["first", "last manager"]);
     manager.shutdown().await;
 }

@@ -4,7 +4,11 @@
 
 mod access;
 mod changes;
+mod certificates;
+mod hostile;
+mod intent;
 mod joining;
 mod restart;
 mod sessions;
+mod several;
 mod support;

@@ -2,7 +2,7 @@
 
 use mesh_api::v1::{
     CreateNetworkRequest, IpFamily, LeaseRequest, LeaveRequest, Listener, NodeListeners, NodeReport,
-    Protocol, RemoveRequest, ReturnLeaseRequest, Subnet, control_server::Control,
+    Protocol, RemoveNodeRequest, ReturnLeaseRequest, Subnet, control_server::Control,
 };
 use tonic::{Code, Request};
 
@@ -138,7 +138,7 @@ async fn a_removed_node_hears_no_more() {
     let mut session = member.session().await;
     session.next().await.unwrap();
     let reference = "second".to_owned();
-    manager.control().remove_node(Request::new(RemoveRequest { reference })).await.unwrap();
+    manager.control().remove_node(Request::new(RemoveNodeRequest { reference, force: true })).await.unwrap();
     let status = session.next().await.unwrap_err();
     assert_says(&status, Code::PermissionDenied, &["removed"]);
     let status = member.dispatcher().lease(LeaseRequest::default()).await.unwrap_err();

@@ -213,7 +213,10 @@ async fn what_is_left_of_three_goes_on_alone_when_told_to() {
     let state = third.manager.decided().await.unwrap();
     assert_eq!(state.managers().map(|node| node.id).collect::<Vec<_>>(), [id]);
     assert_eq!(state.nodes().count(), 3);
-    assert!(state.version() > version + 1_000_000, "nodes take it for newer than what the lost ones may have said");
+    assert!(
+        state.version() > version + 1_000_000,
+        "nodes take it for newer than what the lost ones may have said"
+    );
     third.create("new").await.unwrap();
     let third = third.restart().await;
     assert_eq!(third.networks().await, seen + 1);
@@ -233,11 +236,8 @@ async fn a_backup_makes_the_cluster_anew() {
     first.manager.shutdown().await;
 
     let home = Home::new();
-    let restored = |state| RestoredCluster {
-        state,
-        name: "first".parse().unwrap(),
-        data_path_addr: address.into(),
-    };
+    let restored =
+        |state| RestoredCluster { state, name: "first".parse().unwrap(), data_path_addr: address.into() };
     let manager = Manager::restore(options(&home, address), restored(backup.state.clone())).await.unwrap();
     let own = manager.identity().current().own();
     assert_eq!((own.node, own.role), (id, mesh_types::Role::Manager), "the node of that name");

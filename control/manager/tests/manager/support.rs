@@ -13,7 +13,10 @@ use mesh_api::{
         control_server::Control, dispatcher_client::DispatcherClient, join_client::JoinClient,
     },
 };
-use mesh_ca::{Identity, IdentityCell, JoinToken, NodeKey, client_config, join_client_config, server_name};
+use mesh_ca::{
+    FoundKeyring, Identity, IdentityCell, JoinToken, Keyring, NodeKey, client_config, join_client_config,
+    server_name,
+};
 use mesh_manager::{EndpointView, Manager, ManagerError, ManagerOptions, NewCluster};
 use mesh_types::{ClusterView, Endpoint};
 use tonic::{Request, Status, Streaming, transport::Channel};
@@ -46,6 +49,7 @@ impl Home {
             listen: any,
             advertise: any,
             endpoints: self.running.clone(),
+            keyring: keyring(self.dir.path()),
         }
     }
 
@@ -59,12 +63,22 @@ impl Home {
     }
 }
 
+/// The manager's keys, lying open.
+fn keyring(dir: &std::path::Path) -> Arc<Keyring> {
+    match Keyring::find(dir).unwrap() {
+        Some(FoundKeyring::Open(keyring)) => keyring,
+        Some(FoundKeyring::Locked(_)) => panic!("it is locked"),
+        None => Keyring::create(dir).unwrap(),
+    }
+}
+
 pub fn new_cluster() -> NewCluster {
     NewCluster {
         name: "first".parse().unwrap(),
         data_path_addr: "127.0.0.1".parse().unwrap(),
         pools: vec![],
         ingress_ipv6: false,
+        cert_validity_secs: None,
     }
 }
 

@@ -35,7 +35,8 @@ struct Report {
 /// Asks a manager, by way of the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
-    let backup = answer(daemon.control().backup(BackupRequest {})).await.context("cannot make a backup")?.backup;
+    let backup =
+        answer(daemon.control().backup(BackupRequest {})).await.context("cannot make a backup")?.backup;
     write(&args.file, &backup).with_context(|| format!("cannot write {}", args.file.display()))?;
     let report = Report { file: args.file, bytes: backup.len() };
     context.show(&report, |report| {

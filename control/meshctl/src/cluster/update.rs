@@ -12,6 +12,7 @@ use crate::{context::Context, daemon::answer, unlock_key};
 #[command(after_help = "\
 Examples:
   meshctl cluster update --cert-expiry 30d
+  meshctl cluster update --lease-grace 7d
   meshctl cluster update --autolock=true     prints the key that managers need when they start
 
 What is not given stays as it is. Nodes renew their certificates well before they end; a new expiry counts from the next
@@ -24,6 +25,10 @@ pub struct Args {
     /// Whether managers keep their state and keys encrypted and need a key when they start
     #[arg(long, value_name = "true|false", require_equals = true, num_args = 0..=1, default_missing_value = "true")]
     autolock: Option<bool>,
+    /// After how long of silence a node's unused addresses are given to others: at least 10s. Without a manager in reach a
+    /// node attaches tasks for half of it
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    lease_grace: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -31,6 +36,7 @@ struct Report {
     cluster_id: String,
     cert_expiry_secs: u64,
     autolock: bool,
+    lease_grace_secs: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
     unlock_key: String,
 }
@@ -38,11 +44,15 @@ struct Report {
 /// Asks a manager, by way of the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
-    let request =
-        UpdateClusterRequest { cert_expiry_secs: args.cert_expiry.map(Into::into), autolock: args.autolock };
-    let answer = answer(daemon.cluster().update_cluster(request)).await.context("cannot change the cluster")?;
-    let ClusterSettings { cluster_id, cert_expiry_secs, autolock, unlock_key } = answer;
-    context.show(&Report { cluster_id, cert_expiry_secs, autolock, unlock_key }, |report| {
+    let request = UpdateClusterRequest {
+        cert_expiry_secs: args.cert_expiry.map(Into::into),
+        autolock: args.autolock,
+        lease_grace_secs: args.lease_grace,
+    };
+    let answer =
+        answer(daemon.cluster().update_cluster(request)).await.context("cannot change the cluster")?;
+    let ClusterSettings { cluster_id, cert_expiry_secs, autolock, unlock_key, lease_grace_secs } = answer;
+    context.show(&Report { cluster_id, cert_expiry_secs, autolock, lease_grace_secs, unlock_key }, |report| {
         let expiry = format_seconds(u32::try_from(report.cert_expiry_secs).unwrap_or(u32::MAX));
         let autolock = if report.autolock { "on" } else { "off" };
         let key = match report.unlock_key.as_str() {

@@ -19,7 +19,9 @@ Examples:
   meshctl network create --ipv6 web                            both families, out of the pools
   meshctl network create --subnet 10.10.5.0/24 --subnet fd00:5::/64 both
   meshctl network create --subnet fd00:6::/64 six              IPv6 alone
-  meshctl network create --internal --opt mtu=1400 db")]
+  meshctl network create --internal --opt mtu=1400 db
+  meshctl network create --subnet 10.20.0.0/16 --aux-address router=10.20.0.2 lab
+  meshctl network create --ingress --subnet 10.11.0.0/16 ingress   in place of the ingress network")]
 pub struct Args {
     /// Driver
     #[arg(long, short, value_enum, default_value_t)]
@@ -33,6 +35,9 @@ pub struct Args {
     /// Part of the subnet of its family that addresses are given out of; may be repeated [default: all of it]
     #[arg(long, value_name = "RANGE")]
     ip_range: Vec<IpNet>,
+    /// Address of a subnet that is never given out; may be repeated
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = aux_address)]
+    aux_address: Vec<(String, IpAddr)>,
     /// An IPv6 subnet beside the IPv4 one: the next free /64 of the pool, unless one is given
     #[arg(long)]
     ipv6: bool,
@@ -42,6 +47,9 @@ pub struct Args {
     /// Without a way out
     #[arg(long)]
     internal: bool,
+    /// Take the place of the ingress network, which carries published ports and which nothing may use then
+    #[arg(long)]
+    ingress: bool,
     /// Label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label::parse)]
     label: Vec<(String, String)>,
@@ -63,7 +71,18 @@ fn subnet(text: &str) -> Result<IpNet, String> {
     Subnet::new(net, None).map(|subnet| subnet.net()).map_err(|error| error.to_string())
 }
 
+fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
+    let given = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let given = given.and_then(|(name, address)| Some((name.to_owned(), address.parse().ok()?)));
+    given.ok_or_else(|| format!("{text:?} is not NAME=ADDRESS, for example router=10.10.3.9"))
+}
+
 fn opt(text: &str) -> Result<u16, String> {
+    if text == "encrypted" || text.starts_with("encrypted=") {
+        return Err("overlays are not encrypted by meshd; run them over an encrypted underlay, for example \
+                    WireGuard, with --data-path-addr on its interface"
+            .to_owned());
+    }
     let Some(bytes) = text.strip_prefix("mtu=") else {
         return Err(format!("{text:?} is not an option of the driver; there is mtu=BYTES"));
     };
@@ -83,6 +102,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         labels: args.label.into_iter().collect(),
         ip_ranges: args.ip_range.iter().map(ToString::to_string).collect(),
         ipv6: args.ipv6,
+        aux_addresses: args.aux_address.into_iter().map(|(name, a)| (name, a.to_string())).collect(),
+        ingress: args.ingress,
     };
     let daemon = context.daemon().await?;
     let network = answer(daemon.control().create_network(request))

@@ -36,7 +36,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
         if args.quiet {
             return nodes.iter().map(|node| short(&node.id) + "\n").collect();
         }
-        let mut table = Table::new(&["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "ROLE", "ADDRESS"]);
+        let mut table =
+            Table::new(&["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "ROLE", "MANAGER", "ADDRESS"]);
         for node in nodes {
             let own = if node.this_node { " *" } else { "" };
             table.row([
@@ -45,6 +46,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
                 state(node.status),
                 state(&node.availability),
                 Cell::new(node.role),
+                state(node.manager_status.unwrap_or("-")),
                 Cell::new(node.advertise_addr),
             ]);
         }

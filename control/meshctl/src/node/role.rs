@@ -73,8 +73,7 @@ async fn change(context: &Context, nodes: Vec<String>, role: v1::Role, force: bo
         }
     }
     let cluster = Cluster::fetch(&daemon).await.ok();
-    let reports: Vec<_> =
-        changed.iter().map(|node| NodeReport::known_by(cluster.as_ref(), node)).collect();
+    let reports: Vec<_> = changed.iter().map(|node| NodeReport::known_by(cluster.as_ref(), node)).collect();
     if !reports.is_empty() {
         context.show(&reports, |nodes| {
             nodes.iter().map(|node| format!("Node {} is a {word} now.\n", node.name)).collect()

@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     daemon::answer,
     failure::Failure,
-    label,
+    label::Labels,
     name::reference,
     report::{Cluster, NodeReport},
 };
@@ -28,12 +28,11 @@ pub struct Args {
     /// Whether the node takes tasks
     #[arg(long, value_enum)]
     availability: Option<Availability>,
-    /// Label to set; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label::parse)]
-    label_add: Vec<(String, String)>,
-    /// Label to take away; may be repeated
-    #[arg(long, value_name = "KEY")]
-    label_rm: Vec<String>,
+    #[command(flatten)]
+    labels: Labels,
+    /// Refuse the change unless the node has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
     /// Node
     #[arg(value_parser = reference)]
     node: String,
@@ -48,7 +47,7 @@ enum Availability {
 
 /// Asks a manager, by way of the daemon, and prints the node's id.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
-    if args.availability.is_none() && args.label_add.is_empty() && args.label_rm.is_empty() {
+    if args.availability.is_none() && args.labels.is_empty() {
         return Err(
             Failure::Usage("nothing to change is given; see `meshctl node update --help`".into()).into()
         );
@@ -60,11 +59,13 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         Some(Availability::Pause) => v1::Availability::Pause,
         Some(Availability::Drain) => v1::Availability::Drain,
     };
+    let (set_labels, remove_labels) = args.labels.wire();
     let request = UpdateNodeRequest {
         node: args.node,
         availability: availability.into(),
-        set_labels: args.label_add.into_iter().collect(),
-        remove_labels: args.label_rm,
+        set_labels,
+        remove_labels,
+        expected_version: args.if_version,
     };
     let daemon = context.daemon().await?;
     let node = answer(daemon.control().update_node(request)).await.context(what)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use comfy_table::Cell;
 use ipnet::IpNet;
-use mesh_types::Network;
+use mesh_types::{Network, Subnet};
 use serde::Serialize;
 
 use super::{Cluster, PortReport, TaskReport};
@@ -39,6 +39,8 @@ pub struct NetworkReport {
     pub labels: BTreeMap<String, String>,
     /// When it was made.
     pub created_at: u64,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }
 
 /// A subnet.
@@ -48,6 +50,10 @@ pub struct SubnetReport {
     pub subnet: IpNet,
     /// The gateway.
     pub gateway: IpAddr,
+    /// The part that addresses are given out of; `null` for all of it.
+    pub ip_range: Option<IpNet>,
+    /// Addresses that are never given out, by what they are for.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
 }
 
 /// A network, for `inspect`.
@@ -104,13 +110,14 @@ impl NetworkReport {
             name: network.name.to_string(),
             driver: "overlay",
             vni: network.vni.get(),
-            subnets: subnets.map(|s| SubnetReport { subnet: s.net(), gateway: s.gateway() }).collect(),
+            subnets: subnets.map(|subnet| SubnetReport::new(network, subnet)).collect(),
             attachable: network.attachable,
             internal: network.internal,
             ingress: network.ingress,
             mtu: network.mtu,
             labels: network.labels.clone(),
             created_at: network.created_at,
+            version: network.version,
         }
     }
 
@@ -119,6 +126,27 @@ impl NetworkReport {
         let flags = [(self.attachable, "attachable"), (self.internal, "internal"), (self.ingress, "ingress")];
         let set: Vec<_> = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
         if set.is_empty() { "-".to_owned() } else { set.join(", ") }
+    }
+}
+
+impl SubnetReport {
+    fn new(network: &Network, subnet: &Subnet) -> Self {
+        let net = subnet.net();
+        let aux = network.aux_addresses.iter().filter(|(_, address)| net.contains(*address));
+        Self {
+            subnet: net,
+            gateway: subnet.gateway(),
+            ip_range: network.ip_ranges.iter().find(|range| net.contains(*range)).copied(),
+            aux_addresses: aux.map(|(name, address)| (name.clone(), *address)).collect(),
+        }
+    }
+
+    /// For people.
+    fn line(&self) -> String {
+        let range = self.ip_range.map(|range| format!(", range {range}")).unwrap_or_default();
+        let aux: Vec<_> = self.aux_addresses.iter().map(|(name, a)| format!("{name}={a}")).collect();
+        let aux = if aux.is_empty() { String::new() } else { format!(", kept out {}", aux.join(" ")) };
+        format!("{}, gateway {}{range}{aux}", self.subnet, self.gateway)
     }
 }
 
@@ -178,14 +206,15 @@ impl NetworkDetail {
             .field("Driver", network.driver)
             .field("VNI", network.vni);
         for subnet in &network.subnets {
-            page.field("Subnet", format!("{}, gateway {}", subnet.subnet, subnet.gateway));
+            page.field("Subnet", subnet.line());
         }
         page.field("Attachable", yes_no(network.attachable))
             .field("Internal", yes_no(network.internal))
             .field("Ingress", yes_no(network.ingress))
             .field("MTU", network.mtu.map_or("follows the uplink".to_owned(), |mtu| mtu.to_string()))
             .field("Labels", label::list(&network.labels))
-            .field("Created", time(network.created_at));
+            .field("Created", time(network.created_at))
+            .field("Version", network.version);
 
         let mut nodes = Table::new(&["NAME", "ADDRESS", "TASKS"]);
         for node in &self.nodes {

@@ -26,6 +26,8 @@ pub struct NodeReport {
     pub availability: String,
     /// `worker` or `manager`.
     pub role: &'static str,
+    /// `leader`, `reachable`, `unreachable` or `catching up`; null of workers, and asked of a worker.
+    pub manager_status: Option<&'static str>,
     /// Where other nodes reach its manager API and gossip.
     pub advertise_addr: IpAddr,
     /// Where its VXLAN packets come from and go to.
@@ -34,6 +36,8 @@ pub struct NodeReport {
     pub labels: BTreeMap<String, String>,
     /// When it joined.
     pub joined_at: u64,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }
 
 /// A node, for `inspect`.
@@ -63,10 +67,12 @@ impl NodeReport {
             status: cluster.map_or("unknown", |cluster| cluster.node_status(node.id)),
             availability: node.availability.to_string(),
             role: node.role.as_str(),
+            manager_status: cluster.and_then(|cluster| cluster.manager_status(node.id)),
             advertise_addr: node.advertise_addr,
             data_path_addr: node.data_path_addr,
             labels: node.labels.clone(),
             joined_at: node.joined_at,
+            version: node.version,
         }
     }
 }
@@ -90,6 +96,7 @@ impl NodeDetail {
             .field("Status", state(node.status))
             .field("Availability", state(&node.availability))
             .field("Role", node.role)
+            .field("Manager", node.manager_status.unwrap_or("-"))
             .field("Address", node.advertise_addr)
             .field("Data path address", node.data_path_addr)
             .field("Labels", label::list(&node.labels))

@@ -42,6 +42,8 @@ pub struct ServiceReport {
     pub labels: BTreeMap<String, String>,
     /// When it was made.
     pub created_at: u64,
+    /// The version of the cluster's state that changed it last.
+    pub version: u64,
 }
 
 /// A service's place on a network.
@@ -141,6 +143,7 @@ impl ServiceReport {
             task_count: names.map_or(0, |cluster| cluster.tasks_of(service.id)),
             labels: service.labels.clone(),
             created_at: service.created_at,
+            version: service.version,
         }
     }
 }
@@ -167,7 +170,8 @@ impl ServiceDetail {
             .field("Prefer local", yes_no(service.prefer_local))
             .field("Drain timeout", format_seconds(service.drain_timeout_secs))
             .field("Labels", label::list(&service.labels))
-            .field("Created", time(service.created_at));
+            .field("Created", time(service.created_at))
+            .field("Version", service.version);
         let mut networks = Table::new(&["NAME", "VIP", "ALIASES"]);
         for place in &service.networks {
             networks.row([place.network.clone(), list(&place.vips), list(&place.aliases)]);

@@ -46,11 +46,6 @@ impl Balancing {
             Choice::None => DEFAULT_DRAIN_SECS,
         })
     }
-
-    /// Whether nothing is said.
-    pub fn is_empty(&self) -> bool {
-        self.affinity.is_none() && self.prefer_local.is_none() && self.drain_timeout.is_none()
-    }
 }
 
 fn affinity(text: &str) -> Result<Choice<Affinity>, AffinityError> {

@@ -1,18 +1,15 @@
 //! `meshctl service create`.
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
 use mesh_api::v1::{self, CreateServiceRequest};
-use mesh_types::Name;
+use mesh_types::{EndpointMode, Name};
 
 use crate::{
     context::Context,
     daemon::answer,
     label,
-    name::reference,
     ports::Ports,
-    report::{Cluster, ServiceReport},
-    service::balancing::Balancing,
+    service::{balancing::Balancing, place::Place, shown},
 };
 
 /// Make a service: a name and an address for a group of tasks
@@ -23,12 +20,13 @@ Examples:
   meshctl service create --network prod --publish 80:80 --publish 443:443 web
   meshctl service create --network prod --endpoint-mode dnsrr --alias database db
   meshctl service create --network prod --affinity client-ip,30m --drain-timeout 2m shop
+  meshctl service create --network name=prod,alias=www --network test web
 
 Tasks of it are made with `meshctl run --service NAME` and `meshctl attach --service NAME`, on any node.")]
 pub struct Args {
-    /// Network that the tasks join; may be repeated [default: the ingress network]
-    #[arg(long, value_name = "NETWORK", value_parser = reference)]
-    network: Vec<String>,
+    /// Network that the tasks join, with the service's further names there; may be repeated [default: the ingress network]
+    #[arg(long, value_name = "NETWORK|name=NETWORK,alias=NAME..")]
+    network: Vec<Place>,
     /// Further name on each of the networks; may be repeated
     #[arg(long, value_name = "NAME")]
     alias: Vec<Name>,
@@ -38,8 +36,8 @@ pub struct Args {
     #[command(flatten)]
     balancing: Balancing,
     /// What the name is answered with: one balanced address, or those of the tasks
-    #[arg(long, value_enum, default_value_t)]
-    endpoint_mode: Mode,
+    #[arg(long, value_name = "vip|dnsrr", default_value_t)]
+    endpoint_mode: EndpointMode,
     /// Label; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = label::parse)]
     label: Vec<(String, String)>,
@@ -47,24 +45,14 @@ pub struct Args {
     name: Name,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Mode {
-    #[default]
-    Vip,
-    Dnsrr,
-}
-
 /// Asks a manager, by way of the daemon, and prints the service's id.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
-    let mode = match args.endpoint_mode {
-        Mode::Vip => v1::EndpointMode::Vip,
-        Mode::Dnsrr => v1::EndpointMode::Dnsrr,
-    };
     let request = CreateServiceRequest {
         name: args.name.to_string(),
-        networks: args.network,
+        networks: Vec::new(),
+        attachments: Place::wire(args.network),
         aliases: args.alias.into_iter().map(String::from).collect(),
-        endpoint_mode: mode.into(),
+        endpoint_mode: v1::EndpointMode::from(args.endpoint_mode).into(),
         ports: Ports::wire(&args.publish),
         labels: args.label.into_iter().collect(),
         affinity: args.balancing.affinity(),
@@ -75,7 +63,5 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let service = answer(daemon.control().create_service(request))
         .await
         .with_context(|| format!("cannot create service {}", args.name))?;
-    let names = Cluster::fetch(&daemon).await.ok();
-    let report = ServiceReport::of_answer(names.as_ref(), service)?;
-    context.show(&report, |service| service.id.clone())
+    shown(context, &daemon, service).await
 }

@@ -189,6 +189,7 @@ pub fn status() -> v1::StatusResponse {
             }],
             flows: vec![v1::FlowTable { name: "choices".to_owned(), used: 50, capacity: 1000 }],
         }),
+        leases: Some(v1::LeaseStatus { left_secs: 129_600, unconfirmed: 0 }),
         warnings: vec!["the clock is off by 3 s".to_owned()],
         listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
     }

@@ -14,10 +14,10 @@ fn node_ls() {
     assert_eq!(
         fake().print("node ls"),
         "\
-ID             HOSTNAME   STATUS   AVAILABILITY   ROLE      ADDRESS
-1node0000000   n1 *       ready    active         manager   192.168.1.1
-2node0000000   n2         ready    active         worker    192.168.1.2
-3node0000000   n3         down     active         worker    192.168.1.3
+ID             HOSTNAME   STATUS   AVAILABILITY   ROLE      MANAGER   ADDRESS
+1node0000000   n1 *       ready    active         manager   leader    192.168.1.1
+2node0000000   n2         ready    active         worker    -         192.168.1.2
+3node0000000   n3         down     active         worker    -         192.168.1.3
 "
     );
 }
@@ -124,6 +124,7 @@ Ingress:      no
 MTU:          follows the uplink
 Labels:
 Created:      2023-11-14T22:13:20Z
+Version:      0
 
 Nodes:
   NAME   ADDRESS       TASKS
