@@ -156,6 +156,19 @@ impl TestNet {
         Ok(net)
     }
 
+    /// Puts the IPv4 addresses of every namespace on a VLAN device (802.1Q) upon the link that holds them, such as
+    /// `eth0.7`; the link itself keeps none. For kernels with such devices, before daemons run.
+    pub fn tag(&self, vlan: u16) -> Result<()> {
+        let segment = if self.hub.ip("link show br0").is_ok() { "br0" } else { "eth0" };
+        tag(&self.hub, segment, vlan, GATEWAY)?;
+        let nodes = self.nodes.iter().enumerate().map(|(index, node)| (node, address(index)));
+        for (namespace, address) in nodes.chain([(&self.client, CLIENT)]) {
+            tag(namespace, "eth0", vlan, address)?;
+            namespace.ip(&format!("route add default via {GATEWAY}"))?;
+        }
+        Ok(())
+    }
+
     /// What the names of this run begin with.
     pub fn prefix(&self) -> &Prefix {
         &self.prefix
@@ -246,6 +259,15 @@ fn address(node: usize) -> Ipv4Addr {
 
 fn address6(node: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::try_from(0x11 + node).unwrap_or(u16::MAX))
+}
+
+/// Moves the address from a link to a VLAN device upon it.
+fn tag(namespace: &NetNs, link: &str, vlan: u16, address: Ipv4Addr) -> Result<()> {
+    let tagged = format!("{link}.{vlan}");
+    namespace.ip(&format!(
+        "addr del {address}/24 dev {link}\nlink add link {link} name {tagged} type vlan id {vlan}\n\
+         addr add {address}/24 dev {tagged}\nlink set {tagged} up"
+    ))
 }
 
 /// Gives a network card to a namespace, as `eth0`.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
-use mesh_abi::{GATEWAY_MAC, INGRESS_VNI, RETURN_VNI, Steering, SteeringKind};
+use mesh_abi::{GATEWAY_MAC, INGRESS_VNI, QUESTION, QUESTION_LEN, RETURN_VNI, Steering, SteeringKind};
 use mesh_tests::{Cluster, NetNs, Node, RawLink, Task, TaskSpec, output, run, wait};
 use serde_json::Value;
 
@@ -91,6 +91,17 @@ fn send(from: &NetNs, node: &Node, packet: &[u8]) -> Result<()> {
         socket.send_to(packet, (node.address(), VXLAN)).context("sending")?;
     }
     Ok(())
+}
+
+/// Whether what is sent to the node's VXLAN port comes back.
+fn is_answered(from: &NetNs, node: &Node, question: &[u8]) -> Result<bool> {
+    let socket = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?.context("a socket")?;
+    socket.set_read_timeout(Some(Duration::from_millis(300))).context("a socket's timeout")?;
+    for _ in 0..COUNT {
+        socket.send_to(question, (node.address(), VXLAN)).context("sending")?;
+    }
+    let mut buffer = [0; 64];
+    Ok(socket.recv(&mut buffer).is_ok_and(|len| buffer[..len] == *question))
 }
 
 fn mac(task: &Task) -> Result<[u8; 6]> {
@@ -192,6 +203,17 @@ fn forged_packets_are_dropped_and_counted() -> Result<()> {
         unmarked[0] = 0;
         by_peer("no VNI", "malformed", &unmarked)?;
         by_peer("less than a header", "malformed", &honest[..24])?;
+
+        // What one node asks another is not answered to others, so nobody is sent more than he was.
+        let question = [&QUESTION[..], &[7; QUESTION_LEN as usize - QUESTION.len()]].concat();
+        is_counted(target, "a question of a stranger", "unknown-sender", || {
+            ensure!(!is_answered(net.client(), target, &question)?, "a stranger was answered");
+            Ok(())
+        })?;
+        wait("an answer for a peer", SOON, || {
+            ensure!(is_answered(&net.nodes()[1], target, &question)?, "no answer");
+            Ok(())
+        })?;
 
         // Within each other: the inner one is never opened, neither for the node nor for the task.
         let nested = |to: Ipv4Addr| datagram(macs, from, (to, VXLAN).into(), &honest);

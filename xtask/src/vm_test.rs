@@ -70,7 +70,7 @@ pub struct MachineOptions {
     #[arg(long, default_value = "tcg")]
     accel: String,
     /// Seconds after which the machine is ended, whatever it does.
-    #[arg(long, value_name = "SECONDS", default_value_t = 480)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 720)]
     at_most: u64,
 }
 

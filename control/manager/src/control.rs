@@ -205,6 +205,9 @@ impl control_server::Control for Control {
                 status.as_str()
             )));
         }
+        if !force {
+            membership::refuse_loss(&self.0, node).await?;
+        }
         self.0.propose(Command::RemoveNode(node.id)).await?;
         info!(node = %node.id, name = %node.name, "node removed");
         Ok(removed(node.id_text(), &node.name))

@@ -32,10 +32,9 @@ Examples:
 
 Applied twice, a file changes nothing the second time. What somebody else changes meanwhile is not overwritten:
 apply refuses then, and can be repeated. `meshctl export` writes such a file of what there is.")]
-#[group(required = true, multiple = false, id = "source", args = ["file", "compose"])]
 pub struct Args {
     /// File to apply; - for stdin
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", required_unless_present = "compose", conflicts_with = "compose")]
     file: Option<PathBuf>,
     /// Compose file, of which networks and published ports count; the rest is named and read over
     #[arg(long, value_name = "FILE")]

@@ -43,7 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = mesh_types::parse_seconds)]
     cert_expiry: Option<u32>,
     /// On a manager whose majority is lost for good: become the only manager, and keep what this one knows
-    #[arg(long, exclusive = true)]
+    #[arg(
+        long,
+        conflicts_with_all = ["advertise_addr", "data_path_addr", "listen_addr", "name", "default_addr_pool", "ipv6"]
+    )]
     force_new_cluster: bool,
 }
 

@@ -96,7 +96,11 @@ impl Agent {
             return Err(AttachError::OwnNamespace(spec.namespace));
         }
         self.replace_absent(&spec.namespace).await;
-        self.wait_for_news(&spec).await;
+        let known = |view: &ClusterView| {
+            let service = spec.service.iter().all(|s| view.service(s).is_ok());
+            service && spec.networks.iter().all(|n| view.network(n).is_ok())
+        };
+        self.wait_for_news(known).await;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
         // They come while addresses and links are made.
@@ -120,11 +124,7 @@ impl Agent {
     }
 
     /// What was decided on a manager a moment ago may still be on its way to this node: gives it a little time.
-    async fn wait_for_news(&self, spec: &AttachSpec) {
-        let known = |view: &ClusterView| {
-            let service = spec.service.iter().all(|s| view.service(s).is_ok());
-            service && spec.networks.iter().all(|n| view.network(n).is_ok())
-        };
+    pub(crate) async fn wait_for_news(&self, known: impl Fn(&ClusterView) -> bool) {
         let until = Instant::now() + NEWS;
         while !known(&self.view())
             && matches!(self.inner.session.state(), SessionState::Connected(_))
@@ -336,7 +336,8 @@ impl Agent {
             Ok(task) => task.id,
             Err(TaskError::Ambiguous(ambiguous)) => return Err(ambiguous.into()),
             Err(_) => {
-                let named = |t: &LocalTask| t.name.as_str() == reference || t.namespace.to_string() == reference;
+                let named =
+                    |t: &LocalTask| t.name.as_str() == reference || t.namespace.to_string() == reference;
                 let absent = self.forget_absent(named).await;
                 return absent.ok_or_else(|| DetachError::Unknown(reference.to_owned()));
             }

@@ -98,6 +98,7 @@ impl Agent {
     /// Joins a task to a network; when it returns, its packets flow there, and the others are being told.
     pub async fn connect(&self, spec: ConnectSpec) -> Result<LocalTask, ConnectError> {
         let task = self.task(&spec.task)?;
+        self.wait_for_news(|view| view.network(&spec.network).is_ok()).await;
         let network = self.view().network(&spec.network)?.clone();
         self.join(&task, &network, &spec.addresses, spec.aliases, false).await
     }
@@ -215,32 +216,38 @@ impl Agent {
                 return Err(error.into());
             }
         };
+        let mut added = false;
         let up = match self.check_name_elsewhere(network, &task.name) {
-            Ok(()) => self.bring_place_up(task.id, &attachment).await,
+            Ok(()) => self.bring_place_up(task.id, &attachment, &mut added).await,
             Err(taken) => Err(taken.into()),
         };
         let Err(error) = up else {
             self.settle_routes(task.id).await;
             return self.task(&task.id.to_string()).map_err(ConnectError::from);
         };
-        // Whoever detaches the task meanwhile has taken its places, this one too if it was there.
-        let still = self.remove_place(task.id, network.id).is_some();
+        // Whoever has detached the task meanwhile has taken this place too if it was there, and gives its addresses back.
+        let ours = !added || self.remove_place(task.id, network.id).is_some();
         for problem in self.take_place_down(&attachment).await {
             warn!(task = %task.name, network = %network.name, problem, "roll back of connect");
         }
-        if still || !matches!(error, ConnectError::Task(TaskError::Unknown(_))) {
-            self.settle_routes(task.id).await;
+        if ours {
+            self.give_back(taken).await;
         }
-        self.give_back(taken).await;
         Err(error)
     }
 
-    async fn bring_place_up(&self, id: TaskId, attachment: &Attachment) -> Result<(), ConnectError> {
+    async fn bring_place_up(
+        &self,
+        id: TaskId,
+        attachment: &Attachment,
+        added: &mut bool,
+    ) -> Result<(), ConnectError> {
         {
             let mut state = self.lock();
             let task = state.tasks_mut().iter_mut().find(|t| t.id == id);
             let task = task.ok_or_else(|| TaskError::Unknown(id.to_string()))?;
             task.attachments.push(attachment.clone());
+            *added = true;
         }
         self.reconcile().await.map_err(AttachError::from)?;
         self.save_tasks().map_err(AttachError::from)?;

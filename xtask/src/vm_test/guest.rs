@@ -5,12 +5,14 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use mesh_tests::{
     Binaries, Cluster, Lifetime, Prefix, TestNet,
     verifier::{self, Verified},
+    wait,
 };
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ use crate::{
 const MARK: &str = "@report ";
 /// Where the findings of the verifier's test go, in the guest's memory.
 const VERIFIED: &str = "/tmp/verified.json";
+/// How long network cards may take from an ended namespace back to the machine's.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// What the guest is to do, as a file that it reads.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,7 +88,9 @@ pub fn run(order: &Path) -> Result<()> {
     if let Some(folder) = &order.binaries {
         let binaries = Binaries::present(folder)?;
         for wire in [Wire::Veth, Wire::Cards] {
-            tell(cluster(Setting { wire, xdp }, &binaries))?;
+            for tagged in [false, true] {
+                tell(cluster(Setting { wire, tagged, xdp }, &binaries))?;
+            }
         }
     }
     Report::End.send()
@@ -131,14 +137,17 @@ fn test(program: &Path, words: &[String], binaries: Option<&Path>) -> Result<Str
 
 /// The main path in `setting`; what fails before anything can be looked at is a finding too.
 fn cluster(setting: Setting, binaries: &Binaries) -> Findings {
-    let wire = setting.wire;
     let mut findings = Findings::default();
     let start = || {
-        step(&format!("{wire}: two nodes and a client, a meshd on each node"), || {
-            let net = match wire {
+        step(&format!("{setting}: two nodes and a client, a meshd on each node"), || {
+            let net = match setting.wire {
                 Wire::Veth => TestNet::create(Prefix::unique(), 2)?,
-                Wire::Cards => TestNet::over_cards(Prefix::unique(), &cards()?)?,
+                // Those of a namespace that has just ended are on their way back.
+                Wire::Cards => TestNet::over_cards(Prefix::unique(), &wait("network cards", RETURN, cards)?)?,
             };
+            if setting.tagged {
+                net.tag(story::VLAN)?;
+            }
             Cluster::daemons_on(net, binaries.clone(), Lifetime::Owner)
         })
     };
@@ -151,7 +160,11 @@ fn cluster(setting: Setting, binaries: &Binaries) -> Findings {
         told
     });
     if let Err(error) = told {
-        findings.push(Finding { what: format!("{wire}: the story"), seen: format!("{error:#}"), so: false });
+        findings.push(Finding {
+            what: format!("{setting}: the story"),
+            seen: format!("{error:#}"),
+            so: false,
+        });
     }
     findings
 }

@@ -1,15 +1,26 @@
 //! The main path on a kernel without links for tc: a cluster, a network, a service, a published port, seen from outside
 //! and from inside; and what the programs are attached by.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Nginx, Node, Task, TaskSpec, curl, iperf3, output, succeed, wait};
+use mesh_tests::{
+    Cluster, Nginx, Node, Task, TaskSpec, curl, iperf3, output, sctp_connect, sctp_listen, succeed, wait,
+};
 use serde_json::Value;
 
 use crate::{findings::Findings, progress::step};
 
 const SOON: Duration = Duration::from_secs(5);
+/// The VLAN of tagged uplinks.
+pub const VLAN: u16 = 7;
 
 /// What the nodes' uplinks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +36,8 @@ pub enum Wire {
 pub struct Setting {
     /// What the uplinks are.
     pub wire: Wire,
+    /// Whether the addresses are on VLAN devices upon them.
+    pub tagged: bool,
     /// Whether the object has an XDP program, which daemons choose for network cards.
     pub xdp: bool,
 }
@@ -33,9 +46,22 @@ impl Setting {
     /// The kinds of hooks that `status` must show for the uplink's interface, sorted.
     fn uplink_hooks(self) -> &'static [&'static str] {
         match self.wire {
-            Wire::Cards if self.xdp => &["clsact", "xdp"],
+            // VLAN devices do not run XDP programs by themselves.
+            Wire::Cards if self.xdp && !self.tagged => &["clsact", "xdp"],
             Wire::Veth | Wire::Cards => &["clsact"],
         }
+    }
+
+    /// The interface that `status` must show as uplink.
+    fn uplink(self) -> String {
+        if self.tagged { format!("eth0.{VLAN}") } else { "eth0".to_owned() }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wire, tagged, .. } = self;
+        if *tagged { write!(f, "VLAN {VLAN} on {wire}") } else { write!(f, "{wire}") }
     }
 }
 
@@ -50,12 +76,13 @@ impl fmt::Display for Wire {
 
 /// Tells it; what is seen goes to `findings`, an error ends it early.
 pub fn tell(cluster: &Cluster, setting: Setting, findings: &mut Findings) -> Result<()> {
-    let at = |what: &str| format!("{}: {what}", setting.wire);
+    let at = |what: &str| format!("{setting}: {what}");
     let (first, second) = (&cluster[0], &cluster[1]);
     step(&at("meshctl init on n1, join on n2"), || cluster.form())?;
-    step(&at("network prod, service web published as 8080:80"), || {
+    step(&at("network prod, service web published as 8080:80 and 9100:9100/sctp"), || {
         first.ctl(&["network", "create", "--driver", "overlay", "--attachable", "prod"])?;
-        first.ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
+        let publish = ["--publish", "8080:80", "--publish", "9100:9100/sctp"];
+        first.ctl(&[&["service", "create", "--network", "prod"], &publish[..], &["web"]].concat())?;
         cluster.wait_for_view()
     })?;
     let (web, asker) = step(&at("nginx as a task of web on n2, a task to ask from on n1"), || {
@@ -72,14 +99,18 @@ pub fn tell(cluster: &Cluster, setting: Setting, findings: &mut Findings) -> Res
         asked("web1", || curl(first.command("curl")?, "http://localhost:8080/"))
     });
     findings.look(&at("task: ping the other task over the overlay"), || ping(&asker, &web));
+    findings.look(&at("task: the largest packet to the other task"), || largest(first, &asker, &web));
     findings.look(&at("task: curl http://web by its name"), || {
         asked("web1", || curl(asker.command("curl")?, "http://web/"))
     });
+    findings.look(&at("client: SCTP through either node"), || sctp(cluster, &web));
+    findings.look(&at("status: a process of n1 that listens on the SCTP port"), || sctp_shadowed(cluster));
     findings.look(&at("iperf3 over the overlay for 1 s"), || {
         let rate = iperf3(&asker.namespace(), &web.task.namespace(), web.task.address()?, 1, None)?;
         ensure!(rate > 0.0, "nothing came through");
         Ok(format!("{rate:.2} Gbit/s, emulated"))
     });
+    findings.look(&at("status: the uplink"), || uplink(first, setting));
     findings.look(&at("status: what the programs are attached by"), || hooks(first, setting));
     findings.look(&at("status: the kernel lacks links for tc"), || {
         let status = first.ctl_json(&["status"])?;
@@ -129,12 +160,89 @@ fn ping(asker: &Task, web: &Nginx) -> Result<String> {
     Ok(address)
 }
 
+/// One that fills the underlay's frames: nobody on the way may cut it.
+fn largest(node: &Node, asker: &Task, web: &Nginx) -> Result<String> {
+    let status = node.ctl_json(&["status"])?;
+    let mtu = status["data_path"]["task_mtu"].as_u64().context("`status` has no task_mtu")?;
+    let (size, address) = ((mtu - 28).to_string(), web.task.address()?.to_string());
+    wait("an answer", SOON, || {
+        succeed(asker.command("ping")?.args(["-c1", "-W2", "-n", "-M", "do", "-s", &size, &address]))
+    })?;
+    Ok(format!("{mtu} bytes"))
+}
+
+/// Associations with the task by both nodes: what is said comes back, with checksums by whoever makes them.
+fn sctp(cluster: &Cluster, web: &Nginx) -> Result<String> {
+    succeed(Command::new("modprobe").arg("sctp"))?;
+    let port = 9100;
+    let listener = web.task.inside(move || sctp_listen((Ipv4Addr::UNSPECIFIED, port).into()))?;
+    let listener = listener.context("SCTP port 9100")?;
+    std::thread::spawn(move || {
+        while let Ok((mut stream, from)) = listener.accept() {
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut buffer = [0; 2000];
+                stream.write_all(from.ip().to_string().as_bytes())?;
+                loop {
+                    let len = stream.read(&mut buffer)?;
+                    if len == 0 {
+                        return Ok(());
+                    }
+                    stream.write_all(&buffer[..len])?;
+                }
+            });
+        }
+    });
+    for node in cluster.nodes() {
+        let to = SocketAddr::from((node.address(), port));
+        let associate = || cluster.net().client().run(|| sctp_connect(to))?.with_context(|| to.to_string());
+        let mut stream = wait("an association", SOON, associate)?;
+        stream.set_read_timeout(Some(SOON)).context("a socket's timeout")?;
+        let mut buffer = [0; 2000];
+        let len = stream.read(&mut buffer).context("a greeting")?;
+        let seen = String::from_utf8_lossy(&buffer[..len]);
+        ensure!(seen == cluster.net().client_address().to_string(), "{to}: the task sees {seen}");
+        for len in [5, 1300] {
+            let said: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            stream.write_all(&said).context("sending")?;
+            let heard = stream.read(&mut buffer).context("an echo")?;
+            ensure!(buffer[..heard] == said, "{to}: other bytes came back than the {len} that were sent");
+        }
+    }
+    Ok("2 associations".to_owned())
+}
+
+/// A process of the node's own that the published port keeps clients from.
+fn sctp_shadowed(cluster: &Cluster) -> Result<String> {
+    let node = &cluster[0];
+    let listen = || sctp_listen((Ipv4Addr::UNSPECIFIED, 9100).into());
+    let listener = cluster.net().nodes()[0].run(listen)?.context("SCTP port 9100")?;
+    // Sockets are looked at when ports change.
+    node.ctl(&["publish", "9101:9101/sctp", "web"])?;
+    let found = wait("the listener to be found", SOON, || {
+        let status = node.ctl_json(&["status"])?;
+        let found = status["listeners"].as_array().into_iter().flatten().next();
+        found.cloned().context("`status` names none")
+    })?;
+    drop(listener);
+    ensure!(found["port"] == 9100 && found["pid"] == std::process::id(), "{found}");
+    Ok(found.to_string())
+}
+
 /// Interface, program and kind of every hook that `status` shows.
 fn shown(node: &Node) -> Result<Vec<[String; 3]>> {
     let status = node.ctl_json(&["status"])?;
     let hooks = status["data_path"]["hooks"].as_array().context("`status` shows no hooks")?;
     let text = |hook: &Value, key: &str| hook[key].as_str().unwrap_or_default().to_owned();
     Ok(hooks.iter().map(|hook| ["interface", "program", "kind"].map(|key| text(hook, key))).collect())
+}
+
+/// It is the interface with the data path address.
+fn uplink(node: &Node, setting: Setting) -> Result<String> {
+    let status = node.ctl_json(&["status"])?;
+    let uplinks = status["data_path"]["uplinks"].as_array().context("`status` shows no uplinks")?;
+    let names: Vec<&str> = uplinks.iter().filter_map(|uplink| uplink["interface"].as_str()).collect();
+    ensure!(names == [setting.uplink()], "{names:?}, not {}", setting.uplink());
+    Ok(names.concat())
 }
 
 fn hooks(node: &Node, setting: Setting) -> Result<String> {

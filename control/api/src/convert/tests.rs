@@ -122,3 +122,36 @@ fn what_is_invalid_is_named() {
     let subnet = v1::Subnet { net: "10.10.3.0".into(), gateway: String::new() };
     assert!(Subnet::try_from(subnet).unwrap_err().reason.contains("10.10.3.0"));
 }
+
+/// A message as the next version may write it: more fields, at the end of the whole and inside its parts.
+#[test]
+fn messages_of_the_next_version_are_read() {
+    use prost::Message as _;
+    // Field 1000 of every kind on the wire: number, text, fixed.
+    let unknown =
+        [&[0xc0, 0x3e, 0x07][..], &[0xc2, 0x3e, 3, b'n', b'e', b'w'], &[0xc5, 0x3e, 1, 2, 3, 4]].concat();
+    let with = |bytes: Vec<u8>| [bytes, unknown.clone()].concat();
+    let inside = |field: u8, message: Vec<u8>| {
+        let message = with(message);
+        assert!(message.len() < 1 << 14, "its length takes two bytes");
+        let length = [(message.len() & 0x7f) as u8 | 0x80, (message.len() >> 7) as u8];
+        [&[field << 3 | 2][..], &length, &message].concat()
+    };
+    let view = view();
+    let now = v1::ClusterView::from(&view);
+    let bare = v1::ClusterView { nodes: vec![], networks: vec![], services: vec![], ..now.clone() };
+    let mut next = with(bare.encode_to_vec());
+    next.extend(inside(3, now.nodes[0].encode_to_vec()));
+    next.extend(inside(4, now.networks[0].encode_to_vec()));
+    next.extend(inside(5, now.services[0].encode_to_vec()));
+    let read = v1::ClusterView::decode(next.as_slice()).unwrap();
+    assert_eq!(ClusterView::try_from(read), Ok(view));
+    let request =
+        v1::UpdateServiceRequest { service: "web".into(), expected_version: Some(3), ..Default::default() };
+    let read = v1::UpdateServiceRequest::decode(with(request.encode_to_vec()).as_slice()).unwrap();
+    assert_eq!(read, request);
+    // And of the version before: fields that it does not know are absent.
+    let old = v1::Service { version: 0, ..now.services[0].clone() };
+    let old = v1::Service::decode(old.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(Service::try_from(old).unwrap().version, 0);
+}

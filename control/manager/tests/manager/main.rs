@@ -6,6 +6,7 @@ mod access;
 mod changes;
 mod certificates;
 mod hostile;
+mod intent;
 mod joining;
 mod restart;
 mod sessions;

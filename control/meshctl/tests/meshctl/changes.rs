@@ -73,7 +73,8 @@ fn service_create_prints_the_id() {
     );
     assert_eq!(printed, format!("{WEB}\n"));
     for part in [
-        "[\"prod\", \"test\"]",
+        "network: \"prod\"",
+        "network: \"test\"",
         "[\"www\"]",
         "Dnsrr",
         "published: 80",

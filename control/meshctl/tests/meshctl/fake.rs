@@ -11,6 +11,7 @@ use mesh_api::{
     transport::unix_incoming,
     v1::{
         self,
+        cluster_server::ClusterServer,
         control_server::{Control, ControlServer},
         local_server::{Local, LocalServer},
     },
@@ -75,6 +76,7 @@ impl Fake {
                 ready.send(()).unwrap();
                 Server::builder()
                     .add_service(LocalServer::new(service.clone()))
+                    .add_service(ClusterServer::new(service.clone()))
                     .add_service(ControlServer::new(service))
                     .serve_with_incoming_shutdown(unix_incoming(listener), async {
                         let _ = stopped.await;
@@ -160,10 +162,15 @@ impl From<Output> for Outcome {
 }
 
 #[derive(Clone)]
-struct Service(Arc<Mutex<Script>>);
+pub struct Service(Arc<Mutex<Script>>);
 
 impl Service {
-    fn change<T: std::fmt::Debug, R>(&self, request: Request<T>, answer: R) -> Result<Response<R>, Status> {
+    /// How many times it was asked for something that begins so.
+    pub fn asked_for(&self, what: &str) -> usize {
+        self.0.lock().unwrap().asked.iter().filter(|asked| asked.starts_with(what)).count()
+    }
+
+    pub fn change<T: std::fmt::Debug, R>(&self, request: Request<T>, answer: R) -> Result<Response<R>, Status> {
         let mut script = self.0.lock().unwrap();
         script.asked.push(format!("{:?}", request.into_inner()));
         match &script.refusal {
@@ -364,6 +371,13 @@ impl Local for Service {
         self.0.lock().unwrap().draining = true;
         let task = self.task(&request.get_ref().reference)?;
         self.change(request, v1::LocalTask { flows: None, ..task })
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<v1::UnlockRequest>,
+    ) -> Result<Response<v1::UnlockResponse>, Status> {
+        self.change(request, v1::UnlockResponse::default())
     }
 
     async fn connect_network(

@@ -9,6 +9,12 @@ mod errors;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_cluster;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod intent;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod run;

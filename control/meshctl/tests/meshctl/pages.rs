@@ -124,6 +124,7 @@ Ingress:      no
 MTU:          follows the uplink
 Labels:
 Created:      2023-11-14T22:13:20Z
+Version:      0
 
 Nodes:
   NAME   ADDRESS       TASKS

@@ -224,9 +224,119 @@ async fn managers_leave_and_leadership_is_handed_over() {
 }
 
 #[tokio::test]
+async fn a_leader_hands_over_before_it_goes() {
+    let (_dirs, _hub, nodes) = three().await;
+    let old = knows_leader(&nodes[1], |_| true).await;
+    let leading = nodes.iter().find(|node| node.node() == old).unwrap();
+    let standings = leading.standings().unwrap();
+    assert_eq!(standings.len(), 3);
+    assert!(standings.iter().all(|m| m.voter && m.addr == addr(m.node.as_u128())));
+    for node in nodes.iter().filter(|node| node.node() != old) {
+        assert_eq!(node.standings(), None, "only the leader can tell");
+        let told = node.members(LONG).await.unwrap();
+        assert_eq!(told.iter().map(|m| m.node).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+    }
+    assert!(leading.hand_over().await);
+    leading.shutdown().await;
+    for node in nodes.iter().filter(|node| node.node() != old) {
+        assert_ne!(knows_leader(node, |leader| leader != old).await, old);
+        node.propose(label(1)).await.unwrap();
+    }
+    stop(&nodes).await;
+}
+
+#[tokio::test]
+async fn a_sole_manager_has_nobody_to_hand_over_to() {
+    let (_dir, _, node) = alone(frozen()).await;
+    assert!(!node.hand_over().await);
+    node.propose(label(1)).await.unwrap();
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_silent_manager_is_seen_and_its_log_falls_behind() {
+    let (_dirs, hub, nodes) = three().await;
+    let leader = knows_leader(&nodes[1], |_| true).await;
+    let leading = nodes.iter().find(|node| node.node() == leader).unwrap();
+    let cut = nodes.iter().find(|node| node.node() != leader).unwrap().node();
+    hub.cut(cut);
+    for number in 0..10 {
+        leading.propose(label(number)).await.unwrap();
+    }
+    let standing = |node| leading.standings().and_then(|all| all.into_iter().find(|m| m.node == node));
+    let noticed = async {
+        while standing(cut).is_none_or(|m| m.reachable) {
+            sleep(LEADER_PAUSE).await;
+        }
+    };
+    timeout(LONG, noticed).await.unwrap();
+    let silent = standing(cut).unwrap();
+    assert!(!silent.caught_up() && silent.behind >= 10, "{silent:?}");
+    hub.heal();
+    let back = async {
+        while standing(cut).is_none_or(|m| !m.caught_up()) {
+            sleep(LEADER_PAUSE).await;
+        }
+    };
+    timeout(LONG, back).await.unwrap();
+    stop(&nodes).await;
+}
+
+/// Snapshots are made and sent while changes go on; who was away gets one and then the log.
+#[tokio::test]
+async fn snapshots_are_made_and_sent_under_load() {
+    let (_dirs, hub, nodes) = three().await;
+    let leader = knows_leader(&nodes[1], |_| true).await;
+    let late = nodes.iter().find(|node| node.node() != leader).unwrap();
+    hub.cut(late.node());
+    let others: Vec<RaftNode> = nodes.iter().filter(|node| node.node() != late.node()).cloned().collect();
+    let clients = others.iter().cycle().take(4).cloned().enumerate().map(|(client, node)| {
+        tokio::spawn(async move {
+            let mut acknowledged = 0;
+            for number in 0..150 {
+                // Leadership may change under load; what is not acknowledged is not counted.
+                acknowledged += usize::from(node.propose(label(1_000 * client + number)).await.is_ok());
+            }
+            acknowledged
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    sleep(Duration::from_millis(200)).await;
+    hub.heal();
+    let mut acknowledged = 0;
+    for client in clients {
+        acknowledged += client.await.unwrap();
+    }
+    assert!(acknowledged > 0);
+    while nodes[0].propose(label(9_999)).await.is_err() {}
+    for node in &nodes {
+        reaches(node, 9_999).await;
+        let waiting = node.raft().wait(Some(LONG));
+        waiting.metrics(|m| m.snapshot.is_some() && m.purged.is_some(), "a snapshot").await.unwrap();
+    }
+    let version = nodes[0].state().version();
+    assert!(version as usize >= acknowledged, "{version} of {acknowledged}");
+    assert!(nodes.iter().all(|node| node.state().encode() == nodes[0].state().encode()));
+    stop(&nodes).await;
+}
+
+#[tokio::test]
+async fn everything_in_the_log_is_read_from_the_file() {
+    let (dir, _, node) = alone(quick()).await;
+    for number in 0..130 {
+        node.propose(label(number)).await.unwrap();
+    }
+    let state = node.state();
+    node.shutdown().await;
+    let read = RaftNode::read(dir.path(), id(1), None).await.unwrap();
+    assert_eq!(read.encode(), state.encode());
+    assert!(RaftNode::read(dir.path(), id(2), None).await.is_err());
+}
+
+#[tokio::test]
 async fn noise_is_refused() {
     let (_dir, _, node) = alone(frozen()).await;
-    for kind in ["append", "vote", "pre-vote", "snapshot", "transfer-leader", "propose"] {
+    for kind in ["append", "vote", "pre-vote", "snapshot", "transfer-leader", "propose", "read-index", "members"] {
         let kind: RpcKind = kind.parse().unwrap();
         assert_eq!(kind.as_str().parse(), Ok(kind));
         for noise in [&b""[..], b"\x01", b"\x07\x00", &[1; 40], &[0xff; 100], b"\x01\xff\xff\xff\xff\xff"] {
