@@ -176,9 +176,7 @@ impl Agent {
         gossip.set_interest(interest(options.node, &view, &tasks, &BTreeSet::new())).await;
         gossip.set_peers(gossip_peers(options.node, &view)).await;
         let data_path = opening.await??;
-        if !remembered.is_empty() || !tasks.is_empty() {
-            hear_the_others(&gossip, options.node, &view).await;
-        }
+        let restarted = !remembered.is_empty() || !tasks.is_empty();
 
         if let Some(held) = held {
             leases.replace(view.version, &held, boot_time());
@@ -227,6 +225,10 @@ impl Agent {
         agent.expect_back(absent);
         agent.follow_availability();
         agent.apply_view_to_gossip().await;
+        if restarted {
+            // Names are answered already.
+            hear_the_others(&agent.inner.gossip, agent.inner.node, &agent.view()).await;
+        }
         agent.reconcile().await?;
         agent.remove_past_links().await;
         agent.save_tasks()?;
