@@ -6,6 +6,7 @@
 //! the rounds' ratios.
 
 mod attach;
+mod control;
 mod cpu;
 mod datapath;
 mod idle;
@@ -35,6 +36,8 @@ enum What {
     Attach(attach::Options),
     /// What meshd uses of processor and memory when nothing happens.
     Idle(idle::Options),
+    /// Changes a second with 1, 3 and 5 managers, time to a new leader and to all agents, what a large state costs.
+    Control(control::Options),
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss(loss::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
         What::Datapath(options) => datapath::run(&options),
         What::Attach(options) => attach::run(&options),
         What::Idle(options) => idle::run(&options),
+        What::Control(options) => control::run(&options),
         What::Loss(options) => loss::run(&options),
     }
 }

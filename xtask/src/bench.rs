@@ -25,6 +25,8 @@ enum What {
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
     Idle,
+    /// Changes a second with 1, 3 and 5 managers, time to a new leader and to all agents, what a large state costs.
+    Control,
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss,
 }
@@ -38,6 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
         What::Datapath => "datapath",
         What::Attach => "attach",
         What::Idle => "idle",
+        What::Control => "control",
         What::Loss => "loss",
     };
     let program = command::workspace().join("target/release/mesh-bench");
