@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn flows_are_new_each_time() {
-        let template = Template { packet: vec![0; 64], fresh: Some((34, 28)) };
+        let template = Template { packet: vec![0; 64], ifindex: None, fresh: Some((34, 28)) };
         let wrapped = wrapped(&reading(34, 64), &template, 5).unwrap();
         let verdict = |repeat| wrapped.run(&template.packet, None, repeat, &mut []).unwrap().verdict;
         assert_eq!((verdict(3), verdict(1)), (8, 9));
