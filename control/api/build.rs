@@ -2,12 +2,16 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["objects", "control", "cluster", "identity", "local", "settings"].map(|f| format!("mesh/v1/{f}.proto"));
+    let files = ["objects", "control", "cluster", "identity", "local", "settings"]
+        .map(|f| format!("mesh/v1/{f}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     let methods = descriptors.file.iter().flat_map(|file| {
         let package = file.package();
         file.service.iter().flat_map(move |service| {
-            service.method.iter().map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+            service
+                .method
+                .iter()
+                .map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
         })
     });
     let list = methods.map(|method| format!("    {method:?},\n")).collect::<String>();

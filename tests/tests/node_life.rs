@@ -52,19 +52,12 @@ fn a_node_that_runs_is_removed_by_force_only() -> Result<()> {
         cluster.wait_for_members(3)?;
 
         cluster[2].kill()?;
-        let is = |wanted: &str| {
-            wait("the node to be missed", SOON, || {
-                let status = status(manager, "n3")?;
-                ensure!(status == wanted, "{status}");
-                Ok(())
-            })
-        };
         // Its tasks would run on.
-        is("unattended")?;
+        wait_for(manager, "n3", "unattended")?;
         let refusal = manager.refused(&["node", "rm", "n3"])?;
         ensure!(refusal.message.contains("unattended") && refusal.message.contains("--force"), "{refusal:?}");
         cluster.net().cut(2)?;
-        is("down")?;
+        wait_for(manager, "n3", "down")?;
         manager.ctl(&["node", "rm", "n3"]).map(drop)
     })
 }
@@ -73,23 +66,16 @@ fn a_node_that_runs_is_removed_by_force_only() -> Result<()> {
 fn a_manager_knows_who_is_there() -> Result<()> {
     run(2, |cluster| {
         let (manager, worker) = (&cluster[0], &cluster[1]);
-        let is = |node: &Node, of: &str, wanted: &str| {
-            wait("the right status", SOON, || {
-                let status = status(node, of)?;
-                ensure!(status == wanted, "{of} is {status} to {}, not {wanted}", node.name());
-                Ok(())
-            })
-        };
         worker.kill()?;
-        is(manager, "n2", "unattended")?;
+        wait_for(manager, "n2", "unattended")?;
         worker.start()?;
-        is(manager, "n2", "ready")?;
+        wait_for(manager, "n2", "ready")?;
         cluster.net().cut(1)?;
-        is(manager, "n2", "down")?;
-        is(worker, "n1", "down")?;
+        wait_for(manager, "n2", "down")?;
+        wait_for(worker, "n1", "down")?;
         cluster.net().heal(1)?;
-        is(manager, "n2", "ready")?;
-        is(worker, "n1", "ready")
+        wait_for(manager, "n2", "ready")?;
+        wait_for(worker, "n1", "ready")
     })
 }
 

@@ -125,7 +125,7 @@ fn a_thousand_tasks_on_one_network() -> Result<()> {
                 ..TaskSpec::default()
             })?);
         }
-        let before: Vec<Inventory> = cluster.nodes().iter().map(Inventory::of).collect::<Result<_>>()?;
+        let before = Inventory::settled(cluster)?;
 
         let start = Instant::now();
         let crowd = Crowd::gather(cluster)?;

@@ -25,7 +25,7 @@ pub struct Args {}
 #[derive(Debug, Serialize)]
 struct Report {
     version: String,
-    /// `inactive` outside any cluster, else `active`.
+    /// `inactive` outside any cluster; `locked` on a manager that waits for its unlock key; else `active`.
     state: String,
     cluster_id: String,
     node_id: String,

@@ -56,12 +56,7 @@ impl fmt::Debug for NewRoot {
 
 impl Default for Authority {
     fn default() -> Self {
-        Self {
-            generation: 1,
-            previous: None,
-            in_use: BTreeMap::new(),
-            validity_secs: DEFAULT_CERT_VALIDITY,
-        }
+        Self { generation: 1, previous: None, in_use: BTreeMap::new(), validity_secs: DEFAULT_CERT_VALIDITY }
     }
 }
 

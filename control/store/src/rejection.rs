@@ -253,7 +253,9 @@ pub enum Rejection {
         version: u64,
     },
     /// An auxiliary address is in none of the network's subnets, or is no host's, or twice there.
-    #[error("aux address {address} of network {network} is not a free address of its subnets; it must differ from the gateway")]
+    #[error(
+        "aux address {address} of network {network} is not a free address of its subnets; it must differ from the gateway"
+    )]
     AuxAddress {
         /// The network's name.
         network: Name,
@@ -261,7 +263,9 @@ pub enum Rejection {
         address: IpAddr,
     },
     /// The service is on the network to be joined.
-    #[error("service {service} is on network {network} already; change its names there with --alias-add and --alias-rm")]
+    #[error(
+        "service {service} is on network {network} already; change its names there with --alias-add and --alias-rm"
+    )]
     ServiceOn {
         /// The service's name.
         service: Name,
@@ -290,7 +294,9 @@ pub enum Rejection {
         network: Option<Name>,
     },
     /// The ingress network was to be removed.
-    #[error("network {0} carries the published ports of the cluster and cannot be removed; `meshctl network create --ingress` replaces it")]
+    #[error(
+        "network {0} carries the published ports of the cluster and cannot be removed; `meshctl network create --ingress` replaces it"
+    )]
     IngressNeeded(Name),
     /// Services are on the network.
     #[error("network {network} is used by {}", users(.services))]

@@ -27,7 +27,9 @@ pub use net::{Family, Mac, MacError, Vni, VniError};
 pub use network::{DEFAULT_POOL, DEFAULT_POOL6, INGRESS_NETWORK, Network, Subnet, SubnetError};
 pub use node::{Availability, Node, Role};
 pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
-pub use service::{Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork};
+pub use service::{
+    Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork,
+};
 
 /// UDP port of VXLAN (RFC 7348) between nodes.
 pub const VXLAN_PORT: u16 = 4789;

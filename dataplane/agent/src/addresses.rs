@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use mesh_types::{Network, NetworkId};
 use tracing::warn;
 
-use crate::{
-    Agent, AttachError, LocalTask, SessionError, SessionState, leases::boot_time, planner::Family,
-};
+use crate::{Agent, AttachError, LocalTask, SessionError, SessionState, leases::boot_time, planner::Family};
 
 /// The addresses of one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]

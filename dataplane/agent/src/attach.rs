@@ -119,6 +119,8 @@ impl Agent {
             None => Ending::Namespace(task.clone()),
         };
         self.watch_end(task.id, ending);
+        // The service may have joined or left networks meanwhile.
+        self.inner.services.notify_one();
         info!(task = %task.name, id = %task.id, namespace = %task.namespace, "attached");
         Ok(task)
     }

@@ -10,8 +10,8 @@ use mesh_netlink::NetNs;
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Drain, LocalTask, NsIdentity, NsRef, addresses::Taken, attach::Plan,
-    ending::Ending, leases::boot_time, state::Reservation,
+    Agent, AttachError, Drain, LocalTask, NsIdentity, NsRef, addresses::Taken, attach::Plan, ending::Ending,
+    leases::boot_time, state::Reservation,
 };
 
 /// How often the namespaces are looked for.

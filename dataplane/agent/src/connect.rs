@@ -222,7 +222,7 @@ impl Agent {
             Err(taken) => Err(taken.into()),
         };
         let Err(error) = up else {
-            self.settle_routes(task.id).await;
+            self.settle_routes(task.id, None).await;
             return self.task(&task.id.to_string()).map_err(ConnectError::from);
         };
         // Whoever has detached the task meanwhile has taken this place too if it was there, and gives its addresses back.
@@ -290,7 +290,7 @@ impl Agent {
         };
         // The others first: nobody should send any more when the link goes.
         self.announce().await;
-        self.settle_routes(task.id).await;
+        self.settle_routes(task.id, Some(&attachment.task_link)).await;
         let mut problems = self.take_place_down(&attachment).await;
         problems.extend(self.save_tasks().err().map(|e| e.to_string()));
         let Attachment { network: of, addresses, fixed, .. } = attachment;
@@ -320,15 +320,16 @@ impl Agent {
         problems
     }
 
-    /// Lets the task's default routes lead where attaching it to the networks it is on now would have them lead.
-    async fn settle_routes(&self, id: TaskId) {
+    /// Lets the task's default routes lead where attaching it to the networks it is on now would have them lead, away
+    /// from the interface `leaving` too.
+    async fn settle_routes(&self, id: TaskId, leaving: Option<&str>) {
         let (view, task) = {
             let state = self.lock();
             (state.view.clone(), state.tasks.iter().find(|t| t.id == id).cloned())
         };
         let Some(task) = task else { return };
         let settled = match task.namespace.open() {
-            Ok(ns) => lead_routes(&ns, &view, &task).await,
+            Ok(ns) => lead_routes(&ns, &view, &task, leaving).await,
             Err(error) => Err(error),
         };
         if let Err(error) = settled {
@@ -375,14 +376,20 @@ fn steps(view: &ClusterView, task: &LocalTask) -> Vec<Step> {
     joins.into_iter().map(Step::Join).chain(leaves).collect()
 }
 
-async fn lead_routes(ns: &NetNs, view: &ClusterView, task: &LocalTask) -> mesh_netlink::Result<()> {
+async fn lead_routes(
+    ns: &NetNs,
+    view: &ClusterView,
+    task: &LocalTask,
+    leaving: Option<&str>,
+) -> mesh_netlink::Result<()> {
     let places: Vec<_> = task
         .attachments
         .iter()
         .filter_map(|attachment| Some((attachment, view.networks.get(&attachment.network)?)))
         .collect();
     let networks: Vec<&Network> = places.iter().map(|(_, network)| *network).collect();
-    let links: Vec<&str> = task.attachments.iter().map(|a| a.task_link.as_str()).collect();
+    let links = task.attachments.iter().map(|a| a.task_link.as_str());
+    let links: Vec<&str> = links.chain(leaving).collect();
     for family in Family::ALL {
         let Some(&(attachment, network)) = way_out(&networks, family).and_then(|at| places.get(at)) else {
             continue;

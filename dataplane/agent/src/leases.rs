@@ -126,7 +126,8 @@ impl Leases {
         if term != self.term.number() {
             return;
         }
-        let pending = self.pending.as_ref().and_then(|p| p.changes.get(&network)).cloned().unwrap_or_default();
+        let pending =
+            self.pending.as_ref().and_then(|p| p.changes.get(&network)).cloned().unwrap_or_default();
         let lease = self.lease(network, now);
         for &address in addresses {
             // What was said to be given back may still be on its way.

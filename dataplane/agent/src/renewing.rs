@@ -171,7 +171,10 @@ impl Agent {
                 addresses.iter().any(|(n, address)| *n == network && all.contains(address))
             };
             let tasks = state.tasks.iter();
-            tasks.filter(|t| t.attachments.iter().any(|a| has(a.network, &a.addresses))).map(|t| t.id).collect()
+            tasks
+                .filter(|t| t.attachments.iter().any(|a| has(a.network, &a.addresses)))
+                .map(|t| t.id)
+                .collect()
         };
         for id in concerned {
             warn!(task = %id, why, "the task is detached");

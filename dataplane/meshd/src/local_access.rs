@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn the_table_has_every_method_of_the_socket_once() {
         let served = ["/mesh.v1.Local/", "/mesh.v1.Control/", "/mesh.v1.Cluster/"];
-        let methods = mesh_api::METHODS.iter().filter(|m| served.iter().any(|service| m.starts_with(service)));
+        let methods =
+            mesh_api::METHODS.iter().filter(|m| served.iter().any(|service| m.starts_with(service)));
         let listed: BTreeSet<&str> = METHODS.iter().map(|(method, _)| *method).collect();
         assert_eq!(listed.len(), METHODS.len(), "one is there twice");
         assert_eq!(methods.copied().collect::<BTreeSet<_>>(), listed);

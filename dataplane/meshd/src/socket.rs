@@ -19,7 +19,10 @@ use nix::{
 use tokio::net::UnixListener;
 use tracing::info;
 
-use crate::{cluster::LocalCluster, control::LocalControl, daemon::Daemon, local::LocalService, local_access::LocalAccessLayer};
+use crate::{
+    cluster::LocalCluster, control::LocalControl, daemon::Daemon, local::LocalService,
+    local_access::LocalAccessLayer,
+};
 
 /// Name of the socket in the run folder.
 const SOCKET: &str = "meshd.sock";

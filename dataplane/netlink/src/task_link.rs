@@ -156,7 +156,9 @@ impl Netlink {
     /// `ours`. One by any other interface stays.
     pub async fn lead_default_route(ns: &NetNs, link: &str, gateway: IpAddr, ours: &[&str]) -> Result<()> {
         let task = Self::connect_in(ns)?;
-        let Some(wanted) = task.find_link(link).await? else { return Err(Error::NoSuchLink(link.to_owned())) };
+        let Some(wanted) = task.find_link(link).await? else {
+            return Err(Error::NoSuchLink(link.to_owned()));
+        };
         let wanted = wanted.header.index;
         if let Some(route) = task.default_route(gateway.is_ipv6()).await? {
             let leads = interface_of(&route);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use mesh_api::v1::{
     self, ConfirmRequest, GetCaRequest, RemoveNodeRequest, RenewRequest, RotateCaRequest,
-    UpdateClusterRequest, cluster_server::Cluster, control_server::Control,
-    identity_client::IdentityClient,
+    UpdateClusterRequest, cluster_server::Cluster, control_server::Control, identity_client::IdentityClient,
 };
 use mesh_ca::{Identity, IdentityCell, JoinToken, NodeKey, client_config, server_name};
 use mesh_manager::Manager;
@@ -128,7 +127,8 @@ async fn the_root_changes_and_no_connection_ends() {
     assert_says(&status, Code::PermissionDenied, &["CA digest"]);
     manager.shutdown().await;
     // What was decided is what a restart finds.
-    let manager = Manager::open(home.options(), IdentityCell::new(Identity::load(home.dir.path()).unwrap()).unwrap());
+    let manager =
+        Manager::open(home.options(), IdentityCell::new(Identity::load(home.dir.path()).unwrap()).unwrap());
     let manager = manager.await.unwrap();
     assert_eq!(ca(&manager).await.generation, 3);
     manager.shutdown().await;

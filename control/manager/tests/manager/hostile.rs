@@ -117,11 +117,8 @@ async fn a_worker_gets_and_gives_back_only_its_own_leases() {
     let held = manager.state().borrow().leases_of(node);
     let held = held[&network].iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(addresses.iter().all(|address| held.contains(address)), "{held:?}");
-    let taken = LeaseRequest {
-        network_id: network.to_string(),
-        address: addresses[0].clone(),
-        ..Default::default()
-    };
+    let taken =
+        LeaseRequest { network_id: network.to_string(), address: addresses[0].clone(), ..Default::default() };
     let status = other.dispatcher().lease(taken).await.unwrap_err();
     assert_says(&status, Code::AlreadyExists, &["leased to node one"]);
     let told = other.session().await.next().await.unwrap();

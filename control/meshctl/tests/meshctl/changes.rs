@@ -157,6 +157,7 @@ fn removal_goes_on_after_a_refusal() {
     let outcome = fake.run("service rm used used");
     assert_eq!((outcome.code, outcome.errors.lines().count()), (Some(1), 2));
     assert_eq!(fake.print("node rm n3"), "n3\n");
+    assert_eq!(fake.print("node rm --force n4"), "n4\n");
 }
 
 #[test]

@@ -52,7 +52,8 @@ fn ca_rotate_waits_if_it_is_to() {
     let printed = fake.print("ca rotate --wait");
     assert!(printed.contains("every node has a certificate of it"), "{printed}");
     assert_eq!(fake.asked().iter().filter(|asked| *asked == "GetCaRequest").count(), 2);
-    let refused = Fake::refusing(Code::FailedPrecondition, "the CA is being rotated already").run("ca rotate");
+    let refused =
+        Fake::refusing(Code::FailedPrecondition, "the CA is being rotated already").run("ca rotate");
     assert_eq!(refused.code, Some(1));
     assert!(refused.errors.contains("cannot rotate the CA: the CA is being rotated already"), "{refused:?}");
     assert_eq!(fake.run("ca --timeout 5s").code, Some(2), "nothing is waited for");
@@ -63,7 +64,11 @@ fn cluster_update_says_what_it_changed() {
     let fake = fake();
     let printed = fake.print("cluster update --cert-expiry 30d");
     assert!(printed.contains("valid for 30d") && printed.contains("autolock is off"), "{printed}");
-    assert!(fake.asked()[0].contains("cert_expiry_secs: Some(2592000), autolock: None"), "{:?}", fake.asked());
+    assert!(
+        fake.asked()[0].contains("cert_expiry_secs: Some(2592000), autolock: None"),
+        "{:?}",
+        fake.asked()
+    );
     let printed = fake.print("cluster update --autolock=true");
     assert!(printed.contains("\n    MESHKEY-1-abc\n") && printed.contains("meshctl unlock"), "{printed}");
     assert_eq!(fake.json("cluster update --autolock")["unlock_key"], "MESHKEY-1-abc");

@@ -15,6 +15,8 @@ mod identity;
 #[cfg(test)]
 mod intent;
 #[cfg(test)]
+mod managers;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod run;

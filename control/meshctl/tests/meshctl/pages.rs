@@ -187,6 +187,7 @@ Session:             connected to 192.168.1.1:2377
 View:                version 17
 Members:             3: 2 alive, 1 down
 Tasks:               2
+Leases:              held without a manager for 1d12h
 Data path:           fast
 Uplink:              eth0, MTU 1500; tasks have 1450
 

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic; its helpers as well")]
 
+mod authority;
 mod behaviour;
 mod common;
 mod families;
 mod intent;
 mod leases;
+mod managers;
 mod ports;
 mod properties;

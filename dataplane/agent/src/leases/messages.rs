@@ -79,7 +79,12 @@ impl Leases {
 
     /// The answer to the renewal that was begun at `asked`; `None` if there is none. Gives the addresses that tasks of this
     /// node have and must not have.
-    pub fn end(&mut self, asked: Duration, answer: Option<Answer>, now: Duration) -> Vec<(NetworkId, IpAddr)> {
+    pub fn end(
+        &mut self,
+        asked: Duration,
+        answer: Option<Answer>,
+        now: Duration,
+    ) -> Vec<(NetworkId, IpAddr)> {
         let Some(answer) = answer else { return Vec::new() };
         let Some(pending) = self.pending.take() else { return Vec::new() };
         if answer.renewal < self.term.count {
