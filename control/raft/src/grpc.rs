@@ -97,7 +97,9 @@ struct Unanswered<'a> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(addr) = self.addr {
-            self.transport.channels().retain(|other, known| *other != addr || known.heard.elapsed() < SILENCE);
+            self.transport
+                .channels()
+                .retain(|other, known| *other != addr || known.heard.elapsed() < SILENCE);
         }
     }
 }

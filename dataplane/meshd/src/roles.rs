@@ -88,7 +88,8 @@ impl Member {
     pub fn manager_warnings(&self) -> impl Iterator<Item = String> {
         let stopped = self.manager.as_ref().and_then(Manager::failure);
         let fault = stopped.or_else(|| self.manager_fault.clone());
-        let mend = "(if its state is lost, `meshctl node demote` and then `node promote` it from another manager)";
+        let mend =
+            "(if its state is lost, `meshctl node demote` and then `node promote` it from another manager)";
         fault.map(|fault| format!("this node's manager does not work: {fault} {mend}")).into_iter()
     }
 

@@ -336,7 +336,9 @@ async fn everything_in_the_log_is_read_from_the_file() {
 #[tokio::test]
 async fn noise_is_refused() {
     let (_dir, _, node) = alone(frozen()).await;
-    for kind in ["append", "vote", "pre-vote", "snapshot", "transfer-leader", "propose", "read-index", "members"] {
+    for kind in
+        ["append", "vote", "pre-vote", "snapshot", "transfer-leader", "propose", "read-index", "members"]
+    {
         let kind: RpcKind = kind.parse().unwrap();
         assert_eq!(kind.as_str().parse(), Ok(kind));
         for noise in [&b""[..], b"\x01", b"\x07\x00", &[1; 40], &[0xff; 100], b"\x01\xff\xff\xff\xff\xff"] {
