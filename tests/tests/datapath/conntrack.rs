@@ -205,7 +205,9 @@ fn a_flood_does_not_touch_what_is_confirmed_a_moment_ago() {
             assert_eq!(flow.asks((&one, &two), ACK), Action::Redirect);
         }
     }
-    assert_eq!(choice(&one, "CHOICES", flow.key()), Some(ANSWERED | CONFIRMED));
+    // On a machine that took more than a second for that, it has been kept meanwhile.
+    let known = choice(&one, "CHOICES", flow.key()).or_else(|| choice(&one, "CHOICES_KEPT", flow.key()));
+    assert_eq!(known, Some(ANSWERED | CONFIRMED));
 }
 
 #[test]
