@@ -41,6 +41,8 @@ use crate::{
 
 /// How long [`RaftNode::propose`] and [`RaftNode::linearizable`] wait for a leader and a majority.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a manager may take to carry out what it passed on to the leader, before it answers all the same.
+const OWN_CHANGE: Duration = Duration::from_secs(3);
 /// Pause before asking again while leaders change.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// A manager on its own leads before `open` returns; this only bounds a broken disk's time.
@@ -88,8 +90,8 @@ impl Drop for Inner {
     }
 }
 
-/// A leader's answer to a forwarded command.
-type Forwarded = Result<Result<Response, Rejection>, Refusal>;
+/// A leader's answer to a forwarded command, behind the index of the command's entry.
+type Forwarded = Result<(u64, Result<Response, Rejection>), Refusal>;
 
 /// Why the one asked did not answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,22 +192,34 @@ impl RaftNode {
     }
 
     /// Has `command` decided and carried out, on any manager: it is passed on to the leader. When this returns, the
-    /// effect is in the leader's state; on other managers it may follow a moment later.
+    /// effect is in this manager's state, unless it is seconds behind the leader; on others it may follow a moment later.
     pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         loop {
             match self.propose_here(&command, deadline).await {
-                Ok(result) => return Ok(result?),
+                Ok((_, result)) => return Ok(result?),
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
             let message = codec::encode(&command).map_err(stopped)?;
             let Some(answer) = self.ask_leader(RpcKind::Propose, message, deadline).await? else { continue };
             match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
-                Ok(result) => return Ok(result?),
+                Ok((index, result)) => {
+                    self.follow(index).await;
+                    return Ok(result?);
+                }
                 Err(Refusal::NotLeader) => sleep(LEADER_PAUSE).await,
                 Err(refusal) => return Err(refusal.into()),
             }
+        }
+    }
+
+    /// Waits until this manager has carried out what it passed on: whoever asks here next, by the name of what was made, is
+    /// to find it.
+    async fn follow(&self, index: u64) {
+        let applied = self.inner.raft.wait(Some(OWN_CHANGE));
+        if let Err(error) = applied.applied_index_at_least(Some(index), "own change").await {
+            tracing::warn!(%error, index, "this manager is behind a change that it passed on");
         }
     }
 
@@ -392,7 +406,10 @@ impl RaftNode {
     async fn propose_here(&self, command: &Command, deadline: Instant) -> Forwarded {
         let write = self.inner.raft.client_write(Proposal(command.clone()));
         match timeout_at(deadline, write).await {
-            Ok(Ok(written)) => written.data.ok_or_else(|| Refusal::Stopped("no answer".to_owned())),
+            Ok(Ok(written)) => {
+                let outcome = written.data.ok_or_else(|| Refusal::Stopped("no answer".to_owned()))?;
+                Ok((written.log_id.index, outcome))
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
                 Err(Refusal::LeaderChanged)
             }

@@ -131,6 +131,7 @@ async fn three_managers_replicate_and_any_of_them_takes_commands() {
     assert!(managers.iter().all(|manager| manager.voter && manager.addr == addr(manager.node.as_u128())));
     for (number, node) in nodes.iter().enumerate() {
         node.propose(label(number)).await.unwrap();
+        assert_eq!(super::tests::number(&node.state()), Some(number), "seen where it was asked for");
         for other in &nodes {
             assert_eq!(super::tests::number(&other.linearizable().await.unwrap()), Some(number));
         }
