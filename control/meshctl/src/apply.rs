@@ -78,7 +78,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let Plan { changes, calls } = plan(&intent, &cluster.view, args.prune).map_err(wrong)?;
     let report = Report { dry_run: args.dry_run, changes, ignored };
     if args.dry_run {
-        return context.show(&report, |report| page(report));
+        return context.show(&report, page);
     }
     if !context.is_json() {
         output::print(&page(&report))?;

@@ -178,17 +178,17 @@ fn service(
     if !ignored.is_empty() {
         reader.ignore(at, format!("service {name}: {}", ignored.join(", ")));
     }
+    // As Compose does it.
+    let default = match known.get(DEFAULT) {
+        Some(name) => Some(name.clone()),
+        None => named(reader, DEFAULT, at),
+    }?;
     if service.networks.is_empty() {
-        // As Compose does it.
-        let default = match known.get(DEFAULT) {
-            Some(name) => Some(name.clone()),
-            None => named(reader, DEFAULT, at),
-        }?;
-        if !intent.external.contains(&default) {
-            let made = || WantedNetwork { line: at.line, ..WantedNetwork::default() };
-            intent.networks.entry(default.clone()).or_insert_with(made);
-        }
-        service.networks.insert(default, Vec::new());
+        service.networks.insert(default.clone(), Vec::new());
+    }
+    if service.networks.contains_key(&default) && !intent.external.contains(&default) {
+        let made = || WantedNetwork { line: at.line, ..WantedNetwork::default() };
+        intent.networks.entry(default).or_insert_with(made);
     }
     Some(service)
 }
@@ -197,7 +197,9 @@ fn places(reader: &mut Reader, known: &BTreeMap<String, Name>, node: &Node) -> B
     let mut places = BTreeMap::new();
     let mut join = |reader: &mut Reader, key: &str, at: &Node, aliases| match known.get(key) {
         Some(name) => drop(places.insert(name.clone(), aliases)),
-        None if key == DEFAULT => drop(places.extend(named(reader, key, at).map(|name| (name, aliases)))),
+        None if key == DEFAULT => {
+            places.extend(named(reader, key, at).map(|name| (name, aliases)));
+        }
         None => reader.problem(at, format!("network {key} is not under networks: of this file")),
     };
     if !node.is_mapping() {

@@ -421,6 +421,8 @@ fn a_compose_file_is_read_for_its_networks_and_ports() {
     ] {
         assert!(ignored.iter().any(|text| text.contains(part)), "{part} in {ignored:#?}");
     }
+    let named = read("services: {a: {networks: {default: {aliases: [x]}}}}", Dialect::Compose).unwrap();
+    assert!(named.networks.contains_key(&name("default")) && named.services.len() == 1, "{named:?}");
     let problems = wrong("services: {a: {networks: [x], ports: ['1:2:3:4']}}", Dialect::Compose);
     assert!(problems.len() == 2 && problems.iter().any(|p| p.contains("network x")), "{problems:?}");
     assert!(
