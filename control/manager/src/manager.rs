@@ -379,8 +379,7 @@ async fn serve(
         .add_service(ControlServer::new(Control(shared.clone())))
         .add_service(ClusterServer::new(Cluster(shared.clone())))
         .add_service(
-            IdentityServer::new(Identity { shared: shared.clone() })
-                .max_decoding_message_size(SMALL_MESSAGE),
+            IdentityServer::new(Identity { shared: shared.clone() }).max_decoding_message_size(SMALL_MESSAGE),
         )
         .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
     tokio::spawn(membership::run(shared.raft.clone(), stop.clone()));

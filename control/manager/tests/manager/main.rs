@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic; its helpers as well")]
 
 mod access;
-mod changes;
 mod certificates;
+mod changes;
 mod hostile;
 mod intent;
 mod joining;
