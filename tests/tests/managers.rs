@@ -10,8 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mesh_tests::{Binaries, Lifetime};
-use mesh_tests::{Cluster, Load, Node, Prefix, TaskSpec, run, succeed, wait};
+use mesh_tests::{
+    Binaries, Cluster, Lifetime, Load, NetNs, Nginx, Node, Prefix, TaskSpec, get, run, succeed, wait,
+};
 
 /// What comes about by itself within seconds, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -125,7 +126,7 @@ fn signal(node: &Node, signal: &str) -> Result<()> {
 }
 
 /// A service on the last node, published on 8080, and requests to it.
-fn publish(cluster: &Cluster) -> Result<(mesh_tests::Nginx, Load)> {
+fn publish(cluster: &Cluster) -> Result<(Nginx, Load)> {
     let last = cluster.nodes().last().context("no nodes")?;
     cluster[0].ctl(&["network", "create", "--attachable", "prod"])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
@@ -134,9 +135,7 @@ fn publish(cluster: &Cluster) -> Result<(mesh_tests::Nginx, Load)> {
     let task = last.run_nginx(&spec)?;
     let server = SocketAddr::from((last.address(), 8080));
     let client = cluster.net().client().path();
-    wait("the service", SOON, || {
-        mesh_tests::NetNs::run_at(&client, || mesh_tests::get(server, Duration::from_secs(2)))?
-    })?;
+    wait("the service", SOON, || NetNs::run_at(&client, || get(server, Duration::from_secs(2)))?)?;
     let load = Load::start(&client, vec![server], 20, Duration::from_secs(10))?;
     Ok((task, load))
 }
