@@ -52,7 +52,8 @@ impl Nemesis {
                 self.restart(id).await;
             }
         }
-        while !self.outside.is_empty() || !self.unsure.is_empty() {
+        let patience = Instant::now() + Duration::from_secs(300);
+        while (!self.outside.is_empty() || !self.unsure.is_empty()) && Instant::now() < patience {
             self.look().await;
             self.add_back().await;
             sleep(Duration::from_millis(500)).await;

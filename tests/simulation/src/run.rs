@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use mesh_raft::{RaftNode, simulation};
 use mesh_types::{NodeId, Role};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -95,6 +96,7 @@ async fn end(world: &World, agents: &[Agent]) -> Result<()> {
                     Err(error) => world.tell(|| format!("{}: {error}", node.node())),
                 }
             }
+            sleep(Duration::from_millis(100)).await;
         }
     };
     let version = tokio::time::timeout(RECOVERY, last).await;
