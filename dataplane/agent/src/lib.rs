@@ -10,8 +10,8 @@
 mod addresses;
 mod agent;
 mod attach;
-mod connect;
 mod comeback;
+mod connect;
 mod drain;
 mod ending;
 mod error;

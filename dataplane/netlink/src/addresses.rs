@@ -83,8 +83,7 @@ impl Netlink {
         let seconds = lifetime.map_or(for_ever, |l| u32::try_from(l.as_secs()).unwrap_or(for_ever).max(1));
         let mut info = CacheInfo::default();
         (info.ifa_valid, info.ifa_preferred) = (seconds, seconds);
-        let request =
-            netlink.handle.address().add(found.header.index, address.addr(), address.prefix_len());
+        let request = netlink.handle.address().add(found.header.index, address.addr(), address.prefix_len());
         let mut request = request.replace();
         let attributes = &mut request.message_mut().attributes;
         attributes.push(AddressAttribute::CacheInfo(info));

@@ -208,7 +208,8 @@ pub fn events() -> Vec<v1::Event> {
     };
     let made = event(0, "network", "create", PROD, "prod");
     let changed = event(1, "service", "update", WEB, "web");
-    let ports = [("labels".to_owned(), String::new()), ("ports".to_owned(), "80:80/tcp 81:81/tcp".to_owned())];
+    let ports =
+        [("labels".to_owned(), String::new()), ("ports".to_owned(), "80:80/tcp 81:81/tcp".to_owned())];
     vec![made, v1::Event { attributes: ports.into(), ..changed }]
 }
 

@@ -170,7 +170,11 @@ impl Service {
         self.0.lock().unwrap().asked.iter().filter(|asked| asked.starts_with(what)).count()
     }
 
-    pub fn change<T: std::fmt::Debug, R>(&self, request: Request<T>, answer: R) -> Result<Response<R>, Status> {
+    pub fn change<T: std::fmt::Debug, R>(
+        &self,
+        request: Request<T>,
+        answer: R,
+    ) -> Result<Response<R>, Status> {
         let mut script = self.0.lock().unwrap();
         script.asked.push(format!("{:?}", request.into_inner()));
         match &script.refusal {
@@ -453,9 +457,8 @@ impl Control for Service {
         self.change(request, self.service("web"))
     }
 
-    type EventsStream = std::pin::Pin<
-        Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<v1::Event, Status>> + Send>,
-    >;
+    type EventsStream =
+        std::pin::Pin<Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<v1::Event, Status>> + Send>>;
 
     async fn events(
         &self,
@@ -481,7 +484,10 @@ impl Control for Service {
         self.change(request, v1::Node { role: asked.role, ..node })
     }
 
-    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<v1::BackupResponse>, Status> {
         self.change(request, v1::BackupResponse { backup: b"meshd backup\n...".to_vec() })
     }
 
