@@ -222,9 +222,12 @@ fn an_address_that_no_manager_heard_of_is_given_up() -> Result<()> {
         first.address()?;
         second.address()?;
         worker.start()?;
-        let mut left = tasks(worker)?;
-        left.sort();
-        ensure!(left == ["first", "second"], "{left:?}");
+        wait("the task without an address to go", SOON, || {
+            let mut left = tasks(worker)?;
+            left.sort();
+            ensure!(left == ["first", "second"], "{left:?}");
+            Ok(())
+        })?;
         manager.start()
     })
 }
