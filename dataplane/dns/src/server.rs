@@ -71,7 +71,7 @@ impl DnsServer {
             view,
             forwarder,
             counters: Arc::clone(&counters),
-            turns: [const { AtomicUsize::new(0) }; 64],
+            turns: [const { [const { AtomicUsize::new(0) }; 2] }; 256],
             hasher: RandomState::new(),
         });
         Ok(Self {
@@ -124,9 +124,9 @@ struct Context {
     view: watch::Receiver<Arc<TaskView>>,
     forwarder: Arc<Forwarder>,
     counters: Arc<Counters>,
-    /// Whose turn it is, by a hash of name and type: with one counter for all, a client that asks for two names (or A and
-    /// AAAA) in turn would always see the same address first.
-    turns: [AtomicUsize; 64],
+    /// Whose turn it is, by a hash of the name and by family: with one counter for all, a client that asks for two names
+    /// (or A and AAAA) in turn would always see the same address first.
+    turns: [[AtomicUsize; 2]; 256],
     hasher: RandomState,
 }
 
@@ -151,8 +151,10 @@ impl Context {
     }
 
     fn turn(&self, name: &Name, qtype: RecordType) -> usize {
-        let slot = self.hasher.hash_one((name, qtype)) as usize % self.turns.len();
-        self.turns.get(slot).map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
+        let slot = self.hasher.hash_one(name) as usize % self.turns.len();
+        let family = usize::from(qtype == RecordType::AAAA);
+        let turn = self.turns.get(slot).and_then(|families| families.get(family));
+        turn.map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn forward(&self, query: &[u8], limit: usize, failure: Vec<u8>) -> Vec<u8> {
