@@ -8,6 +8,7 @@ mod changes;
 mod hostile;
 mod intent;
 mod joining;
+mod noise;
 mod restart;
 mod sessions;
 mod several;
