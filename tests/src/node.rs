@@ -1,10 +1,10 @@
 //! One node: its namespace, its folders, its meshd, and meshctl on it.
 
 use std::{
-    cell::RefCell,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Command, Output},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ pub struct Node {
     namespace: PathBuf,
     binaries: Binaries,
     lifetime: Lifetime,
-    daemon: RefCell<Option<Process>>,
+    daemon: Mutex<Option<Process>>,
     keep: bool,
 }
 
@@ -60,7 +60,7 @@ impl Node {
             namespace,
             binaries,
             lifetime,
-            daemon: RefCell::new(None),
+            daemon: Mutex::new(None),
             keep: false,
         };
         for folder in [node.state_folder(), node.run_folder()] {
@@ -205,7 +205,7 @@ impl Node {
 
     fn launch(&self, command: Command) -> Result<()> {
         let process = Process::start(command, self.lifetime, &self.log(), &self.records())?;
-        let previous = self.daemon.replace(Some(process));
+        let previous = self.daemon().replace(process);
         ensure!(previous.is_none(), "{} already runs a daemon", self.name());
         let answers = || {
             Ok(match self.with_daemon(Process::ended)? {
@@ -224,7 +224,7 @@ impl Node {
 
     /// Ends the daemon in order.
     pub fn stop(&self) -> Result<()> {
-        let mut daemon = self.daemon.take().with_context(|| format!("{} runs no daemon", self.name()))?;
+        let mut daemon = self.daemon().take().with_context(|| format!("{} runs no daemon", self.name()))?;
         let status = daemon.stop()?;
         ensure!(status.success(), "meshd on {} did not end well: {status}\n{}", self.name(), self.log_tail());
         Ok(())
@@ -232,7 +232,7 @@ impl Node {
 
     /// Kills the daemon with SIGKILL.
     pub fn kill(&self) -> Result<()> {
-        let mut daemon = self.daemon.take().with_context(|| format!("{} runs no daemon", self.name()))?;
+        let mut daemon = self.daemon().take().with_context(|| format!("{} runs no daemon", self.name()))?;
         daemon.kill().map(drop)
     }
 
@@ -277,8 +277,12 @@ impl Node {
         Ok((format!("meshctl {}", words.join(" ")), output))
     }
 
+    fn daemon(&self) -> MutexGuard<'_, Option<Process>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with_daemon<T>(&self, use_it: impl FnOnce(&mut Process) -> Result<T>) -> Result<T> {
-        let mut daemon = self.daemon.borrow_mut();
+        let mut daemon = self.daemon();
         use_it(daemon.as_mut().with_context(|| format!("{} runs no daemon", self.name()))?)
     }
 
@@ -309,7 +313,7 @@ impl Node {
 
     pub(crate) fn keep(&mut self) {
         self.keep = true;
-        if let Some(daemon) = self.daemon.get_mut() {
+        if let Some(daemon) = self.daemon().as_mut() {
             daemon.keep();
         }
     }
@@ -321,7 +325,7 @@ impl Drop for Node {
             return;
         }
         // The daemon before its pins, or it would put them back.
-        drop(self.daemon.take());
+        drop(self.daemon().take());
         if let Err(error) = remove_folder(&self.bpf_folder()) {
             eprintln!("{error:#}");
         }

@@ -6,10 +6,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use mesh_tests::{
     Binaries, Cluster, Lifetime, Load, NetNs, Nginx, Node, Prefix, TaskSpec, get, run, succeed, wait,
 };
@@ -147,48 +149,90 @@ enum Disturbance {
     Cut,
 }
 
-/// One leader after the other is killed, stopped or cut off, while changes go on and a published port is asked.
+/// How long leaders are disturbed: what fits CI, or as many seconds as `MESHD_DISTURB_SECONDS` says.
+fn patience() -> Result<Duration> {
+    match std::env::var("MESHD_DISTURB_SECONDS") {
+        Ok(text) => Ok(Duration::from_secs(text.parse().context("MESHD_DISTURB_SECONDS")?)),
+        Err(_) => Ok(Duration::from_secs(45)),
+    }
+}
+
+/// Makes networks by one manager after the other until told to end; gives those that were acknowledged.
+fn keep_changing(managers: &[&Node], end: &AtomicBool) -> Result<Vec<String>> {
+    let mut acknowledged = Vec::new();
+    for (number, node) in managers.iter().cycle().enumerate() {
+        if end.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("meanwhile-{number}");
+        if create(node, &name)? {
+            acknowledged.push(name);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(acknowledged)
+}
+
+/// Disturbs whoever leads, again and again; gives what was acknowledged meanwhile.
+fn disturb(cluster: &Cluster, managers: &[&Node], names: &[&str], patience: Duration) -> Result<Vec<String>> {
+    use Disturbance::{Cut, Kill, Stop};
+    let (mut acknowledged, mut number) = (Vec::new(), 0);
+    let begun = Instant::now();
+    for (round, what) in [Kill, Stop, Cut].into_iter().cycle().enumerate() {
+        // Each at least once.
+        if round > 2 && begun.elapsed() > patience {
+            break;
+        }
+        let name = leader(managers[round % managers.len()])?;
+        let leading = managers.iter().position(|node| node.name() == name).context("a worker leads")?;
+        let node = managers[leading];
+        let others: Vec<&Node> = managers.iter().copied().filter(|other| other.name() != name).collect();
+        let event = Instant::now();
+        match what {
+            Kill => node.kill()?,
+            Stop => signal(node, "-STOP")?,
+            Cut => cluster.net().cut(leading)?,
+        }
+        acknowledged.push(create_by_any(&others, "disturbed", &mut number)?);
+        println!("{what:?} of {name}: decided again after {:?}", event.elapsed());
+        for _ in 0..2 {
+            acknowledged.push(create_by_any(&others, "without", &mut number)?);
+        }
+        match what {
+            Kill => node.start()?,
+            Stop => signal(node, "-CONT")?,
+            Cut => cluster.net().heal(leading)?,
+        }
+        acknowledged.push(create_by_any(&[node], "back", &mut number)?);
+        wait_for_managers(node, names)?;
+    }
+    Ok(acknowledged)
+}
+
+/// One leader of five after the other is killed, stopped or cut off, while one client changes things by whichever manager
+/// answers and another asks a published port.
 #[test]
 fn leaders_go_and_come_and_nothing_acknowledged_is_lost() -> Result<()> {
-    use Disturbance::{Cut, Kill, Stop};
-    told(start(4, 3)?, |cluster| {
+    let patience = patience()?;
+    told(start(6, 5)?, |cluster| {
         let (_task, load) = publish(cluster)?;
-        let managers: Vec<&Node> = cluster.nodes().iter().take(3).collect();
-        let (mut acknowledged, mut number) = (Vec::new(), 0);
-        let begun = Instant::now();
-        for (round, what) in [Kill, Stop, Cut, Kill, Stop, Cut].into_iter().enumerate() {
-            // CI's patience ends somewhere.
-            if begun.elapsed() > Duration::from_secs(75) {
-                break;
-            }
-            let name = leader(managers[round % 3])?;
-            let leading = managers.iter().position(|node| node.name() == name).context("a worker leads")?;
-            let node = managers[leading];
-            let others: Vec<&Node> = managers.iter().copied().filter(|other| other.name() != name).collect();
-            let event = Instant::now();
-            match what {
-                Kill => node.kill()?,
-                Stop => signal(node, "-STOP")?,
-                Cut => cluster.net().cut(leading)?,
-            }
-            acknowledged.push(create_by_any(&others, "disturbed", &mut number)?);
-            println!("{what:?} of {name}: decided again after {:?}", event.elapsed());
-            for _ in 0..2 {
-                acknowledged.push(create_by_any(&others, "without", &mut number)?);
-            }
-            match what {
-                Kill => node.start()?,
-                Stop => signal(node, "-CONT")?,
-                Cut => cluster.net().heal(leading)?,
-            }
-            acknowledged.push(create_by_any(&[node], "back", &mut number)?);
-            wait_for_managers(node, &["n1", "n2", "n3"])?;
-        }
+        let managers: Vec<&Node> = cluster.nodes().iter().take(5).collect();
+        let names: Vec<String> = managers.iter().map(|node| node.name()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let end = AtomicBool::new(false);
+        let (disturbed, changed) = thread::scope(|scope| {
+            let changing = scope.spawn(|| keep_changing(&managers, &end));
+            let disturbed = disturb(cluster, &managers, &names, patience);
+            end.store(true, Ordering::Relaxed);
+            (disturbed, changing.join())
+        });
+        let mut acknowledged = disturbed?;
+        acknowledged.extend(changed.map_err(|_| anyhow!("the client that changes things panicked"))??);
         for manager in &managers {
             wait_for_networks(manager, &acknowledged)?;
         }
         // The worker follows whichever manager there is.
-        wait_for_networks(&cluster[3], &acknowledged)?;
+        wait_for_networks(&cluster[5], &acknowledged)?;
         let outcome = load.end();
         println!("{} requests, {} acknowledged changes", outcome.requests, acknowledged.len());
         outcome.none_failed()
