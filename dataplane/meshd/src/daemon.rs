@@ -1,28 +1,28 @@
 //! The daemon: in no cluster, or a member with an agent and perhaps a manager.
 
+mod flags;
+mod leaving;
+mod making;
+
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
-use anyhow::{Context, Result};
-use mesh_agent::{
-    Agent, AgentOptions, DataPathChoice, HostOptions, MemberState, PathChoice, SessionError, one_line,
-};
-use mesh_api::v1::{self, control_server::Control};
+use anyhow::Result;
+use mesh_agent::{Agent, AgentOptions, HostOptions, MemberState, PathChoice, one_line};
 use mesh_ca::IdentityCell;
-use mesh_manager::{Backup, EndpointView, Heard, Manager, ManagerOptions, NewCluster, RestoredCluster};
-use mesh_types::{ClusterView, Endpoint, MANAGER_PORT, Name, NodeId, Role};
-use tokio::{
-    sync::RwLock,
-    time::{Instant, sleep},
-};
-use tonic::{Request, Status};
+use mesh_manager::{EndpointView, Heard, Manager, ManagerOptions};
+use mesh_types::{ClusterView, Endpoint, NodeId, Role};
+use tokio::sync::RwLock;
+use tonic::Status;
 use tracing::{info, warn};
 
+pub use self::{
+    flags::{advertise, any_of, data_path, node_name},
+    making::{InitSpec, NewMember},
+};
 use crate::{
-    address,
     config::{Config, PathMode},
     identity::Renewal,
     join::{self, JoinSpec},
@@ -30,9 +30,6 @@ use crate::{
     membership::Membership,
     roles, state_dir,
 };
-
-/// How long the others may take to let this manager go.
-const STEP_DOWN: Duration = Duration::from_secs(15);
 
 /// See the module.
 pub struct Daemon {
@@ -56,42 +53,6 @@ pub struct Member {
     pub identity: Arc<IdentityCell>,
     /// Keeps its certificate fresh.
     pub renewal: Renewal,
-}
-
-/// What a cluster is made of.
-enum Beginning {
-    New(NewCluster),
-    Restored(RestoredCluster),
-}
-
-/// What `init` made.
-#[derive(Debug)]
-pub struct NewMember {
-    /// The node's membership.
-    pub membership: Membership,
-    /// What workers join with.
-    pub worker_token: String,
-    /// Where they join.
-    pub managers: Vec<SocketAddr>,
-}
-
-/// What `init` was asked for.
-#[derive(Debug, Default)]
-pub struct InitSpec {
-    /// This node's name; the host's unless given.
-    pub name: String,
-    /// Address or interface.
-    pub advertise_addr: String,
-    /// Address or interface.
-    pub data_path_addr: String,
-    /// `HOST:PORT` of the managers' API.
-    pub listen_addr: String,
-    /// Where subnets come from, at most one per family.
-    pub default_addr_pools: Vec<String>,
-    /// Whether the ingress network has IPv6.
-    pub ipv6: bool,
-    /// How long certificates are valid, in seconds; the usual time unless set.
-    pub cert_expiry_secs: Option<u64>,
 }
 
 /// The manager's window on what runs; empty until the agent runs.
@@ -144,145 +105,6 @@ impl Daemon {
                 "this node is in no cluster; run `meshctl init` or `meshctl join` first",
             )
         })
-    }
-
-    /// Makes a cluster with this node as its manager. An error leaves the node as it was.
-    pub async fn init(&self, spec: InitSpec) -> Result<NewMember> {
-        let mut member = self.member.write().await;
-        refuse_member(member.as_ref())?;
-        state_dir::refuse_leftovers(&self.config.state_dir)?;
-        let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
-        let (data_path_addr, data_path) =
-            data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
-        let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
-        let pools = spec.default_addr_pools.iter();
-        let pools = pools.map(|text| text.parse().with_context(|| format!("--default-addr-pool {text}")));
-        let new = NewCluster {
-            name: node_name(&spec.name)?,
-            data_path_addr,
-            pools: pools.collect::<Result<_>>()?,
-            ingress_ipv6: spec.ipv6,
-            cert_validity_secs: spec.cert_expiry_secs,
-        };
-        state_dir::begin(&self.config.state_dir)?;
-        let made = self.make_cluster(Beginning::New(new), advertise_addr, data_path, listen_addr).await;
-        let (made, new) = self.or_wipe(made).await?;
-        *member = Some(made);
-        Ok(new)
-    }
-
-    /// Makes a cluster anew from a backup, with this node as its only manager. An error leaves the node as it was.
-    pub async fn restore(&self, spec: InitSpec, backup: Vec<u8>) -> Result<NewMember> {
-        let mut member = self.member.write().await;
-        refuse_member(member.as_ref())?;
-        state_dir::refuse_leftovers(&self.config.state_dir)?;
-        let backup = Backup::decode(&backup)?;
-        let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
-        let (data_path_addr, data_path) =
-            data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
-        let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
-        let from = RestoredCluster { state: backup.state, name: node_name(&spec.name)?, data_path_addr };
-        state_dir::begin(&self.config.state_dir)?;
-        let made = self.make_cluster(Beginning::Restored(from), advertise_addr, data_path, listen_addr).await;
-        let (made, new) = self.or_wipe(made).await?;
-        *member = Some(made);
-        Ok(new)
-    }
-
-    /// Makes this manager the only one, after the others were lost. An error leaves it as it was.
-    pub async fn force_new_cluster(&self, spec: InitSpec) -> Result<NewMember> {
-        let mut guard = self.member.write().await;
-        let Some(member) = guard.as_mut() else {
-            anyhow::bail!(
-                "this node is in no cluster: --force-new-cluster is for a manager that has lost the others"
-            );
-        };
-        let asked = [&spec.advertise_addr, &spec.data_path_addr, &spec.listen_addr, &spec.name];
-        if asked.iter().any(|text| !text.is_empty()) || !spec.default_addr_pools.is_empty() || spec.ipv6 {
-            anyhow::bail!("--force-new-cluster goes on with the cluster as it is; give no other options");
-        }
-        let Some(manager) = member.manager.take() else {
-            let why = member.manager_fault.clone().unwrap_or_else(|| "it is a worker".to_owned());
-            anyhow::bail!("this node runs no manager: {why}");
-        };
-        manager.shutdown().await;
-        let membership = &member.membership;
-        let options = || {
-            let watch = watch_of(&member.agent);
-            let (advertise, listen) = (membership.advertise_addr, membership.listen_addr);
-            manager_options(&self.config, advertise, listen, &watch, &self.keys)
-        };
-        let forced = Manager::force_new_cluster(options()?, member.identity.clone()).await;
-        let manager = match forced {
-            Ok(manager) => manager,
-            Err(error) => {
-                // As before, if that is possible; else the next look at the role tries again.
-                match Manager::open(options()?, member.identity.clone()).await {
-                    Ok(manager) => member.manager = Some(manager),
-                    Err(fault) => member.manager_fault = Some(one_line(&fault)),
-                }
-                return Err(error.into());
-            }
-        };
-        warn!(cluster = %membership.cluster, "this node is the only manager now: made so by an operator");
-        let new = NewMember {
-            membership: membership.clone(),
-            worker_token: manager.join_token(Role::Worker).unwrap_or_default(),
-            managers: manager.managers(),
-        };
-        member.manager = Some(manager);
-        Ok(new)
-    }
-
-    async fn make_cluster(
-        &self,
-        beginning: Beginning,
-        advertise: IpAddr,
-        data_path: DataPathChoice,
-        listen: SocketAddr,
-    ) -> Result<(Member, NewMember)> {
-        let (name, data_path_addr) = match &beginning {
-            Beginning::New(new) => (new.name.clone(), new.data_path_addr),
-            Beginning::Restored(from) => (from.name.clone(), from.data_path_addr),
-        };
-        let cell = Arc::new(OnceLock::new());
-        let options = manager_options(&self.config, advertise, listen, &cell, &self.keys)?;
-        let manager = match beginning {
-            Beginning::New(new) => Manager::init(options, new).await?,
-            Beginning::Restored(from) => Manager::restore(options, from).await?,
-        };
-        let own = manager.identity().current().own();
-        let membership = Membership {
-            cluster: own.cluster,
-            node: own.node,
-            name,
-            role: Role::Manager,
-            advertise_addr: advertise,
-            data_path_addr,
-            listen_addr: listen,
-            managers: manager.managers(),
-            data_path,
-        };
-        let agent = match self.begin(&membership, manager.identity()).await {
-            Ok(agent) => agent,
-            Err(error) => {
-                manager.shutdown().await;
-                return Err(error);
-            }
-        };
-        let _ = cell.set(agent.clone());
-        info!(cluster = %membership.cluster, node = %membership.node, "cluster made");
-        let new = NewMember {
-            membership: membership.clone(),
-            worker_token: manager.join_token(Role::Worker).unwrap_or_default(),
-            managers: manager.managers(),
-        };
-        let identity = manager.identity().clone();
-        let renewal = Renewal::start(identity.clone(), self.keys.clone(), agent.clone());
-        Ok((
-            Member { membership, agent, manager: Some(manager), manager_fault: None, identity, renewal },
-            new,
-        ))
     }
 
     /// Joins a cluster; tells also whether a manager still catches up. An error leaves the node as it was.
@@ -356,50 +178,6 @@ impl Daemon {
         Ok(agent)
     }
 
-    /// Leaves the cluster, removing everything of it from this node.
-    pub async fn leave(&self, force: bool) -> Result<()> {
-        let mut guard = self.member.write().await;
-        let Some(member) = guard.as_ref() else { anyhow::bail!("this node is in no cluster") };
-        refuse_leave(member, force)?;
-        // The only manager tells nobody: with it the cluster ends.
-        let told = match &member.manager {
-            Some(_) if member.managers().len() < 2 => Ok(()),
-            Some(manager) => match step_down(member, manager, force).await {
-                Ok(()) => tell_managers(member).await,
-                Err(error) if force => Err(SessionError::Failed(format!("{error:#}"))),
-                Err(error) => return Err(error),
-            },
-            None => tell_managers(member).await,
-        };
-        if let (Err(error), false) = (&told, force) {
-            let why = match error {
-                SessionError::NoManager(why) => format!("no manager is reachable ({why})"),
-                other => other.to_string(),
-            };
-            anyhow::bail!(
-                "{why}; with --force this node leaves all the same, and a manager has to forget it with \
-                 `meshctl node rm {}`",
-                member.membership.name
-            );
-        }
-        let Some(Member { agent, manager, membership, renewal, .. }) = guard.take() else { return Ok(()) };
-        drop(renewal);
-        let mut problems = agent.leave().await;
-        problems.extend(told.err().map(|e| e.to_string()));
-        if let Some(manager) = manager {
-            manager.shutdown().await;
-        }
-        problems.extend(state_dir::wipe(&self.config.state_dir).err().map(|e| format!("{e:#}")));
-        info!(cluster = %membership.cluster, "left the cluster");
-        for problem in &problems {
-            warn!(problem, "while leaving");
-        }
-        if problems.is_empty() || force {
-            return Ok(());
-        }
-        anyhow::bail!("this node has left the cluster, but: {}", problems.join("; "))
-    }
-
     /// Stops what runs; the data path stays.
     pub async fn stop(&self) {
         if let Some(Member { agent, manager, .. }) = self.member.write().await.take() {
@@ -430,55 +208,6 @@ fn refuse_member(member: Option<&Member>) -> Result<()> {
             member.membership.cluster.short()
         ),
         None => Ok(()),
-    }
-}
-
-fn refuse_leave(member: &Member, force: bool) -> Result<()> {
-    if force {
-        return Ok(());
-    }
-    if member.membership.role == Role::Manager && member.managers().len() < 2 {
-        let others = member.agent.view().nodes.len().saturating_sub(1);
-        anyhow::bail!(
-            "this node is the only manager: when it leaves, the cluster ends ({others} other nodes are in it); \
-             use --force if that is meant"
-        );
-    }
-    let names: Vec<_> = member.agent.tasks().iter().map(|t| t.name.to_string()).collect();
-    if !names.is_empty() {
-        anyhow::bail!("tasks run on this node: {}; detach them first, or use --force", names.join(", "));
-    }
-    Ok(())
-}
-
-/// Has the other managers take this one out before it leaves.
-async fn step_down(member: &Member, manager: &Manager, force: bool) -> Result<()> {
-    let request =
-        v1::SetRoleRequest { node: member.membership.node.to_string(), role: v1::Role::Worker.into(), force };
-    let demoted = manager.control().set_role(Request::new(request)).await;
-    demoted.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-    let deadline = Instant::now() + STEP_DOWN;
-    while !manager.is_out(&member.managers()).await {
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "this node is a worker now, but the managers have not taken it out yet; try again"
-        );
-        sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
-}
-
-/// Tells the managers that this node leaves; while the session moves to another one, that is waited for.
-async fn tell_managers(member: &Member) -> Result<(), SessionError> {
-    let deadline = Instant::now() + STEP_DOWN;
-    let was_manager = member.manager.is_some();
-    loop {
-        match member.agent.tell_managers().await {
-            Err(SessionError::NoManager(_)) if was_manager && Instant::now() < deadline => {
-                sleep(Duration::from_millis(200)).await;
-            }
-            told => return told,
-        }
     }
 }
 
@@ -568,48 +297,6 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Agent::start(options).await?)
-}
-
-/// What a flag says, or the only address there is.
-pub fn advertise(flag: &str, given: &str) -> Result<IpAddr> {
-    if given.is_empty() { address::only(flag) } else { address::resolve(flag, given) }
-}
-
-/// What `--data-path-addr` means, or else what `--advertise-addr` does.
-pub fn data_path(given: &str, advertised: &str, advertise_addr: IpAddr) -> Result<(IpAddr, DataPathChoice)> {
-    match (given, advertised) {
-        ("", "") => Ok((advertise_addr, DataPathChoice::Address(advertise_addr))),
-        ("", advertised) => address::data_path("--advertise-addr", advertised),
-        (given, _) => address::data_path("--data-path-addr", given),
-    }
-}
-
-/// The name given, or the host's.
-pub fn node_name(given: &str) -> Result<Name> {
-    if !given.is_empty() {
-        return Ok(Name::new(given)?);
-    }
-    let host = nix::unistd::gethostname().context("the host's name")?;
-    let host = host.to_string_lossy();
-    Name::new(host.as_ref())
-        .with_context(|| format!("the host's name {host:?} does not do; give another with --name"))
-}
-
-/// Stands for every address of the family.
-pub fn any_of(address: IpAddr) -> IpAddr {
-    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
-}
-
-fn listen_address(given: &str, advertise: IpAddr) -> Result<SocketAddr> {
-    if given.is_empty() {
-        return Ok((any_of(advertise), MANAGER_PORT).into());
-    }
-    let parsed = given
-        .parse::<SocketAddr>()
-        .or_else(|e| given.parse::<IpAddr>().map(|a| (a, MANAGER_PORT).into()).map_err(|_| e));
-    let listen = parsed.with_context(|| format!("--listen-addr {given}: give ADDRESS:PORT"))?;
-    anyhow::ensure!(listen.port() != 0, "--listen-addr {given}: give a port, other nodes have to know it");
-    Ok(listen)
 }
 
 /// The managers of a view as people name them: `n1 (192.168.0.1)`.
