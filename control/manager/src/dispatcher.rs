@@ -236,4 +236,4 @@ fn texts(addresses: &[IpAddr]) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -5,7 +5,7 @@ use mesh_store::{Command, Kind, NetworkChange, NewNetwork, NewService, ServiceCh
 use mesh_types::{EndpointMode, NetworkId, ServiceId};
 
 use super::*;
-use crate::dispatcher::tests::cluster;
+use crate::testing::state as cluster;
 
 const PROD: NetworkId = NetworkId::from_u128(7);
 const WEB: ServiceId = ServiceId::from_u128(8);
