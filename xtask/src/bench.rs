@@ -21,6 +21,8 @@ pub struct Options {
 enum What {
     /// The data path beside its peers; `programs`, `overlay` and `published` behind it choose parts.
     Datapath,
+    /// The part of `datapath` between tasks of two nodes.
+    Overlay,
     /// How soon a new task is reached and an ended one no more.
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
@@ -37,12 +39,13 @@ pub fn run(options: &Options) -> Result<()> {
     setup::run_quietly()?;
     compile::packages(&["meshd", "meshctl", "mesh-bench"], true)?;
     let what = match options.what {
-        What::Datapath => "datapath",
-        What::Attach => "attach",
-        What::Idle => "idle",
-        What::Control => "control",
-        What::Loss => "loss",
+        What::Datapath => &["datapath"] as &[&str],
+        What::Overlay => &["datapath", "overlay"],
+        What::Attach => &["attach"],
+        What::Idle => &["idle"],
+        What::Control => &["control"],
+        What::Loss => &["loss"],
     };
     let program = command::workspace().join("target/release/mesh-bench");
-    command::run(Command::new(program).arg(what).args(&options.rest))
+    command::run(Command::new(program).args(what).args(&options.rest))
 }

@@ -28,7 +28,7 @@ Fields: published, target, protocol=tcp|udp|sctp, mode=ingress|host, address, in
 They may also follow a short form: 80:80,mode=host. In mode host the port is open only on nodes that run a
 task of the service, and leads to that node's tasks. An SCTP port has to be the target port.")]
 pub struct Args {
-    /// [PLACE:]PUBLISHED:TARGET[/tcp|/udp|/sctp], TARGET, or published=..,target=..[,FIELD=..]
+    #[arg(help = "[PLACE:]PUBLISHED:TARGET[/tcp|/udp|/sctp], TARGET, or published=..,target=..[,FIELD=..]")]
     port: Ports,
     /// Service
     #[arg(value_parser = reference)]

@@ -35,13 +35,14 @@ pub struct Clock {
 /// The kernel's monotonic clock, exact to a tick (a few milliseconds). The tick is read without a call.
 #[inline(always)]
 pub fn now() -> u64 {
-    // SAFETY: helpers without arguments, here and below.
+    // SAFETY: a helper without arguments.
     let tick = unsafe { bpf_jiffies64() };
     let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own slot.
     let clock = unsafe { &mut *clock };
     if clock.tick != tick {
         clock.tick = tick;
+        // SAFETY: as above.
         clock.now = unsafe { bpf_ktime_get_coarse_ns() };
     }
     clock.now

@@ -305,9 +305,9 @@ fn is_extension(protocol: u8) -> bool {
 #[inline(always)]
 fn address<A: Header, B: Header>(from: &A) -> B {
     const { assert!(size_of::<B>() <= 16) };
-    // SAFETY: called with the same types on both sides only; in code of the other family, which never runs, a
-    // larger type could be read, hence the size is looked at.
     if size_of::<A>() == size_of::<B>() {
+        // SAFETY: called with the same types on both sides only; in code of the other family, which never runs, a
+        // larger type could be read, hence the size is looked at.
         unsafe { core::ptr::from_ref(from).cast::<B>().read() }
     } else {
         // SAFETY: a header type: zeros are a value. Never reached.

@@ -58,7 +58,8 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Res
         Place::SILENT => {
             displace(value);
             begin(reply, value, BPF_ANY)?;
-            let _ = REVERSE_KEPT.remove(&*reply);
+            let gone: &FlowKey = reply;
+            let _ = REVERSE_KEPT.remove(gone);
         }
         _ => return Err(DropReason::NoFreePort),
     }
