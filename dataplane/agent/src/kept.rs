@@ -15,7 +15,7 @@ use thiserror::Error;
 
 const MAGIC: &[u8; 7] = b"meshd/k";
 /// Raised when a kept type changes. Once there are releases, the version before is read too.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const HEADER: usize = MAGIC.len() + 1 + 32;
 
 /// A value that is kept in a file.
