@@ -15,6 +15,7 @@ mod network;
 mod node;
 mod port;
 mod service;
+mod shared_map;
 
 pub use cluster::{ClusterView, Lookup, LookupError};
 pub use duration::{SecondsError, format_seconds, parse_seconds};
@@ -30,6 +31,7 @@ pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMo
 pub use service::{
     Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork,
 };
+pub use shared_map::{MapChanges, SharedMap};
 
 /// UDP port of VXLAN (RFC 7348) between nodes.
 pub const VXLAN_PORT: u16 = 4789;

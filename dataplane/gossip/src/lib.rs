@@ -20,7 +20,6 @@ mod questions;
 mod records;
 mod replay;
 mod seal;
-mod shared_map;
 mod stream;
 mod swim;
 mod sync;
@@ -36,7 +35,7 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use seal::{SealError, Sealer};
-pub use shared_map::{Changes, SharedMap};
+pub use mesh_types::SharedMap;
 pub use tables::{
     Announcement, EndpointKey, EndpointTable, Interest, Liveness, MemberState, MemberStatus, Stats, Tables,
 };

@@ -28,6 +28,13 @@ proptest! {
         prop_assert_eq!(map.len(), model.len());
         prop_assert!((0..2000).all(|key| map.get(&key) == model.get(&key)));
         prop_assert!(map.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
+        for from in (0..2000).step_by(37) {
+            let to = from + 300;
+            prop_assert_eq!(map.count_in(&from..=&to), model.range(from..=to).count());
+        }
+        let text = serde_json::to_string(&map).unwrap();
+        prop_assert_eq!(&text, &serde_json::to_string(&model).unwrap());
+        prop_assert_eq!(&serde_json::from_str::<SharedMap<u16, u8>>(&text).unwrap(), &map);
         let anew: SharedMap<_, _> = model.into_iter().collect();
         prop_assert_eq!(anew, map);
     }

@@ -1,6 +1,17 @@
 //! An ordered map whose copies share what did not change between them.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    marker::PhantomData,
+    ops::{Index, RangeInclusive},
+    sync::Arc,
+};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
 
 /// Entries of a chunk at most; a full one is halved.
 const CHUNK: usize = 128;
@@ -61,6 +72,21 @@ impl<K: Ord, V> SharedMap<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
         let (chunk, place) = self.find(key)?;
         Some(&self.chunks.get(chunk)?.get(place.ok()?)?.1)
+    }
+
+    /// Whether `key` has a value.
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// How many keys lie in `range`; looks at chunks, not at entries.
+    pub fn count_in(&self, range: RangeInclusive<&K>) -> usize {
+        let before = |key: &K, with: bool| {
+            let Some((chunk, place)) = self.find(key) else { return 0 };
+            let whole: usize = self.chunks.iter().take(chunk).map(|chunk| chunk.len()).sum();
+            whole + place.map_or_else(|place| place, |place| place + usize::from(with))
+        };
+        before(range.end(), true).saturating_sub(before(range.start(), false))
     }
 
     /// The chunk that `key` is or belongs in, and its place there; none if there is no chunk.
@@ -137,21 +163,21 @@ fn join<K: Clone, V: Clone>(chunks: &mut Vec<Chunk<K, V>>, at: usize) {
 
 impl<K, V> SharedMap<K, V> {
     /// What is otherwise in `newer`: each key with its value here and there, in order.
-    pub fn changes<'a>(&'a self, newer: &'a Self) -> Changes<'a, K, V> {
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> MapChanges<'a, K, V> {
         let same = self.is_copy_of(newer);
         let of = |map: &'a Self| Cursor { chunks: if same { &[] } else { &map.chunks }, place: 0 };
-        Changes { old: of(self), new: of(newer) }
+        MapChanges { old: of(self), new: of(newer) }
     }
 }
 
 /// See [`SharedMap::changes`].
 #[derive(Debug)]
-pub struct Changes<'a, K, V> {
+pub struct MapChanges<'a, K, V> {
     old: Cursor<'a, K, V>,
     new: Cursor<'a, K, V>,
 }
 
-impl<'a, K: Ord, V: PartialEq> Iterator for Changes<'a, K, V> {
+impl<'a, K: Ord, V: PartialEq> Iterator for MapChanges<'a, K, V> {
     type Item = (&'a K, Option<&'a V>, Option<&'a V>);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -223,10 +249,91 @@ impl<K: Ord, V: PartialEq> PartialEq for SharedMap<K, V> {
 
 impl<K: Ord, V: Eq> Eq for SharedMap<K, V> {}
 
+impl<K: Ord, V> Index<&K> for SharedMap<K, V> {
+    type Output = V;
+
+    #[expect(clippy::expect_used, reason = "as the maps of the standard library")]
+    fn index(&self, key: &K) -> &V {
+        self.get(key).expect("no entry for that key")
+    }
+}
+
+impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Iter<'a, K, V>;
+
+    fn into_iter(self) -> Iter<'a, K, V> {
+        Iter(Cursor { chunks: &self.chunks, place: 0 })
+    }
+}
+
+/// The entries of a [`SharedMap`] by key.
+#[derive(Debug)]
+pub struct Iter<'a, K, V>(Cursor<'a, K, V>);
+
+impl<'a, K, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.take()
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SharedMap<K, V> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        entries.into_iter().for_each(|(key, value)| drop(self.insert(key, value)));
+    }
+}
+
+impl<K: Ord + Clone, V: Clone, const N: usize> From<[(K, V); N]> for SharedMap<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+/// As the maps of the standard library are written: the same bytes.
+impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self)
+    }
+}
+
+impl<'de, K, V> Deserialize<'de> for SharedMap<K, V>
+where
+    K: Deserialize<'de> + Ord + Clone,
+    V: Deserialize<'de> + Clone,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+struct Entries<K, V>(PhantomData<(K, V)>);
+
+impl<'de, K, V> Visitor<'de> for Entries<K, V>
+where
+    K: Deserialize<'de> + Ord + Clone,
+    V: Deserialize<'de> + Clone,
+{
+    type Value = SharedMap<K, V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut map = SharedMap::default();
+        while let Some((key, value)) = entries.next_entry()? {
+            map.insert(key, value);
+        }
+        Ok(map)
+    }
+}
+
 impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut map = Self::default();
-        entries.into_iter().for_each(|(key, value)| drop(map.insert(key, value)));
+        map.extend(entries);
         map
     }
 }
