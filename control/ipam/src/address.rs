@@ -1,9 +1,9 @@
 //! The addresses of one subnet of a network.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_types::Subnet;
+use mesh_types::{SharedMap, Subnet};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -39,12 +39,13 @@ pub enum AddressError<H> {
 }
 
 /// The addresses of one subnet and who holds each. The gateway, the network's own and the broadcast address are
-/// never given.
+/// never given. Copies share what did not change between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "H: Clone + Deserialize<'de>"))]
 pub struct AddressPool<H> {
     subnet: Subnet,
     range: IpNet,
-    held: BTreeMap<IpAddr, H>,
+    held: SharedMap<IpAddr, H>,
     last: Option<IpAddr>,
 }
 
@@ -53,7 +54,7 @@ impl<H: Clone + PartialEq> AddressPool<H> {
     pub fn new(subnet: Subnet, range: Option<IpNet>) -> Result<Self, RangeError> {
         let net = subnet.net();
         let range = range.map_or(net, |r| r.trunc());
-        let pool = Self { subnet, range, held: BTreeMap::new(), last: None };
+        let pool = Self { subnet, range, held: SharedMap::default(), last: None };
         if !net.contains(&range) || pool.free() == 0 {
             return Err(RangeError { range, subnet: net });
         }
@@ -66,7 +67,7 @@ impl<H: Clone + PartialEq> AddressPool<H> {
     }
 
     /// Who holds what, in the order of the addresses.
-    pub fn held(&self) -> &BTreeMap<IpAddr, H> {
+    pub fn held(&self) -> &SharedMap<IpAddr, H> {
         &self.held
     }
 
@@ -79,7 +80,7 @@ impl<H: Clone + PartialEq> AddressPool<H> {
             never.push(self.subnet.net().broadcast());
         }
         let never = never.iter().filter(|a| self.range.contains(*a)).count();
-        let gone = never + self.held.range(first..=last).count();
+        let gone = never + self.held.count_in(&first..=&last);
         // The size of ::/0 does not fit; no subnet is that large.
         size.saturating_add(1).saturating_sub(gone as u128)
     }
@@ -121,20 +122,21 @@ impl<H: Clone + PartialEq> AddressPool<H> {
 
     /// Makes it another use, if `from` has the address; tells whether it had.
     pub fn change(&mut self, address: IpAddr, from: &H, to: H) -> bool {
-        match self.held.get_mut(&address) {
-            Some(holder) if holder == from => {
-                *holder = to;
-                true
-            }
-            _ => false,
+        let its_own = self.held.get(&address) == Some(from);
+        if its_own {
+            self.held.insert(address, to);
         }
+        its_own
     }
 
     /// Frees all that `holder` has; tells whether there was any.
     pub fn release_all(&mut self, holder: &H) -> bool {
-        let before = self.held.len();
-        self.held.retain(|_, h| h != holder);
-        self.held.len() != before
+        let held = self.held.iter().filter(|(_, h)| *h == holder).map(|(address, _)| *address);
+        let held: Vec<IpAddr> = held.collect();
+        for address in &held {
+            self.held.remove(address);
+        }
+        !held.is_empty()
     }
 
     fn check(&self, address: IpAddr) -> Result<(), AddressError<H>> {

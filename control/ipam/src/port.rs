@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use mesh_types::{PortConfig, Protocol, PublishAt};
+use mesh_types::{PortConfig, Protocol, PublishAt, SharedMap};
 use serde::{Deserialize, Serialize};
 
 use crate::number::in_turn;
@@ -11,16 +11,17 @@ use crate::number::in_turn;
 pub const AUTOMATIC_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 /// The published ports of the cluster and who has each. Transports are apart, and one number may be held at several
-/// places that do not overlap.
+/// places that do not overlap. Copies share what did not change between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "H: Clone + Deserialize<'de>"))]
 pub struct PortPool<H> {
-    held: BTreeMap<(Protocol, u16), BTreeMap<PublishAt, H>>,
+    held: SharedMap<(Protocol, u16), BTreeMap<PublishAt, H>>,
     last: BTreeMap<Protocol, u16>,
 }
 
 impl<H> Default for PortPool<H> {
     fn default() -> Self {
-        Self { held: BTreeMap::new(), last: BTreeMap::new() }
+        Self { held: SharedMap::default(), last: BTreeMap::new() }
     }
 }
 
@@ -47,29 +48,39 @@ impl<H: Clone + PartialEq> PortPool<H> {
 
     /// Gives `holder` this very port, which must clash with none.
     pub fn take(&mut self, port: &PortConfig, holder: H) {
-        self.held.entry((port.protocol, port.published)).or_default().insert(port.at, holder);
+        let key = (port.protocol, port.published);
+        let mut places = self.held.get(&key).cloned().unwrap_or_default();
+        places.insert(port.at, holder);
+        self.held.insert(key, places);
     }
 
     /// Frees the port at its place if `holder` has it; tells whether it had.
     pub fn release(&mut self, port: &PortConfig, holder: &H) -> bool {
         let key = (port.protocol, port.published);
-        let Some(places) = self.held.get_mut(&key) else { return false };
-        let its_own = places.get(&port.at) == Some(holder);
-        if its_own {
-            places.remove(&port.at);
-        }
-        if places.is_empty() {
-            self.held.remove(&key);
-        }
-        its_own
+        let Some(places) = self.held.get(&key).filter(|places| places.get(&port.at) == Some(holder)) else {
+            return false;
+        };
+        let mut places = places.clone();
+        places.remove(&port.at);
+        match places.is_empty() {
+            true => self.held.remove(&key),
+            false => self.held.insert(key, places),
+        };
+        true
     }
 
     /// Frees all that `holder` has.
     pub fn release_all(&mut self, holder: &H) {
-        self.held.retain(|_, places| {
+        let has = |places: &BTreeMap<PublishAt, H>| places.values().any(|h| h == holder);
+        let held = self.held.iter().filter(|(_, places)| has(places));
+        let held: Vec<_> = held.map(|(key, places)| (*key, places.clone())).collect();
+        for (key, mut places) in held {
             places.retain(|_, h| h != holder);
-            !places.is_empty()
-        });
+            match places.is_empty() {
+                true => self.held.remove(&key),
+                false => self.held.insert(key, places),
+            };
+        }
     }
 }
 
@@ -96,7 +107,7 @@ mod tests {
         assert!(!p.release(&tcp(30_000), &'b'));
         p.release_all(&'a');
         assert_eq!(p.pick(Protocol::Tcp), Some(30_001));
-        assert_eq!(p, PortPool { held: BTreeMap::new(), last: [(Protocol::Tcp, 30_000)].into() });
+        assert_eq!(p, PortPool { held: SharedMap::default(), last: [(Protocol::Tcp, 30_000)].into() });
     }
 
     #[test]
