@@ -161,6 +161,7 @@ fn large(services: usize, addresses: usize) -> Result<State> {
             affinity: None,
             prefer_local: false,
             drain_timeout_secs: DEFAULT_DRAIN_SECS,
+            health: None,
             labels: BTreeMap::new(),
             now: 0,
         }))?;

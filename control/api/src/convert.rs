@@ -4,9 +4,10 @@ use std::{fmt::Display, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use mesh_types::{
-    Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation,
-    InterfaceName, Listener, ListenerProcess, LocalEndpointId, MAX_WEIGHT, Mac, Name, Network, Node, NodeId,
-    PortConfig, Protocol, PublishAt, PublishMode, ReturnMode, Role, Service, ServiceNetwork, Subnet, Vni,
+    Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation, Health,
+    HealthCheck, HealthNote, HealthSettings, InterfaceName, Listener, ListenerProcess, LocalEndpointId,
+    MAX_WEIGHT, Mac, Name, Network, Node, NodeId, PortConfig, Protocol, PublishAt, PublishMode, ReturnMode,
+    Role, Service, ServiceNetwork, Subnet, Vni,
 };
 use thiserror::Error;
 
@@ -101,6 +102,7 @@ enums! {
     IpFamily <=> Family, "family" { V4, V6 }
     EndpointMode <=> EndpointMode, "endpoint_mode" { Vip, Dnsrr }
     EndpointState <=> EndpointState, "state" { Ready, Draining, Drained }
+    Health <=> Health, "health" { None, Starting, Healthy, Unhealthy }
 }
 
 impl From<&Node> for v1::Node {
@@ -281,6 +283,48 @@ pub fn node_listeners(node: NodeId, listeners: &[Listener]) -> v1::NodeListeners
     v1::NodeListeners { node_id: node.to_string(), listeners: listeners.iter().map(Into::into).collect() }
 }
 
+impl From<HealthSettings> for v1::HealthCheck {
+    fn from(settings: HealthSettings) -> Self {
+        Self {
+            probe: settings.probe.map(|probe| probe.to_string()).unwrap_or_default(),
+            interval_secs: settings.interval_secs,
+            timeout_secs: settings.timeout_secs,
+            retries: settings.retries,
+            start_period_secs: settings.start_period_secs,
+        }
+    }
+}
+
+impl TryFrom<v1::HealthCheck> for HealthSettings {
+    type Error = Invalid;
+    fn try_from(check: v1::HealthCheck) -> Result<Self, Invalid> {
+        let probe = match check.probe.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| Invalid::new("health.probe", e))?),
+        };
+        Ok(Self {
+            probe,
+            interval_secs: check.interval_secs,
+            timeout_secs: check.timeout_secs,
+            retries: check.retries,
+            start_period_secs: check.start_period_secs,
+        })
+    }
+}
+
+impl From<HealthCheck> for v1::HealthCheck {
+    fn from(check: HealthCheck) -> Self {
+        HealthSettings::from(check).into()
+    }
+}
+
+impl TryFrom<v1::HealthCheck> for HealthCheck {
+    type Error = Invalid;
+    fn try_from(check: v1::HealthCheck) -> Result<Self, Invalid> {
+        HealthSettings::try_from(check)?.over(None).map_err(|e| Invalid::new("health", e))
+    }
+}
+
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
         let networks = service.networks.iter().map(|n| v1::ServiceNetwork {
@@ -299,6 +343,7 @@ impl From<&Service> for v1::Service {
             affinity: service.affinity.map(|a| v1::Affinity { timeout_secs: a.timeout_secs }),
             prefer_local: service.prefer_local,
             drain_timeout_secs: service.drain_timeout_secs,
+            health: service.health.clone().map(Into::into),
             version: service.version,
         }
     }
@@ -324,6 +369,7 @@ impl TryFrom<v1::Service> for Service {
             affinity: service.affinity.map(|a| Affinity { timeout_secs: a.timeout_secs }),
             prefer_local: service.prefer_local,
             drain_timeout_secs: service.drain_timeout_secs,
+            health: service.health.map(TryInto::try_into).transpose()?,
             labels: service.labels,
             created_at: service.created_at,
             version: service.version,
@@ -379,6 +425,8 @@ impl From<&Endpoint> for v1::Endpoint {
             aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
             state: v1::EndpointState::from(endpoint.state).into(),
             weight: endpoint.weight.into(),
+            health: v1::Health::from(endpoint.health).into(),
+            health_note: endpoint.health_note.as_ref().map(|n| n.as_str().to_owned()).unwrap_or_default(),
         }
     }
 }
@@ -387,6 +435,11 @@ impl TryFrom<v1::Endpoint> for Endpoint {
     type Error = Invalid;
     fn try_from(endpoint: v1::Endpoint) -> Result<Self, Invalid> {
         let state = endpoint.state().try_into()?;
+        let health = endpoint.health().try_into()?;
+        let health_note = match endpoint.health_note {
+            note if note.is_empty() => None,
+            note => Some(HealthNote::try_from(note).map_err(|e| Invalid::new("health_note", e))?),
+        };
         let generation = u16::try_from(endpoint.generation).map_err(|e| Invalid::new("generation", e))?;
         let service = match endpoint.service_id.as_str() {
             "" => None,
@@ -405,6 +458,8 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             aliases: names("aliases", endpoint.aliases)?,
             state,
             weight: weight("weight", endpoint.weight)?,
+            health,
+            health_note,
         })
     }
 }

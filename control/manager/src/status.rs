@@ -58,6 +58,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::DirectHost(_)
         | R::AddressOutside { .. } => Code::InvalidArgument,
     };
+        | R::Health(_)
     Status::new(code, rejection.to_string())
 }
 

@@ -4,7 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use mesh_types::{
-    Family, Name, NetworkId, NodeId, PortConfig, PortFilter, Protocol, PublishAt, ServiceId, SubnetError,
+    Family, HealthError, Name, NetworkId, NodeId, PortConfig, PortFilter, Protocol, PublishAt, ServiceId,
+    SubnetError,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -385,6 +386,9 @@ pub enum Rejection {
     /// The port to close is not open.
     #[error("service {service} does not publish {wanted}; {}", published_list(.ports))]
     NotPublished {
+    /// How a service's tasks are to be checked makes no sense.
+    #[error(transparent)]
+    Health(HealthError),
         /// The service's name.
         service: Name,
         /// The ports asked for.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LocalEndpointId, Mac, Name, NetworkId, NodeId, ServiceId, TaskId};
+use crate::{Health, HealthNote, LocalEndpointId, Mac, Name, NetworkId, NodeId, ServiceId, TaskId};
 
 /// Tells one use of a [`LocalEndpointId`] from the next, so that packets for a past task are dropped, not misdelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,4 +52,16 @@ pub struct Endpoint {
     pub state: EndpointState,
     /// Its share of its service's new flows, in relation to the other tasks' weights: 1 to [`MAX_WEIGHT`].
     pub weight: u16,
+    /// Whether it works, where its service has it checked.
+    pub health: Health,
+    /// Why it is unhealthy, or not checked though its service asks for it.
+    pub health_note: Option<HealthNote>,
+}
+
+impl Endpoint {
+    /// Whether new flows of its service may go to it: it is ready, and not known to be out of order. Established flows
+    /// are another matter.
+    pub fn takes_flows(&self) -> bool {
+        self.state == EndpointState::Ready && matches!(self.health, Health::None | Health::Healthy)
+    }
 }

@@ -6,6 +6,7 @@
 mod cluster;
 mod duration;
 mod endpoint;
+mod health;
 mod id;
 mod interface;
 mod listener;
@@ -20,6 +21,11 @@ mod shared_map;
 pub use cluster::{ClusterView, Lookup, LookupError};
 pub use duration::{SecondsError, format_seconds, parse_seconds};
 pub use endpoint::{Endpoint, EndpointState, Generation, MAX_WEIGHT};
+pub use health::{
+    DEFAULT_HEALTH_INTERVAL_SECS, DEFAULT_HEALTH_RETRIES, DEFAULT_HEALTH_TIMEOUT_SECS, Health, HealthCheck,
+    HealthError, HealthNote, HealthNoteError, HealthSettings, HttpPath, MAX_HEALTH_RETRIES, MAX_HEALTH_SECS,
+    Probe, ProbeCommand,
+};
 pub use id::{ClusterId, IdError, LocalEndpointId, NetworkId, NodeId, ServiceId, TaskId};
 pub use interface::{InterfaceName, InterfaceNameError};
 pub use listener::{Listener, ListenerProcess};

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Name, NetworkId, PortConfig, SecondsError, ServiceId, format_seconds, parse_seconds};
+use crate::{
+    HealthCheck, Name, NetworkId, PortConfig, SecondsError, ServiceId, format_seconds, parse_seconds,
+};
 
 /// How long a draining task keeps its established flows unless somebody says otherwise, in seconds.
 pub const DEFAULT_DRAIN_SECS: u32 = 30;
@@ -115,6 +117,8 @@ pub struct Service {
     pub prefer_local: bool,
     /// How long a draining task may keep its established flows, in seconds, unless it says so itself.
     pub drain_timeout_secs: u32,
+    /// How its tasks are checked; none: they count as healthy.
+    pub health: Option<HealthCheck>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.

@@ -16,9 +16,9 @@ use mesh_agent::{
 use mesh_gossip::{EndpointTable, Tables};
 use mesh_lb::NodeSettings;
 use mesh_types::{
-    Availability, ClusterId, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, LocalEndpointId,
-    Mac, Name, Network, NetworkId, Node, NodeId, PortConfig, Protocol, Role, Service, ServiceId,
-    ServiceNetwork, Subnet, TaskId, Vni,
+    Availability, ClusterId, ClusterView, Endpoint, EndpointMode, EndpointState, Generation, Health,
+    LocalEndpointId, Mac, Name, Network, NetworkId, Node, NodeId, PortConfig, Protocol, Role, Service,
+    ServiceId, ServiceNetwork, Subnet, TaskId, Vni,
 };
 
 const NODES: u32 = 100;
@@ -229,6 +229,8 @@ impl World {
             aliases: vec![],
             state: EndpointState::Ready,
             weight: 1,
+            health: Health::None,
+            health_note: None,
         })
     }
 
@@ -291,6 +293,8 @@ fn own_task(number: u32) -> Result<LocalTask> {
         weight: 1,
         drain_timeout_secs: None,
         drain: Drain::None,
+        health: Health::None,
+        health_note: None,
         follows_service: false,
     })
 }
@@ -329,6 +333,7 @@ fn view(services: u32, networks: u32) -> Result<ClusterView> {
             affinity: None,
             prefer_local: false,
             drain_timeout_secs: 30,
+            health: None,
             labels: BTreeMap::new(),
             created_at: 0,
             version: 0,

@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
-    Availability, ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId,
-    Service, TaskId,
+    Availability, ClusterView, Generation, Health, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId,
+    NodeId, Service, TaskId,
 };
 use tracing::{info, warn};
 
@@ -220,6 +220,8 @@ impl Agent {
             weight: spec.weight,
             drain_timeout_secs: spec.drain_timeout_secs,
             drain: Drain::None,
+            health: Health::None,
+            health_note: None,
             follows_service: plan.service.is_some() && spec.networks.is_empty(),
         };
         let linked = match self.make_links(&plan, &taken, &mut task).await {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_dns::NetworkNames;
-use mesh_types::{Endpoint, EndpointMode, EndpointState, Network, Service, ServiceId, ServiceNetwork};
+use mesh_types::{Endpoint, EndpointMode, Network, Service, ServiceId, ServiceNetwork};
 
 /// Names and reverse names on `network`; `services` are those on it, `endpoints` those of its table.
 pub fn network_names<'a>(
@@ -25,7 +25,7 @@ pub fn network_names<'a>(
             endpoint.aliases.iter().for_each(|alias| names.add(alias.as_str(), address));
         }
         let service = endpoint.service.and_then(|s| services.get(&s));
-        if let (Some((service, member)), EndpointState::Ready) = (service, endpoint.state) {
+        if let Some((service, member)) = service.filter(|_| endpoint.takes_flows()) {
             for &address in &endpoint.addresses {
                 names.add(&format!("tasks.{}", service.name), address);
                 if service.endpoint_mode == EndpointMode::Dnsrr {

@@ -8,7 +8,8 @@ use std::{
 
 use mesh_netlink::{NetNs, NsId};
 use mesh_types::{
-    Endpoint, EndpointState, Generation, LocalEndpointId, Mac, Name, NetworkId, NodeId, ServiceId, TaskId,
+    Endpoint, EndpointState, Generation, Health, HealthNote, LocalEndpointId, Mac, Name, NetworkId, NodeId,
+    ServiceId, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,10 @@ pub struct LocalTask {
     pub drain: Drain,
     /// Whether it joins the networks that its service joins.
     pub follows_service: bool,
+    /// Whether it works, where its service has it checked.
+    pub health: Health,
+    /// Why it is unhealthy or not checked.
+    pub health_note: Option<HealthNote>,
 }
 
 /// [`NsId`] as it is kept on disk.
@@ -182,6 +187,8 @@ impl LocalTask {
                 Drain::Done { .. } => EndpointState::Drained,
             },
             weight: self.weight,
+            health: self.health,
+            health_note: self.health_note.clone(),
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use mesh_gossip::{Announcement, Core, CoreConfig, Input, Interest, Output, Tables, Timing};
 use mesh_types::{
-    Endpoint, EndpointState, Generation, LocalEndpointId, Mac, Name, NetworkId, NodeId, TaskId,
+    Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, Name, NetworkId, NodeId, TaskId,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -112,6 +112,8 @@ fn owned(owner: u8, endpoints: u32, networks: u32, round: Option<u32>) -> Result
             aliases: vec![],
             state: if drains { EndpointState::Draining } else { EndpointState::Ready },
             weight: 1,
+            health: Health::None,
+            health_note: None,
         };
         all.push(Announcement { scope: endpoint.network, endpoint: endpoint.clone() });
         all.push(Announcement { scope: network(0), endpoint });

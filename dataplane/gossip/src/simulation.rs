@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_types::{
-    Endpoint, EndpointState, Generation, LocalEndpointId, Mac, Name, NetworkId, NodeId, TaskId,
+    Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, Name, NetworkId, NodeId, TaskId,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -45,6 +45,8 @@ pub(crate) fn endpoint(owner: u8, task: u128, network: u128) -> Endpoint {
         aliases: vec![],
         state: EndpointState::Ready,
         weight: 1,
+        health: Health::None,
+        health_note: None,
     }
 }
 

@@ -89,6 +89,7 @@ pub fn create(key: usize) -> Result<Command> {
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: DEFAULT_DRAIN_SECS,
+        health: None,
         labels: BTreeMap::new(),
         now: 0,
     }))

@@ -46,6 +46,7 @@ fn view() -> ClusterView {
         affinity: Some(Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 45,
+        health: Some(HealthCheck { retries: 7, ..HealthCheck::of("http:80/ready".parse().unwrap()) }),
         labels: BTreeMap::new(),
         created_at: 9,
         version: 5,
@@ -82,6 +83,8 @@ fn an_endpoint_round_trips() {
         aliases: vec![],
         state: EndpointState::Draining,
         weight: 50,
+        health: Health::Unhealthy,
+        health_note: Some(HealthNote::of("connection refused")),
     };
     assert_eq!(Endpoint::try_from(v1::Endpoint::from(&endpoint)), Ok(endpoint.clone()));
     let free = Endpoint { service: None, ..endpoint };

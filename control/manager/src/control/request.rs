@@ -60,21 +60,27 @@ pub(super) fn service(request: v1::CreateServiceRequest, state: &State) -> Resul
         affinity: request.affinity.map(affinity),
         prefer_local: request.prefer_local,
         drain_timeout_secs: request.drain_timeout_secs.unwrap_or(DEFAULT_DRAIN_SECS),
+        health: request.health.map(TryInto::try_into).transpose()?,
         labels: request.labels,
         now: unix_now(),
     })
 }
 
 pub(super) fn change(request: v1::UpdateServiceRequest, state: &State) -> Result<ServiceChange, Status> {
-    use v1::update_service_request::AffinityChange;
+    use v1::update_service_request::{AffinityChange, HealthChange};
+    let endpoint_mode = match request.endpoint_mode() {
+        v1::EndpointMode::Unspecified => None,
+        given => Some(EndpointMode::try_from(given)?),
+    };
     let affinity = match request.affinity_change {
         None | Some(AffinityChange::NoAffinity(false)) => None,
         Some(AffinityChange::NoAffinity(true)) => Some(None),
         Some(AffinityChange::Affinity(given)) => Some(Some(affinity(given))),
     };
-    let endpoint_mode = match request.endpoint_mode() {
-        v1::EndpointMode::Unspecified => None,
-        given => Some(EndpointMode::try_from(given)?),
+    let health = match request.health_change {
+        None | Some(HealthChange::NoHealth(false)) => None,
+        Some(HealthChange::NoHealth(true)) => Some(None),
+        Some(HealthChange::Health(given)) => Some(Some(given.try_into()?)),
     };
     let left = request.remove_networks.iter().map(|reference| Ok(find(state.networks(), reference)?.id));
     Ok(ServiceChange {
@@ -87,6 +93,7 @@ pub(super) fn change(request: v1::UpdateServiceRequest, state: &State) -> Result
         affinity,
         prefer_local: request.prefer_local,
         drain_timeout_secs: request.drain_timeout_secs,
+        health,
         remove_ports: filters(&request.remove_ports)?,
         add_ports: ports(request.add_ports)?,
         set_labels: request.set_labels,

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use mesh_store::{Kind, State};
-use mesh_types::{Affinity, Lookup, Name, Network, Node, PortConfig, Service, format_seconds};
+use mesh_types::{Affinity, HealthCheck, Lookup, Name, Network, Node, PortConfig, Service, format_seconds};
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +166,7 @@ impl Told for Service {
             ("affinity", self.affinity.as_ref().map(Affinity::to_string).unwrap_or_default()),
             ("prefer_local", if self.prefer_local { "true".to_owned() } else { String::new() }),
             ("drain_timeout", format_seconds(self.drain_timeout_secs)),
+            ("health", self.health.as_ref().map(HealthCheck::to_string).unwrap_or_default()),
             ("labels", labels(&self.labels)),
         ])
     }

@@ -37,6 +37,7 @@ fn service() -> Command {
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: 30,
+        health: None,
         labels: BTreeMap::new(),
         now: 0,
     })

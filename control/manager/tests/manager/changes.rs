@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use mesh_api::v1::{self, control_client::ControlClient, control_server::Control};
-use mesh_types::{Endpoint, EndpointState, Generation, LocalEndpointId, Mac, NetworkId, NodeId, TaskId};
+use mesh_types::{
+    Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, NetworkId, NodeId, TaskId,
+};
 use tonic::{Code, Request};
 
 use crate::support::*;
@@ -204,6 +206,8 @@ async fn a_network_with_tasks_stays_and_they_are_named() {
         aliases: vec![],
         state: EndpointState::Ready,
         weight: 1,
+        health: Health::None,
+        health_note: None,
     };
     home.running.0.lock().unwrap().extend((1..=7).map(endpoint));
     let status = control.remove_network(Request::new(remove("prod"))).await.unwrap_err();

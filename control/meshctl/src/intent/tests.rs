@@ -125,6 +125,7 @@ fn made(intent: &Intent) -> ClusterView {
             affinity: wanted.affinity,
             prefer_local: wanted.prefer_local,
             drain_timeout_secs: wanted.drain_timeout_secs,
+            health: None,
             labels: wanted.labels.clone(),
             created_at: 1,
             version: 6,

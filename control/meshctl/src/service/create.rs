@@ -58,6 +58,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         affinity: args.balancing.affinity(),
         prefer_local: args.balancing.prefer_local.unwrap_or_default(),
         drain_timeout_secs: args.balancing.drain_timeout(),
+        health: None,
     };
     let daemon = context.daemon().await?;
     let service = answer(daemon.control().create_service(request))

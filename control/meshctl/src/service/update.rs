@@ -103,6 +103,7 @@ impl Args {
             add_networks: Place::wire(self.network_add),
             remove_aliases: Alias::wire(self.alias_rm),
             add_aliases: Alias::wire(self.alias_add),
+            health_change: None,
         }
     }
 }

@@ -73,6 +73,7 @@ pub fn view() -> v1::ClusterView {
         affinity: Some(v1::Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 90,
+        health: None,
         version: 17,
     };
     let db = v1::Service {
@@ -111,6 +112,8 @@ fn endpoint(task: &str, name: &str, service: &str, node: &str, network: &str, ad
         aliases: Vec::new(),
         state: v1::EndpointState::Ready.into(),
         weight: 1,
+        health: v1::Health::None.into(),
+        health_note: String::new(),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_ipam::{AddressPool, PortPool};
-use mesh_types::{Affinity, EndpointMode, Name, NetworkId, PublishMode, Service, ServiceId, ServiceNetwork};
+use mesh_types::{
+    Affinity, EndpointMode, HealthCheck, HealthSettings, Name, NetworkId, PublishMode, Service, ServiceId,
+    ServiceNetwork,
+};
 
 use super::{Change, Outcome, expect_version, free_name, port::Publisher, same_name};
 use crate::{
@@ -21,6 +24,7 @@ impl Cluster {
         let publisher = Publisher { id: new.id, name: &new.name, mode: new.endpoint_mode };
         let ports = self.choose_ports(&mut pool, publisher, &new.ports)?;
         refuse_balancing(&new.name, new.endpoint_mode, new.affinity, new.prefer_local)?;
+        let health = new.health.clone().map(|settings| health_check(settings, None)).transpose()?;
         let mut networks = Vec::new();
         self.join_networks(&new.name, new.endpoint_mode, &mut networks, self.networks_or_ingress(&new))?;
 
@@ -34,6 +38,7 @@ impl Cluster {
             affinity: new.affinity,
             prefer_local: new.prefer_local,
             drain_timeout_secs: new.drain_timeout_secs,
+            health,
             labels: new.labels,
             created_at: new.now,
             version,
@@ -63,6 +68,10 @@ impl Cluster {
         service.affinity = change.affinity.unwrap_or(service.affinity);
         service.prefer_local = change.prefer_local.unwrap_or(service.prefer_local);
         service.drain_timeout_secs = change.drain_timeout_secs.unwrap_or(service.drain_timeout_secs);
+        if let Some(wanted) = change.health {
+            let over = |settings| health_check(settings, before.health.as_ref());
+            service.health = wanted.map(over).transpose()?;
+        }
         service.labels.retain(|key, _| !change.remove_labels.contains(key));
         service.labels.extend(change.set_labels);
         refuse_balancing(&service.name, service.endpoint_mode, service.affinity, service.prefer_local)?;
@@ -240,6 +249,10 @@ fn refuse_ingress_ports(service: &Service) -> Result<(), Rejection> {
         EndpointMode::Dnsrr if published => Err(Rejection::DnsRrPorts(service.name.clone())),
         _ => Ok(()),
     }
+}
+
+fn health_check(settings: HealthSettings, before: Option<&HealthCheck>) -> Result<HealthCheck, Rejection> {
+    settings.over(before).map_err(Rejection::Health)
 }
 
 /// With `dnsrr` clients choose the task.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mesh_types::{Affinity, EndpointMode, Name, NetworkId, PortConfig, PortFilter, ServiceId};
+use mesh_types::{
+    Affinity, EndpointMode, HealthSettings, Name, NetworkId, PortConfig, PortFilter, ServiceId,
+};
 use serde::{Deserialize, Serialize};
 
 /// A new service, as it was asked for.
@@ -24,6 +26,8 @@ pub struct NewService {
     pub prefer_local: bool,
     /// How long a draining task may keep its flows, in seconds.
     pub drain_timeout_secs: u32,
+    /// How its tasks are checked.
+    pub health: Option<HealthSettings>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
     /// Seconds since 1970-01-01 UTC.
@@ -51,6 +55,8 @@ pub struct ServiceChange {
     pub prefer_local: Option<bool>,
     /// How long a draining task may keep its flows, in seconds.
     pub drain_timeout_secs: Option<u32>,
+    /// What to change of how its tasks are checked, or no check any more.
+    pub health: Option<Option<HealthSettings>>,
     /// Ports to close: all that fit one of these. One that fits nothing refuses the whole change.
     pub remove_ports: Vec<PortFilter>,
     /// Ports to publish after that; 0 asks for a free one.

@@ -93,6 +93,7 @@ pub fn new_service(id: u128, text: &str, networks: &[NetworkId], ports: &[&str])
         prefer_local: false,
         drain_timeout_secs: 30,
         labels: BTreeMap::new(),
+        health: None,
         now: 6,
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use mesh_types::{
-    ClusterId, EndpointMode, Generation, LocalEndpointId, Mac, Service, ServiceId, ServiceNetwork,
+    ClusterId, EndpointMode, Generation, Health, LocalEndpointId, Mac, Service, ServiceId, ServiceNetwork,
 };
 
 use super::*;
@@ -25,6 +25,7 @@ fn view(networks: &[u128]) -> ClusterView {
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: 30,
+        health: None,
         labels: BTreeMap::new(),
         created_at: 0,
         version: 0,
@@ -68,6 +69,8 @@ fn task(follows_service: bool, places: &[(u128, bool)]) -> LocalTask {
         weight: 1,
         drain_timeout_secs: None,
         drain: Drain::None,
+        health: Health::None,
+        health_note: None,
         follows_service,
     }
 }

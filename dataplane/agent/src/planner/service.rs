@@ -118,11 +118,9 @@ impl Builder<'_> {
 
     fn backend(&self, endpoint: &Endpoint, network: &Network) -> Option<Backend> {
         let place = self.facts.place_of(endpoint)?;
-        let draining = match endpoint.state {
-            EndpointState::Ready => false,
-            EndpointState::Draining => true,
-            EndpointState::Drained => return None,
-        };
+        if endpoint.state == EndpointState::Drained {
+            return None;
+        }
         Some(Backend {
             key: BackendKey(endpoint.task, endpoint.network),
             vni: network.vni,
@@ -132,7 +130,8 @@ impl Builder<'_> {
             ifindex: place.ifindex,
             endpoint: endpoint.local_id,
             generation: endpoint.generation,
-            draining,
+            // One that is out of order keeps its flows too: they may yet end well.
+            draining: !endpoint.takes_flows(),
             weight: endpoint.weight,
         })
     }

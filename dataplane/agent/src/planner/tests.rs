@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use mesh_gossip::{EndpointKey, EndpointTable};
 use mesh_lb::{Backend, Frontend, PublishedOn, ServiceEntry};
 use mesh_types::{
-    Availability, ClusterId, EndpointMode, Generation, Mac, Name, Network, Node, PortConfig, Protocol, Role,
-    Service, ServiceId, ServiceNetwork, Subnet, TaskId, Vni,
+    Availability, ClusterId, EndpointMode, Generation, Health, Mac, Name, Network, Node, PortConfig,
+    Protocol, Role, Service, ServiceId, ServiceNetwork, Subnet, TaskId, Vni,
 };
 
 use super::*;
@@ -80,6 +80,7 @@ fn service(id: ServiceId, label: &str, on: &[(NetworkId, &[&str])], ports: &[&st
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: 30,
+        health: None,
         labels: BTreeMap::new(),
         created_at: 0,
         version: 0,
@@ -114,6 +115,8 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, addresses: &[&s
         weight: 1,
         drain_timeout_secs: None,
         drain: Drain::None,
+        health: Health::None,
+        health_note: None,
         follows_service: false,
     }
 }

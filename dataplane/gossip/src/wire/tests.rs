@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use mesh_types::{EndpointState, Generation, LocalEndpointId, Mac, Name, ServiceId};
+use mesh_types::{EndpointState, Generation, Health, LocalEndpointId, Mac, Name, ServiceId};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -37,6 +37,8 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             aliases: vec![],
             state: if draining { EndpointState::Draining } else { EndpointState::Ready },
             weight,
+            health: Health::None,
+            health_note: None,
         })
 }
 
