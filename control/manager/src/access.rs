@@ -37,7 +37,6 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Join/Join", Needs::Nothing),
     ("/mesh.v1.Dispatcher/Session", Needs::Member),
     ("/mesh.v1.Dispatcher/Lease", Needs::Member),
-    ("/mesh.v1.Dispatcher/ReturnLease", Needs::Member),
     ("/mesh.v1.Dispatcher/RenewLeases", Needs::Member),
     ("/mesh.v1.Dispatcher/Report", Needs::Member),
     ("/mesh.v1.Dispatcher/Leave", Needs::Member),

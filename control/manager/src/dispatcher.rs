@@ -70,18 +70,6 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
     }
 
-    async fn return_lease(
-        &self,
-        request: Request<v1::ReturnLeaseRequest>,
-    ) -> Result<Response<v1::ReturnLeaseResponse>, Status> {
-        let node = Caller::of(&request)?.node;
-        let request = request.into_inner();
-        let network = parse_id("network_id", &request.network_id)?;
-        let addresses = request.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-        self.shared.propose(Command::ReturnLease { node, network, addresses }).await?;
-        Ok(Response::new(v1::ReturnLeaseResponse {}))
-    }
-
     async fn renew_leases(
         &self,
         request: Request<v1::RenewLeasesRequest>,

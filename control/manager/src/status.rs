@@ -26,6 +26,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::AlreadyInitialized
         | R::LastManager(_)
         | R::CaChanges
+        | R::GossipKeysChange
         | R::TooManyManagers
         | R::IngressNeeded(_)
         | R::IngressInUse { .. }
@@ -53,12 +54,13 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::PortTwice { .. }
         | R::PortReserved { .. }
         | R::LeaseGrace(_)
+        | R::GossipRotation { .. }
         | R::TargetPort
         | R::SctpPorts { .. }
         | R::DirectHost(_)
+        | R::Health(_)
         | R::AddressOutside { .. } => Code::InvalidArgument,
     };
-        | R::Health(_)
     Status::new(code, rejection.to_string())
 }
 

@@ -1,6 +1,7 @@
 //! The transition: one command on one state.
 
 mod authority;
+mod gossip;
 mod init;
 mod lease;
 mod network;
@@ -15,7 +16,7 @@ pub use node::MAX_MANAGERS;
 use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
 
 use crate::{
-    Command, Rejection, Response, State,
+    Command, GossipKeys, Rejection, Response, State,
     rejection::Kind,
     state::{Cluster, NetworkEntry},
 };
@@ -56,7 +57,8 @@ impl State {
                 node.version = version;
                 let response = Response::Node(node.clone());
                 let pools = init::pools(&pools)?;
-                let mut made = Cluster::new(cluster, node, *secrets, gossip_key.0, pools);
+                let keys = GossipKeys::new(gossip_key.0, version, now);
+                let mut made = Cluster::new(cluster, node, *secrets, keys, pools);
                 made.create_ingress(ingress, &ingress_subnets, ingress_ipv6, now, version)?;
                 self.cluster = Some(Box::new(made));
                 (response, Change::View)
@@ -95,9 +97,6 @@ impl Cluster {
             Command::UpdateService { service, change } => self.update_service(service, change, version),
             Command::Lease { node, network, count, family } => self.lease(node, network, count, family),
             Command::LeaseAddress { node, network, address } => self.lease_address(node, network, address),
-            Command::ReturnLease { node, network, addresses } => {
-                Ok(self.return_lease(node, network, &addresses))
-            }
             Command::RenewLeases { node, after, changes, full } => {
                 self.renew_leases(node, after, changes, full, version)
             }
@@ -109,6 +108,10 @@ impl Cluster {
             Command::UpdateCluster { cert_validity_secs, unlock_key } => {
                 self.update_cluster(cert_validity_secs, unlock_key)
             }
+            Command::RotateGossipKeys { fresh, after } => self.rotate_gossip_keys(&fresh, after, version),
+            Command::StepGossipKeys { after, now } => self.step_gossip_keys(after, now, version),
+            Command::GossipKeysInUse { version, nodes } => Ok(self.gossip_keys_in_use(version, nodes)),
+            Command::SetGossipRotation { secs } => self.set_gossip_rotation(secs),
         }
     }
 

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::State;
 
 /// The format written and read; raised when a field changes. Once there are releases, the one before is read too.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// Bytes of the checksum: the start of the body's BLAKE3 hash, against corruption, not against forgery.
 const CHECKSUM: usize = 8;
 

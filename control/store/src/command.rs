@@ -1,6 +1,10 @@
 //! What can be asked of the state machine, and what it answers.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use mesh_types::{
@@ -160,16 +164,6 @@ pub enum Command {
         /// Which.
         address: IpAddr,
     },
-    /// Gives addresses back. Those the node does not hold (any more) are passed over, so that it may be said twice.
-    /// Answers [`Response::Returned`].
-    ReturnLease {
-        /// By whom.
-        node: NodeId,
-        /// On which network.
-        network: NetworkId,
-        /// Which.
-        addresses: Vec<IpAddr>,
-    },
     /// A node says what it does with its leases, and begins its term anew: within it, it may give addresses that no task
     /// uses to tasks without asking (see `docs/adr/0010-leases.md`). Answers [`Response::Renewed`].
     RenewLeases {
@@ -220,6 +214,33 @@ pub enum Command {
         cert_validity_secs: Option<u64>,
         /// What managers are unlocked with when they start; none: they are not locked.
         unlock_key: Option<Option<Sensitive<[u8; 32]>>>,
+    },
+    /// Begins to replace the key that seals gossip. Answers [`Response::Done`].
+    RotateGossipKeys {
+        /// The next key.
+        fresh: Sensitive<[u8; 32]>,
+        /// The version of the ring as it was seen, [`crate::GossipKeys::version`]; anything else is refused.
+        after: u64,
+    },
+    /// Takes the change of the ring a step further. Answers [`Response::Done`].
+    StepGossipKeys {
+        /// The version of the ring as it was seen; anything else is refused.
+        after: u64,
+        /// Seconds since 1970-01-01 UTC.
+        now: u64,
+    },
+    /// Nodes say that they have the ring of this version. Answers [`Response::Done`].
+    GossipKeysInUse {
+        /// The ring's version; nothing is noted of any but the present one.
+        version: u64,
+        /// Which nodes.
+        nodes: BTreeSet<NodeId>,
+    },
+    /// How long a gossip key is sent with. Answers [`Response::Done`].
+    SetGossipRotation {
+        /// Seconds, from [`crate::MIN_GOSSIP_ROTATION`] to [`crate::MAX_GOSSIP_ROTATION`]; 0: until somebody asks for
+        /// another or a node is removed.
+        secs: u64,
     },
 }
 

@@ -8,6 +8,7 @@ mod apply;
 mod authority;
 mod codec;
 mod command;
+mod gossip;
 mod rejection;
 mod restore;
 mod state;
@@ -20,6 +21,9 @@ pub use codec::DecodeError;
 pub use command::{
     AliasChange, Command, LeaseChange, NetworkChange, NewNetwork, NewService, NodeChange, Response, Secrets,
     Sensitive, ServiceChange,
+};
+pub use gossip::{
+    DEFAULT_GOSSIP_ROTATION, GossipKeys, GossipPhase, MAX_GOSSIP_ROTATION, MIN_GOSSIP_ROTATION,
 };
 pub use rejection::{Holder, Kind, Leased, Rejection};
 pub use state::{Renewal, State};

@@ -137,6 +137,22 @@ pub enum Rejection {
         /// The validity asked for, in seconds.
         given: u64,
     },
+    /// The ring of gossip keys is being changed, or was changed meanwhile.
+    #[error(
+        "the gossip key is being replaced already; `meshctl cluster inspect` shows how far that has come and which nodes \
+         are waited for"
+    )]
+    GossipKeysChange,
+    /// A gossip key cannot be used for so long, or so short.
+    #[error(
+        "a gossip key cannot be used for {given} s; give from {} s to {} h, or 0 for no schedule",
+        crate::MIN_GOSSIP_ROTATION,
+        crate::MAX_GOSSIP_ROTATION / 3600
+    )]
+    GossipRotation {
+        /// The time asked for, in seconds.
+        given: u64,
+    },
     /// No node can have this data-path address.
     #[error("{0} is not an address that a node's VXLAN packets can come from")]
     DataPathAddress(IpAddr),
@@ -370,6 +386,9 @@ pub enum Rejection {
         "service {0} has endpoint mode dnsrr, which leaves the choice of a task to clients; {1} needs --endpoint-mode vip"
     )]
     DnsRrBalancing(Name, String),
+    /// How a service's tasks are to be checked makes no sense.
+    #[error(transparent)]
+    Health(HealthError),
     /// The cluster itself needs the port.
     #[error("port {published}/{protocol} cannot be published: the cluster uses it for {purpose}")]
     PortReserved {
@@ -386,9 +405,6 @@ pub enum Rejection {
     /// The port to close is not open.
     #[error("service {service} does not publish {wanted}; {}", published_list(.ports))]
     NotPublished {
-    /// How a service's tasks are to be checked makes no sense.
-    #[error(transparent)]
-    Health(HealthError),
         /// The service's name.
         service: Name,
         /// The ports asked for.

@@ -26,6 +26,10 @@ impl State {
         }
         cluster.former_managers.remove(&keep);
         cluster.nodes.insert(keep, Node { role: Role::Manager, version: self.version, ..manager });
+        // Whoever was a member then and is none any more knows the keys; and no node has this ring under this version.
+        cluster.gossip_keys.version = self.version;
+        cluster.gossip_keys.holders.clear();
+        cluster.gossip_keys.leaked = true;
         self.view_version = self.version;
         self
     }

@@ -9,7 +9,7 @@ use mesh_ipam::{AddressPool, PortPool, SubnetPool, VniPool};
 use mesh_types::{ClusterId, ClusterView, Network, NetworkId, Node, NodeId, Role, Service, ServiceId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Authority, Secrets, Sensitive};
+use crate::{Authority, GossipKeys, Secrets, Sensitive};
 
 /// The cluster's decided state. Empty until [`crate::Command::Init`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -86,16 +86,6 @@ impl AddressUse {
     }
 }
 
-/// The keys that seal gossip, the first one to send with.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GossipKeys(pub Vec<[u8; 32]>);
-
-impl std::fmt::Debug for GossipKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<hidden>")
-    }
-}
-
 impl State {
     /// How many commands changed something so far.
     pub fn version(&self) -> u64 {
@@ -162,7 +152,7 @@ impl State {
             nodes: cluster.nodes.clone(),
             networks: cluster.networks.iter().map(|(id, entry)| (*id, entry.network.clone())).collect(),
             services: cluster.services.clone(),
-            gossip_keys: cluster.gossip_keys.0.clone(),
+            gossip_keys: cluster.gossip_keys.ring.clone(),
             ca_generation: cluster.authority.generation,
         })
     }
@@ -204,6 +194,11 @@ impl State {
         let nodes = cluster.nodes.len() as u128;
         let entry = cluster.networks.get(&network);
         entry.is_some_and(|entry| entry.pools.iter().any(|pool| pool.free() < nodes))
+    }
+
+    /// The keys that seal gossip; none before [`crate::Command::Init`].
+    pub fn gossip_keys(&self) -> Option<&GossipKeys> {
+        self.cluster.as_ref().map(|c| &c.gossip_keys)
     }
 
     /// Where the cluster's CA stands; none before [`crate::Command::Init`].

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_raft::RaftNode;
-use mesh_store::{Command, Response};
+use mesh_store::{Command, LeaseChange, Response};
 use mesh_types::{NetworkId, NodeId};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
@@ -114,8 +114,10 @@ impl Agent {
                     // No task has it before anybody else may.
                     used.remove(&address);
                     self.world.notes().in_use.leave(NETWORK, address);
-                    let addresses = vec![address];
-                    let command = Command::ReturnLease { node: self.id, network: NETWORK, addresses };
+                    let change = LeaseChange { returned: vec![address], ..LeaseChange::default() };
+                    let after = node.state().renewal_of(self.id).count;
+                    let changes = [(NETWORK, change)].into();
+                    let command = Command::RenewLeases { node: self.id, after, changes, full: false };
                     let _ = timeout(PROBE, node.propose(command)).await;
                 }
                 None => {

@@ -8,7 +8,7 @@ use std::{
 use mesh_api::{
     transport::connect,
     v1::{
-        self, LeaseRequest, RenewRequest, ReturnLeaseRequest, dispatcher_client::DispatcherClient,
+        self, LeaseRequest, RenewRequest, NetworkLeaseChange, RenewLeasesRequest, dispatcher_client::DispatcherClient,
         identity_client::IdentityClient, join_client::JoinClient,
     },
 };
@@ -108,8 +108,13 @@ async fn a_worker_gets_and_gives_back_only_its_own_leases() {
     let lease = LeaseRequest { network_id: network.to_string(), count: 1, ..Default::default() };
     let addresses = one.dispatcher().lease(lease).await.unwrap().into_inner().addresses;
     assert!(!addresses.is_empty());
-    let back = ReturnLeaseRequest { network_id: network.to_string(), addresses: addresses.clone() };
-    other.dispatcher().return_lease(back).await.unwrap();
+    let back = NetworkLeaseChange {
+        network_id: network.to_string(),
+        returned: addresses.clone(),
+        ..Default::default()
+    };
+    let back = RenewLeasesRequest { changes: vec![back], ..Default::default() };
+    other.dispatcher().renew_leases(back).await.unwrap();
     let node = one.identity.current().own().node;
     let held = manager.state().borrow().leases_of(node);
     let held = held[&network].iter().map(ToString::to_string).collect::<Vec<_>>();

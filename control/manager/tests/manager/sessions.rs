@@ -1,8 +1,8 @@
 //! What members see and lease.
 
 use mesh_api::v1::{
-    CreateNetworkRequest, IpFamily, LeaseRequest, LeaveRequest, Listener, NodeListeners, NodeReport,
-    Protocol, RemoveNodeRequest, ReturnLeaseRequest, Subnet, control_server::Control,
+    CreateNetworkRequest, IpFamily, LeaseRequest, LeaveRequest, Listener, NetworkLeaseChange, NodeListeners,
+    NodeReport, Protocol, RemoveNodeRequest, RenewLeasesRequest, Subnet, control_server::Control,
 };
 use tonic::{Code, Request};
 
@@ -34,8 +34,9 @@ async fn a_session_sees_every_change() {
     assert_eq!(leased, ["10.10.3.2", "10.10.3.3", "10.10.3.4"]);
     let next = session.until(|_, state| !state.leases.is_empty()).await;
     assert_eq!((next.leases[0].network_id.as_str(), &next.leases[0].addresses), (prod.id.as_str(), &leased));
-    let back = ReturnLeaseRequest { network_id: prod.id, addresses: leased };
-    member.dispatcher().return_lease(back).await.unwrap();
+    let back = NetworkLeaseChange { network_id: prod.id, returned: leased, ..Default::default() };
+    let back = RenewLeasesRequest { changes: vec![back], ..Default::default() };
+    assert!(member.dispatcher().renew_leases(back).await.unwrap().into_inner().done);
     session.until(|_, state| state.leases.is_empty()).await;
     manager.shutdown().await;
 }

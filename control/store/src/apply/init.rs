@@ -9,10 +9,7 @@ use mesh_types::{
 };
 
 use super::Change;
-use crate::{
-    Authority, NewNetwork, Rejection, Response, Secrets,
-    state::{Cluster, GossipKeys},
-};
+use crate::{Authority, GossipKeys, NewNetwork, Rejection, Response, Secrets, state::Cluster};
 
 /// The IPv4 pool and the IPv6 pool asked for, else [`mesh_types::DEFAULT_POOL`] and [`mesh_types::DEFAULT_POOL6`].
 pub(super) fn pools(asked: &[IpNet]) -> Result<(SubnetPool, SubnetPool), Rejection> {
@@ -41,13 +38,13 @@ impl Cluster {
         id: ClusterId,
         node: Node,
         secrets: Secrets,
-        gossip_key: [u8; 32],
+        gossip_keys: GossipKeys,
         (subnets, subnets6): (SubnetPool, SubnetPool),
     ) -> Self {
         Self {
             id,
             secrets,
-            gossip_keys: GossipKeys(vec![gossip_key]),
+            gossip_keys,
             authority: Authority::default(),
             unlock_key: None,
             subnets,

@@ -81,20 +81,6 @@ impl Cluster {
         Ok((Response::Leased(vec![address]), change))
     }
 
-    pub(super) fn return_lease(
-        &mut self,
-        node: NodeId,
-        id: NetworkId,
-        addresses: &[IpAddr],
-    ) -> (Response, Change) {
-        let mut returned = Vec::new();
-        for pool in self.networks.get_mut(&id).into_iter().flat_map(|entry| &mut entry.pools) {
-            returned.extend(addresses.iter().filter(|a| pool.release(**a, &AddressUse::Lease(node))));
-        }
-        let change = if returned.is_empty() { Change::Nothing } else { Change::Hidden };
-        (Response::Returned(returned), change)
-    }
-
     pub(super) fn renew_leases(
         &mut self,
         node: NodeId,

@@ -35,6 +35,7 @@ impl Cluster {
         }
         self.nodes.remove(&id);
         self.forget_certificate(id);
+        self.gossip_keys_leaked(id);
         for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
             pool.release_all(&AddressUse::Lease(id));
             pool.release_all(&AddressUse::Task(id));

@@ -1,7 +1,7 @@
 //! What each command does, and how a refusal reads.
 
 use crate::common::*;
-use mesh_store::{Command, DecodeError, NewNetwork, NodeChange, Rejection, Response, Sensitive, State};
+use mesh_store::{Command, DecodeError, NewNetwork, NodeChange, Rejection, Sensitive, State};
 use mesh_types::{EndpointMode, NetworkId, NodeId, Role, ServiceId, Subnet};
 
 #[test]
@@ -207,12 +207,12 @@ fn leases_come_back() {
     let got = lease(&mut state, 2, a.id, 2).unwrap();
     let second = NodeId::from_u128(2);
     assert_eq!(state.leases_of(second), [(a.id, got.clone())].into());
-    let give_back =
-        |node, addresses: &[_]| Command::ReturnLease { node, network: a.id, addresses: addresses.into() };
-    let first = NodeId::from_u128(1);
-    assert_eq!(state.apply(give_back(first, &got)), Ok(Response::Returned(vec![])), "not its own");
-    assert_eq!(state.apply(give_back(second, &got[..1])), Ok(Response::Returned(got[..1].to_vec())));
-    assert_eq!(state.apply(give_back(second, &got)), Ok(Response::Returned(got[1..].to_vec())));
+    give_back(&mut state, 1, a.id, &got);
+    assert_eq!(state.leases_of(second), [(a.id, got.clone())].into(), "not the first one's to give");
+    give_back(&mut state, 2, a.id, &got[..1]);
+    assert_eq!(state.leases_of(second), [(a.id, got[1..].to_vec())].into());
+    give_back(&mut state, 2, a.id, &got);
+    assert!(state.leases_of(second).is_empty());
     lease(&mut state, 2, a.id, 3).unwrap();
     state.apply(Command::RemoveNode(second)).unwrap();
     assert!(state.leases_of(second).is_empty());
@@ -277,8 +277,7 @@ fn nothing_remains_of_a_hundred_rounds() {
         let got = lease(&mut state, 2, a.id, 8).unwrap();
         lease_address(&mut state, 3, a.id, "10.0.1.200").unwrap();
         lease(&mut state, 9, INGRESS, 8).unwrap();
-        let node = NodeId::from_u128(2);
-        state.apply(Command::ReturnLease { node, network: a.id, addresses: got }).unwrap();
+        give_back(&mut state, 2, a.id, &got);
         state.apply(Command::RemoveNode(NodeId::from_u128(9))).unwrap();
         state.apply(Command::RemoveService(ServiceId::from_u128(round))).unwrap();
         state.apply(Command::RemoveNetwork(a.id)).unwrap();

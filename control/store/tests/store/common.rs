@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_store::{
-    Command, NewNetwork, NewService, Rejection, Response, Secrets, Sensitive, ServiceChange, State,
+    Command, LeaseChange, NewNetwork, NewService, Rejection, Response, Secrets, Sensitive, ServiceChange,
+    State,
 };
 use mesh_types::{
     Availability, ClusterId, EndpointMode, Name, Network, NetworkId, Node, NodeId, PortConfig, Role, Service,
@@ -92,8 +93,8 @@ pub fn new_service(id: u128, text: &str, networks: &[NetworkId], ports: &[&str])
         affinity: None,
         prefer_local: false,
         drain_timeout_secs: 30,
-        labels: BTreeMap::new(),
         health: None,
+        labels: BTreeMap::new(),
         now: 6,
     }
 }
@@ -136,6 +137,15 @@ pub fn lease(state: &mut State, node: u8, network: NetworkId, count: u32) -> Res
         Response::Leased(addresses) => Ok(addresses),
         other => panic!("{other:?}"),
     }
+}
+
+/// A node renews its leases and gives these back.
+pub fn give_back(state: &mut State, node: u8, network: NetworkId, addresses: &[IpAddr]) {
+    let node = NodeId::from_u128(node.into());
+    let change = LeaseChange { returned: addresses.to_vec(), ..LeaseChange::default() };
+    let after = state.renewal_of(node).count;
+    let renewal = Command::RenewLeases { node, after, changes: [(network, change)].into(), full: false };
+    assert!(matches!(state.apply(renewal), Ok(Response::Renewed { done: true, .. })));
 }
 
 pub fn lease_address(

@@ -124,8 +124,7 @@ fn returned_addresses_of_both_families_are_free_again() {
     create_service(&mut state, new_service(1, "web", &[both.id], &[])).unwrap();
     let got = lease(&mut state, 1, both.id, 8).unwrap();
     assert_eq!(got, [ip("10.9.0.3"), ip("10.9.0.4"), ip("fd00:1::3")]);
-    let back = Command::ReturnLease { node, network: both.id, addresses: got.clone() };
-    assert_eq!(state.apply(back), Ok(Response::Returned(got)));
+    give_back(&mut state, 1, both.id, &got);
     state.apply(Command::RemoveService(ServiceId::from_u128(1))).unwrap();
     assert!(state.leases_of(node).is_empty());
     assert_eq!(lease_of(&mut state, both.id, 8, Some(Family::V6)), ["fd00:1::2"]);

@@ -113,9 +113,6 @@ fn command() -> impl Strategy<Value = Command> {
         3 => (node_id(), network_id(), address()).prop_map(|(node, network, address)| {
             Command::LeaseAddress { node, network, address }
         }),
-        3 => (node_id(), network_id(), prop::collection::vec(address(), 0..6)).prop_map(|(node, network, addresses)| {
-            Command::ReturnLease { node, network, addresses }
-        }),
         4 => (
             node_id(),
             0u64..4,
