@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
     Announcement, Interest, Item, Liveness, MemberState, Message, Packet, Table, Tables, Timing, Version,
+    WireError,
     outbox::Outbox,
     records::Records,
     replay::Window,
@@ -22,8 +23,10 @@ mod entries;
 mod membership;
 mod sending;
 mod snapshot;
+mod witness;
 
 use asking::Asking;
+use witness::Witnesses;
 
 /// Up to so many interested members are told of a change directly; more are reached by relay.
 const DIRECT: usize = 16;
@@ -33,6 +36,9 @@ const FANOUT: usize = 4;
 const PUSHED: usize = 64;
 /// Comparisons begun at a time.
 const SYNCS: usize = 8;
+/// Peers that are not there and are tried at a time, and the pause until the next few.
+const TRIED: usize = 16;
+const TRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often a leaving member says so, and the pause between.
@@ -78,6 +84,8 @@ pub enum Input {
         /// As it was asked.
         nonce: u64,
     },
+    /// Others reach this node at another address from now on.
+    Advertise(SocketAddr),
     /// This node leaves the cluster.
     Leave,
 }
@@ -113,6 +121,10 @@ pub enum Output {
 pub struct CoreStats {
     /// Dropped: does not decode.
     pub dropped_malformed: u64,
+    /// Dropped: of a wire version that this node does not speak.
+    pub dropped_version: u64,
+    /// Passed over: of a kind that a later release has.
+    pub ignored_kind: u64,
     /// Dropped: seen before, or too old to tell.
     pub dropped_replayed: u64,
     /// Dropped: from a past incarnation of its sender.
@@ -135,6 +147,10 @@ pub struct CoreStats {
     pub syncs_differing: u64,
     /// Times that this node was taken for dead and came back.
     pub renewals: u64,
+    /// Members that did not answer this node's probes, and were asked about.
+    pub suspicions: u64,
+    /// How slow this node seems to be itself, from 0 (well) to 3; not a counter.
+    pub slowness: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -187,8 +203,11 @@ pub struct Core {
     /// Owners and senders that are no members (yet), and since when.
     unknown: BTreeMap<NodeId, Duration>,
     peers: BTreeMap<NodeId, Peer>,
+    /// No peer is to be tried before.
+    retry_at: Duration,
     data_paths: BTreeMap<NodeId, SocketAddr>,
     asking: BTreeMap<NodeId, Asking>,
+    witnesses: Witnesses,
     /// Nodes that the managers have removed.
     removed: BTreeSet<NodeId>,
     declared: Interest,
@@ -224,8 +243,10 @@ impl Core {
             members: BTreeMap::new(),
             unknown: BTreeMap::new(),
             peers: BTreeMap::new(),
+            retry_at: Duration::MAX,
             data_paths: BTreeMap::new(),
             asking: BTreeMap::new(),
+            witnesses: Witnesses::default(),
             removed: BTreeSet::new(),
             declared: Interest::default(),
             outbox: Outbox::default(),
@@ -264,6 +285,7 @@ impl Core {
             Input::Peers(peers) => self.set_peers(peers),
             Input::DataPaths(listed) => self.set_data_paths(listed),
             Input::Answer { from, nonce } => self.answered(from, nonce),
+            Input::Advertise(addr) => self.change_addr(addr),
             Input::Leave => self.leave(),
         }
         out.append(&mut self.out);
@@ -274,7 +296,6 @@ impl Core {
         if let Some((_, farewell)) = self.farewells {
             return self.outbox.deadline().map_or(farewell, |resend| resend.min(farewell));
         }
-        let retries = self.peers.iter().filter(|(node, _)| !self.is_live(**node)).map(|(_, p)| p.retry_at);
         [
             Some(self.sync_at),
             Some(self.housekeeping_at),
@@ -283,7 +304,8 @@ impl Core {
             self.outbox.relays().then_some(self.relay_at),
             self.syncs.values().min().copied(),
             self.asking_deadline(),
-            retries.min(),
+            self.witnesses.deadline(),
+            Some(self.retry_at),
         ]
         .into_iter()
         .flatten()
@@ -325,16 +347,11 @@ impl Core {
             return self.say_farewell();
         }
         let outcome = self.swim.timers(self.now);
-        self.take_swim(outcome, true);
+        self.take_swim(outcome);
         self.ask_due();
-        let retry: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(node, peer)| peer.retry_at <= self.now && !self.is_live(**node))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in retry {
-            self.try_peer(node);
+        self.witnesses_due();
+        if self.retry_at <= self.now {
+            self.try_peers();
         }
         if self.outbox.relays() && self.relay_at <= self.now {
             self.flush_relay(None);
@@ -368,17 +385,44 @@ impl Core {
         }
     }
 
+    /// Tries the peers that are due, a few at a time: each that answers names many others, which are not to be tried then.
+    fn try_peers(&mut self) {
+        let absent = |node: &NodeId| !self.members.get(node).is_some_and(Member::is_live);
+        let due = self.peers.iter().filter(|(node, peer)| peer.retry_at <= self.now && absent(node));
+        let due: Vec<NodeId> = due.map(|(node, _)| *node).collect();
+        let tried: Vec<NodeId> = due.choose_multiple(&mut self.rng, TRIED).copied().collect();
+        for node in &tried {
+            self.try_peer(*node);
+        }
+        self.retry_at = if tried.len() < due.len() {
+            self.now + TRY_PAUSE
+        } else {
+            let absent = self.peers.iter().filter(|(node, _)| !self.is_live(**node));
+            absent.map(|(_, peer)| peer.retry_at).min().unwrap_or(Duration::MAX)
+        };
+    }
+
     fn try_peer(&mut self, node: NodeId) {
         let jitter = self.rng.random_range(0.75..1.25);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.retry_at = self.now + peer.pause.mul_f64(jitter);
         peer.pause = (peer.pause * 2).min(self.timing.retry_max);
         let outcome = self.swim.announce(node, peer.addr, self.now);
-        self.take_swim(outcome, false);
+        self.take_swim(outcome);
+    }
+
+    /// All peers that are not there are to be tried soon.
+    fn try_all_peers(&mut self) {
+        for peer in self.peers.values_mut() {
+            (peer.retry_at, peer.pause) = (self.now, RETRY_MIN);
+        }
+        self.retry_at = self.now;
     }
 
     fn keep_house(&mut self) {
         self.records.reap(self.now, self.timing.tombstone_ttl);
+        self.stats.slowness = self.swim.health().get();
+        self.observe_all();
         self.refresh_interest();
         let mut gone = Vec::new();
         for node in self.records.owners() {
@@ -405,11 +449,18 @@ impl Core {
     }
 
     fn receive(&mut self, bytes: &[u8], stream: bool) {
-        let Ok(packet) = Packet::decode(bytes) else {
-            self.stats.dropped_malformed += 1;
-            return;
+        let Packet { from, epoch, sequence, message } = match Packet::decode(bytes) {
+            Ok(packet) => packet,
+            Err(error) => {
+                let counter = match error {
+                    WireError::Version(_) => &mut self.stats.dropped_version,
+                    WireError::Kind(_) => &mut self.stats.ignored_kind,
+                    WireError::Empty | WireError::Malformed => &mut self.stats.dropped_malformed,
+                };
+                *counter += 1;
+                return;
+            }
         };
-        let Packet { from, epoch, sequence, message } = packet;
         if from == self.node || self.removed.contains(&from) {
             self.stats.dropped_stranger += 1;
             return;
@@ -434,7 +485,7 @@ impl Core {
             _ if self.has_left() => {}
             Message::Swim(bytes) => {
                 let outcome = self.swim.data(&bytes, self.now);
-                self.take_swim(outcome, false);
+                self.take_swim(outcome);
             }
             Message::Update { relay, ticket, items } => self.receive_update(from, relay, ticket, items),
             Message::Leave => self.member_left(from),
@@ -443,6 +494,12 @@ impl Core {
             Message::Digest { interest, tables } => self.receive_digest(from, interest, tables),
             Message::Owners { interest, tables } => self.receive_owners(from, interest, tables),
             Message::Records { wants, groups } => self.receive_records(from, wants, groups),
+            Message::Inquire { node, addr, swim, ticket } => {
+                self.receive_inquiry(from, node, addr, swim, ticket)
+            }
+            Message::Probe { swim, ticket } => self.receive_probe(from, &swim, ticket),
+            Message::Probed { swim, ticket } => self.receive_probed(from, &swim, ticket),
+            Message::Witness { swim, ticket } => self.receive_witness(from, &swim, ticket),
         }
     }
 

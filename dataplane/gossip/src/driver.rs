@@ -166,6 +166,14 @@ impl Gossip {
         self.tell(Input::DataPaths(others)).await;
     }
 
+    /// States that others reach this node at `addr` from now on; port 0 stands for the bound one. They are told.
+    pub async fn set_advertise(&self, mut addr: SocketAddr) {
+        if addr.port() == 0 {
+            addr.set_port(self.local.port());
+        }
+        self.tell(Input::Advertise(addr)).await;
+    }
+
     /// Changes the keys: to rotate, add the new one everywhere, then put it first, then drop the old one.
     pub async fn set_keys(&self, keys: KeyRing) {
         let mut sealer = self.shared.sealer.write().unwrap_or_else(PoisonError::into_inner);

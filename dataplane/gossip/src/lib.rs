@@ -34,8 +34,8 @@ mod simulation;
 pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
-pub use seal::{SealError, Sealer};
 pub use mesh_types::SharedMap;
+pub use seal::{SealError, Sealer};
 pub use tables::{
     Announcement, EndpointKey, EndpointTable, Interest, Liveness, MemberState, MemberStatus, Stats, Tables,
 };

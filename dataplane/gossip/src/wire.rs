@@ -1,6 +1,10 @@
 //! The messages between members: a version byte, then postcard. Sealing is [`crate::Sealer`]'s.
+//!
+//! What a later release may do without a new version, since this one passes over it: add kinds of messages and of items at the
+//! end of their lists, append fields to a message, and append fields to an endpoint or an interest whose default is encoded
+//! as zeros (nothing, empty, the first variant), since this one reads what is cut short as if zeros followed.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
@@ -8,16 +12,21 @@ use thiserror::Error;
 
 use crate::Interest;
 
-/// The largest UDP payload sent, seal included: passes every link without fragments, tunnels included.
-pub const MAX_DATAGRAM: usize = 1300;
+/// The largest UDP payload sent, seal included: with IPv6 and UDP headers a packet of 1,280 bytes, which every IPv6 link carries
+/// whole (RFC 8200, section 5). Narrower IPv4 paths get it in fragments; see `docs/adr/0011-suspicion.md`.
+pub const MAX_DATAGRAM: usize = 1232;
 /// The largest message sent over TCP, before sealing.
 pub const MAX_STREAM: usize = 4 << 20;
 /// What items may take of a datagram, after the seal and the packet's own fields.
-pub(crate) const ITEM_BUDGET: usize = 1160;
+pub(crate) const ITEM_BUDGET: usize = 1092;
 /// What a membership message may take of a datagram.
-pub(crate) const SWIM_BUDGET: usize = 1180;
+pub(crate) const SWIM_BUDGET: usize = 1092;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Kinds of messages that this release knows.
+const KINDS: u32 = 12;
+/// Zeros that may be missing at the end of an item.
+const PADDING: usize = 32;
 
 /// Why bytes are no packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,7 +37,10 @@ pub enum WireError {
     /// Another wire version.
     #[error("packet of version {0}, this node speaks {VERSION}")]
     Version(u8),
-    /// The body does not decode, or bytes are left over.
+    /// A kind of message that a later release has.
+    #[error("message of unknown kind {0}")]
+    Kind(u32),
+    /// The body does not decode.
     #[error("malformed packet")]
     Malformed,
 }
@@ -99,6 +111,9 @@ pub enum Item {
 }
 
 impl Item {
+    /// Kinds that this release knows.
+    const KINDS: u32 = 3;
+
     /// Its name.
     pub fn key(&self) -> Key {
         match self {
@@ -136,8 +151,9 @@ impl Item {
         matches!(self, Item::Gone { .. })
     }
 
+    /// Bytes that it takes of a packet, its frame included.
     pub(crate) fn encoded_len(&self) -> usize {
-        postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
+        postcard::experimental::serialized_size(self).map_or(usize::MAX, |len| len + 2)
     }
 }
 
@@ -162,6 +178,7 @@ pub struct Group {
     /// Set by the owner alone: these are all of its entries as of this version; others up to it are gone.
     pub complete: Option<Version>,
     /// The entries.
+    #[serde(with = "framed")]
     pub items: Vec<Item>,
 }
 
@@ -177,6 +194,7 @@ pub enum Message {
         /// To be acknowledged unless 0.
         ticket: u64,
         /// The changes.
+        #[serde(with = "framed")]
         items: Vec<Item>,
     },
     /// An update has come.
@@ -212,6 +230,38 @@ pub enum Message {
         /// What the sender knows.
         groups: Vec<Group>,
     },
+    /// The sender suspects a member: can the receiver reach it?
+    Inquire {
+        /// The suspect.
+        node: NodeId,
+        /// Where it is to be asked.
+        addr: SocketAddr,
+        /// What tells the receiver of the suspicion, as foca writes it.
+        swim: Vec<u8>,
+        /// Which question.
+        ticket: u64,
+    },
+    /// The receiver is suspected: it is to say otherwise.
+    Probe {
+        /// The suspicion, as foca writes it.
+        swim: Vec<u8>,
+        /// Which question.
+        ticket: u64,
+    },
+    /// The sender is there.
+    Probed {
+        /// That it is, as foca writes it.
+        swim: Vec<u8>,
+        /// Which question.
+        ticket: u64,
+    },
+    /// Whether the sender can reach a suspect.
+    Witness {
+        /// That it is there, as foca writes it; empty if it did not answer in time.
+        swim: Vec<u8>,
+        /// Which question.
+        ticket: u64,
+    },
 }
 
 /// One message and who sends it.
@@ -238,11 +288,104 @@ impl Packet {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         match bytes.split_first() {
             None => Err(WireError::Empty),
-            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
-                Ok((packet, [])) => Ok(packet),
-                _ => Err(WireError::Malformed),
-            },
+            Some((&VERSION, body)) => Self::decode_body(body),
             Some((&version, _)) => Err(WireError::Version(version)),
+        }
+    }
+
+    fn decode_body(body: &[u8]) -> Result<Self, WireError> {
+        let malformed = |_| WireError::Malformed;
+        let ((from, epoch, sequence), message) = postcard::take_from_bytes(body).map_err(malformed)?;
+        let (kind, _) = postcard::take_from_bytes::<u32>(message).map_err(malformed)?;
+        if kind >= KINDS {
+            return Err(WireError::Kind(kind));
+        }
+        let (message, _appended) = postcard::take_from_bytes(message).map_err(malformed)?;
+        Ok(Self { from, epoch, sequence, message })
+    }
+}
+
+/// Items, each with its length before it.
+mod framed {
+    use std::fmt;
+
+    use serde::{
+        Deserialize, Deserializer, Serialize, Serializer,
+        de::{self, SeqAccess, Visitor},
+    };
+
+    use super::{Item, PADDING};
+
+    /// Items that are reserved for ahead, whatever a packet says how many follow.
+    const AHEAD: usize = 64;
+
+    pub(super) fn serialize<S: Serializer>(items: &[Item], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(items.iter().map(Frame))
+    }
+
+    struct Frame<'a>(&'a Item);
+
+    impl Serialize for Frame<'_> {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let bytes = postcard::to_stdvec(self.0).map_err(serde::ser::Error::custom)?;
+            to.serialize_bytes(&bytes)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Item>, D::Error> {
+        struct Items;
+
+        impl<'de> Visitor<'de> for Items {
+            type Value = Vec<Item>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("items")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Item>, A::Error> {
+                let mut items = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(AHEAD));
+                while let Some(Known(item)) = seq.next_element()? {
+                    items.extend(item);
+                }
+                Ok(items)
+            }
+        }
+
+        from.deserialize_seq(Items)
+    }
+
+    /// None of a kind that a later release has.
+    struct Known(Option<Item>);
+
+    impl<'de> Deserialize<'de> for Known {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            struct Bytes;
+
+            impl<'de> Visitor<'de> for Bytes {
+                type Value = Known;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an item")
+                }
+
+                fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Known, E> {
+                    item(bytes).map(Known).map_err(E::custom)
+                }
+            }
+
+            from.deserialize_bytes(Bytes)
+        }
+    }
+
+    fn item(bytes: &[u8]) -> Result<Option<Item>, postcard::Error> {
+        let (kind, _) = postcard::take_from_bytes::<u32>(bytes)?;
+        if kind >= Item::KINDS {
+            return Ok(None);
+        }
+        let read = |bytes: &[u8]| postcard::take_from_bytes(bytes).map(|(item, _appended)| Some(item));
+        match read(bytes) {
+            Err(postcard::Error::DeserializeUnexpectedEnd) => read(&[bytes, &[0; PADDING]].concat()),
+            done => done,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_types::NodeId;
 
-use super::{Core, PUSHED, RETRY_MIN, wanted};
+use super::{Core, PUSHED, wanted};
 use crate::{Announcement, Interest, Item, Key, Table, Version, records::Applied};
 
 impl Core {
@@ -82,10 +82,8 @@ impl Core {
         self.epoch = known.saturating_add(1);
         self.records.raise_epoch(self.node, self.epoch);
         let outcome = self.swim.change_epoch(self.epoch, self.now);
-        self.take_swim(outcome, false);
-        for peer in self.peers.values_mut() {
-            (peer.retry_at, peer.pause) = (self.now, RETRY_MIN);
-        }
+        self.take_swim(outcome);
+        self.try_all_peers();
         self.publish(own);
     }
 

@@ -11,38 +11,39 @@ use crate::{
 };
 
 impl Core {
-    pub(super) fn take_swim(&mut self, outcome: SwimOutcome, look: bool) {
+    pub(super) fn take_swim(&mut self, outcome: SwimOutcome) {
         for (to, bytes) in outcome.sends {
             self.send(to, Message::Swim(bytes), false);
         }
         self.stats.swim_refused += u64::from(outcome.refused);
-        if outcome.changed || look {
-            self.observe_members();
+        self.observe(outcome.changed);
+        for suspect in outcome.accused {
+            self.stats.suspicions += 1;
+            self.accuse(suspect);
         }
         if outcome.renewed {
             self.stats.renewals += 1;
-            for peer in self.peers.values_mut() {
-                (peer.retry_at, peer.pause) = (self.now, RETRY_MIN);
-            }
+            self.try_all_peers();
         }
     }
 
-    pub(super) fn observe_members(&mut self) {
-        let seen: Vec<(Identity, MemberState)> = self
-            .swim
-            .members()
-            .filter(|(identity, state)| match self.members.get(&identity.node) {
-                None => *state != MemberState::Down,
-                Some(known) if known.identity == *identity => {
+    /// Looks at every member: at those, too, that were no members when something was last heard of them.
+    pub(super) fn observe_all(&mut self) {
+        self.observe(self.swim.members().collect::<Vec<_>>());
+    }
+
+    fn observe(&mut self, seen: Vec<(Identity, MemberState)>) {
+        for (identity, state) in seen {
+            let is_news = match self.members.get(&identity.node) {
+                None => state != MemberState::Down,
+                Some(known) if known.identity == identity => {
                     // Of those that left or whose data path works more is known here.
                     let known_better = matches!(known.state, MemberState::Left | MemberState::Unattended);
-                    known.state != *state && !(known_better && *state == MemberState::Down)
+                    known.state != state && !(known_better && state == MemberState::Down)
                 }
                 Some(_) => true,
-            })
-            .collect();
-        for (identity, state) in seen {
-            if identity.node != self.node && !self.removed.contains(&identity.node) {
+            };
+            if is_news && identity.node != self.node && !self.removed.contains(&identity.node) {
                 self.transition(identity, state);
             }
         }
@@ -50,6 +51,9 @@ impl Core {
 
     fn transition(&mut self, identity: Identity, mut state: MemberState) {
         let node = identity.node;
+        if state != MemberState::Suspect {
+            self.witnesses.settled(node);
+        }
         match state {
             MemberState::Suspect => self.ask_suspect(node),
             MemberState::Down if self.counts(node) => match self.ask_gone(node) {
@@ -81,6 +85,7 @@ impl Core {
             self.syncs.remove(&node);
             if let Some(peer) = self.peers.get_mut(&node) {
                 (peer.retry_at, peer.pause) = (self.now + RETRY_MIN, RETRY_MIN);
+                self.retry_at = self.retry_at.min(peer.retry_at);
             }
         }
     }
@@ -117,7 +122,7 @@ impl Core {
             self.members_changed = true;
             if let Some(member) = self.members.remove(&node) {
                 let outcome = self.swim.declare_down(member.identity, self.now);
-                self.take_swim(outcome, false);
+                self.take_swim(outcome);
             }
         }
         for (node, addr) in listed {
@@ -125,10 +130,21 @@ impl Core {
             self.removed.remove(&node);
             if !known {
                 self.peers.insert(node, Peer { addr, retry_at: self.now, pause: RETRY_MIN });
-                if !self.is_live(node) {
-                    self.try_peer(node);
-                }
+                self.retry_at = self.now;
             }
+        }
+        if self.retry_at <= self.now {
+            self.try_peers();
+        }
+    }
+
+    /// Peers find this node at `addr` from now on, as somebody newer than who they know.
+    pub(super) fn change_addr(&mut self, addr: SocketAddr) {
+        if self.swim.identity().addr != addr {
+            let outcome = self.swim.change_addr(addr, self.now);
+            self.take_swim(outcome);
+            self.try_all_peers();
+            self.members_changed = true;
         }
     }
 
@@ -137,7 +153,7 @@ impl Core {
         self.farewells = Some((FAREWELLS, self.now));
         self.say_farewell();
         let outcome = self.swim.leave(self.now);
-        self.take_swim(outcome, false);
+        self.take_swim(outcome);
         self.members_changed = true;
     }
 
@@ -167,6 +183,6 @@ impl Core {
         self.outbox.forget(node);
         self.syncs.remove(&node);
         let outcome = self.swim.declare_down(identity, self.now);
-        self.take_swim(outcome, false);
+        self.take_swim(outcome);
     }
 }
