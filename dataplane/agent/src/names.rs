@@ -1,64 +1,141 @@
 //! The names that a network's tasks can resolve, from what is decided and what runs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
-use mesh_dns::NetworkNames;
-use mesh_types::{Endpoint, EndpointMode, Network, Service, ServiceId, ServiceNetwork};
+use mesh_dns::{Addresses, NetworkNames, ServiceNames, ServicePort};
+use mesh_types::{Endpoint, EndpointMode, Network, PortConfig, Service, ServiceId, ServiceNetwork};
 
 /// Names and reverse names on `network`; `services` are those on it, `endpoints` those of its table.
+///
+/// A service's names are known also while it has no task to answer with: so nobody else is asked for them.
 pub fn network_names<'a>(
     network: &Network,
     services: impl IntoIterator<Item = &'a Service>,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
 ) -> NetworkNames {
-    let member = |service: &'a Service| service.networks.iter().find(|n| n.network == network.id);
-    let services: BTreeMap<ServiceId, (&Service, &ServiceNetwork)> =
-        services.into_iter().filter_map(|s| Some((s.id, (s, member(s)?)))).collect();
+    let services = members(network, services);
     let mut names = Names::default();
+    let mut running: BTreeMap<ServiceId, BTreeMap<String, u16>> = BTreeMap::new();
     for endpoint in endpoints.into_iter().filter(|e| e.network == network.id) {
         for &address in &endpoint.addresses {
             names.reverse.insert(address, format!("{}.{}", endpoint.name, network.name));
-            names.add(endpoint.name.as_str(), address);
-            endpoint.aliases.iter().for_each(|alias| names.add(alias.as_str(), address));
         }
+        names.add(endpoint.name.as_str(), &endpoint.addresses);
+        endpoint.aliases.iter().for_each(|alias| names.add(alias.as_str(), &endpoint.addresses));
         let service = endpoint.service.and_then(|s| services.get(&s));
         if let Some((service, member)) = service.filter(|_| endpoint.takes_flows()) {
-            for &address in &endpoint.addresses {
-                names.add(&format!("tasks.{}", service.name), address);
-                if service.endpoint_mode == EndpointMode::Dnsrr {
-                    names.add(service.name.as_str(), address);
-                    member.aliases.iter().for_each(|alias| names.add(alias.as_str(), address));
-                }
+            running.entry(service.id).or_default().insert(endpoint.name.to_string(), endpoint.weight);
+            names.add(&tasks_of(service), &endpoint.addresses);
+            if service.endpoint_mode == EndpointMode::Dnsrr {
+                names_of(service, member).for_each(|name| names.add(name, &endpoint.addresses));
             }
         }
     }
+    let mut by_name = HashMap::new();
     for (service, member) in services.values() {
         for &vip in &member.vips {
             names.reverse.insert(vip, format!("{}.{}", service.name, network.name));
-            names.add(service.name.as_str(), vip);
-            member.aliases.iter().for_each(|alias| names.add(alias.as_str(), vip));
+        }
+        let of_service = Arc::new(ServiceNames {
+            name: service.name.to_string(),
+            ports: service.ports.iter().map(port).collect(),
+            tasks: running.remove(&service.id).unwrap_or_default(),
+        });
+        names.add(&tasks_of(service), &[]);
+        for name in names_of(service, member) {
+            names.add(name, &member.vips);
+            by_name.insert(name.to_ascii_lowercase(), Arc::clone(&of_service));
         }
     }
-    let forward = names.forward.into_iter().map(|(name, addresses)| (name, addresses.into_iter().collect()));
     NetworkNames {
         name: network.name.clone(),
         subnets: network.subnets.iter().map(|s| s.net()).collect(),
-        forward: forward.collect(),
+        forward: names.forward.into_iter().map(|(name, all)| (name, Addresses::from(all))).collect(),
         reverse: names.reverse,
+        services: by_name,
     }
+}
+
+/// The services that are on `network`, and how.
+fn members<'a>(
+    network: &Network,
+    services: impl IntoIterator<Item = &'a Service>,
+) -> BTreeMap<ServiceId, (&'a Service, &'a ServiceNetwork)> {
+    let member = |service: &'a Service| service.networks.iter().find(|n| n.network == network.id);
+    services.into_iter().filter_map(|s| Some((s.id, (s, member(s)?)))).collect()
+}
+
+/// A service's name and its aliases.
+fn names_of<'a>(service: &'a Service, member: &'a ServiceNetwork) -> impl Iterator<Item = &'a str> {
+    std::iter::once(&service.name).chain(&member.aliases).map(|name| name.as_str())
+}
+
+fn tasks_of(service: &Service) -> String {
+    format!("tasks.{}", service.name)
+}
+
+fn port(config: &PortConfig) -> ServicePort {
+    ServicePort { protocol: config.protocol, published: config.published, target: config.target }
 }
 
 #[derive(Default)]
 struct Names {
-    forward: BTreeMap<String, BTreeSet<IpAddr>>,
-    reverse: BTreeMap<IpAddr, String>,
+    forward: HashMap<String, Vec<IpAddr>>,
+    reverse: HashMap<IpAddr, String>,
 }
 
 impl Names {
-    fn add(&mut self, name: &str, address: IpAddr) {
-        self.forward.entry(name.to_ascii_lowercase()).or_default().insert(address);
+    fn add(&mut self, name: &str, addresses: &[IpAddr]) {
+        self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
     }
 }
+
+/// Who has `name`, in lower case and without the network's name, on `network`: one line for each service and task, for
+/// people. SRV names and names of addresses have none of their own.
+pub fn origins<'a>(
+    network: &Network,
+    services: impl IntoIterator<Item = &'a Service>,
+    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    name: &str,
+) -> Vec<String> {
+    let services = members(network, services);
+    let mut told = Vec::new();
+    let same = |other: &str| other.eq_ignore_ascii_case(name);
+    let by_tasks = |service: &Service, member: &ServiceNetwork| {
+        let by_name = names_of(service, member).any(same) && service.endpoint_mode == EndpointMode::Dnsrr;
+        by_name || same(&tasks_of(service))
+    };
+    for (service, member) in services.values() {
+        let kind = if same(service.name.as_str()) { "service" } else { "alias of service" };
+        if names_of(service, member).any(same) {
+            told.push(match service.endpoint_mode {
+                EndpointMode::Vip => format!("{kind} {}, by its virtual address", service.name),
+                EndpointMode::Dnsrr => format!("{kind} {}, by its tasks (dnsrr)", service.name),
+            });
+        }
+        if same(&tasks_of(service)) {
+            told.push(format!("the tasks of service {}", service.name));
+        }
+    }
+    for endpoint in endpoints.into_iter().filter(|e| e.network == network.id) {
+        if same(endpoint.name.as_str()) {
+            told.push(format!("task {}", endpoint.name));
+        } else if endpoint.aliases.iter().any(|alias| same(alias.as_str())) {
+            told.push(format!("alias or host name of task {}", endpoint.name));
+        }
+        let service = endpoint.service.and_then(|s| services.get(&s));
+        if service.is_some_and(|(service, member)| by_tasks(service, member)) {
+            let left_out =
+                if endpoint.takes_flows() { "" } else { ", left out: it takes no connections now" };
+            told.push(format!("its task {}{left_out}", endpoint.name));
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests;

@@ -305,7 +305,7 @@ impl Agent {
             self.task_view(task, &self.plan(&mut reconciler.planner, &reconciler.host).names)
         };
         let (sender, receiver) = watch::channel(Arc::new(view));
-        let server = DnsServer::start(ns.as_fd(), receiver, self.inner.forwarder.clone())?;
+        let server = DnsServer::start(ns.as_fd(), receiver, Arc::new(self.inner.forwarder.for_task()))?;
         self.inner.dns.lock().await.insert(task.id, Dns { view: sender, _server: server });
         Ok(())
     }
@@ -337,6 +337,7 @@ impl Agent {
         TaskView {
             networks: on().filter_map(|n| names.get(&n)).cloned().collect(),
             forward: on().any(|n| view.networks.get(&n).is_some_and(|n| !n.internal)),
+            keep_single_labels: false,
         }
     }
 }

@@ -1,51 +1,91 @@
-//! Asks the node's own name servers, in the daemon's namespace.
+//! Asks name servers for what is not ours: the node's own in the daemon's namespace, or those that a task named.
 
 use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
-use tokio::{
-    net::{TcpStream, UdpSocket},
-    sync::Semaphore,
-    time::timeout,
-};
+use mesh_netlink::NetNs;
+use tokio::sync::OnceCell;
 
-use crate::{
-    resolv_conf::ResolvConf,
-    respond::truncated,
-    tcp::{read_message, write_message},
-};
+use crate::resolv_conf::{NodeResolver, ResolvConf};
 
-/// What one server is given. Three of them fit into the five seconds that libc waits for us.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// Questions under way at once, for all tasks of the node.
-const MOST_AT_ONCE: usize = 1024;
-const HEADER: usize = 12;
-const TRUNCATED: u8 = 0x02;
-const SERVFAIL: u8 = 2;
-const REFUSED: u8 = 5;
+mod ask;
+mod cache;
+mod lookup;
+mod slots;
+mod wire;
 
-/// Passes queries to the name servers of the node and their responses back, both as they are but for the id.
+use ask::Place;
+use cache::Cache;
+pub use lookup::Outside;
+use slots::{Room, Share};
+use wire::{Answer, Asked, Key};
+
+/// What the answers of the node's name servers may take up, in bytes.
+const NODES_CACHE: usize = 8 << 20;
+/// The same for the name servers of one task.
+const TASKS_CACHE: usize = 1 << 20;
+
+/// The node's name servers, and the room that the questions of all tasks have.
 ///
-/// The server that answered last is asked first; one that is silent, or says SERVFAIL or REFUSED, is passed over.
+/// What is told to a client is what the name server answered, record for record; only EDNS is between two neighbours.
+/// Answers are kept as long as their TTLs say, which go down meanwhile; a failure for a second. Of equal questions one goes
+/// out, so that even a name server that asks us what we ask it causes no storm.
 #[derive(Debug)]
 pub struct Forwarder {
+    node: Arc<Upstream>,
+    room: Arc<Room>,
+}
+
+/// A task's way to name servers.
+#[derive(Debug)]
+pub struct TaskForwarder {
+    upstream: Arc<Upstream>,
+    share: Share,
+}
+
+/// Name servers that are asked from one place, and what they answered.
+#[derive(Debug)]
+struct Upstream {
     servers: Servers,
-    preferred: AtomicUsize,
-    free: Semaphore,
+    place: Place,
+    /// How long one server is waited for before the next one is asked too.
+    gap: Duration,
+    known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 enum Servers {
     File(ResolvConf),
     Fixed(Arc<[SocketAddr]>),
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The servers that all of this is about.
+    servers: Arc<[SocketAddr]>,
+    cache: Cache,
+    /// Questions under way.
+    flights: HashMap<Key, Weak<Flight>>,
+    /// Servers that did not answer, and until when they are asked after the others.
+    silent: HashMap<SocketAddr, Instant>,
+}
+
+/// One question under way, for all who wait for its answer.
+type Flight = OnceCell<Option<Told>>;
+
+/// An answer, and where it is from.
+#[derive(Debug, Clone)]
+struct Told {
+    answer: Arc<Answer>,
+    /// The server; none when it was kept.
+    by: Option<SocketAddr>,
+    /// In seconds.
+    age: u32,
 }
 
 impl Forwarder {
@@ -60,164 +100,133 @@ impl Forwarder {
     }
 
     fn new(servers: Servers) -> Self {
-        Self { servers, preferred: AtomicUsize::new(0), free: Semaphore::new(MOST_AT_ONCE) }
+        Self { node: Upstream::new(servers, Place::Here, NODES_CACHE), room: Arc::default() }
     }
 
-    /// The response to `query`, at most `limit` bytes long; `None` when no server gave one.
+    /// For a task that asks the node's name servers.
+    pub fn for_task(&self) -> TaskForwarder {
+        TaskForwarder { upstream: Arc::clone(&self.node), share: Share::new(&self.room) }
+    }
+
+    /// For a task that has name servers of its own. They are asked from its namespace, which lives as long as this value.
+    pub fn for_task_asking(&self, ns: NetNs, servers: &[IpAddr]) -> TaskForwarder {
+        let servers = servers.iter().map(|address| SocketAddr::new(*address, 53)).collect();
+        let upstream = Upstream::new(Servers::Fixed(servers), Place::Inside(Arc::new(ns)), TASKS_CACHE);
+        TaskForwarder { upstream, share: Share::new(&self.room) }
+    }
+
+    /// What the node's own resolver is told besides its servers.
+    pub fn node_resolver(&self) -> Arc<NodeResolver> {
+        match &self.node.servers {
+            Servers::File(file) => file.read(),
+            Servers::Fixed(_) => Arc::default(),
+        }
+    }
+}
+
+impl TaskForwarder {
+    /// The response to `query`, at most `limit` bytes long, if it is known already.
+    pub(crate) fn cached(&self, query: &[u8], limit: usize) -> Option<Vec<u8>> {
+        let asked = Asked::read(query)?;
+        let told = self.upstream.known_answer(&asked.key())?;
+        Some(asked.response(&told.answer, told.age, limit))
+    }
+
+    /// The response to `query`, at most `limit` bytes long; `None` when no server gave one, or when the task has as many
+    /// questions under way as it may.
     pub(crate) async fn forward(&self, query: &[u8], limit: usize) -> Option<Vec<u8>> {
-        let _permit = self.free.try_acquire().ok()?;
-        let servers = match &self.servers {
-            Servers::File(file) => file.servers(),
-            Servers::Fixed(servers) => Arc::clone(servers),
+        let asked = Asked::read(query)?;
+        let told = self.ask(&asked).await?;
+        Some(asked.response(&told.answer, told.age, limit))
+    }
+
+    async fn ask(&self, asked: &Asked) -> Option<Told> {
+        let key = asked.key();
+        if let Some(told) = self.upstream.known_answer(&key) {
+            return Some(told);
+        }
+        let _slot = self.share.take()?;
+        let flight = self.upstream.flight(&key);
+        // One of those who wait asks; if it is cut off, another one does.
+        let told = flight.get_or_init(|| self.upstream.ask_and_keep(asked, &key)).await;
+        told.clone()
+    }
+
+    /// The servers that are asked, in this order.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.upstream.servers().to_vec()
+    }
+}
+
+impl Upstream {
+    fn new(servers: Servers, place: Place, cache: usize) -> Arc<Self> {
+        let known = Known {
+            servers: Arc::default(),
+            cache: Cache::new(cache),
+            flights: HashMap::new(),
+            silent: HashMap::new(),
         };
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut refusal = None;
-        for turn in 0..servers.len() {
-            let index = first.wrapping_add(turn) % servers.len();
-            let Some(&server) = servers.get(index) else { continue };
-            match timeout(PATIENCE, ask(server, query, limit)).await {
-                Ok(Ok(response)) if matches!(code_of(&response), SERVFAIL | REFUSED) => {
-                    refusal.get_or_insert(response);
-                }
-                Ok(Ok(response)) => {
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Some(response);
-                }
-                Ok(Err(error)) => tracing::debug!(%server, %error, "name server failed"),
-                Err(_) => tracing::debug!(%server, "name server silent"),
+        Arc::new(Self { servers, place, gap: ask::GAP, known: Mutex::new(known) })
+    }
+
+    fn servers(&self) -> Arc<[SocketAddr]> {
+        match &self.servers {
+            Servers::File(file) => Arc::clone(&file.read().servers),
+            Servers::Fixed(servers) => Arc::clone(servers),
+        }
+    }
+
+    /// What is known of the servers as they are now: others may know other names.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        let servers = self.servers();
+        let mut known = self.lock();
+        if known.servers != servers {
+            known.servers = servers;
+            known.cache.clear();
+            known.flights.clear();
+            known.silent.clear();
+        }
+        known
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_answer(&self, key: &Key) -> Option<Told> {
+        let (answer, age) = self.known().cache.get(key, Instant::now())?;
+        Some(Told { answer, by: None, age })
+    }
+
+    /// The question under way, or a new one.
+    fn flight(&self, key: &Key) -> Arc<Flight> {
+        let mut known = self.known();
+        if let Some(flight) = known.flights.get(key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        // Those that nobody waited for to the end.
+        if known.flights.len() > 256 {
+            known.flights.retain(|_, flight| flight.strong_count() > 0);
+        }
+        let flight = Arc::new(Flight::new());
+        known.flights.insert(key.clone(), Arc::downgrade(&flight));
+        flight
+    }
+
+    async fn ask_and_keep(&self, asked: &Asked, key: &Key) -> Option<Told> {
+        let servers = Arc::clone(&self.known().servers);
+        let told = self.ask_servers(asked, &servers).await;
+        let mut known = self.lock();
+        // Only of the servers that are asked now, and while nobody could have changed them in between.
+        if Arc::ptr_eq(&known.servers, &servers) {
+            known.flights.remove(key);
+            if let Some(told) = told.as_ref().filter(|_| asked.may_be_kept()) {
+                known.cache.keep(key.clone(), &told.answer, Instant::now());
             }
         }
-        refusal
+        told
     }
-}
-
-fn code_of(message: &[u8]) -> u8 {
-    message.get(3).map_or(SERVFAIL, |flags| flags & 0x0f)
-}
-
-/// One question to one server: by UDP, and by TCP when that does not hold the response.
-async fn ask(server: SocketAddr, query: &[u8], limit: usize) -> io::Result<Vec<u8>> {
-    let mut asked = query.to_vec();
-    // An id of our own: the client's is no secret to its neighbours.
-    set_id(&mut asked, rand::random());
-    let by_udp = ask_udp(server, &asked).await?;
-    let cut = by_udp.get(2).is_some_and(|flags| flags & TRUNCATED != 0);
-    let mut response = by_udp;
-    // One that is silent over TCP still has given an answer with TC set, which sends the client to TCP itself.
-    if cut && let Ok(Ok(whole)) = timeout(PATIENCE / 2, ask_tcp(server, &asked)).await {
-        response = whole;
-    }
-    if response.len() > limit {
-        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "response too long to take and to cut");
-        response = truncated(&response).filter(|short| short.len() <= limit).ok_or_else(too_long)?;
-    }
-    set_id(&mut response, id_of(query));
-    Ok(response)
-}
-
-async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = match server {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    // A socket for each question: a port that nobody can guess, and the kernel drops what others send.
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    socket.send(query).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if let Some(response) = buffer.get(..length)
-            && answers(query, response)
-        {
-            return Ok(response.to_vec());
-        }
-    }
-}
-
-async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    write_message(&mut stream, query).await?;
-    let response = read_message(&mut stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    if answers(query, &response) { Ok(response) } else { Err(io::ErrorKind::InvalidData.into()) }
-}
-
-fn id_of(message: &[u8]) -> u16 {
-    match message {
-        [high, low, ..] => u16::from_be_bytes([*high, *low]),
-        _ => 0,
-    }
-}
-
-fn set_id(message: &mut [u8], id: u16) {
-    if let [high, low, ..] = message {
-        [*high, *low] = id.to_be_bytes();
-    }
-}
-
-/// Whether `response` is one to `query`: the id, the QR bit and the question, which errors may leave out.
-fn answers(query: &[u8], response: &[u8]) -> bool {
-    let (Some(header), Some(question)) = (response.get(..HEADER), question_of(query)) else { return false };
-    if id_of(header) != id_of(query) || header.get(2).is_none_or(|flags| flags & 0x80 == 0) {
-        return false;
-    }
-    let without_question = header.get(4..6) == Some(&[0, 0]);
-    let same = response
-        .get(HEADER..HEADER + question.len())
-        .is_some_and(|echoed| echoed.eq_ignore_ascii_case(question));
-    same || (without_question && code_of(response) != 0)
-}
-
-/// The octets of the first question: name, type, class.
-fn question_of(message: &[u8]) -> Option<&[u8]> {
-    let mut at = HEADER;
-    loop {
-        match usize::from(*message.get(at)?) {
-            0 => break,
-            length @ 1..=63 => at += length + 1,
-            _ => return None,
-        }
-    }
-    message.get(HEADER..at + 5)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03wEb\x02cc\x00\x00\x01\x00\x01";
-
-    fn response(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut bytes = QUERY.to_vec();
-        bytes[2] |= 0x80;
-        change(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn only_responses_to_the_question_count() {
-        assert!(answers(QUERY, &response(|_| ())));
-        assert!(answers(QUERY, &response(|b| b[14] = b'e')), "case");
-        assert!(!answers(QUERY, QUERY), "a query");
-        assert!(!answers(QUERY, &response(|b| b[0] = 9)), "another id");
-        assert!(!answers(QUERY, &response(|b| b[13] = b'x')), "another name");
-        assert!(!answers(QUERY, &response(|b| b.truncate(20))), "cut");
-        let bare = |code| {
-            response(|b| {
-                b.truncate(12);
-                (b[3], b[5]) = (code, 0);
-            })
-        };
-        assert!(answers(QUERY, &bare(1)));
-        assert!(!answers(QUERY, &bare(0)));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(a in prop::collection::vec(any::<u8>(), 0..80), b in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = answers(&a, &b);
-        }
-    }
-}
+mod tests;

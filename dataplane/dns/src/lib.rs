@@ -19,11 +19,13 @@ mod tcp;
 mod view;
 
 pub use error::Error;
-pub use forwarder::Forwarder;
-pub use resolve::{Answer, resolve};
+pub use forwarder::{Forwarder, Outside, TaskForwarder};
+pub use hickory_proto::rr::RecordType;
+pub use resolv_conf::NodeResolver;
+pub use resolve::{Answer, Place, Text, Why, resolve, reverse_name};
 pub use server::{DNS_ADDRESS, DnsServer};
 pub use stats::DnsStats;
-pub use view::{NetworkNames, TaskView};
+pub use view::{Addresses, NetworkNames, ServiceNames, ServicePort, TaskView};
 
 /// How long an answer about our own names may be kept, in seconds.
 ///

@@ -6,11 +6,14 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, AAAA, PTR},
+        rdata::{A, AAAA, PTR, SRV},
     },
 };
 
-use crate::{Answer, TTL, TaskView, resolve};
+use crate::{
+    Answer, TTL, TaskView,
+    resolve::{Place, Text, outside, resolve},
+};
 
 /// What a UDP message may measure when the client says nothing (RFC 1035, section 4.2.1).
 const PLAIN_UDP: usize = 512;
@@ -73,7 +76,13 @@ pub(crate) fn respond(
     if !matches!(question.query_class, DNSClass::IN | DNSClass::ANY) {
         return finish(response, ResponseCode::Refused, limit, header);
     }
-    let code = match resolve(view, &question.name, question.query_type) {
+    let text = Text::of_name(&question.name);
+    let (answer, _) = match &text {
+        Some(text) => resolve(view, text.as_str(), question.query_type),
+        // No name of ours; it has labels, or a dot in one.
+        None => outside(view, ".", question.query_type),
+    };
+    let code = match answer {
         Answer::Forward => {
             response.metadata.authoritative = false;
             return match finish(response, ResponseCode::ServFail, limit, header) {
@@ -83,38 +92,49 @@ pub(crate) fn respond(
         }
         Answer::NxDomain => ResponseCode::NXDomain,
         Answer::NoData => ResponseCode::NoError,
-        Answer::Ptr(target) => {
+        Answer::Ptr(target) => match name_of(target) {
             // What we cannot write as a name is a name that we do not have.
-            match Name::from_labels(target.split('.').map(str::as_bytes)) {
-                Ok(target) => {
-                    let data = RData::PTR(PTR(target));
-                    response.answers = vec![Record::from_rdata(question.name.clone(), TTL, data)];
-                    ResponseCode::NoError
-                }
-                Err(_) => ResponseCode::NXDomain,
+            None => ResponseCode::NXDomain,
+            Some(target) => {
+                let data = RData::PTR(PTR(target));
+                response.answers = vec![Record::from_rdata(question.name.clone(), TTL, data)];
+                ResponseCode::NoError
             }
+        },
+        Answer::Addresses(addresses) => {
+            let record = |address: &IpAddr| Record::from_rdata(question.name.clone(), TTL, data_of(*address));
+            response.answers = addresses.iter().map(record).collect();
+            ResponseCode::NoError
         }
-        Answer::Addresses(mut addresses) => {
-            if addresses.len() > 1 {
-                let by = turn(&question.name, question.query_type) % addresses.len();
-                addresses.rotate_left(by);
-            }
-            let record = |address| Record::from_rdata(question.name.clone(), TTL, data_of(address));
-            response.answers = addresses.into_iter().map(record).collect();
+        Answer::Services(places) => {
+            add_places(&mut response, &question.name, &places);
             ResponseCode::NoError
         }
     };
+    if response.answers.len() > 1 {
+        let by = turn(&question.name, question.query_type) % response.answers.len();
+        response.answers.rotate_left(by);
+    }
     finish(response, code, limit, header)
 }
 
-/// The same response cut down to its question, with TC set, for a forwarded one that the client cannot take whole.
-pub(crate) fn truncated(response: &[u8]) -> Option<Vec<u8>> {
-    let mut short = Message::from_vec(response).ok()?;
-    short.answers.clear();
-    short.authorities.clear();
-    short.additionals.clear();
-    short.metadata.truncation = true;
-    short.to_vec().ok()
+/// SRV records, and beside them the addresses of what they name (RFC 2782).
+fn add_places(response: &mut Message, asked: &Name, places: &[Place<'_>]) {
+    for place in places {
+        let Some(target) = name_of(&place.target) else { continue };
+        let address = |a: &IpAddr| Record::from_rdata(target.clone(), TTL, data_of(*a));
+        let beside: Vec<_> = place.addresses.iter().map(address).collect();
+        // Two ports of one task.
+        if !response.additionals.iter().any(|known| known.name == target) {
+            response.additionals.extend(beside);
+        }
+        let data = RData::SRV(SRV::new(0, place.weight, place.port, target));
+        response.answers.push(Record::from_rdata(asked.clone(), TTL, data));
+    }
+}
+
+fn name_of(text: &str) -> Option<Name> {
+    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
 
 fn response_to(query: &Message) -> Message {
@@ -144,6 +164,11 @@ fn finish(mut response: Message, code: ResponseCode, limit: usize, header: &[u8]
             Ok(bytes) => bytes.len(),
             Err(_) => return failed(),
         };
+        // What stands beside answers may be left out without a word (RFC 2181, section 9).
+        if !response.additionals.is_empty() {
+            response.additionals.clear();
+            continue;
+        }
         if response.answers.is_empty() {
             return failed();
         }
@@ -159,7 +184,8 @@ fn is_whole(bytes: &[u8], response: &Message) -> bool {
         Some([high, low]) => usize::from(u16::from_be_bytes([*high, *low])),
         _ => 0,
     };
-    count(6) == response.answers.len() && count(10) == usize::from(response.edns.is_some())
+    let beside = response.additionals.len() + usize::from(response.edns.is_some());
+    count(6) == response.answers.len() && count(10) == beside
 }
 
 fn data_of(address: IpAddr) -> RData {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    DnsStats, Error, Forwarder, TaskView,
+    DnsStats, Error, TaskForwarder, TaskView,
     respond::{Outcome, Transport, respond},
     stats::{Counters, count},
     tcp::{read_message, write_message},
@@ -59,7 +59,7 @@ impl DnsServer {
     pub fn start(
         ns: BorrowedFd<'_>,
         view: watch::Receiver<Arc<TaskView>>,
-        forwarder: Arc<Forwarder>,
+        forwarder: Arc<TaskForwarder>,
     ) -> Result<Self, Error> {
         let runtime =
             tokio::runtime::Handle::try_current().map_err(|e| Error::Register(io::Error::other(e)))?;
@@ -122,7 +122,7 @@ fn open() -> Result<(std::net::UdpSocket, std::net::TcpListener), Error> {
 
 struct Context {
     view: watch::Receiver<Arc<TaskView>>,
-    forwarder: Arc<Forwarder>,
+    forwarder: Arc<TaskForwarder>,
     counters: Arc<Counters>,
     /// Whose turn it is, by a hash of the name and by family: with one counter for all, a client that asks for two names
     /// (or A and AAAA) in turn would always see the same address first.

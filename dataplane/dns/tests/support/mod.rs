@@ -57,7 +57,7 @@ pub fn serve(
     forwarder: Forwarder,
 ) -> (DnsServer, watch::Sender<Arc<TaskView>>) {
     let (sender, receiver) = watch::channel(Arc::new(view));
-    (DnsServer::start(task.as_fd(), receiver, Arc::new(forwarder)).unwrap(), sender)
+    (DnsServer::start(task.as_fd(), receiver, Arc::new(forwarder.for_task())).unwrap(), sender)
 }
 
 /// Network `prod` with these names.
@@ -68,7 +68,7 @@ pub fn prod(names: &[(&str, &[&str])]) -> TaskView {
         for address in &addresses {
             prod.reverse.insert(*address, format!("{name}.prod"));
         }
-        prod.forward.insert((*name).to_owned(), addresses);
+        prod.forward.insert((*name).to_owned(), addresses.into());
     }
-    TaskView { networks: vec![Arc::new(prod)], forward: true }
+    TaskView { networks: vec![Arc::new(prod)], forward: true, ..TaskView::default() }
 }
