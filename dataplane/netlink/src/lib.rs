@@ -7,9 +7,11 @@
 //! masquerade: a daemon lives in its node's namespace. Task namespaces are reached by descriptor ([`NetNs`]).
 
 mod addresses;
+mod datagrams;
 mod error;
 mod firewall;
 mod host_link;
+mod inherited;
 mod links;
 mod masquerade;
 mod netlink;
@@ -22,9 +24,11 @@ mod vxlan;
 mod watch;
 
 pub use addresses::Interface;
+pub use datagrams::{BATCH, Datagram, Inbox, Outbox};
 pub use error::Error;
 pub use firewall::{Closed, forwarding_closed};
 pub use host_link::{HostLink, HostWay};
+pub use inherited::{cookie_of_socket, inherited_sockets};
 pub use links::{Frames, LinkInfo};
 pub use masquerade::{ensure_masquerade, remove_masquerade};
 pub use netlink::Netlink;

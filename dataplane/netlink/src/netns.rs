@@ -12,7 +12,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::{Error, Result};
+use crate::{Error, Result, cookie_of_socket};
 
 /// A network namespace, held open by a descriptor: it lives at least as long as this value.
 #[derive(Debug)]
@@ -131,18 +131,5 @@ fn on_fresh_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 }
 
 fn socket_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the socket is open, and the kernel writes at most `length` bytes, the size of `cookie`.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if status == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    cookie_of_socket(std::net::UdpSocket::bind("0.0.0.0:0")?.as_fd())
 }
