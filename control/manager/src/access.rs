@@ -48,6 +48,7 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Cluster/GetCa", Needs::Manager),
     ("/mesh.v1.Cluster/RotateCa", Needs::Manager),
     ("/mesh.v1.Cluster/GetUnlockKey", Needs::Manager),
+    ("/mesh.v1.Cluster/RotateGossipKeys", Needs::Manager),
     ("/mesh.v1.Control/CreateNetwork", Needs::Manager),
     ("/mesh.v1.Control/RemoveNetwork", Needs::Manager),
     ("/mesh.v1.Control/CreateService", Needs::Manager),

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
+    gossip_keys,
     identity::{decided, issuing_ca},
     shared::Shared,
 };
@@ -24,16 +25,21 @@ impl cluster_server::Cluster for Cluster {
         &self,
         _: Request<v1::GetClusterRequest>,
     ) -> Result<Response<v1::ClusterSettings>, Status> {
-        settings(&*decided(&self.0).await?).map(Response::new)
+        settings(&self.0, &*decided(&self.0).await?).map(Response::new)
     }
 
     async fn update_cluster(
         &self,
         request: Request<v1::UpdateClusterRequest>,
     ) -> Result<Response<v1::ClusterSettings>, Status> {
-        let v1::UpdateClusterRequest { cert_expiry_secs, autolock, lease_grace_secs } = request.into_inner();
+        let request = request.into_inner();
+        let v1::UpdateClusterRequest { cert_expiry_secs, autolock, lease_grace_secs, gossip_rotation_secs } =
+            request;
         if let Some(secs) = lease_grace_secs {
             self.0.propose(Command::SetLeaseGrace { secs }).await?;
+        }
+        if let Some(secs) = gossip_rotation_secs {
+            self.0.propose(Command::SetGossipRotation { secs }).await?;
         }
         let locked = decided(&self.0).await?.unlock_key().is_some();
         let fresh = (autolock == Some(true) && !locked).then(UnlockKey::random);
@@ -44,8 +50,8 @@ impl cluster_server::Cluster for Cluster {
         };
         let command = Command::UpdateCluster { cert_validity_secs: cert_expiry_secs, unlock_key };
         self.0.propose(command).await?;
-        info!(?cert_expiry_secs, ?autolock, "cluster updated");
-        let mut now = settings(&*decided(&self.0).await?)?;
+        info!(?request, "cluster updated");
+        let mut now = settings(&self.0, &*decided(&self.0).await?)?;
         now.unlock_key = fresh.map(|key| key.to_string()).unwrap_or_default();
         Ok(Response::new(now))
     }
@@ -60,6 +66,16 @@ impl cluster_server::Cluster for Cluster {
         let status = ca_status(&*decided(&self.0).await?)?;
         info!(digest = status.digest, generation = status.generation, "CA is being rotated");
         Ok(Response::new(status))
+    }
+
+    async fn rotate_gossip_keys(
+        &self,
+        _: Request<v1::RotateGossipKeysRequest>,
+    ) -> Result<Response<v1::ClusterSettings>, Status> {
+        let state = decided(&self.0).await?;
+        self.0.propose(gossip_keys::rotate(&state).ok_or_else(none)?).await?;
+        info!("the gossip key is being replaced: somebody asked for it");
+        settings(&self.0, &*decided(&self.0).await?).map(Response::new)
     }
 
     async fn get_unlock_key(
@@ -83,14 +99,28 @@ impl cluster_server::Cluster for Cluster {
     }
 }
 
-fn settings(state: &State) -> Result<v1::ClusterSettings, Status> {
-    let (Some(cluster), Some(authority)) = (state.cluster(), state.authority()) else { return Err(none()) };
+fn settings(shared: &Shared, state: &State) -> Result<v1::ClusterSettings, Status> {
+    let (Some(cluster), Some(authority), Some(keys)) =
+        (state.cluster(), state.authority(), state.gossip_keys())
+    else {
+        return Err(none());
+    };
+    let waiting = gossip_keys::waited_for(state, keys, |node| shared.status_of(node));
+    let gossip_keys = v1::GossipKeys {
+        rotation_secs: keys.rotation_secs,
+        since: keys.since,
+        phase: gossip_keys::word(keys.phase).to_owned(),
+        keys: u32::try_from(keys.ring.len()).unwrap_or(u32::MAX),
+        urgent: keys.urgent || keys.leaked,
+        waiting: waiting.map(|node| node.name.to_string()).collect(),
+    };
     Ok(v1::ClusterSettings {
         cluster_id: cluster.to_string(),
         cert_expiry_secs: authority.validity_secs,
         autolock: state.unlock_key().is_some(),
         lease_grace_secs: state.lease_grace_secs(),
         unlock_key: String::new(),
+        gossip_keys: Some(gossip_keys),
     })
 }
 

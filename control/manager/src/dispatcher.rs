@@ -106,6 +106,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
         let listeners = request.listeners.into_iter().map(Listener::try_from).collect::<Result<_, _>>()?;
         self.shared.reports.set(node, listeners);
+        if request.gossip_keys_version > 0 {
+            self.shared.reports.set_gossip_keys(node, request.gossip_keys_version);
+        }
         if !request.data_path_addr.is_empty() {
             let address = address(&request.data_path_addr)?.to_canonical();
             self.follow_data_path_addr(node, address).await?;

@@ -107,7 +107,7 @@ fn message(change: Change, time_millis: u64) -> v1::Event {
         kind: kind.to_string(),
         action: action.to_owned(),
         id,
-        name: name.to_string(),
+        name,
         attributes: attributes.collect(),
     }
 }

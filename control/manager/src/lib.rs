@@ -16,6 +16,7 @@ mod control;
 mod dispatcher;
 mod error;
 mod events;
+mod gossip_keys;
 mod identity;
 mod init;
 mod join;

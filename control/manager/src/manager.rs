@@ -31,6 +31,7 @@ use crate::{
     dispatcher::Dispatcher,
     error::io_error,
     events::Events,
+    gossip_keys,
     identity::Identity,
     init,
     join::Join,
@@ -384,6 +385,7 @@ async fn serve(
         .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
     tokio::spawn(membership::run(shared.raft.clone(), stop.clone()));
     tokio::spawn(silence::run(shared.raft.clone(), stop.clone()));
+    tokio::spawn(gossip_keys::run(shared.clone(), stop.clone()));
     let touch = shared.clone();
     let touch_stop = stop.clone();
     tokio::spawn(async move { touch.touch.follow(touch.raft.clone(), touch_stop).await });

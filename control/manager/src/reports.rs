@@ -1,7 +1,7 @@
 //! What nodes say of themselves: kept in memory, for as long as a session of the node lasts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,11 +16,14 @@ pub(crate) struct Reports {
     /// The number of each node's newest session: an older one may end after that has begun.
     sessions: Mutex<BTreeMap<NodeId, u64>>,
     listeners: watch::Sender<Arc<Listeners>>,
+    /// The version of the state by which each node took its gossip keys.
+    gossip_keys: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Default for Reports {
     fn default() -> Self {
-        Self { sessions: Mutex::default(), listeners: watch::channel(Arc::default()).0 }
+        let listeners = watch::channel(Arc::default()).0;
+        Self { sessions: Mutex::default(), listeners, gossip_keys: Mutex::default() }
     }
 }
 
@@ -45,6 +48,17 @@ impl Reports {
             }
             changed
         });
+    }
+
+    /// Notes by which version of the state `node` took its gossip keys.
+    pub fn set_gossip_keys(&self, node: NodeId, version: u64) {
+        self.gossip_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(node, version);
+    }
+
+    /// The nodes whose gossip keys are of this version or a later one.
+    pub fn with_gossip_keys(&self, version: u64) -> BTreeSet<NodeId> {
+        let all = self.gossip_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, has)| **has >= version).map(|(node, _)| *node).collect()
     }
 
     /// Whether a session of `node` lasts.
@@ -74,6 +88,7 @@ impl Drop for SessionGuard {
         if sessions.get(&self.node) == Some(&self.number) {
             sessions.remove(&self.node);
             drop(sessions);
+            self.reports.gossip_keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
             self.reports.set(self.node, Vec::new());
         }
     }
@@ -97,6 +112,7 @@ mod tests {
         let reports = Arc::new(Reports::default());
         let mut seen = reports.watch();
         let old = reports.session(NODE);
+        reports.set_gossip_keys(NODE, 7);
         reports.set(NODE, vec![listener(81), listener(80), listener(80)]);
         assert_eq!(seen.borrow_and_update().get(&NODE).unwrap(), &[listener(80), listener(81)]);
         reports.set(NODE, vec![listener(80), listener(81)]);
@@ -105,7 +121,9 @@ mod tests {
         drop(old);
         assert!(!seen.has_changed().unwrap());
         assert!(reports.has_session(NODE));
+        assert_eq!((reports.with_gossip_keys(7).len(), reports.with_gossip_keys(8).len()), (1, 0));
         drop(new);
         assert!(seen.borrow_and_update().is_empty() && !reports.has_session(NODE));
+        assert!(reports.with_gossip_keys(0).is_empty());
     }
 }

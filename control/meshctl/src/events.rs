@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{context::Context, daemon::answer, failure::Failure, output};
 
-/// Follow what is made, changed and removed: nodes, networks and services
+/// Follow what is made, changed and removed: nodes, networks, services and the cluster's gossip keys
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,7 @@ pub struct Args {
     /// Begin with what the manager remembers since then: a time such as 2026-05-04T10:00:00Z, or how long ago, such as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Condition: type=node|network|service, event=create|update|remove, name=NAME or id=BEGINNING; of those of one key
+    /// Condition: type=node|network|service|cluster, event=create|update|remove, name=NAME or id=BEGINNING; of those of one key
     /// one has to hold, of all keys each
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<EventFilter>,
@@ -68,13 +68,13 @@ impl FromStr for EventFilter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, for example type=service")?;
-        let one_of = |known: [&str; 3]| match known.contains(&value) {
+        let one_of = |known: &[&str]| match known.contains(&value) {
             true => Ok(value.to_owned()),
             false => Err(format!("{value:?} is not one of {}", known.join(", "))),
         };
         match key {
-            "type" => Ok(Self::Kind(one_of(["node", "network", "service"])?)),
-            "event" => Ok(Self::Action(one_of(["create", "update", "remove"])?)),
+            "type" => Ok(Self::Kind(one_of(&["node", "network", "service", "cluster"])?)),
+            "event" => Ok(Self::Action(one_of(&["create", "update", "remove"])?)),
             "name" => Ok(Self::Name(value.to_owned())),
             "id" => Ok(Self::Id(value.to_owned())),
             _ => Err(format!("filter {key:?} is not known; there are type, event, name and id")),

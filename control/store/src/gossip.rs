@@ -41,6 +41,8 @@ pub struct GossipKeys {
     pub since: u64,
     /// Whether a node that knew all keys is no member any more.
     pub leaked: bool,
+    /// Whether the present change is because of that: the older keys are to go soon.
+    pub urgent: bool,
     /// How long a key is sent with, in seconds; 0: until somebody asks for another or a node is removed.
     pub rotation_secs: u64,
 }
@@ -54,6 +56,7 @@ impl GossipKeys {
             holders: BTreeSet::new(),
             since: now,
             leaked: false,
+            urgent: false,
             rotation_secs: DEFAULT_GOSSIP_ROTATION,
         }
     }
@@ -69,6 +72,7 @@ impl fmt::Debug for GossipKeys {
             .field("holders", &self.holders.len())
             .field("since", &self.since)
             .field("leaked", &self.leaked)
+            .field("urgent", &self.urgent)
             .field("rotation_secs", &self.rotation_secs)
             .finish()
     }

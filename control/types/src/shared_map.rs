@@ -11,6 +11,7 @@ use std::{
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},
+    ser::SerializeMap,
 };
 
 /// Entries of a chunk at most; a full one is halved.
@@ -294,7 +295,10 @@ impl<K: Ord + Clone, V: Clone, const N: usize> From<[(K, V); N]> for SharedMap<K
 /// As the maps of the standard library are written: the same bytes.
 impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self)
+        // With its length: postcard writes no others.
+        let mut map = serializer.serialize_map(Some(self.len()))?;
+        self.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+        map.end()
     }
 }
 

@@ -150,7 +150,10 @@ impl Agent {
     pub(crate) async fn apply_view_to_gossip(&self) {
         let view = self.view();
         match KeyRing::new(view.gossip_keys.clone()) {
-            Ok(keys) => self.inner.gossip.set_keys(keys).await,
+            Ok(keys) => {
+                self.inner.gossip.set_keys(keys.clone()).await;
+                self.inner.session.report_gossip_keys(keys, view.version);
+            }
             Err(error) => warn!(%error, "gossip keys from the managers"),
         }
         self.inner.gossip.set_peers(gossip_peers(self.inner.node, &view)).await;

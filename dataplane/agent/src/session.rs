@@ -13,6 +13,7 @@ use mesh_api::{
     v1::{self, dispatcher_client::DispatcherClient},
 };
 use mesh_ca::IdentityCell;
+use mesh_gossip::KeyRing;
 use mesh_types::{ClusterView, Listener, NetworkId, NodeId};
 use rand::{Rng, seq::SliceRandom};
 use thiserror::Error;
@@ -59,6 +60,8 @@ pub struct Told {
 struct Report {
     data_path: Option<IpAddr>,
     listeners: Vec<Listener>,
+    /// What gossip is sealed with, and the version of the state that first said so.
+    gossip_keys: Option<(KeyRing, u64)>,
 }
 
 /// How the session stands, for people.
@@ -145,6 +148,17 @@ impl Session {
     /// Tells the managers where this node's VXLAN packets come from and go to, now and at the beginning of each session.
     pub fn report_data_path(&self, address: IpAddr) {
         self.shared.report.send_if_modified(|report| report.data_path.replace(address) != Some(address));
+    }
+
+    /// Tells the managers that gossip goes by these keys, likewise: other keys than before came with this version.
+    pub fn report_gossip_keys(&self, keys: KeyRing, version: u64) {
+        self.shared.report.send_if_modified(|report| {
+            let same = report.gossip_keys.as_ref().is_some_and(|(before, _)| *before == keys);
+            if !same {
+                report.gossip_keys = Some((keys, version));
+            }
+            !same
+        });
     }
 
     /// Tells the managers which processes of this node published ports shadow, likewise.
@@ -359,6 +373,7 @@ impl Session {
             let message = v1::NodeReport {
                 data_path_addr: report.data_path.map(|a| a.to_string()).unwrap_or_default(),
                 listeners: report.listeners.iter().map(Into::into).collect(),
+                gossip_keys_version: report.gossip_keys.map_or(0, |(_, version)| version),
             };
             if let Err(error) = call(client.report(message)).await {
                 warn!(%error, "report to the manager");

@@ -22,7 +22,7 @@ pub enum KeyRingError {
 
 impl KeyRing {
     /// Keys that a ring may have.
-    pub const MAX: usize = 16;
+    pub const MAX: usize = 3;
 
     /// A ring of AES-256 keys, the first one to send with.
     pub fn new(keys: Vec<[u8; 32]>) -> Result<Self, KeyRingError> {

@@ -50,6 +50,13 @@ impl Cluster for LocalCluster {
         self.manager().await?.rotate_ca(request).await
     }
 
+    async fn rotate_gossip_keys(
+        &self,
+        request: Request<v1::RotateGossipKeysRequest>,
+    ) -> Result<Response<v1::ClusterSettings>, Status> {
+        self.manager().await?.rotate_gossip_keys(request).await
+    }
+
     async fn get_unlock_key(
         &self,
         request: Request<v1::UnlockKeyRequest>,

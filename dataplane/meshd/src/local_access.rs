@@ -58,6 +58,7 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Cluster/UpdateCluster", Needs::Root),
     ("/mesh.v1.Cluster/GetCa", Needs::Group),
     ("/mesh.v1.Cluster/RotateCa", Needs::Root),
+    ("/mesh.v1.Cluster/RotateGossipKeys", Needs::Root),
     ("/mesh.v1.Cluster/GetUnlockKey", Needs::Root),
 ];
 

@@ -1,9 +1,11 @@
 //! The pure part: what is different between two states.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use mesh_store::{Kind, State};
 use mesh_types::{Affinity, HealthCheck, Lookup, Name, Network, Node, PortConfig, Service, format_seconds};
+
+use crate::gossip_keys::word;
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +18,35 @@ pub(crate) enum Action {
     Remove,
 }
 
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A node, a network, a service.
+    Object(Kind),
+    /// The cluster as a whole.
+    Cluster,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(kind) => kind.fmt(f),
+            Self::Cluster => f.pad("cluster"),
+        }
+    }
+}
+
 /// One object that was made, changed or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     /// What it is.
-    pub kind: Kind,
+    pub kind: What,
     /// What became of it.
     pub action: Action,
     /// Its id.
     pub id: String,
     /// Its name; after a removal the last one.
-    pub name: Name,
+    pub name: String,
     /// Its version; after a removal the state's.
     pub version: u64,
     /// Of a new object all that people look for, of a changed one what is other than before.
@@ -41,8 +61,22 @@ pub(crate) fn diff(old: &State, new: &State) -> Vec<Change> {
         compare(old, new, old.nodes(), new.nodes(), &mut changes);
         compare(old, new, old.networks(), new.networks(), &mut changes);
         compare(old, new, old.services(), new.services(), &mut changes);
+        changes.extend(gossip_keys(old, new));
     }
     changes
+}
+
+/// How far the key that seals gossip is replaced.
+fn gossip_keys(old: &State, new: &State) -> Option<Change> {
+    let (before, now) = (old.gossip_keys()?, new.gossip_keys()?);
+    (before.version != now.version).then(|| Change {
+        kind: What::Cluster,
+        action: Action::Update,
+        id: new.cluster().map(|id| id.to_string()).unwrap_or_default(),
+        name: "gossip-keys".to_owned(),
+        version: now.version,
+        attributes: said([("phase", word(now.phase).to_owned())]),
+    })
 }
 
 /// Walks both in the order of their ids.
@@ -55,10 +89,10 @@ fn compare<'a, T: Told + 'a>(
 ) {
     let (mut before, mut after) = (before.peekable(), after.peekable());
     let change = |object: &T, action, version, attributes| Change {
-        kind: T::OBJECT,
+        kind: What::Object(T::OBJECT),
         action,
         id: object.id_text(),
-        name: object.name().clone(),
+        name: object.name().to_string(),
         version,
         attributes,
     };

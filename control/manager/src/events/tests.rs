@@ -4,11 +4,14 @@ use futures::FutureExt;
 use mesh_store::{Command, Kind, NetworkChange, NewNetwork, NewService, ServiceChange};
 use mesh_types::{EndpointMode, NetworkId, ServiceId};
 
-use super::*;
+use super::{diff::What, *};
 use crate::testing::state as cluster;
 
 const PROD: NetworkId = NetworkId::from_u128(7);
 const WEB: ServiceId = ServiceId::from_u128(8);
+
+const NETWORK: What = What::Object(Kind::Network);
+const SERVICE: What = What::Object(Kind::Service);
 
 fn network(id: NetworkId, name: &str) -> Command {
     Command::CreateNetwork(NewNetwork {
@@ -57,7 +60,7 @@ fn step(state: &mut State, commands: impl IntoIterator<Item = Command>) -> Vec<C
     diff(&before, state)
 }
 
-fn what(changes: &[Change]) -> Vec<(Kind, Action, &str)> {
+fn what(changes: &[Change]) -> Vec<(What, Action, &str)> {
     changes.iter().map(|change| (change.kind, change.action, change.name.as_str())).collect()
 }
 
@@ -66,17 +69,14 @@ fn each_object_that_changes_is_told_once() {
     let mut state = cluster();
     assert!(diff(&State::default(), &state).is_empty(), "a cluster is not news of itself");
     let made = step(&mut state, [network(PROD, "prod"), service(), publish("81:81")]);
-    assert_eq!(
-        what(&made),
-        [(Kind::Network, Action::Create, "prod"), (Kind::Service, Action::Create, "web")]
-    );
+    assert_eq!(what(&made), [(NETWORK, Action::Create, "prod"), (SERVICE, Action::Create, "web")]);
     assert_eq!(made[1].attributes["ports"], "80:80/tcp 81:81/tcp");
     assert_eq!(made[1].attributes["aliases"], "prod:www");
     assert_eq!(made[1].version, state.version());
 
     let labels = NetworkChange { set_labels: [("a".into(), "b".into())].into(), ..NetworkChange::default() };
     let changed = step(&mut state, [Command::UpdateNetwork { network: PROD, change: labels }]);
-    assert_eq!(what(&changed), [(Kind::Network, Action::Update, "prod")]);
+    assert_eq!(what(&changed), [(NETWORK, Action::Update, "prod")]);
     assert_eq!(changed[0].attributes, BTreeMap::from([("labels", "a=b".to_owned())]));
     let nothing = NetworkChange { remove_labels: vec!["a".into()], ..NetworkChange::default() };
     let changed = step(&mut state, [Command::UpdateNetwork { network: PROD, change: nothing }]);
@@ -87,10 +87,7 @@ fn each_object_that_changes_is_told_once() {
     );
 
     let gone = step(&mut state, [Command::RemoveService(WEB), Command::RemoveNetwork(PROD)]);
-    assert_eq!(
-        what(&gone),
-        [(Kind::Network, Action::Remove, "prod"), (Kind::Service, Action::Remove, "web")]
-    );
+    assert_eq!(what(&gone), [(NETWORK, Action::Remove, "prod"), (SERVICE, Action::Remove, "web")]);
     assert!(step(&mut state, [network(PROD, "prod"), Command::RemoveNetwork(PROD)]).is_empty());
     assert!(
         step(
@@ -142,15 +139,30 @@ async fn past_and_coming_events_are_one_stream() {
     following.await.unwrap();
 }
 
+#[test]
+fn the_steps_of_the_gossip_key_are_told() {
+    let mut state = cluster();
+    let after = |state: &State| state.gossip_keys().unwrap().version;
+    let fresh = mesh_store::Sensitive([7; 32]);
+    let begun = Command::RotateGossipKeys { fresh, after: after(&state) };
+    let changes = step(&mut state, [begun]);
+    assert_eq!(what(&changes), [(What::Cluster, Action::Update, "gossip-keys")]);
+    assert_eq!(changes[0].attributes, BTreeMap::from([("phase", "spreading".to_owned())]));
+    let next = Command::StepGossipKeys { after: after(&state), now: 1 };
+    assert_eq!(step(&mut state, [next])[0].attributes["phase"], "retiring");
+    let noted = Command::GossipKeysInUse { version: after(&state), nodes: [crate::testing::NODE].into() };
+    assert!(step(&mut state, [noted]).is_empty());
+}
+
 #[tokio::test]
 async fn a_reader_that_falls_behind_is_told_so() {
     let events = Events::new(CancellationToken::new());
     let mut slow = events.stream(None);
     let change = |n: u64| Change {
-        kind: Kind::Node,
+        kind: What::Object(Kind::Node),
         action: Action::Update,
         id: n.to_string(),
-        name: "n".parse().unwrap(),
+        name: "n".to_owned(),
         version: n,
         attributes: BTreeMap::new(),
     };

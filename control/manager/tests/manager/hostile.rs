@@ -8,8 +8,8 @@ use std::{
 use mesh_api::{
     transport::connect,
     v1::{
-        self, LeaseRequest, RenewRequest, NetworkLeaseChange, RenewLeasesRequest, dispatcher_client::DispatcherClient,
-        identity_client::IdentityClient, join_client::JoinClient,
+        self, LeaseRequest, NetworkLeaseChange, RenewLeasesRequest, RenewRequest,
+        dispatcher_client::DispatcherClient, identity_client::IdentityClient, join_client::JoinClient,
     },
 };
 use mesh_ca::{Identity, IdentityCell, JoinToken, RootCa, client_config, join_client_config, server_name};

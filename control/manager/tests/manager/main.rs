@@ -5,6 +5,7 @@
 mod access;
 mod certificates;
 mod changes;
+mod gossip_keys;
 mod hostile;
 mod intent;
 mod joining;

@@ -101,6 +101,7 @@ async fn a_nodes_report_is_followed_and_told() {
     let report = |address: &str, listeners: &[Listener]| NodeReport {
         data_path_addr: address.into(),
         listeners: listeners.to_vec(),
+        ..Default::default()
     };
     let own_session = second.session().await;
     let mut session = third.session().await;

@@ -25,13 +25,31 @@ fn ca(generation: u64, rotating: bool, late: bool) -> v1::CaStatus {
     }
 }
 
+fn gossip_keys(rotation_secs: u64) -> v1::GossipKeys {
+    v1::GossipKeys {
+        rotation_secs,
+        since: 1_700_000_000,
+        phase: "spreading".to_owned(),
+        keys: 2,
+        urgent: false,
+        waiting: vec!["n2".to_owned()],
+    }
+}
+
 #[tonic::async_trait]
 impl Cluster for Service {
     async fn get_cluster(
         &self,
         request: Request<v1::GetClusterRequest>,
     ) -> Result<Response<v1::ClusterSettings>, Status> {
-        self.change(request, v1::ClusterSettings::default())
+        let settings = v1::ClusterSettings {
+            cluster_id: CLUSTER.to_owned(),
+            cert_expiry_secs: 90 * 86_400,
+            lease_grace_secs: 72 * 3600,
+            gossip_keys: Some(gossip_keys(12 * 3600)),
+            ..Default::default()
+        };
+        self.change(request, settings)
     }
 
     async fn update_cluster(
@@ -45,6 +63,7 @@ impl Cluster for Service {
             cert_expiry_secs: asked.cert_expiry_secs.unwrap_or(90 * 86_400),
             autolock,
             unlock_key: if autolock { KEY.to_owned() } else { String::new() },
+            gossip_keys: asked.gossip_rotation_secs.map(gossip_keys),
             ..Default::default()
         };
         self.change(request, answer)
@@ -61,6 +80,14 @@ impl Cluster for Service {
         request: Request<v1::RotateCaRequest>,
     ) -> Result<Response<v1::CaStatus>, Status> {
         self.change(request, ca(2, true, true))
+    }
+
+    async fn rotate_gossip_keys(
+        &self,
+        request: Request<v1::RotateGossipKeysRequest>,
+    ) -> Result<Response<v1::ClusterSettings>, Status> {
+        let gossip_keys = Some(gossip_keys(0));
+        self.change(request, v1::ClusterSettings { gossip_keys, ..Default::default() })
     }
 
     async fn get_unlock_key(

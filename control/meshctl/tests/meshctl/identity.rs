@@ -78,6 +78,37 @@ fn cluster_update_says_what_it_changed() {
 }
 
 #[test]
+fn the_gossip_key_is_replaced_and_shown() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("cluster rotate-gossip-keys"),
+        "The gossip key is being replaced; `meshctl cluster inspect` shows how far that is.\n"
+    );
+    assert_eq!(fake.asked(), ["RotateGossipKeysRequest"]);
+    let page = fake.print("cluster inspect");
+    for part in [
+        "Cluster:       1cluster00000000000000000\n",
+        "Certificates:  valid for 90d\n",
+        "Autolock:      off\n",
+        "Lease grace:   3d\n",
+        "Gossip key:    in use since 2023-11-14T22:13:20Z, for 12h each\n",
+        "Gossip ring:   2 keys; nodes get the next one, these have not confirmed it yet: n2\n",
+    ] {
+        assert!(page.contains(part), "{page}");
+    }
+    let keys = &fake.json("cluster inspect")[0]["gossip_keys"];
+    assert_eq!((keys["phase"].as_str(), keys["waiting"][0].as_str()), (Some("spreading"), Some("n2")));
+    fake.print("cluster update --gossip-key-rotation 1h");
+    assert!(fake.asked().last().unwrap().contains("gossip_rotation_secs: Some(3600)"), "{:?}", fake.asked());
+    let refused = Fake::refusing(Code::FailedPrecondition, "the gossip key is being replaced already");
+    let told = refused.run("cluster rotate-gossip-keys").errors;
+    assert!(
+        told.contains("cannot replace the gossip key: the gossip key is being replaced already"),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_unlock_key_is_printed_and_never_a_word_of_the_command_line() {
     let fake = fake();
     assert_eq!(fake.print("unlock-key -q"), "MESHKEY-1-abc\n");

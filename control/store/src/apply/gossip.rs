@@ -29,6 +29,7 @@ impl Cluster {
             GossipPhase::Settled | GossipPhase::Retiring => keys.ring.insert(1, fresh.0),
         }
         keys.phase = GossipPhase::Spreading;
+        keys.urgent |= keys.leaked;
         keys.leaked = false;
         self.gossip_ring_changed(version)
     }
@@ -50,6 +51,7 @@ impl Cluster {
             GossipPhase::Retiring => {
                 keys.ring.truncate(1);
                 keys.phase = GossipPhase::Settled;
+                keys.urgent = false;
             }
         }
         self.gossip_ring_changed(version)
