@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_ca::IdentityCell;
-use mesh_dns::Forwarder;
+use mesh_dns::{DnsThread, Forwarder};
 use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Timing};
 use mesh_lb::DataPath;
 use mesh_netlink::Netlink;
@@ -23,6 +23,7 @@ use crate::{
     ending::Ending,
     follow::gossip_peers,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
+    kept_sockets::KeptSockets,
     leases::boot_time,
     planner::{Planner, announcements, interest},
     reconcile::{Dns, REMEMBER, Reconciler, Spoken},
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub state: Mutex<State>,
     pub reconciler: tokio::sync::Mutex<Reconciler>,
     pub dns: tokio::sync::Mutex<BTreeMap<mesh_types::TaskId, Dns>>,
+    pub dns_thread: DnsThread,
+    pub kept_sockets: KeptSockets,
     pub spoken: tokio::sync::Mutex<Spoken>,
     pub forwarder: Arc<Forwarder>,
     pub stop: CancellationToken,
@@ -100,6 +103,7 @@ pub(crate) struct Inner {
 impl Agent {
     /// Starts the agent: adopts what a predecessor left in the kernel, and returns once the node works.
     pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
+        let kept_sockets = KeptSockets::from_environment();
         let files = Files::new(&options.state_dir);
         let Tasks { running: mut tasks, absent, generation } = files.load_tasks()?;
         let (kept_leases, same_boot) = files.load_leases()?;
@@ -205,6 +209,8 @@ impl Agent {
             state: Mutex::new(state),
             reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, planner, host.clone(), missing)),
             dns: tokio::sync::Mutex::default(),
+            dns_thread: DnsThread::start()?,
+            kept_sockets,
             spoken: tokio::sync::Mutex::default(),
             forwarder: Arc::new(forwarder),
             stop,
@@ -222,6 +228,7 @@ impl Agent {
         let agent = Self { inner: Arc::new(inner) };
         agent.keep_data_path(&host);
         agent.adopt(tasks).await;
+        agent.inner.kept_sockets.forget_rest();
         agent.expect_back(absent);
         agent.follow_availability();
         agent.apply_view_to_gossip().await;

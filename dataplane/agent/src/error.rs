@@ -25,6 +25,9 @@ pub enum AgentError {
     /// Its keys are unusable.
     #[error("gossip keys")]
     Keys(#[from] mesh_gossip::KeyRingError),
+    /// The thread that answers tasks' names cannot start.
+    #[error(transparent)]
+    Dns(#[from] mesh_dns::Error),
     /// A kept file is unusable.
     #[error(transparent)]
     Kept(#[from] KeptError),

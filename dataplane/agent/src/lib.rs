@@ -18,6 +18,7 @@ mod error;
 mod follow;
 mod host;
 pub mod kept;
+mod kept_sockets;
 mod leases;
 mod listeners;
 pub mod names;
@@ -37,6 +38,7 @@ pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
+pub use kept_sockets::KeptSockets;
 pub use leases::Leases;
 pub use mesh_gossip::MemberState;
 pub use mesh_lb::{

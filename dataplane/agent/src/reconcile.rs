@@ -2,12 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use mesh_dns::{DnsServer, NetworkNames, TaskView};
+use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
 use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::NetNs;
@@ -305,12 +304,32 @@ impl Agent {
             self.task_view(task, &self.plan(&mut reconciler.planner, &reconciler.host).names)
         };
         let (sender, receiver) = watch::channel(Arc::new(view));
-        let server = DnsServer::start(ns.as_fd(), receiver, Arc::new(self.inner.forwarder.for_task()))?;
+        let sockets = self.dns_sockets(ns, task.id)?;
+        let thread = &self.inner.dns_thread;
+        let server = DnsServer::start(thread, sockets, receiver, Arc::new(self.inner.forwarder.for_task()))?;
         self.inner.dns.lock().await.insert(task.id, Dns { view: sender, _server: server });
         Ok(())
     }
 
+    /// Those of the daemon before this one where they were handed over, new ones otherwise.
+    fn dns_sockets(&self, ns: &NetNs, task: TaskId) -> Result<Sockets, mesh_dns::Error> {
+        let kept = &self.inner.kept_sockets;
+        if let Some(descriptors) = kept.take(task) {
+            match Sockets::adopt(ns, descriptors) {
+                Ok(sockets) => return Ok(sockets),
+                Err(error) => {
+                    warn!(%task, %error, "sockets of a name server were handed over");
+                    kept.forget(task);
+                }
+            }
+        }
+        let sockets = Sockets::open(ns)?;
+        kept.keep(task, &sockets.descriptors());
+        Ok(sockets)
+    }
+
     pub(crate) async fn stop_dns(&self, task: TaskId) {
+        self.inner.kept_sockets.forget(task);
         self.inner.dns.lock().await.remove(&task);
     }
 

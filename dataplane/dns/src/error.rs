@@ -28,6 +28,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A socket that was handed over is not one of this task's name server.
+    #[error("a socket that was handed over is not taken: {0}")]
+    Foreign(&'static str),
     /// The socket could not be watched: no tokio runtime, or no descriptors left.
     #[error("cannot serve names: {0}")]
     Register(#[source] io::Error),

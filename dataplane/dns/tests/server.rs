@@ -6,16 +6,14 @@ mod support;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
     sync::Arc,
 };
 
-use mesh_dns::{DnsServer, Error, Forwarder, TaskView};
+use mesh_dns::{Error, Forwarder, Sockets};
 use support::{dig, inside, namespace, prod, run, serve, status};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
-    sync::watch,
 };
 
 fn nobody() -> Forwarder {
@@ -122,13 +120,12 @@ fn a_taken_address_is_told_and_stopping_frees_it() {
     let (node, task) = (namespace(), namespace());
     inside(&node, || async {
         let (server, _view) = serve(&task, prod(&[]), nobody());
-        let (_keep, receiver) = watch::channel(Arc::new(TaskView::default()));
-        let again = DnsServer::start(task.as_fd(), receiver.clone(), Arc::new(nobody().for_task()));
-        let error = again.unwrap_err();
+        let error = Sockets::open(&task).unwrap_err();
         assert!(matches!(error, Error::Taken { protocol: "UDP", .. }), "{error}");
         server.stop().await;
         assert_eq!(run(&task, "ss", "-Hlntu").await.trim(), "");
-        DnsServer::start(task.as_fd(), receiver.clone(), Arc::new(nobody().for_task())).unwrap().stop().await;
+        let (server, _view) = serve(&task, prod(&[]), nobody());
+        server.stop().await;
     });
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_dns::{DnsServer, Forwarder, NetworkNames, TaskView};
+use mesh_dns::{DnsServer, DnsStats, DnsThread, Forwarder, NetworkNames, Sockets, TaskView};
 use mesh_netlink::NetNs;
 use tokio::sync::watch;
 
@@ -50,14 +50,39 @@ pub fn status(text: &str) -> (String, String) {
     (after("status: ").unwrap_or(text).to_owned(), after("flags: ").unwrap_or("").to_owned())
 }
 
-/// Starts a server for a task of network `prod` in the current runtime.
-pub fn serve(
-    task: &NetNs,
+/// A server and its thread.
+pub struct Served {
+    server: DnsServer,
+    _thread: DnsThread,
+}
+
+impl Served {
+    /// What it has counted.
+    pub fn stats(&self) -> DnsStats {
+        self.server.stats()
+    }
+
+    /// Stops it; its sockets are closed when this returns.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+/// Starts a server for a task of network `prod`; what it forwards it asks from the current runtime.
+pub fn serve(task: &NetNs, view: TaskView, forwarder: Forwarder) -> (Served, watch::Sender<Arc<TaskView>>) {
+    serve_on(Sockets::open(task).unwrap(), view, forwarder)
+}
+
+/// As [`serve`], with these sockets.
+pub fn serve_on(
+    sockets: Sockets,
     view: TaskView,
     forwarder: Forwarder,
-) -> (DnsServer, watch::Sender<Arc<TaskView>>) {
+) -> (Served, watch::Sender<Arc<TaskView>>) {
     let (sender, receiver) = watch::channel(Arc::new(view));
-    (DnsServer::start(task.as_fd(), receiver, Arc::new(forwarder.for_task())).unwrap(), sender)
+    let thread = DnsThread::start().unwrap();
+    let server = DnsServer::start(&thread, sockets, receiver, Arc::new(forwarder.for_task())).unwrap();
+    (Served { server, _thread: thread }, sender)
 }
 
 /// Network `prod` with these names.
