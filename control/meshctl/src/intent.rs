@@ -6,6 +6,7 @@
 mod calls;
 mod compose;
 mod diff;
+mod health;
 mod mesh;
 mod write;
 mod yaml;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mesh_types::{Affinity, EndpointMode, Name, PortConfig};
+use mesh_types::{Affinity, EndpointMode, HealthCheck, Name, PortConfig};
 
 pub use calls::{Call, Calls};
 pub use diff::{Action, Change, Plan, plan};
@@ -93,6 +94,8 @@ pub struct WantedService {
     pub prefer_local: bool,
     /// How long a draining task may keep its connections, in seconds.
     pub drain_timeout_secs: u32,
+    /// How its tasks are checked.
+    pub health: Option<HealthCheck>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
 }

@@ -126,9 +126,11 @@ impl Page {
 pub fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
     match text {
-        "ready" | "active" => cell.fg(Color::Green),
-        "down" | "left" | "unreachable" => cell.fg(Color::Red),
-        "unknown" | "catching up" | "draining" | "drain" | "pause" | "inactive" => cell.fg(Color::Yellow),
+        "ready" | "active" | "healthy" => cell.fg(Color::Green),
+        "down" | "left" | "unreachable" | "unhealthy" => cell.fg(Color::Red),
+        "unknown" | "starting" | "catching up" | "draining" | "drain" | "pause" | "inactive" => {
+            cell.fg(Color::Yellow)
+        }
         _ => cell,
     }
 }

@@ -25,7 +25,7 @@ pub use network::{NetworkDetail, NetworkReport};
 pub use node::{NodeDetail, NodeReport};
 pub use places::show_places;
 pub use service::{PortReport, ServiceDetail, ServiceReport};
-pub use task::{TaskNetwork, TaskReport, task_table};
+pub use task::{TaskNetwork, TaskReport, health, task_table};
 
 /// An object that is no more.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

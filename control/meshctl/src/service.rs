@@ -2,6 +2,7 @@
 
 mod balancing;
 mod create;
+mod health;
 mod inspect;
 mod ls;
 mod place;

@@ -81,19 +81,16 @@ pub struct HealthSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum HealthError {
     /// Neither tcp, nor http, nor cmd.
-    #[error("health check {0:?} is not known; use tcp:PORT, http:PORT/PATH, cmd:COMMAND or none")]
+    #[error("{0:?} is no health check; use tcp:PORT, http:PORT/PATH, cmd:COMMAND or none")]
     Kind(String),
     /// Not 1 to 65535.
-    #[error("health check: {0:?} is not a port number of 1 to 65535")]
+    #[error("{0:?} is not a port number of 1 to 65535")]
     Port(String),
     /// See [`HttpPath`].
-    #[error(
-        "health check: path {0:?} must begin with / and have at most {MAX_PATH} visible ASCII characters, none of \
-         them #"
-    )]
+    #[error("path {0:?} must begin with / and have at most {MAX_PATH} visible ASCII characters, none of them #")]
     Path(String),
     /// See [`ProbeCommand`].
-    #[error("health check: the command must not be empty, hold NUL or have more than {MAX_COMMAND} bytes")]
+    #[error("a command must not be empty, hold NUL or have more than {MAX_COMMAND} bytes")]
     Command,
     /// How, but not what.
     #[error("no health check is set that this could change; say what to try, for example --health tcp:80")]

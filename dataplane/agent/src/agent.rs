@@ -22,6 +22,7 @@ use crate::{
     AgentError, Attachment, Leases, LocalTask, SessionError, SessionState,
     ending::Ending,
     follow::gossip_peers,
+    health::Checks,
     host::{Host, HostOptions, Known, TASK_LINK_PREFIX, is_task_link},
     kept_sockets::KeptSockets,
     leases::boot_time,
@@ -62,6 +63,8 @@ pub struct AgentOptions {
     pub resolv_conf: PathBuf,
 }
 
+    /// Whether services may have commands run here to check their tasks.
+    pub health_commands: bool,
 /// A running agent. Clones are handles on the same one.
 #[derive(Clone)]
 pub struct Agent {
@@ -89,6 +92,8 @@ pub(crate) struct Inner {
     pub drains: tokio::sync::Notify,
     /// The work on leases.
     pub renewing: Renewing,
+    /// Health checks.
+    pub checks: Checks,
     /// Wakes what lets tasks follow their services.
     pub services: tokio::sync::Notify,
     /// Processes of this node that published ports shadow.
@@ -231,6 +236,7 @@ impl Agent {
         agent.inner.kept_sockets.forget_rest();
         agent.expect_back(absent);
         agent.follow_availability();
+            checks: Checks::default(),
         agent.apply_view_to_gossip().await;
         if restarted {
             // Names are answered already.
@@ -259,6 +265,7 @@ impl Agent {
             let Some(ending) = Ending::adopt(&task) else {
                 info!(task = %task.name, "a kept task has ended meanwhile");
                 continue;
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().check_health()));
             };
             if let Some(link) = self.missing_link(&task).await {
                 warn!(task = %task.name, link, "a kept task has lost its link; attach it again");

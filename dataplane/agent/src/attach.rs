@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
-    Availability, ClusterView, Generation, Health, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId,
-    NodeId, Service, TaskId,
+    Availability, ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId,
+    Service, TaskId,
 };
 use tracing::{info, warn};
 
@@ -209,6 +209,7 @@ impl Agent {
     /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
     async fn make(&self, spec: &AttachSpec, plan: Plan) -> Result<LocalTask, AttachError> {
         let taken = self.take_addresses(&plan.networks, &spec.addresses).await?;
+        let (health, health_note) = self.first_health(plan.service.as_ref());
         let mut task = LocalTask {
             id: plan.id,
             name: plan.name.clone(),
@@ -220,8 +221,8 @@ impl Agent {
             weight: spec.weight,
             drain_timeout_secs: spec.drain_timeout_secs,
             drain: Drain::None,
-            health: Health::None,
-            health_note: None,
+            health,
+            health_note,
             follows_service: plan.service.is_some() && spec.networks.is_empty(),
         };
         let linked = match self.make_links(&plan, &taken, &mut task).await {

@@ -92,6 +92,8 @@ impl Agent {
         }
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.plan_again(&task, ns, ticket)?;
+        // What it was before the reboot is another matter.
+        (task.health, task.health_note) = self.first_health(plan.service.as_ref());
         self.want_tables().await;
         let had = taken(&task);
         task.attachments.clear();

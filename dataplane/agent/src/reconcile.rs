@@ -205,6 +205,7 @@ impl Agent {
     pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
         let mut reconciler = self.inner.reconciler.lock().await;
         let reconciler = &mut *reconciler;
+        self.inner.checks.follow();
         let version = self.view().version;
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
         let applied = reconciler.data_path.apply(&planned.desired)?;

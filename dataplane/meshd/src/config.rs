@@ -60,6 +60,9 @@ pub struct Config {
     pub uplink_hook: HookMode,
     /// Lists the resolvers that names outside the mesh are forwarded to; followed when it changes.
     pub resolv_conf: PathBuf,
+    /// Whether services may have commands run on this node to check their tasks. Who may change services then runs what
+    /// they like here, as root.
+    pub health_commands: bool,
     /// Room in the data path's maps, in entries; see `docs/configuration.md` for what each takes in memory.
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
@@ -172,6 +175,7 @@ impl Default for Config {
             uplinks: None,
             uplink_hook: HookMode::Auto,
             resolv_conf: "/etc/resolv.conf".into(),
+            health_commands: false,
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
         }

@@ -297,6 +297,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Agent::start(options).await?)
+        health_commands: config.health_commands,
 }
 
 /// The managers of a view as people name them: `n1 (192.168.0.1)`.

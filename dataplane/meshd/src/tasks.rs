@@ -14,7 +14,13 @@ pub async fn get(agent: &Agent, node: NodeId, reference: &str) -> Result<v1::Loc
     let task = agent.task(reference).map_err(|e| status(&e))?;
     let flows = agent.task_flows(&task.id.to_string()).await.map_err(|e| status(&e))?;
     let endpoints = task.endpoints(node).map(|endpoint| (&endpoint).into()).collect();
-    Ok(v1::LocalTask { flows: Some(flows), endpoints, ..message(&task) })
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let last_check = agent.last_check(task.id).map(|check| v1::LastCheck {
+        age_millis: millis(check.at.elapsed()),
+        took_millis: millis(check.took),
+        failure: check.failure.map(String::from).unwrap_or_default(),
+    });
+    Ok(v1::LocalTask { flows: Some(flows), endpoints, last_check, ..message(&task) })
 }
 
 /// Changes its weight.
@@ -96,6 +102,7 @@ pub fn message(task: &LocalTask) -> v1::LocalTask {
         flows_cut,
         flows: None,
         endpoints: Vec::new(),
+        last_check: None,
     }
 }
 

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, vec::IntoIter};
 
 use mesh_api::v1::{
     self, AliasChange, CreateNetworkRequest, CreateServiceRequest, RemoveRequest, ServiceAttachment,
-    UpdateNetworkRequest, UpdateServiceRequest, update_service_request::AffinityChange,
+    UpdateNetworkRequest, UpdateServiceRequest,
+    update_service_request::{AffinityChange, HealthChange},
 };
 use mesh_types::{Name, Network, PortConfig, PortFilter, Service, Subnet};
 
@@ -132,6 +133,7 @@ impl Calls {
             prefer_local: wanted.prefer_local,
             drain_timeout_secs: Some(wanted.drain_timeout_secs),
             attachments: wanted.networks.iter().map(attachment).collect(),
+            health: wanted.health.clone().map(Into::into),
             ..CreateServiceRequest::default()
         };
         self.creations.push(Creation { request, opened: wanted.ports.clone() });
@@ -148,6 +150,11 @@ impl Calls {
             _ if wanted.affinity == service.affinity => None,
             None => Some(AffinityChange::NoAffinity(true)),
             Some(a) => Some(AffinityChange::Affinity(v1::Affinity { timeout_secs: a.timeout_secs })),
+        };
+        let health = match &wanted.health {
+            _ if wanted.health == service.health => None,
+            None => Some(HealthChange::NoHealth(true)),
+            Some(check) => Some(HealthChange::Health(check.clone().into())),
         };
         let mode = (wanted.endpoint_mode != service.endpoint_mode).then_some(wanted.endpoint_mode);
         let drain = wanted.drain_timeout_secs;
@@ -170,6 +177,7 @@ impl Calls {
                 .collect(),
             remove_aliases: difference.lost_aliases.iter().map(alias).collect(),
             add_aliases: difference.new_aliases.iter().map(alias).collect(),
+            health_change: health,
         };
         self.updates.push(Update { request, closed: difference.closed, opened: difference.opened });
     }

@@ -1,4 +1,4 @@
-//! What a Compose file says of networks: `networks:`, and of services their networks, aliases and published ports.
+//! What a Compose file says of networks: `networks:`, and of services their networks, aliases, published ports and health checks.
 //!
 //! Names are taken as they are, without a project's name before them. All else is read over, and said.
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use mesh_types::{Name, PortConfig, Protocol, PublishMode};
 
 use super::{
-    Intent, WantedNetwork, WantedService, WantedSubnet,
+    Intent, WantedNetwork, WantedService, WantedSubnet, health,
     mesh::{checked, driver, named, names, net, place, ports},
     yaml::{Node, Reader},
 };
@@ -160,6 +160,7 @@ fn service(
                     service.ports.extend(port(reader, item));
                 }
             }
+            "healthcheck" => service.health = health::compose(reader, value),
             "deploy" => {
                 for (key, _, value) in reader.entries(value, "deploy") {
                     match key {

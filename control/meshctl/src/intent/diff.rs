@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_types::{
-    Affinity, ClusterView, Family, Name, Network, PortConfig, PortFilter, Protocol, Service, Subnet,
-    format_seconds,
+    Affinity, ClusterView, Family, HealthCheck, Name, Network, PortConfig, PortFilter, Protocol, Service,
+    Subnet, format_seconds,
 };
 use serde::Serialize;
 
@@ -254,6 +254,7 @@ fn describe_service(wanted: &WantedService) -> Vec<String> {
     if wanted.drain_timeout_secs != usual.drain_timeout_secs {
         details.push(format!("+ drain timeout {}", format_seconds(wanted.drain_timeout_secs)));
     }
+    details.extend(wanted.health.as_ref().map(|check| format!("+ health check {check}")));
     labels(&mut details, &BTreeMap::new(), &wanted.labels);
     details
 }
@@ -296,6 +297,12 @@ impl Difference {
         if service.drain_timeout_secs != wanted.drain_timeout_secs {
             let (is, wanted) = (service.drain_timeout_secs, wanted.drain_timeout_secs);
             details.push(format!("~ drain timeout: {} -> {}", format_seconds(is), format_seconds(wanted)));
+        }
+        if service.health != wanted.health {
+            let text =
+                |check: Option<&HealthCheck>| check.map_or_else(|| "none".to_owned(), ToString::to_string);
+            let (is, wanted) = (text(service.health.as_ref()), text(wanted.health.as_ref()));
+            details.push(format!("~ health check: {is} -> {wanted}"));
         }
         labels(details, &service.labels, &wanted.labels);
         difference

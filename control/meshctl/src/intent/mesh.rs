@@ -8,7 +8,7 @@ use mesh_types::{
 };
 
 use super::{
-    Intent, WantedNetwork, WantedService, WantedSubnet,
+    Intent, WantedNetwork, WantedService, WantedSubnet, health,
     yaml::{Node, Reader},
 };
 
@@ -159,6 +159,7 @@ impl WantedService {
             affinity: None,
             prefer_local: false,
             drain_timeout_secs: DEFAULT_DRAIN_SECS,
+            health: None,
             labels: BTreeMap::new(),
         }
     }
@@ -189,13 +190,14 @@ fn service(reader: &mut Reader, at: &Node, node: &Node) -> WantedService {
                     Err(error) => reader.problem(value, format!("drain_timeout: {error}")),
                 }
             }
+            "health" => service.health = health::mesh(reader, value),
             "labels" => service.labels = reader.labels(value, "labels"),
             _ => unknown(
                 reader,
                 at,
                 key,
                 "a service",
-                "networks, ports, endpoint_mode, affinity, prefer_local, drain_timeout and labels",
+                "networks, ports, endpoint_mode, affinity, prefer_local, drain_timeout, health and labels",
             ),
         }
     }

@@ -33,8 +33,9 @@ services:
     affinity: client-ip,30m
     prefer_local: true
     drain_timeout: 2m
+    health: {check: "http:80/ready?x=1", interval: 5s, retries: 5, start_period: 1m}
     labels: [a=b]
-  db: {networks: [prod], endpoint_mode: dnsrr}
+  db: {networks: [prod], endpoint_mode: dnsrr, health: "tcp:5432"}
   lone: {}
 "#;
 
@@ -125,7 +126,7 @@ fn made(intent: &Intent) -> ClusterView {
             affinity: wanted.affinity,
             prefer_local: wanted.prefer_local,
             drain_timeout_secs: wanted.drain_timeout_secs,
-            health: None,
+            health: wanted.health.clone(),
             labels: wanted.labels.clone(),
             created_at: 1,
             version: 6,
@@ -161,6 +162,8 @@ fn a_file_is_read() {
     assert_eq!(ports.len(), expected.len(), "{ports:?}");
     assert_eq!(ports[..4], expected[..4]);
     assert_eq!((web.drain_timeout_secs, web.affinity.unwrap().timeout_secs), (120, 1800));
+    let check = web.health.as_ref().unwrap().to_string();
+    assert_eq!(check, "http:80/ready?x=1 every 5s, timeout 3s, 5 retries, start period 1m");
     assert!(intent.services[&name("lone")].networks.is_empty());
     assert_eq!(mesh(""), Intent::default());
 }
@@ -181,6 +184,8 @@ services:
     networks: [prod, prod]
     drain_timeout: soon
     replicas: 3
+    health: {interval: 1ms, port: 80}
+  sick: {health: {check: 'tcp:0'}}
   web: {}
 version: 2
 ";
@@ -197,8 +202,12 @@ version: 2
         ("11: ", "prod is named twice"),
         ("12: ", "drain_timeout"),
         ("13: ", "no key replicas"),
-        ("14: ", "web twice"),
-        ("15: ", "newer meshctl"),
+        ("14: ", "no key port"),
+        ("14: ", "interval: \"1ms\" is not a time"),
+        ("14: ", "no health check is set"),
+        ("15: ", "not a port number"),
+        ("16: ", "web twice"),
+        ("17: ", "newer meshctl"),
     ];
     assert_eq!(problems.len(), parts.len(), "{problems:#?}");
     for (problem, (line, part)) in problems.iter().zip(parts) {
@@ -286,6 +295,7 @@ services:
         "~ affinity: client-ip,30m -> none",
         "~ prefer local: true -> false",
         "~ drain timeout: 2m -> 30s",
+        "~ health check: http:80/ready?x=1 every 5s, timeout 3s, 5 retries, start period 1m -> none",
         "- label a",
         "remove service db",
         "remove service lone",
@@ -388,9 +398,10 @@ services:
         published: "5353"
         protocol: udp
         mode: host
+    healthcheck: {test: [CMD-SHELL, "curl -f http://localhost/ || exit 1"], interval: 90s, start_interval: 1s}
     deploy: {replicas: 2, endpoint_mode: vip, labels: {tier: front}}
   db: {image: postgres, networks: [back, other]}
-  lone: {image: x}
+  lone: {image: x, healthcheck: {test: redis-cli ping, interval: 5s}}
   own: {network_mode: host}
 "#;
 

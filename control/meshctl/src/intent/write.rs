@@ -7,6 +7,8 @@ use mesh_types::{
     format_seconds,
 };
 
+use super::health;
+
 /// All networks but the ingress one, and all services.
 pub fn write(view: &ClusterView) -> String {
     let mut networks: Vec<&Network> = view.networks.values().filter(|network| !network.ingress).collect();
@@ -105,6 +107,17 @@ impl Page {
         }
         if service.drain_timeout_secs != DEFAULT_DRAIN_SECS {
             self.line(2, format_args!("drain_timeout: {}", format_seconds(service.drain_timeout_secs)));
+        }
+        match service.health.as_ref().map(health::lines).as_deref() {
+            None | Some([]) => {}
+            Some([(_, check)]) => self.line(2, format_args!("health: {}", quoted(check))),
+            Some([(key, check), rest @ ..]) => {
+                self.line(2, "health:");
+                self.line(3, format_args!("{key}: {}", quoted(check)));
+                for (key, value) in rest {
+                    self.line(3, format_args!("{key}: {value}"));
+                }
+            }
         }
         self.labels(&service.labels);
         if self.text.len() == empty {

@@ -1,11 +1,13 @@
 //! What only a task's own node knows of it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use mesh_api::v1::{self, GetTaskRequest};
 use mesh_types::{Lookup, format_seconds};
 use serde::Serialize;
 
-use super::TaskReport;
+use super::{TaskReport, health};
 use crate::{
     daemon::{Daemon, answer},
     output::{Page, Table, list, state},
@@ -28,6 +30,19 @@ pub struct LocalTaskReport {
     pub flows_cut: Option<u64>,
     /// Established flows now; `null` in answers to changes.
     pub flows: Option<u64>,
+    /// The last check of its health; `null` before there was one, and in answers to changes.
+    pub last_check: Option<LastCheckReport>,
+}
+
+/// A check of a task's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastCheckReport {
+    /// How long ago it ended.
+    pub age_millis: u64,
+    /// How long it took.
+    pub took_millis: u64,
+    /// Why it failed; `null` if it passed.
+    pub failure: Option<String>,
 }
 
 impl LocalTaskReport {
@@ -47,6 +62,11 @@ impl LocalTaskReport {
             drain_left_secs: draining.then_some(task.drain_left_secs),
             flows_cut: drained.then_some(task.flows_cut),
             flows: task.flows,
+            last_check: task.last_check.as_ref().map(|check| LastCheckReport {
+                age_millis: check.age_millis,
+                took_millis: check.took_millis,
+                failure: Some(check.failure.clone()).filter(|failure| !failure.is_empty()),
+            }),
         }
     }
 }
@@ -59,6 +79,15 @@ pub struct TaskDetail {
     pub task: TaskReport,
     /// What its own node knows; `null` for tasks of other nodes.
     pub local: Option<LocalTaskReport>,
+}
+
+impl LastCheckReport {
+    /// For people.
+    fn shown(&self) -> String {
+        let outcome = self.failure.as_deref().map_or("passed".to_owned(), |why| format!("failed: {why}"));
+        let age = Duration::from_millis(self.age_millis).as_secs();
+        format!("{outcome} ({} ms, {age} s ago)", self.took_millis)
+    }
 }
 
 impl Lookup for TaskReport {
@@ -97,7 +126,14 @@ impl TaskDetail {
             .field("Service", task.service.as_deref().unwrap_or("-"))
             .field("Node", &task.node)
             .field("State", state(self.local.as_ref().map_or(task.state, |local| local.state)))
+            .field("Health", health(&task.health))
             .field("Weight", task.weight);
+        if let Some(why) = &task.health_note {
+            page.field("Why", why);
+        }
+        if let Some(check) = self.local.as_ref().and_then(|local| local.last_check.as_ref()) {
+            page.field("Last check", check.shown());
+        }
         if let Some(namespace) = &task.namespace {
             page.field("Namespace", namespace);
         }

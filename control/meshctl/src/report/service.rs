@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use mesh_api::v1;
-use mesh_types::{Name, NetworkId, PortConfig, PublishAt, Service, format_seconds};
+use mesh_types::{HealthCheck, Name, NetworkId, PortConfig, PublishAt, Service, format_seconds};
 use serde::Serialize;
 
 use super::{Cluster, ListenerReport, TaskReport, listener_lines, task_table};
@@ -36,6 +36,8 @@ pub struct ServiceReport {
     pub prefer_local: bool,
     /// How long a draining task may keep its connections.
     pub drain_timeout_secs: u32,
+    /// How its tasks are checked.
+    pub health: Option<HealthReport>,
     /// How many tasks it has.
     pub task_count: usize,
     /// Labels.
@@ -57,6 +59,37 @@ pub struct ServiceNetworkReport {
     pub vips: Vec<IpAddr>,
     /// Further names there.
     pub aliases: Vec<Name>,
+}
+
+/// How a service's tasks are checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthReport {
+    /// `tcp:PORT`, `http:PORT/PATH` or `cmd:COMMAND`.
+    pub probe: String,
+    /// Time from one check to the next.
+    pub interval_secs: u32,
+    /// Time after which a check has failed.
+    pub timeout_secs: u32,
+    /// Failures in a row that make a task unhealthy.
+    pub retries: u32,
+    /// Time for which failures of a new task do not count.
+    pub start_period_secs: u32,
+    /// The same for people.
+    #[serde(skip)]
+    pub shown: String,
+}
+
+impl HealthReport {
+    fn new(check: &HealthCheck) -> Self {
+        Self {
+            probe: check.probe.to_string(),
+            interval_secs: check.interval_secs,
+            timeout_secs: check.timeout_secs,
+            retries: check.retries,
+            start_period_secs: check.start_period_secs,
+            shown: check.to_string(),
+        }
+    }
 }
 
 /// A published port.
@@ -140,6 +173,7 @@ impl ServiceReport {
             affinity: service.affinity.map(|affinity| affinity.to_string()),
             prefer_local: service.prefer_local,
             drain_timeout_secs: service.drain_timeout_secs,
+            health: service.health.as_ref().map(HealthReport::new),
             task_count: names.map_or(0, |cluster| cluster.tasks_of(service.id)),
             labels: service.labels.clone(),
             created_at: service.created_at,
@@ -169,6 +203,7 @@ impl ServiceDetail {
             .field("Affinity", service.affinity.as_deref().unwrap_or("none"))
             .field("Prefer local", yes_no(service.prefer_local))
             .field("Drain timeout", format_seconds(service.drain_timeout_secs))
+            .field("Health check", service.health.as_ref().map_or("none", |check| &check.shown))
             .field("Labels", label::list(&service.labels))
             .field("Created", time(service.created_at))
             .field("Version", service.version);

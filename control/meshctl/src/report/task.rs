@@ -26,6 +26,10 @@ pub struct TaskReport {
     pub node_id: String,
     /// `ready`; `draining` when it takes no new flows, `drained` when that is over.
     pub state: &'static str,
+    /// `healthy`; `starting` or `unhealthy` when it takes no new flows for that; `none` when it is not checked.
+    pub health: String,
+    /// Why it is unhealthy, or is not checked though its service asks for it.
+    pub health_note: Option<String>,
     /// Its share of its service's new flows, in relation to the other tasks'.
     pub weight: u16,
     /// The networks that it is on.
@@ -84,6 +88,8 @@ impl TaskReport {
             node: cluster.node_name(first.node),
             node_id: first.node.to_string(),
             state,
+            health: first.health.to_string(),
+            health_note: first.health_note.as_ref().map(|note| note.as_str().to_owned()),
             weight: first.weight,
             networks: networks.collect(),
             namespace: local.map(|task| task.namespace.clone()),
@@ -98,11 +104,19 @@ impl TaskReport {
     }
 }
 
+/// A health, in its colour; `-` of one that nobody checks.
+pub fn health(text: &str) -> Cell {
+    if text == "none" { Cell::new("-") } else { state(text) }
+}
+
 /// The table of tasks.
 pub fn task_table(tasks: &[TaskReport]) -> Table {
-    let mut table = Table::new(&["ID", "NAME", "SERVICE", "NODE", "NETWORKS", "ADDRESSES", "STATE"]);
+    let mut headings = vec!["ID", "NAME", "SERVICE", "NODE", "NETWORKS", "ADDRESSES", "STATE", "HEALTH"];
+    let why = tasks.iter().any(|task| task.health_note.is_some());
+    headings.extend(why.then_some("WHY"));
+    let mut table = Table::new(&headings);
     for task in tasks {
-        table.row([
+        let mut cells = vec![
             Cell::new(short(&task.id)),
             Cell::new(&task.name),
             Cell::new(task.service.as_deref().unwrap_or("-")),
@@ -110,7 +124,10 @@ pub fn task_table(tasks: &[TaskReport]) -> Table {
             Cell::new(list(task.networks.iter().map(|network| &network.network))),
             Cell::new(list(task.addresses())),
             state(task.state),
-        ]);
+            health(&task.health),
+        ];
+        cells.extend(why.then(|| Cell::new(task.health_note.as_deref().unwrap_or("-"))));
+        table.row(cells);
     }
     table
 }

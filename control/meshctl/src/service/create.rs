@@ -7,9 +7,15 @@ use mesh_types::{EndpointMode, Name};
 use crate::{
     context::Context,
     daemon::answer,
+    failure::Failure,
     label,
     ports::Ports,
-    service::{balancing::Balancing, place::Place, shown},
+    service::{
+        balancing::Balancing,
+        health::{HealthOptions, Wanted},
+        place::Place,
+        shown,
+    },
 };
 
 /// Make a service: a name and an address for a group of tasks
@@ -20,6 +26,7 @@ Examples:
   meshctl service create --network prod --publish 80:80 --publish 443:443 web
   meshctl service create --network prod --endpoint-mode dnsrr --alias database db
   meshctl service create --network prod --affinity client-ip,30m --drain-timeout 2m shop
+  meshctl service create --network prod --health http:80/ready --health-interval 5s web
   meshctl service create --network name=prod,alias=www --network test web
 
 Tasks of it are made with `meshctl run --service NAME` and `meshctl attach --service NAME`, on any node.")]
@@ -35,6 +42,8 @@ pub struct Args {
     publish: Vec<Ports>,
     #[command(flatten)]
     balancing: Balancing,
+    #[command(flatten)]
+    health: HealthOptions,
     /// What the name is answered with: one balanced address, or those of the tasks
     #[arg(long, value_name = "vip|dnsrr", default_value_t)]
     endpoint_mode: EndpointMode,
@@ -47,6 +56,14 @@ pub struct Args {
 
 /// Asks a manager, by way of the daemon, and prints the service's id.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let health = match args.health.wanted()? {
+        Wanted::Settings(check) if check.probe.is_empty() => {
+            let text = "what to check is missing; add --health tcp:PORT, http:PORT/PATH or cmd:COMMAND";
+            return Err(Failure::Usage(text.to_owned()).into());
+        }
+        Wanted::Settings(check) => Some(check),
+        Wanted::Nothing | Wanted::Off => None,
+    };
     let request = CreateServiceRequest {
         name: args.name.to_string(),
         networks: Vec::new(),
@@ -58,7 +75,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         affinity: args.balancing.affinity(),
         prefer_local: args.balancing.prefer_local.unwrap_or_default(),
         drain_timeout_secs: args.balancing.drain_timeout(),
-        health: None,
+        health,
     };
     let daemon = context.daemon().await?;
     let service = answer(daemon.control().create_service(request))

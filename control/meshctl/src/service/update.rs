@@ -1,7 +1,10 @@
 //! `meshctl service update`.
 
 use anyhow::{Context as _, Result};
-use mesh_api::v1::{self, UpdateServiceRequest, update_service_request::AffinityChange};
+use mesh_api::v1::{
+    self, UpdateServiceRequest,
+    update_service_request::{AffinityChange, HealthChange},
+};
 use mesh_types::{EndpointMode, PortFilter};
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     ports::Ports,
     service::{
         balancing::Balancing,
+        health::{HealthOptions, Wanted},
         place::{Alias, Place},
         shown,
     },
@@ -28,6 +32,8 @@ Examples:
   meshctl service update --network-add name=test,alias=www --network-rm old web
   meshctl service update --alias-add shop --alias-rm prod:www web
   meshctl service update --endpoint-mode dnsrr --publish-rm 80 --publish-add 80:80,mode=host web
+  meshctl service update --health tcp:6379 --health-start-period 1m cache
+  meshctl service update --health none web
   meshctl service update --label-add tier=front --label-rm old --if-version 17 web
 
 Running tasks follow: those that were attached to the whole service join a new network, all leave one that the
@@ -35,6 +41,8 @@ service leaves. What is removed goes before what is added.")]
 pub struct Args {
     #[command(flatten)]
     balancing: Balancing,
+    #[command(flatten)]
+    health: HealthOptions,
     /// Port to open, as with `meshctl publish`; may be repeated
     #[arg(long, value_name = "PORT")]
     publish_add: Vec<Ports>,
@@ -70,7 +78,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let what = format!("cannot update service {}", args.service);
     let service = args.service.clone();
-    let (expected_version, request) = (args.if_version, args.request());
+    let (expected_version, request) = (args.if_version, args.request()?);
     let empty = UpdateServiceRequest { service, expected_version, ..UpdateServiceRequest::default() };
     if request == empty {
         return Err(
@@ -83,12 +91,17 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
 }
 
 impl Args {
-    fn request(self) -> UpdateServiceRequest {
+    fn request(self) -> Result<UpdateServiceRequest> {
         let affinity = self.balancing.affinity().map(AffinityChange::Affinity);
         let none = self.balancing.no_affinity().then_some(AffinityChange::NoAffinity(true));
         let mode = self.endpoint_mode.map_or(v1::EndpointMode::Unspecified, Into::into);
+        let health = match self.health.wanted()? {
+            Wanted::Nothing => None,
+            Wanted::Off => Some(HealthChange::NoHealth(true)),
+            Wanted::Settings(check) => Some(HealthChange::Health(check)),
+        };
         let (set_labels, remove_labels) = self.labels.wire();
-        UpdateServiceRequest {
+        Ok(UpdateServiceRequest {
             service: self.service,
             affinity_change: affinity.or(none),
             prefer_local: self.balancing.prefer_local,
@@ -103,7 +116,7 @@ impl Args {
             add_networks: Place::wire(self.network_add),
             remove_aliases: Alias::wire(self.alias_rm),
             add_aliases: Alias::wire(self.alias_add),
-            health_change: None,
-        }
+            health_change: health,
+        })
     }
 }

@@ -69,7 +69,8 @@ fn network_create_prints_the_id() {
 fn service_create_prints_the_id() {
     let (asked, printed) = asked(
         "service create --network prod --network test --alias www --publish 80:80 --publish 53/udp \
-         --affinity client-ip,30m --prefer-local --drain-timeout 2m --endpoint-mode dnsrr web",
+         --affinity client-ip,30m --prefer-local --drain-timeout 2m --health http:80/ready --health-interval 5s \
+         --endpoint-mode dnsrr web",
     );
     assert_eq!(printed, format!("{WEB}\n"));
     for part in [
@@ -82,8 +83,32 @@ fn service_create_prints_the_id() {
         "Affinity { timeout_secs: 1800 }",
         "prefer_local: true",
         "drain_timeout_secs: Some(120)",
+        "health: Some(HealthCheck { probe: \"http:80/ready\", interval_secs: Some(5), timeout_secs: None",
     ] {
         assert!(asked.contains(part), "{part} in {asked}");
+    }
+}
+
+#[test]
+fn health_checks_are_checked_before_they_are_asked_for() {
+    assert!(asked("service update --health none web").0.contains("NoHealth(true)"));
+    let (asked_for, _) = asked("service update --health-retries 5 --health-start-period 1m web");
+    assert!(asked_for.contains("probe: \"\", interval_secs: None"), "{asked_for}");
+    assert!(asked_for.contains("retries: Some(5), start_period_secs: Some(60)"), "{asked_for}");
+    let fake = fake();
+    for (words, part) in [
+        ("service update --health udp:53 web", "tcp:PORT, http:PORT/PATH"),
+        ("service update --health tcp:0 web", "not a port number"),
+        ("service update --health http:80/a#b web", "must begin with /"),
+        ("service update --health tcp:80 --health-interval 10 web", "not a time"),
+        ("service update --health tcp:80 --health-timeout 0 web", "must be 1s to 1d"),
+        ("service update --health tcp:80 --health-retries 0 web", "must be 1 to 1000"),
+        ("service update --health none --health-retries 1 web", "leaves nothing to set"),
+        ("service create --health-interval 5s web", "what to check is missing"),
+    ] {
+        let told = fake.run(words);
+        assert_eq!(told.code, Some(2), "{words}: {}", told.errors);
+        assert!(told.errors.contains(part), "{words}: {}", told.errors);
     }
 }
 

@@ -73,7 +73,11 @@ pub fn view() -> v1::ClusterView {
         affinity: Some(v1::Affinity { timeout_secs: 1800 }),
         prefer_local: true,
         drain_timeout_secs: 90,
-        health: None,
+        health: Some(v1::HealthCheck {
+            probe: "http:80/ready".to_owned(),
+            interval_secs: Some(5),
+            ..v1::HealthCheck::default()
+        }),
         version: 17,
     };
     let db = v1::Service {
@@ -81,6 +85,7 @@ pub fn view() -> v1::ClusterView {
         name: "db".to_owned(),
         networks: vec![place(PROD, &[], &[]), place(TEST, &[], &[])],
         endpoint_mode: v1::EndpointMode::Dnsrr.into(),
+        health: None,
         ..web.clone()
     };
     v1::ClusterView {
@@ -119,12 +124,18 @@ fn endpoint(task: &str, name: &str, service: &str, node: &str, network: &str, ad
 
 pub fn endpoints() -> Vec<v1::Endpoint> {
     let web_1 = endpoint(TASK_WEB_1, "web.1", WEB, NODE_1, PROD, "10.10.3.3");
+    let web_1 = v1::Endpoint { health: v1::Health::Healthy.into(), ..web_1 };
     let web_2 = endpoint(TASK_WEB_2, "web.2", WEB, NODE_2, PROD, "10.10.3.4");
     vec![
         web_1.clone(),
         // As announced on the ingress network.
         web_1,
-        v1::Endpoint { state: v1::EndpointState::Draining.into(), ..web_2 },
+        v1::Endpoint {
+            state: v1::EndpointState::Draining.into(),
+            health: v1::Health::Unhealthy.into(),
+            health_note: "GET /ready: status 500".to_owned(),
+            ..web_2
+        },
         endpoint(TASK_DB, "db.1", DB, NODE_2, PROD, "10.10.3.5"),
         endpoint(TASK_DB, "db.1", DB, NODE_2, TEST, "10.10.4.1"),
         endpoint(TASK_PROBE, "probe", "", NODE_1, TEST, "10.10.4.2"),

@@ -213,6 +213,7 @@ impl Service {
             weight: 1,
             drain: drain.into(),
             drain_left_secs: u32::from(drain == v1::DrainState::Draining) * 25,
+            last_check: Some(v1::LastCheck { age_millis: 4321, took_millis: 2, failure: String::new() }),
             flows_cut,
             flows: Some(3),
             endpoints: data::endpoints().into_iter().take(1).collect(),

@@ -38,7 +38,7 @@ networks:
     labels: {team: web}
 services:
   web: {networks: {prod: {aliases: [www]}}, ports: ['80:80', '8053:53/udp'], affinity: 'client-ip,30m', \
-prefer_local: true, drain_timeout: 90s}
+prefer_local: true, drain_timeout: 90s, health: {check: 'http:80/ready', interval: 5s}}
   db: {networks: [prod, test], endpoint_mode: dnsrr, affinity: 'client-ip,30m', prefer_local: true, \
 drain_timeout: 90s}
 ";
@@ -166,6 +166,9 @@ services:
     affinity: client-ip,30m
     prefer_local: true
     drain_timeout: 1m30s
+    health:
+      check: \"http:80/ready\"
+      interval: 5s
 ";
     assert_eq!(text, expected);
     assert_eq!(apply(&fake, &text, "--prune").text, "nothing to change\n");

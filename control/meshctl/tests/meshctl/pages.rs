@@ -53,9 +53,9 @@ ID             NAME   MODE    NETWORKS     VIPS        TASKS   PORTS
     assert_eq!(
         fake.print("service ps web"),
         "\
-ID             NAME    SERVICE   NODE   NETWORKS   ADDRESSES   STATE
-1task0000000   web.1   web       n1     prod       10.10.3.3   ready
-2task0000000   web.2   web       n2     prod       10.10.3.4   draining
+ID             NAME    SERVICE   NODE   NETWORKS   ADDRESSES   STATE      HEALTH      WHY
+1task0000000   web.1   web       n1     prod       10.10.3.3   ready      healthy     -
+2task0000000   web.2   web       n2     prod       10.10.3.4   draining   unhealthy   GET /ready: status 500
 "
     );
 }
@@ -66,9 +66,9 @@ fn task_ls() {
     assert_eq!(
         fake.print("task ls --network test"),
         "\
-ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STATE
-3task0000000   db.1    db        n2     prod, test   10.10.3.5, 10.10.4.1   ready
-4task0000000   probe   -         n1     test         10.10.4.2              ready
+ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STATE   HEALTH
+3task0000000   db.1    db        n2     prod, test   10.10.3.5, 10.10.4.1   ready   -
+4task0000000   probe   -         n1     test         10.10.4.2              ready   -
 "
     );
     assert_eq!(fake.print("task ls -q --service 1svc").lines().count(), 2);
@@ -85,7 +85,9 @@ Name:          web.1
 Service:       web
 Node:          n1
 State:         ready
+Health:        healthy
 Weight:        1
+Last check:    passed (2 ms, 4 s ago)
 Namespace:     pid 4711
 Connections:   3
 
@@ -97,6 +99,15 @@ Networks:
     // Of tasks of other nodes only what all know.
     let page = fake.print("task inspect 2task");
     assert!(page.contains("State:     draining") && !page.contains("Connections"), "{page}");
+    assert!(
+        page.contains("Health:    unhealthy") && page.contains("Why:       GET /ready: status 500"),
+        "{page}"
+    );
+    let sick = fake.json("service ps web");
+    assert_eq!(
+        (&sick[1]["health"], &sick[1]["health_note"]),
+        (&"unhealthy".into(), &"GET /ready: status 500".into())
+    );
     assert!(fake.json("task inspect 2task")[0]["local"].is_null());
     assert_eq!(fake.json("task inspect web.1")[0]["local"]["flows"], 3);
     let told = fake.run("task inspect nothing");
@@ -156,6 +167,7 @@ fn service_and_node_inspect() {
         "Affinity:        client-ip,30m",
         "Prefer local:    yes",
         "Drain timeout:   1m30s",
+        "Health check:    http:80/ready every 5s, timeout 3s, 3 retries",
         "port 80/tcp: also listened on by nginx (pid 123) on node n3: shadowed by the mesh",
         "port 80/tcp: also listened on by a process on node n3",
     ] {
