@@ -12,6 +12,8 @@
 mod desk;
 mod error;
 mod forwarder;
+#[cfg(test)]
+mod hostile;
 mod prepared;
 mod resolv_conf;
 mod resolve;

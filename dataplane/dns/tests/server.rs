@@ -1,6 +1,7 @@
 //! The server in a real namespace, asked by dig.
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
+mod serving;
 mod support;
 
 use std::{

@@ -91,10 +91,12 @@ impl Inbox {
 
     /// What was received last, in order.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        self.received.iter().zip(self.bytes.chunks_exact(self.longest.max(1))).map(|(received, room)| Datagram {
-            bytes: room.get(..received.length).unwrap_or_default(),
-            cut: received.cut,
-            from: received.from,
+        self.received.iter().zip(self.bytes.chunks_exact(self.longest.max(1))).map(|(received, room)| {
+            Datagram {
+                bytes: room.get(..received.length).unwrap_or_default(),
+                cut: received.cut,
+                from: received.from,
+            }
         })
     }
 }

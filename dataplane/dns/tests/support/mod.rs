@@ -50,26 +50,39 @@ pub fn status(text: &str) -> (String, String) {
     (after("status: ").unwrap_or(text).to_owned(), after("flags: ").unwrap_or("").to_owned())
 }
 
-/// A server and its thread.
+/// Servers and their thread.
 pub struct Served {
-    server: DnsServer,
+    servers: Vec<DnsServer>,
+    _views: Vec<watch::Sender<Arc<TaskView>>>,
     _thread: DnsThread,
 }
 
 impl Served {
+    /// What the server at `index` has counted.
+    pub fn stats(&self, index: usize) -> DnsStats {
+        self.servers[index].stats()
+    }
+}
+
+/// A server and its thread.
+pub struct One(Served);
+
+impl One {
     /// What it has counted.
     pub fn stats(&self) -> DnsStats {
-        self.server.stats()
+        self.0.stats(0)
     }
 
     /// Stops it; its sockets are closed when this returns.
-    pub async fn stop(self) {
-        self.server.stop().await;
+    pub async fn stop(mut self) {
+        for server in self.0.servers.drain(..) {
+            server.stop().await;
+        }
     }
 }
 
 /// Starts a server for a task of network `prod`; what it forwards it asks from the current runtime.
-pub fn serve(task: &NetNs, view: TaskView, forwarder: Forwarder) -> (Served, watch::Sender<Arc<TaskView>>) {
+pub fn serve(task: &NetNs, view: TaskView, forwarder: Forwarder) -> (One, watch::Sender<Arc<TaskView>>) {
     serve_on(Sockets::open(task).unwrap(), view, forwarder)
 }
 
@@ -78,11 +91,26 @@ pub fn serve_on(
     sockets: Sockets,
     view: TaskView,
     forwarder: Forwarder,
-) -> (Served, watch::Sender<Arc<TaskView>>) {
-    let (sender, receiver) = watch::channel(Arc::new(view));
+) -> (One, watch::Sender<Arc<TaskView>>) {
+    let mut served = start([sockets], &view, &forwarder);
+    let sender = served._views.remove(0);
+    (One(served), sender)
+}
+
+/// Starts a server for each of the tasks, all on one thread.
+pub fn serve_all(tasks: &[&NetNs], view: &TaskView, forwarder: Forwarder) -> Served {
+    start(tasks.iter().map(|task| Sockets::open(task).unwrap()), view, &forwarder)
+}
+
+fn start(all: impl IntoIterator<Item = Sockets>, view: &TaskView, forwarder: &Forwarder) -> Served {
     let thread = DnsThread::start().unwrap();
-    let server = DnsServer::start(&thread, sockets, receiver, Arc::new(forwarder.for_task())).unwrap();
-    (Served { server, _thread: thread }, sender)
+    let (mut servers, mut views) = (Vec::new(), Vec::new());
+    for sockets in all {
+        let (sender, receiver) = watch::channel(Arc::new(view.clone()));
+        servers.push(DnsServer::start(&thread, sockets, receiver, Arc::new(forwarder.for_task())).unwrap());
+        views.push(sender);
+    }
+    Served { servers, _views: views, _thread: thread }
 }
 
 /// Network `prod` with these names.
