@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use mesh_types::{
     Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation, Health,
     HealthCheck, HealthNote, HealthSettings, InterfaceName, Listener, ListenerProcess, LocalEndpointId,
-    MAX_WEIGHT, Mac, Name, Network, Node, NodeId, PortConfig, Protocol, PublishAt, PublishMode, ReturnMode,
-    Role, Service, ServiceNetwork, Subnet, Vni,
+    MAX_WEIGHT, Mac, Name, Network, Node, NodeId, PortConfig, Protocol, PublishAt, PublishMode,
+    ResolverError, ReturnMode, Role, Service, ServiceNetwork, Subnet, TaskDns, Vni,
 };
 use thiserror::Error;
 
@@ -71,6 +71,32 @@ fn port_number(field: &'static str, value: u32) -> Result<u16, Invalid> {
 pub fn weight(field: &'static str, value: u32) -> Result<u16, Invalid> {
     let weight = u16::try_from(value).ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
     weight.ok_or_else(|| Invalid::new(field, format!("{value} is not a weight of 1 to {MAX_WEIGHT}")))
+}
+
+impl From<&TaskDns> for v1::TaskDns {
+    fn from(dns: &TaskDns) -> Self {
+        Self {
+            servers: dns.servers.iter().map(ToString::to_string).collect(),
+            search: dns.search.iter().map(ToString::to_string).collect(),
+            options: dns.options.iter().map(ToString::to_string).collect(),
+            hostname: dns.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::TaskDns> for TaskDns {
+    type Error = ResolverError;
+    fn try_from(dns: v1::TaskDns) -> Result<Self, ResolverError> {
+        let hostname = (!dns.hostname.is_empty()).then(|| dns.hostname.try_into()).transpose()?;
+        let dns = Self {
+            servers: dns.servers.iter().map(|server| server.parse()).collect::<Result<_, _>>()?,
+            search: dns.search.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            options: dns.options.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            hostname,
+        };
+        dns.check()?;
+        Ok(dns)
+    }
 }
 
 macro_rules! enums {

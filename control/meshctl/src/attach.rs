@@ -23,7 +23,9 @@ Examples:
   meshctl attach --network prod --service web 4711     that of process 4711; ends with it
   meshctl attach --network prod --name db --ip 10.10.3.9 /proc/4711/ns/net
 
-In the namespace, 127.0.0.11 answers names: /etc/resolv.conf there should have `nameserver 127.0.0.11`.")]
+In the namespace, 127.0.0.11 answers names: /etc/resolv.conf there should have `nameserver 127.0.0.11`, and the
+search domains and options that --format json prints. --hostname is a further name of the task on its
+networks; what the programs in it take for their host name stays as it is.")]
 pub struct Args {
     #[command(flatten)]
     task: TaskOptions,
@@ -39,11 +41,13 @@ struct Report {
     networks: Vec<TaskNetwork>,
     nameserver: String,
     search: Vec<String>,
+    resolv_conf: String,
 }
 
 /// Asks the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let what = format!("cannot attach {} as {}", args.namespace, args.task.what());
+    args.task.check().with_context(|| what.clone())?;
     let namespace = match namespace::find(&args.namespace)? {
         Namespace::Pid(pid) => attach_request::Namespace::Pid(pid),
         Namespace::Path(path) => attach_request::Namespace::Path(path.to_string_lossy().into_owned()),
@@ -61,6 +65,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         networks: endpoints.iter().map(|endpoint| TaskNetwork::new(&cluster, endpoint)).collect(),
         nameserver: attached.nameserver,
         search: attached.search,
+        resolv_conf: String::from_utf8_lossy(&attached.resolv_conf).into_owned(),
     };
     context.show(&report, |report| {
         let mut table = Table::new(&["ID", "NAME", "NETWORK", "ADDRESS"]);

@@ -11,7 +11,7 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion,
     context::{Context, Options},
-    detach, events, export, init, join, join_token, leave, network, node, publish, run, service, status,
+    detach, dns, events, export, init, join, join_token, leave, network, node, publish, run, service, status,
     task, unlock, unlock_key, unpublish,
 };
 
@@ -73,6 +73,9 @@ enum Command {
     /// Tasks: namespaces attached to networks
     #[command(subcommand)]
     Task(task::Command),
+    /// Names as tasks see them
+    #[command(subcommand)]
+    Dns(dns::Command),
     Completion(completion::Args),
 }
 
@@ -137,6 +140,7 @@ impl Command {
             Command::Attach(args) => attach::run(args, context).await,
             Command::Detach(args) => detach::run(args, context).await,
             Command::Task(command) => command.run(context).await,
+            Command::Dns(command) => command.run(context).await,
             // `Cli::execute` does these: they need no runtime, or one of their own.
             Command::Run(_) | Command::Completion(_) => Ok(()),
         }

@@ -15,6 +15,7 @@ mod completion;
 mod context;
 mod daemon;
 mod detach;
+mod dns;
 mod drain;
 mod events;
 mod export;

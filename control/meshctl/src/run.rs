@@ -26,10 +26,11 @@ Examples:
   meshctl run --network prod --service web -- nginx -g 'daemon off;'
   meshctl run --service web --drain-timeout 2m --stop-signal QUIT -- nginx -g 'daemon off;'
   meshctl run --network prod --name probe -- curl http://web/
+  meshctl run --network prod --hostname db1 --dns 192.0.2.53 --dns-search corp.example -- bash
   sudo meshctl run --network test -- bash
 
-The task ends with the process, however that ends; its exit code is meshctl's. Only network and
-/etc/resolv.conf differ from outside. Needs root.
+The task ends with the process, however that ends; its exit code is meshctl's. Only network,
+/etc/resolv.conf and, with --hostname, the host name differ from outside. Needs root.
 
 Without --service the command takes meshctl's place: it has its process, terminal and signals.
 With --service meshctl stays in front of it: SIGTERM and SIGINT (Ctrl-C) take the task out of its service
@@ -66,8 +67,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
 
 async fn prepare(args: &Args, context: &Context) -> Result<(Daemon, AttachResponse)> {
     let what = || format!("cannot run {}", args.task.what());
+    args.task.check().with_context(what)?;
     let daemon = context.daemon().await?;
-    sandbox::enter().with_context(what)?;
+    sandbox::enter(args.task.hostname()).with_context(what)?;
     let request = args.task.clone().request(Namespace::Pid(id()));
     let attached = answer(daemon.local().attach(request)).await.with_context(what)?;
     sandbox::cover_resolv_conf(&attached.resolv_conf).with_context(what)?;

@@ -1,15 +1,18 @@
-//! The namespaces of `meshctl run`: of its own are the network, and the mounts for the sake of `/etc/resolv.conf`.
+//! The namespaces of `meshctl run`: of its own are the network, the mounts for the sake of `/etc/resolv.conf`, and the host
+//! name where one is given.
 //!
 //! Nothing here has to be undone: all of it ends with the process.
 
 use std::{fs::File, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::{Context, Result};
+use mesh_types::Hostname;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
+    unistd::sethostname,
 };
 
 use crate::failure::Failure;
@@ -19,14 +22,20 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const SCRATCH: &str = "/tmp";
 const NONE: Option<&str> = None;
 
-/// Gives the calling thread, which has to be the process's only one, new network and mount namespaces.
-pub fn enter() -> Result<()> {
+/// Gives the calling thread, which has to be the process's only one, new network and mount namespaces, and one for its
+/// host name.
+pub fn enter(hostname: Option<&Hostname>) -> Result<()> {
     if !Path::new(RESOLV_CONF).exists() {
         return Err(Failure::NoResolvConf(RESOLV_CONF.into()).into());
     }
-    match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
+    let mut new = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    new.set(CloneFlags::CLONE_NEWUTS, hostname.is_some());
+    match unshare(new) {
         Err(Errno::EPERM) => return Err(Failure::NeedsRoot("making a network namespace").into()),
         made => made.context("cannot make a network namespace")?,
+    }
+    if let Some(name) = hostname {
+        sethostname(name.as_str()).with_context(|| format!("cannot set the host name {name}"))?;
     }
     // Mounts made here stay here; what the host unmounts later goes here too, so that nothing is kept busy.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mesh_api::v1::{AttachRequest, attach_request};
-use mesh_types::Name;
+use mesh_types::{Hostname, Name, Nameserver, ResolverOption, SearchDomain, TaskDns};
 
-use crate::name::reference;
+use crate::{failure::Failure, name::reference};
 
 /// Options of both.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,11 +34,24 @@ pub struct TaskOptions {
     /// How long the task may keep its connections when it drains, for example 90s [default: the service's]
     #[arg(long, value_name = "TIME", value_parser = mesh_types::parse_seconds)]
     drain_timeout: Option<u32>,
+    /// Name server for names that are not the cluster's, asked from within the task; up to three [default: the node's]
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<Nameserver>,
+    /// Domain that names are looked for in; may be repeated, `.` for none [default: the node's]
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<SearchDomain>,
+    /// Option for the resolver, for example ndots:1; may be repeated [default: the node's, and ndots:0]
+    #[arg(long, value_name = "OPTION", alias = "dns-opt")]
+    dns_option: Vec<ResolverOption>,
+    /// Host name, by which the task is found on its networks too
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<Hostname>,
 }
 
 impl TaskOptions {
     /// The request for a task in `namespace`.
     pub fn request(self, namespace: attach_request::Namespace) -> AttachRequest {
+        let dns = (&self.dns()).into();
         let v4 = self.ip.map(|ip| ip.to_string());
         let addresses = v4.into_iter().chain(self.ip6.map(|ip| ip.to_string())).collect();
         AttachRequest {
@@ -50,7 +63,27 @@ impl TaskOptions {
             aliases: self.alias.into_iter().map(String::from).collect(),
             weight: self.weight.into(),
             drain_timeout_secs: self.drain_timeout,
+            dns: Some(dns),
         }
+    }
+
+    /// What cannot be seen of one option alone: refused before anything is done.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.dns().check().map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    fn dns(&self) -> TaskDns {
+        TaskDns {
+            servers: self.dns.clone(),
+            search: self.dns_search.clone(),
+            options: self.dns_option.clone(),
+            hostname: self.hostname.clone(),
+        }
+    }
+
+    /// The task's host name.
+    pub fn hostname(&self) -> Option<&Hostname> {
+        self.hostname.as_ref()
     }
 
     /// Whether the task belongs to a service.

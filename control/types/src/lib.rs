@@ -15,6 +15,7 @@ mod net;
 mod network;
 mod node;
 mod port;
+mod resolver;
 mod service;
 mod shared_map;
 
@@ -34,6 +35,9 @@ pub use net::{Family, Mac, MacError, Vni, VniError};
 pub use network::{DEFAULT_POOL, DEFAULT_POOL6, INGRESS_NETWORK, Network, Subnet, SubnetError};
 pub use node::{Availability, Node, Role};
 pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
+pub use resolver::{
+    Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, ResolverError, ResolverOption, SearchDomain, TaskDns,
+};
 pub use service::{
     Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork,
 };

@@ -296,6 +296,7 @@ fn own_task(number: u32) -> Result<LocalTask> {
         health: Health::None,
         health_note: None,
         follows_service: false,
+        dns: mesh_types::TaskDns::default(),
     })
 }
 

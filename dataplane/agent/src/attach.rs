@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
     Availability, ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId,
-    Service, TaskId,
+    Service, TaskDns, TaskId,
 };
 use tracing::{info, warn};
 
@@ -22,6 +22,7 @@ use crate::{
     host::{Host, TASK_LINK_PREFIX},
     leases::boot_time,
     planner::{Family, egress_address4, egress_address6},
+    resolver,
     state::{MAX_ENDPOINTS, Reservation},
     uplinks::task_mtu,
 };
@@ -53,6 +54,8 @@ pub struct AttachSpec {
     pub weight: u16,
     /// Seconds for which it may drain; its service's when there are none.
     pub drain_timeout_secs: Option<u32>,
+    /// What its resolver is to be told, and its host name.
+    pub dns: TaskDns,
 }
 
 /// An attach that is decided but not yet made.
@@ -144,6 +147,7 @@ impl Agent {
         ns_id: NsIdentity,
         ticket: u64,
     ) -> Result<Plan, AttachError> {
+        spec.dns.check()?;
         let id = TaskId::random();
         let mut state = self.lock();
         if state.leaving {
@@ -224,6 +228,7 @@ impl Agent {
             health,
             health_note,
             follows_service: plan.service.is_some() && spec.networks.is_empty(),
+            dns: resolver::settings(&spec.dns, &self.inner.forwarder.node_resolver()),
         };
         let linked = match self.make_links(&plan, &taken, &mut task).await {
             // It may have taken days, on a machine that was suspended.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_types::{Availability, LookupError, Name};
+use mesh_types::{Availability, LookupError, Name, ResolverError};
 use thiserror::Error;
 
 use crate::{NsRef, SessionError, kept::KeptError};
@@ -88,6 +88,9 @@ pub enum AttachError {
     /// A static address needs one network to belong to.
     #[error("a static address needs exactly one network")]
     AddressNeedsOneNetwork,
+    /// The settings for names do not go together.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// One address per family is all that a task has on a network.
     #[error("{0} and {1} are of the same family; a task has one address of each")]
     TwoOfAFamily(IpAddr, IpAddr),

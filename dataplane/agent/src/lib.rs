@@ -26,6 +26,7 @@ pub mod names;
 pub mod planner;
 mod reconcile;
 mod renewing;
+mod resolver;
 mod session;
 mod state;
 mod status;
@@ -46,6 +47,7 @@ pub use mesh_gossip::MemberState;
 pub use mesh_lb::{
     FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
 };
+pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
 pub use status::{Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};

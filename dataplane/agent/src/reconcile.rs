@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskView};
+use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskForwarder, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
 use mesh_lb::{DataPath, HookKind};
 use mesh_netlink::NetNs;
@@ -18,6 +18,7 @@ use crate::{
     Agent, AgentError, AttachError, LocalTask,
     host::{HOST_LINK, Host, VXLAN_LINK},
     planner::{Inputs, Planned, Planner, announcements, interest},
+    resolver::{self, NameServer},
     uplinks::Uplink,
 };
 
@@ -69,6 +70,7 @@ type Names = BTreeMap<NetworkId, Arc<NetworkNames>>;
 /// A task's name server.
 pub(crate) struct Dns {
     view: watch::Sender<Arc<TaskView>>,
+    forwarder: Arc<TaskForwarder>,
     _server: DnsServer,
 }
 
@@ -307,8 +309,9 @@ impl Agent {
         let (sender, receiver) = watch::channel(Arc::new(view));
         let sockets = self.dns_sockets(ns, task.id)?;
         let thread = &self.inner.dns_thread;
-        let server = DnsServer::start(thread, sockets, receiver, Arc::new(self.inner.forwarder.for_task()))?;
-        self.inner.dns.lock().await.insert(task.id, Dns { view: sender, _server: server });
+        let forwarder = Arc::new(resolver::forwarder(&self.inner.forwarder, ns, &task.dns)?);
+        let server = DnsServer::start(thread, sockets, receiver, Arc::clone(&forwarder))?;
+        self.inner.dns.lock().await.insert(task.id, Dns { view: sender, forwarder, _server: server });
         Ok(())
     }
 
@@ -334,6 +337,14 @@ impl Agent {
         self.inner.dns.lock().await.remove(&task);
     }
 
+    /// A task's view of names and its way to others, as they are now.
+    pub(crate) async fn name_server(&self, task: TaskId) -> Option<NameServer> {
+        let dns = self.inner.dns.lock().await;
+        let dns = dns.get(&task)?;
+        let view = Arc::clone(&dns.view.borrow());
+        Some((view, Arc::clone(&dns.forwarder)))
+    }
+
     async fn update_names(&self, names: &Names) {
         let tasks = self.lock().tasks.clone();
         let dns = self.inner.dns.lock().await;
@@ -357,7 +368,7 @@ impl Agent {
         TaskView {
             networks: on().filter_map(|n| names.get(&n)).cloned().collect(),
             forward: on().any(|n| view.networks.get(&n).is_some_and(|n| !n.internal)),
-            keep_single_labels: false,
+            keep_single_labels: resolver::ndots(&task.dns.options).is_some_and(|ndots| ndots > 0),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use mesh_netlink::{NetNs, NsId};
 use mesh_types::{
     Endpoint, EndpointState, Generation, Health, HealthNote, LocalEndpointId, Mac, Name, NetworkId, NodeId,
-    ServiceId, TaskId,
+    ServiceId, TaskDns, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +146,8 @@ pub struct LocalTask {
     pub drain: Drain,
     /// Whether it joins the networks that its service joins.
     pub follows_service: bool,
+    /// What its resolver is told, and its host name.
+    pub dns: TaskDns,
     /// Whether it works, where its service has it checked.
     pub health: Health,
     /// Why it is unhealthy or not checked.
@@ -180,7 +182,7 @@ impl LocalTask {
             mac: a.mac,
             local_id: a.local_id,
             generation: a.generation,
-            aliases: self.aliases.iter().chain(&a.aliases).cloned().collect(),
+            aliases: self.aliases.iter().chain(&a.aliases).cloned().chain(self.host_name()).collect(),
             state: match self.drain {
                 Drain::None => EndpointState::Ready,
                 Drain::Going { .. } => EndpointState::Draining,
@@ -190,6 +192,13 @@ impl LocalTask {
             health: self.health,
             health_note: self.health_note.clone(),
         })
+    }
+
+    /// Its host name, where that is another name than its own and its aliases.
+    fn host_name(&self) -> Option<Name> {
+        let name = Name::new(self.dns.hostname.as_ref()?.as_str()).ok()?;
+        let known = std::iter::once(&self.name).chain(&self.aliases);
+        known.into_iter().all(|other| !other.as_str().eq_ignore_ascii_case(name.as_str())).then_some(name)
     }
 
     /// Whether the namespace is still the one that was attached.

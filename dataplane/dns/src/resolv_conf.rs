@@ -18,7 +18,7 @@ const MOST: usize = 3;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct NodeResolver {
     /// The name servers, in order.
-    pub(crate) servers: Arc<[SocketAddr]>,
+    pub servers: Arc<[SocketAddr]>,
     /// Domains that names are looked for in.
     pub search: Vec<String>,
     /// Options of the resolver.

@@ -11,7 +11,7 @@ use mesh_api::{
     node_listeners,
     v1::{self, attach_request::Namespace, local_server::Local},
 };
-use mesh_types::{ClusterView, MAX_WEIGHT, Name, NodeId};
+use mesh_types::{ClusterView, MAX_WEIGHT, Name, NodeId, ResolverError};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -201,8 +201,8 @@ impl Local for LocalService {
             name: task.name.to_string(),
             endpoints: task.endpoints(member.membership.node).map(|e| (&e).into()).collect(),
             nameserver: NAMESERVER.to_owned(),
-            search: Vec::new(),
-            resolv_conf: format!("nameserver {NAMESERVER}\noptions ndots:0\n").into_bytes(),
+            search: task.dns.search.iter().map(ToString::to_string).collect(),
+            resolv_conf: task.resolv_conf().into_bytes(),
         }))
     }
 
@@ -262,6 +262,14 @@ impl Local for LocalService {
         let member = self.daemon.member().await?;
         let disconnected = tasks::disconnect(member.agent.clone(), request.into_inner()).await?;
         tasks::get(&member.agent, member.membership.node, &disconnected).await.map(Response::new)
+    }
+
+    async fn explain_name(
+        &self,
+        request: Request<v1::ExplainNameRequest>,
+    ) -> Result<Response<v1::ExplainNameResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::explain_name(&agent, &request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -381,6 +389,7 @@ fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
         aliases: aliases.map_err(|e| invalid(&e))?,
         weight,
         drain_timeout_secs: request.drain_timeout_secs,
+        dns: request.dns.unwrap_or_default().try_into().map_err(|e: ResolverError| invalid(&e))?,
     })
 }
 
@@ -405,6 +414,7 @@ pub(crate) fn attach_status(error: &AttachError) -> Status {
         | AttachError::NetworkTwice(_)
         | AttachError::AddressNeedsOneNetwork
         | AttachError::TwoOfAFamily(..)
+        | AttachError::Resolver(_)
         | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
         AttachError::AddressTaken { .. }
         | AttachError::NameTaken { .. }

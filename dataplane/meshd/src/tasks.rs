@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_agent::{Agent, ConnectError, ConnectSpec, Drain, LocalTask, TaskError, one_line};
+use mesh_agent::{
+    Agent, ConnectError, ConnectSpec, Drain, ExplainError, Explained, LocalTask, TaskError, one_line,
+};
 use mesh_api::{v1, weight};
 use mesh_types::{LookupError, Name, NodeId};
 use tonic::Status;
@@ -82,6 +84,34 @@ async fn changed(
     task.map(|task| message(&task)).map_err(|e| status(&e))
 }
 
+/// What a task would be answered, and why.
+pub async fn explain_name(
+    agent: &Agent,
+    request: &v1::ExplainNameRequest,
+) -> Result<v1::ExplainNameResponse, Status> {
+    let qtype = Some(request.r#type.as_str()).filter(|text| !text.is_empty());
+    let explained = agent.explain_name(&request.task, &request.name, qtype).await;
+    let (task, lookups) = explained.map_err(|error| match error {
+        ExplainError::Task(error) => status(&error),
+        ExplainError::NoServer(_) => Status::failed_precondition(error.to_string()),
+        ExplainError::Name(_) | ExplainError::Type(_) => Status::invalid_argument(error.to_string()),
+    })?;
+    let lookup = |explained: Explained| v1::Lookup {
+        name: explained.name,
+        r#type: explained.qtype,
+        code: explained.code,
+        records: explained.records,
+        network: explained.network.unwrap_or_default(),
+        why: explained.why,
+        origins: explained.origins,
+        upstream: explained.upstream.unwrap_or_default(),
+    };
+    Ok(v1::ExplainNameResponse {
+        task: task.name.to_string(),
+        lookups: lookups.into_iter().map(lookup).collect(),
+    })
+}
+
 /// The task as a list has it.
 pub fn message(task: &LocalTask) -> v1::LocalTask {
     let (drain, flows_cut) = match task.drain {
@@ -102,6 +132,7 @@ pub fn message(task: &LocalTask) -> v1::LocalTask {
         flows_cut,
         flows: None,
         endpoints: Vec::new(),
+        dns: Some((&task.dns).into()),
         last_check: None,
     }
 }

@@ -32,6 +32,43 @@ pub struct LocalTaskReport {
     pub flows: Option<u64>,
     /// The last check of its health; `null` before there was one, and in answers to changes.
     pub last_check: Option<LastCheckReport>,
+    /// What its resolver was told when it was attached, and its host name.
+    pub dns: DnsReport,
+}
+
+/// A task's settings for names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DnsReport {
+    /// Name servers outside; none: the node's.
+    pub servers: Vec<String>,
+    /// Domains that names are looked for in.
+    pub search: Vec<String>,
+    /// Options of the resolver.
+    pub options: Vec<String>,
+    /// `null` if none was given.
+    pub hostname: Option<String>,
+}
+
+impl DnsReport {
+    fn new(dns: v1::TaskDns) -> Self {
+        let v1::TaskDns { servers, search, options, hostname } = dns;
+        Self { servers, search, options, hostname: Some(hostname).filter(|name| !name.is_empty()) }
+    }
+
+    fn fields(&self, page: &mut Page) {
+        if let Some(hostname) = &self.hostname {
+            page.field("Host name", hostname);
+        }
+        if !self.servers.is_empty() {
+            page.field("Name servers", list(&self.servers));
+        }
+        if !self.search.is_empty() {
+            page.field("Search domains", list(&self.search));
+        }
+        if !self.options.is_empty() {
+            page.field("Resolver options", list(&self.options));
+        }
+    }
 }
 
 /// A check of a task's health.
@@ -67,6 +104,7 @@ impl LocalTaskReport {
                 took_millis: check.took_millis,
                 failure: Some(check.failure.clone()).filter(|failure| !failure.is_empty()),
             }),
+            dns: DnsReport::new(task.dns.clone().unwrap_or_default()),
         }
     }
 }
@@ -138,6 +176,7 @@ impl TaskDetail {
             page.field("Namespace", namespace);
         }
         if let Some(local) = &self.local {
+            local.dns.fields(&mut page);
             if let Some(flows) = local.flows {
                 page.field("Connections", flows);
             }

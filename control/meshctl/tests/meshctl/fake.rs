@@ -217,6 +217,12 @@ impl Service {
             flows_cut,
             flows: Some(3),
             endpoints: data::endpoints().into_iter().take(1).collect(),
+            dns: Some(v1::TaskDns {
+                servers: vec!["192.0.2.53".to_owned()],
+                options: vec!["ndots:0".to_owned()],
+                hostname: "web-a".to_owned(),
+                ..v1::TaskDns::default()
+            }),
         })
     }
 
@@ -349,6 +355,38 @@ impl Local for Service {
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
         self.change(request, v1::DetachResponse { task_id: TASK_WEB_1.to_owned(), name: "web.1".to_owned() })
+    }
+
+    async fn explain_name(
+        &self,
+        request: Request<v1::ExplainNameRequest>,
+    ) -> Result<Response<v1::ExplainNameResponse>, Status> {
+        let request = request.into_inner();
+        self.0.lock().unwrap().asked.push(format!("{request:?}"));
+        if request.task != "web.1" {
+            return Err(Status::not_found(format!("no such task on this node: {}", request.task)));
+        }
+        let lookup = |name: &str, r#type: &str| v1::Lookup {
+            name: name.to_owned(),
+            r#type: r#type.to_owned(),
+            ..v1::Lookup::default()
+        };
+        let lookups = vec![
+            v1::Lookup {
+                code: "NXDOMAIN".to_owned(),
+                network: "prod".to_owned(),
+                why: "network prod has no such name, and nobody else is asked for its names".to_owned(),
+                ..lookup("db.prod.", "A")
+            },
+            v1::Lookup {
+                code: "NOERROR".to_owned(),
+                records: vec!["db.corp.example. 60 IN A 192.0.2.7".to_owned()],
+                why: "not known here; asked outside".to_owned(),
+                upstream: "192.0.2.53:53, asked from the task".to_owned(),
+                ..lookup("db.corp.example.", "A")
+            },
+        ];
+        Ok(Response::new(v1::ExplainNameResponse { task: request.task, lookups }))
     }
 
     async fn get_task(

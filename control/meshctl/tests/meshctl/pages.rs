@@ -75,21 +75,47 @@ ID             NAME    SERVICE   NODE   NETWORKS     ADDRESSES              STAT
 }
 
 #[test]
+fn dns_lookup() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("dns lookup --from web.1 db"),
+        "\
+NAME               TYPE   STATUS     ANSWER      WHY
+db.prod.           A      NXDOMAIN   -           network prod has no such name, and nobody else is asked for its names
+db.corp.example.   A      NOERROR    192.0.2.7   not known here; asked outside; 192.0.2.53:53, asked from the task
+"
+    );
+    let json = fake.json("dns lookup --from web.1 --type a db");
+    assert_eq!(json["lookups"][1]["records"][0], "db.corp.example. 60 IN A 192.0.2.7");
+    assert!(json["lookups"][0]["upstream"].is_null() && json["lookups"][1]["network"].is_null());
+    assert!(fake.asked().join("\n").contains("name: \"db\", type: \"a\""));
+    // Another node's task is told apart from none at all.
+    let told = fake.run("dns lookup --from web.2 db");
+    assert_eq!(told.code, Some(1));
+    assert!(told.errors.contains("task web.2 runs on node n2"), "{}", told.errors);
+    let told = fake.run("dns lookup --from nobody db");
+    assert!(told.errors.contains("no such task on this node: nobody"), "{}", told.errors);
+}
+
+#[test]
 fn task_inspect() {
     let fake = fake();
     assert_eq!(
         fake.print("task inspect web.1"),
         "\
-ID:            1task00000000000000000000
-Name:          web.1
-Service:       web
-Node:          n1
-State:         ready
-Health:        healthy
-Weight:        1
-Last check:    passed (2 ms, 4 s ago)
-Namespace:     pid 4711
-Connections:   3
+ID:                 1task00000000000000000000
+Name:               web.1
+Service:            web
+Node:               n1
+State:              ready
+Health:             healthy
+Weight:             1
+Last check:         passed (2 ms, 4 s ago)
+Namespace:          pid 4711
+Host name:          web-a
+Name servers:       192.0.2.53
+Resolver options:   ndots:0
+Connections:        3
 
 Networks:
   NAME   ADDRESSES   MAC                 ALIASES

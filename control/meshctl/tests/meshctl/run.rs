@@ -82,6 +82,30 @@ fn the_command_is_in_a_namespace_of_its_own() {
 }
 
 #[test]
+fn names_are_the_tasks_own() {
+    let fake = fake();
+    let before = nix::unistd::gethostname().unwrap();
+    let words = "run --network prod --hostname db-1 --dns 192.0.2.53 --dns-search corp.example --dns-option ndots:2 -- hostname";
+    let output = fake.command(&words.split(' ').collect::<Vec<_>>()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "db-1\n");
+    assert_eq!(nix::unistd::gethostname().unwrap(), before, "the host's own is another");
+    let asked = fake.asked().join("\n");
+    let dns =
+        "servers: [\"192.0.2.53\"], search: [\"corp.example\"], options: [\"ndots:2\"], hostname: \"db-1\"";
+    assert!(asked.contains(dns), "{asked}");
+    // What one option alone does not show is refused before anything is asked for, too.
+    for (words, problem) in [
+        ("--dns 192.0.2.1 --dns 192.0.2.2 --dns 192.0.2.3 --dns 192.0.2.4", "at most 3"),
+        ("--dns-search . --dns-search a", "stands for none"),
+    ] {
+        let told = fake.run(&format!("run --network prod {words} -- true"));
+        assert_eq!(told.code, Some(2), "{}", told.errors);
+        assert!(told.errors.contains(problem), "{}", told.errors);
+    }
+    assert_eq!(fake.callers().len(), 1);
+}
+
+#[test]
 fn signals_are_the_commands() {
     let fake = fake();
     for (round, signal) in [Signal::SIGKILL, Signal::SIGTERM].into_iter().enumerate() {

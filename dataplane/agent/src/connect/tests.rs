@@ -72,6 +72,7 @@ fn task(follows_service: bool, places: &[(u128, bool)]) -> LocalTask {
         health: Health::None,
         health_note: None,
         follows_service,
+        dns: mesh_types::TaskDns::default(),
     }
 }
 

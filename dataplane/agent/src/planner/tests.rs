@@ -118,6 +118,7 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, addresses: &[&s
         health: Health::None,
         health_note: None,
         follows_service: false,
+        dns: mesh_types::TaskDns::default(),
     }
 }
 
