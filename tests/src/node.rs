@@ -177,6 +177,11 @@ impl Node {
         self.launch(self.meshd()?)
     }
 
+    /// As [`Node::start`], by another command line than [`Node::meshd`].
+    pub fn start_as(&self, command: Command) -> Result<()> {
+        self.launch(command)
+    }
+
     /// What a reboot makes of a node whose daemon was killed: its links of ours and its pins are gone, and the daemon
     /// starts with its disk and another boot id. Namespaces of tasks are the caller's to end.
     pub fn reboot(&self) -> Result<()> {
