@@ -11,8 +11,8 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion,
     context::{Context, Options},
-    detach, dns, events, export, init, join, join_token, leave, network, node, publish, run, service, status,
-    task, unlock, unlock_key, unpublish,
+    debug, detach, dns, events, export, init, join, join_token, leave, network, node, publish, run, service,
+    status, task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -76,6 +76,9 @@ enum Command {
     /// Names as tasks see them
     #[command(subcommand)]
     Dns(dns::Command),
+    /// What the daemon knows, for people who look for a fault
+    #[command(subcommand)]
+    Debug(debug::Command),
     Completion(completion::Args),
 }
 
@@ -124,6 +127,7 @@ impl Command {
             Command::Join(args) => join::run(args, context).await,
             Command::Leave(args) => leave::run(&args, context).await,
             Command::Status(args) => status::run(&args, context).await,
+            Command::Debug(command) => command.run(context).await,
             Command::JoinToken(args) => join_token::run(&args, context).await,
             Command::Ca(args) => ca::run(&args, context).await,
             Command::Cluster(command) => command.run(context).await,

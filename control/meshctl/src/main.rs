@@ -14,6 +14,7 @@ mod cluster;
 mod completion;
 mod context;
 mod daemon;
+mod debug;
 mod detach;
 mod dns;
 mod drain;

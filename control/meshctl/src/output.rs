@@ -126,11 +126,10 @@ impl Page {
 pub fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
     match text {
-        "ready" | "active" | "healthy" => cell.fg(Color::Green),
+        "ready" | "active" | "healthy" | "alive" => cell.fg(Color::Green),
         "down" | "left" | "unreachable" | "unhealthy" => cell.fg(Color::Red),
-        "unknown" | "starting" | "catching up" | "draining" | "drain" | "pause" | "inactive" => {
-            cell.fg(Color::Yellow)
-        }
+        "unknown" | "suspect" | "unattended" | "starting" | "catching up" | "draining" | "drain"
+        | "pause" | "inactive" => cell.fg(Color::Yellow),
         _ => cell,
     }
 }

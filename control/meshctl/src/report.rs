@@ -3,6 +3,7 @@
 //! Fields are added, never renamed or removed. Ids are full, times are seconds since 1970-01-01 UTC, absent values are
 //! `null`, lists are arrays. `inspect` prints an array with an element for each argument.
 
+mod gossip;
 mod listener;
 mod local_task;
 mod network;
@@ -19,6 +20,7 @@ use mesh_types::{ClusterView, Endpoint, Listener, NetworkId, NodeId, ServiceId, 
 
 use crate::daemon::{Daemon, answer};
 
+pub use gossip::{GossipMember, GossipReport, age, member_state};
 pub use listener::{ListenerReport, listener_lines};
 pub use local_task::{LocalTaskReport, TaskDetail};
 pub use network::{NetworkDetail, NetworkReport};

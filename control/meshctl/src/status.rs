@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     daemon::{Daemon, answer},
     output::{Page, Table, list, short, state},
-    report::{ListenerReport, listener_lines},
+    report::{GossipReport, ListenerReport, listener_lines, member_state},
 };
 
 /// Show how this node is: cluster, members, data path, drops
@@ -44,6 +44,8 @@ struct Report {
     warnings: Vec<String>,
     /// Processes of this node that published ports shadow.
     listeners: Vec<ListenerReport>,
+    /// How far the node knows by gossip what the others know; null outside any cluster.
+    gossip: Option<GossipReport>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -123,14 +125,7 @@ impl Report {
         let member = |member: &v1::Member| Member {
             node_id: member.node_id.clone(),
             name: names.get(&member.node_id).cloned(),
-            state: match member.state() {
-                v1::MemberState::Alive => "alive",
-                v1::MemberState::Suspect => "suspect",
-                v1::MemberState::Down => "down",
-                v1::MemberState::Left => "left",
-                v1::MemberState::Unattended => "unattended",
-                v1::MemberState::Unspecified => "unknown",
-            },
+            state: member_state(member.state()),
         };
         let mut members: Vec<_> = status.members.iter().map(member).collect();
         members.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
@@ -179,6 +174,7 @@ impl Report {
             leases: Leases { left_secs: leases.left_secs, unconfirmed: leases.unconfirmed },
             warnings: status.warnings,
             listeners,
+            gossip: status.gossip.map(|gossip| GossipReport::new(gossip, names)),
         }
     }
 
@@ -195,9 +191,11 @@ impl Report {
                 .field("Managers", list(&self.managers))
                 .field("Session", &self.manager_session)
                 .field("View", format!("version {}", self.view_version))
-                .field("Members", self.member_counts())
-                .field("Tasks", self.tasks)
-                .field("Leases", self.leases.text());
+                .field("Members", self.member_counts());
+            if let Some(gossip) = &self.gossip {
+                gossip.fields(&mut page);
+            }
+            page.field("Tasks", self.tasks).field("Leases", self.leases.text());
             self.data_path.fields(&mut page);
             let mut members = Table::new(&["NODE ID", "NAME", "STATE"]);
             for member in self.members.iter().filter(|member| member.state != "alive") {

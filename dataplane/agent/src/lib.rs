@@ -39,16 +39,16 @@ pub use attach::AttachSpec;
 pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
-pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
 pub use health::LastCheck;
+pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
 pub use kept_sockets::KeptSockets;
 pub use leases::Leases;
-pub use mesh_gossip::MemberState;
+pub use mesh_gossip::{MemberState, Stats as GossipCounters};
 pub use mesh_lb::{
     FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
 };
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
-pub use status::{Status, UplinkStatus};
+pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use uplinks::{DataPathAddress, DataPathChoice};

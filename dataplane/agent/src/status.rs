@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use mesh_gossip::MemberState;
+use mesh_gossip::{EntryReport, MemberState, Rates, Report, Stats};
 use mesh_lb::{HookKind, describe_hook};
 use mesh_types::{Listener, NodeId, format_seconds};
 
@@ -50,8 +50,21 @@ pub struct Status {
     pub lease_left: Duration,
     /// Addresses of tasks that no manager knows of yet.
     pub unconfirmed: usize,
+    /// How far it knows by gossip what the others know; none while it stops.
+    pub gossip: Option<GossipStatus>,
     /// What needs an operator's eye.
     pub warnings: Vec<String>,
+}
+
+/// How far a node knows by gossip what the others know.
+#[derive(Debug, Clone)]
+pub struct GossipStatus {
+    /// Its tables and members.
+    pub report: Report,
+    /// What passed in about the last ten seconds.
+    pub rates: Rates,
+    /// Since its daemon's start.
+    pub counters: Stats,
 }
 
 /// An interface by which packets come in.
@@ -68,8 +81,21 @@ pub struct UplinkStatus {
 }
 
 impl Agent {
+    /// How far the node knows by gossip what the others know; none while it stops.
+    pub async fn gossip_status(&self) -> Option<GossipStatus> {
+        let gossip = &self.inner.gossip;
+        let report = gossip.report().await?;
+        Some(GossipStatus { report, rates: gossip.rates(), counters: gossip.stats() })
+    }
+
+    /// All entries that the node knows by gossip; none while it stops.
+    pub async fn gossip_entries(&self) -> Option<Vec<EntryReport>> {
+        self.inner.gossip.entries().await
+    }
+
     /// How the node stands.
     pub async fn status(&self) -> Result<Status, AgentError> {
+        let gossip = self.gossip_status().await;
         let reconciler = self.inner.reconciler.lock().await;
         let (tasks, gone, lease_left, unconfirmed) = {
             let state = self.lock();
@@ -83,6 +109,14 @@ impl Agent {
         if gone || matches!(session, SessionState::Removed(_)) {
             warnings
                 .push("the managers removed this node; run `meshctl leave --force`, then join again".into());
+        }
+        if let Some(why) = self.inner.session.refusal() {
+            warnings.push(format!("the managers do not follow what this node says of itself: {why}"));
+        }
+        if let (true, known) = self.no_advertise_addr() {
+            warnings.push(format!(
+                "no interface has {known}, where other nodes look for this one; give it back, or another one to the interface"
+            ));
         }
         if unconfirmed > 0 && !matches!(session, SessionState::Connected(_)) {
             let left = format_seconds(u32::try_from(lease_left.as_secs()).unwrap_or(u32::MAX));
@@ -115,6 +149,7 @@ impl Agent {
             listeners: lock(&self.inner.listeners).clone(),
             lease_left,
             unconfirmed,
+            gossip,
             warnings,
         })
     }

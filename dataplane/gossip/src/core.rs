@@ -13,14 +13,16 @@ use crate::{
     Announcement, Interest, Item, Liveness, MemberState, Message, Packet, Table, Tables, Timing, Version,
     WireError,
     outbox::Outbox,
-    records::Records,
+    records::{Records, Teller},
     replay::Window,
     swim::{Identity, Swim},
+    sync::Agreement,
 };
 
 mod asking;
 mod entries;
 mod membership;
+mod report;
 mod sending;
 mod snapshot;
 mod witness;
@@ -143,8 +145,10 @@ pub struct CoreStats {
     pub resent: u64,
     /// Comparisons of tables begun.
     pub syncs: u64,
-    /// Comparisons that found a difference.
+    /// Comparisons that others began and that found a difference.
     pub syncs_differing: u64,
+    /// Comparisons that others began and that found none.
+    pub syncs_equal: u64,
     /// Times that this node was taken for dead and came back.
     pub renewals: u64,
     /// Members that did not answer this node's probes, and were asked about.
@@ -200,6 +204,10 @@ pub struct Core {
     rng: StdRng,
     swim: Swim,
     members: BTreeMap<NodeId, Member>,
+    /// Members that are live, and how many were when this node last introduced itself.
+    live: usize,
+    introduced: usize,
+    introduce_at: Duration,
     /// Owners and senders that are no members (yet), and since when.
     unknown: BTreeMap<NodeId, Duration>,
     peers: BTreeMap<NodeId, Peer>,
@@ -213,7 +221,9 @@ pub struct Core {
     declared: Interest,
     outbox: Outbox,
     relay_at: Duration,
-    syncs: BTreeMap<NodeId, Duration>,
+    /// Comparisons to begin: when, and whether surely.
+    syncs: BTreeMap<NodeId, (Duration, bool)>,
+    pub(crate) agreement: Agreement,
     sync_at: Duration,
     housekeeping_at: Duration,
     windows: BTreeMap<NodeId, Windows>,
@@ -241,6 +251,9 @@ impl Core {
             members_changed: true,
             swim: Swim::new(identity, &timing, rng.random()),
             members: BTreeMap::new(),
+            live: 0,
+            introduced: 0,
+            introduce_at: Duration::MAX,
             unknown: BTreeMap::new(),
             peers: BTreeMap::new(),
             retry_at: Duration::MAX,
@@ -252,6 +265,7 @@ impl Core {
             outbox: Outbox::default(),
             relay_at: Duration::ZERO,
             syncs: BTreeMap::new(),
+            agreement: Agreement::default(),
             sync_at: timing.sync_interval.mul_f64(rng.random_range(0.5..1.0)),
             housekeeping_at: HOUSEKEEPING,
             windows: BTreeMap::new(),
@@ -263,7 +277,7 @@ impl Core {
         };
         let version = core.next_version();
         let item = Item::Interest { owner: node, version, interest: Interest::default() };
-        core.records.apply(item, Duration::ZERO, true);
+        core.records.apply(item, Duration::ZERO, Teller::Owner);
         core
     }
 
@@ -302,7 +316,8 @@ impl Core {
             self.swim.deadline(),
             self.outbox.deadline(),
             self.outbox.relays().then_some(self.relay_at),
-            self.syncs.values().min().copied(),
+            self.syncs.values().map(|(at, _)| *at).min(),
+            Some(self.introduce_at),
             self.asking_deadline(),
             self.witnesses.deadline(),
             Some(self.retry_at),
@@ -359,12 +374,16 @@ impl Core {
         if self.sync_at <= self.now {
             self.sync_at = self.now + self.timing.sync_interval.mul_f64(self.rng.random_range(0.8..1.2));
             let tables: BTreeSet<Table> = self.records.tables().filter(|table| self.wants(*table)).collect();
-            self.sync_tables(tables);
+            self.sync_tables(tables, false);
         }
-        let due = self.syncs.iter().filter(|(_, at)| **at <= self.now).map(|(node, _)| *node);
-        for node in due.take(SYNCS).collect::<Vec<_>>() {
+        if self.introduce_at <= self.now {
+            self.introduce();
+        }
+        let due = self.syncs.iter().filter(|(_, (at, _))| *at <= self.now);
+        for (node, surely) in due.map(|(node, (_, surely))| (*node, *surely)).take(SYNCS).collect::<Vec<_>>()
+        {
             self.syncs.remove(&node);
-            self.start_sync(node);
+            self.start_sync(node, surely);
         }
         if self.housekeeping_at <= self.now {
             self.housekeeping_at = self.now + HOUSEKEEPING;
@@ -381,7 +400,7 @@ impl Core {
             self.send_parcel(parcel);
         }
         for node in due.given_up {
-            self.want_sync(node, Duration::ZERO);
+            self.want_sync(node, Duration::ZERO, true);
         }
     }
 
@@ -518,9 +537,9 @@ impl Core {
         let mut fresh = BTreeSet::new();
         for item in items {
             let (key, version) = (item.key(), item.version());
-            if self.accept(item, from) && relay {
+            if self.accept(item, from, false) && relay {
                 let times = rounds(self.audience(key.table).len());
-                self.outbox.relay(key, version, times);
+                self.outbox.relay(key, version, times, self.node);
                 fresh.insert(key);
             }
         }
@@ -529,20 +548,21 @@ impl Core {
 
     // Choosing whom to compare with; how is in `sync`.
 
-    pub(crate) fn want_sync(&mut self, node: NodeId, after: Duration) {
+    pub(crate) fn want_sync(&mut self, node: NodeId, after: Duration, surely: bool) {
         if self.is_live(node) {
             let at = self.now + after;
-            self.syncs.entry(node).and_modify(|due| *due = at.min(*due)).or_insert(at);
+            let (due, sure) = self.syncs.entry(node).or_insert((at, surely));
+            (*due, *sure) = (at.min(*due), surely || *sure);
         }
     }
 
     /// Compares `tables` with random members, as few as together want them all.
-    fn sync_tables(&mut self, mut tables: BTreeSet<Table>) {
+    fn sync_tables(&mut self, mut tables: BTreeSet<Table>, surely: bool) {
         let mut chosen = 0;
         while let (Some(table), true) = (tables.pop_first(), chosen < SYNCS) {
             if let Some(node) = self.audience(table).choose(&mut self.rng).copied() {
                 chosen += 1;
-                self.want_sync(node, Duration::ZERO);
+                self.want_sync(node, Duration::ZERO, surely);
                 match self.records.interest(node) {
                     Some(interest) => tables.retain(|table| !wanted(interest, *table)),
                     None => tables.retain(|table| *table != Table::Interests),

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,8 +19,9 @@ use tokio::{
 use tracing::{debug, trace};
 
 use crate::{
-    Announcement, Core, CoreConfig, CoreStats, GossipConfig, GossipError, Input, Interest, KeyRing, Output,
-    SealError, Sealer, Stats, Tables,
+    Announcement, Core, CoreConfig, CoreStats, EntryReport, GossipConfig, GossipError, Input, Interest,
+    KeyRing, Output, Rates, Report, SealError, Sealer, Stats, Tables,
+    meter::Meter,
     questions::Questions,
     stream::{self, StreamError},
 };
@@ -47,6 +48,8 @@ pub struct Gossip {
 
 enum Command {
     Core(Input, oneshot::Sender<()>),
+    Report(oneshot::Sender<Report>),
+    Entries(oneshot::Sender<Vec<EntryReport>>),
     AskFrom(IpAddr),
     Shutdown(oneshot::Sender<()>),
 }
@@ -55,6 +58,7 @@ struct Shared {
     sealer: RwLock<Arc<Sealer>>,
     core: RwLock<CoreStats>,
     counters: Counters,
+    meter: Mutex<Meter>,
 }
 
 #[derive(Default)]
@@ -65,6 +69,8 @@ struct Counters {
     bytes_in: AtomicU64,
     streams_out: AtomicU64,
     streams_in: AtomicU64,
+    stream_bytes_out: AtomicU64,
+    stream_bytes_in: AtomicU64,
     send_failed: AtomicU64,
     malformed: AtomicU64,
     unknown_key: AtomicU64,
@@ -75,6 +81,30 @@ struct Counters {
 impl Shared {
     fn sealer(&self) -> Arc<Sealer> {
         self.sealer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stats(&self) -> Stats {
+        let c = &self.counters;
+        Stats {
+            datagrams_out: c.datagrams_out.load(Relaxed),
+            datagrams_in: c.datagrams_in.load(Relaxed),
+            bytes_out: c.bytes_out.load(Relaxed),
+            bytes_in: c.bytes_in.load(Relaxed),
+            streams_out: c.streams_out.load(Relaxed),
+            streams_in: c.streams_in.load(Relaxed),
+            stream_bytes_out: c.stream_bytes_out.load(Relaxed),
+            stream_bytes_in: c.stream_bytes_in.load(Relaxed),
+            send_failed: c.send_failed.load(Relaxed),
+            dropped_malformed: c.malformed.load(Relaxed),
+            dropped_unknown_key: c.unknown_key.load(Relaxed),
+            dropped_forged: c.forged.load(Relaxed),
+            dropped_overload: c.overload.load(Relaxed),
+            core: *self.core.read().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn measure(&self, now: Duration) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).measure(now, || self.stats());
     }
 
     fn refused(&self, error: SealError) {
@@ -109,6 +139,7 @@ impl Gossip {
             sealer: RwLock::new(Arc::new(Sealer::new(config.cluster, &config.keys))),
             core: RwLock::default(),
             counters: Counters::default(),
+            meter: Mutex::default(),
         });
         let (commands, command_queue) = mpsc::channel(64);
         let (stream_queue, streams) = mpsc::channel(STREAMS);
@@ -202,21 +233,27 @@ impl Gossip {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        let c = &self.shared.counters;
-        Stats {
-            datagrams_out: c.datagrams_out.load(Relaxed),
-            datagrams_in: c.datagrams_in.load(Relaxed),
-            bytes_out: c.bytes_out.load(Relaxed),
-            bytes_in: c.bytes_in.load(Relaxed),
-            streams_out: c.streams_out.load(Relaxed),
-            streams_in: c.streams_in.load(Relaxed),
-            send_failed: c.send_failed.load(Relaxed),
-            dropped_malformed: c.malformed.load(Relaxed),
-            dropped_unknown_key: c.unknown_key.load(Relaxed),
-            dropped_forged: c.forged.load(Relaxed),
-            dropped_overload: c.overload.load(Relaxed),
-            core: *self.shared.core.read().unwrap_or_else(PoisonError::into_inner),
-        }
+        self.shared.stats()
+    }
+
+    /// What passed in about the last ten seconds, each second.
+    pub fn rates(&self) -> Rates {
+        let meter = self.shared.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.rates(self.started.elapsed(), self.stats())
+    }
+
+    /// How this node stands; none after a shutdown.
+    pub async fn report(&self) -> Option<Report> {
+        let (done, wait) = oneshot::channel();
+        self.commands.send(Command::Report(done)).await.ok()?;
+        wait.await.ok()
+    }
+
+    /// All entries that this node knows, by table, owner and task; none after a shutdown.
+    pub async fn entries(&self) -> Option<Vec<EntryReport>> {
+        let (done, wait) = oneshot::channel();
+        self.commands.send(Command::Entries(done)).await.ok()?;
+        wait.await.ok()
     }
 
     async fn tell(&self, input: Input) {
@@ -264,6 +301,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<
             match timeout(STREAM_TIMEOUT, stream::read(connection, &sealer)).await {
                 Ok(Ok(message)) => {
                     shared.counters.streams_in.fetch_add(1, Relaxed);
+                    shared.counters.stream_bytes_in.fetch_add(message.len() as u64, Relaxed);
                     let _ = queue.send(message).await;
                 }
                 Ok(Err(StreamError::Seal(error))) => shared.refused(error),
@@ -312,6 +350,9 @@ impl Driver {
                         self.handle(input);
                         done = Some(reply);
                     }
+                    // Who asked may have gone in the meantime.
+                    Some(Command::Report(reply)) => drop(reply.send(self.core.report())),
+                    Some(Command::Entries(reply)) => drop(reply.send(self.core.entries())),
                     Some(Command::AskFrom(own)) => self.questions.ask_from(own),
                     Some(Command::Shutdown(reply)) => {
                         self.tasks.shutdown().await;
@@ -394,7 +435,10 @@ impl Driver {
                             stream::write(TcpStream::connect(to).await?, &sealer, &bytes).await
                         });
                         let counter = match sent.await {
-                            Ok(Ok(())) => &shared.counters.streams_out,
+                            Ok(Ok(())) => {
+                                shared.counters.stream_bytes_out.fetch_add(bytes.len() as u64, Relaxed);
+                                &shared.counters.streams_out
+                            }
                             _ => &shared.counters.send_failed,
                         };
                         counter.fetch_add(1, Relaxed);
@@ -404,6 +448,7 @@ impl Driver {
             }
         }
         while self.tasks.try_join_next().is_some() {}
+        self.shared.measure(self.started.elapsed());
         *self.shared.core.write().unwrap_or_else(PoisonError::into_inner) = self.core.stats();
         if let Some(tables) = self.core.take_tables() {
             self.publish.send_replace(Arc::new(tables));

@@ -15,10 +15,12 @@
 mod config;
 mod core;
 mod driver;
+mod meter;
 mod outbox;
 mod questions;
 mod records;
 mod replay;
+mod report;
 mod seal;
 mod stream;
 mod swim;
@@ -35,6 +37,7 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use mesh_types::SharedMap;
+pub use report::{EntryReport, MemberReport, Rates, Report, TableReport};
 pub use seal::{SealError, Sealer};
 pub use tables::{
     Announcement, EndpointKey, EndpointTable, Interest, Liveness, MemberState, MemberStatus, Stats, Tables,

@@ -25,10 +25,21 @@ pub(crate) enum Applied {
     New,
     /// It was known.
     Same,
-    /// Something newer is known.
+    /// Something newer is known, or that it is deleted.
     Stale,
-    /// Told by another than its owner, and as old as entries already deleted and forgotten: only the owner knows.
+    /// As old as entries already deleted and forgotten, and told by somebody who cannot know: the owner does.
     Doubtful,
+}
+
+/// Who tells of an entry, as far as that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Teller {
+    /// Its owner.
+    Owner,
+    /// Somebody who knows all of the owner's entries of that age.
+    Informed,
+    /// Anybody.
+    Other,
 }
 
 #[derive(Debug, Clone)]
@@ -51,8 +62,11 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 struct Owned {
     entries: BTreeMap<Slot, Entry>,
-    /// Entries up to this counter that are not here are known to be deleted.
+    /// Entries up to this counter that are not here may be deleted: some that were are forgotten.
     floor: u64,
+    /// Entries up to this counter that are not here are deleted: the owner told all that it had, or somebody did whom it had
+    /// told so. Never above `floor`.
+    complete: u64,
     /// Entries that are no tombstones: how many, and their fingerprints together.
     live: usize,
     digest: u64,
@@ -158,8 +172,8 @@ impl Records {
         std::mem::take(&mut self.touched)
     }
 
-    /// Takes in an item; `authoritative` if its owner told it.
-    pub(crate) fn apply(&mut self, item: Item, now: Duration, authoritative: bool) -> Applied {
+    /// Takes in an item.
+    pub(crate) fn apply(&mut self, item: Item, now: Duration, teller: Teller) -> Applied {
         let (Key { table, owner, slot }, version) = (item.key(), item.version());
         self.raise_epoch(owner, version.epoch);
         if version.epoch < self.epoch(owner) {
@@ -169,7 +183,9 @@ impl Records {
         match owned.entries.get(&slot).map(|known| known.item.version().counter) {
             Some(known) if known > version.counter => return Applied::Stale,
             Some(known) if known == version.counter => return Applied::Same,
-            None if version.counter <= owned.floor && !authoritative => return Applied::Doubtful,
+            None if teller == Teller::Owner => {}
+            None if version.counter <= owned.complete => return Applied::Stale,
+            None if version.counter <= owned.floor && teller == Teller::Other => return Applied::Doubtful,
             _ => {}
         }
         let gone_since = item.is_gone().then_some(now);
@@ -178,7 +194,7 @@ impl Records {
         Applied::New
     }
 
-    /// After an owner told all of its entries in `table` as of `version`: whatever else is as old is deleted.
+    /// After all entries of an owner in `table` as of `version` were told: whatever else is as old is deleted.
     pub(crate) fn complete(&mut self, table: Table, owner: NodeId, version: Version, told: &[Item]) {
         if version.epoch != self.epoch(owner) {
             return;
@@ -192,7 +208,8 @@ impl Records {
             owned.remove(&slot);
             touch(&mut self.touched, table, owner, slot);
         }
-        owned.floor = owned.floor.max(version.counter);
+        owned.complete = owned.complete.max(version.counter);
+        owned.floor = owned.floor.max(owned.complete);
         self.end_fading(|scope, key, _| key.node == owner && Table::Endpoints(scope) == table);
     }
 
@@ -273,9 +290,12 @@ impl Records {
         self.tables().flat_map(|table| self.of(table, owner)).collect()
     }
 
-    /// What a comparison tells of one owner.
+    /// What a comparison tells of one owner. Of another owner than this node it is all as of what that has told.
     pub(crate) fn group(&self, table: Table, owner: NodeId, complete: Option<Version>) -> Group {
-        Group { table, owner, complete, items: self.of(table, owner) }
+        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
+        let counter = owned.map_or(0, |owned| owned.complete);
+        let told = (counter > 0).then(|| Version { epoch: self.epoch(owner), counter });
+        Group { table, owner, complete: complete.or(told), items: self.of(table, owner) }
     }
 
     /// A fingerprint of the entries in `table` of the owners that `counts` names.
@@ -294,6 +314,29 @@ impl Records {
                 digest: owned.digest,
             })
             .collect()
+    }
+
+    /// Entries in `table` of the owners that `counts` names, and the tombstones of all.
+    pub(crate) fn sizes(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> (usize, usize) {
+        let owners = || self.tables.get(&table).into_iter().flatten();
+        let live = owners().filter(|(owner, _)| counts(**owner)).map(|(_, owned)| owned.live).sum();
+        let tombstones = owners().map(|(_, owned)| owned.entries.len() - owned.live).sum();
+        (live, tombstones)
+    }
+
+    /// The newest statement of `owner` that is known, and how many of its entries are.
+    pub(crate) fn newest(&self, owner: NodeId) -> (u64, usize) {
+        let of = self.tables.values().filter_map(|owners| owners.get(&owner));
+        of.fold((0, 0), |(newest, live), owned| {
+            let counters = owned.entries.values().map(|entry| entry.item.version().counter);
+            (counters.chain([newest, owned.complete]).max().unwrap_or(newest), live + owned.live)
+        })
+    }
+
+    /// Every entry, and since when it has been gone.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Item, Option<Duration>)> {
+        let owned = self.tables.values().flat_map(BTreeMap::values);
+        owned.flat_map(|owned| owned.entries.values()).map(|entry| (&entry.item, entry.gone_since))
     }
 
     /// Every endpoint with its table, owners in order.

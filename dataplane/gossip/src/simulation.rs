@@ -13,13 +13,15 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     Announcement, Core, CoreConfig, EndpointTable, Input, Interest, MAX_DATAGRAM, MemberState, Output,
-    Tables, Timing, seal::OVERHEAD,
+    Packet, Tables, Timing, seal::OVERHEAD,
 };
 
 mod convergence;
 mod failure;
 mod noise;
 mod scoping;
+mod suspicion;
+mod tables;
 mod unattended;
 
 pub(crate) fn net(n: u128) -> NetworkId {
@@ -87,6 +89,8 @@ struct Sim {
     /// Nodes whose data path works, whether their core runs or not.
     data_paths: BTreeSet<u8>,
     questions: u64,
+    /// What else of what is sent, from whom to whom, is lost.
+    lost: Box<dyn FnMut(u8, u8, &Packet) -> bool>,
 }
 
 enum Arriving {
@@ -130,6 +134,7 @@ impl Sim {
             island: BTreeSet::new(),
             data_paths: BTreeSet::new(),
             questions: 0,
+            lost: Box::new(|_, _, _| false),
         }
     }
 
@@ -193,6 +198,12 @@ impl Sim {
     }
 
     fn arrives(&mut self, to: u8, what: Arriving, from: u8) {
+        if let Arriving::Stream(bytes) | Arriving::Datagram(bytes) = &what {
+            let packet = Packet::decode(bytes).unwrap();
+            if (self.lost)(from, to, &packet) {
+                return;
+            }
+        }
         if let Arriving::Stream(_) = what {
             self.streams += 1;
         } else {

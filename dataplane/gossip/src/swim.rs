@@ -362,7 +362,7 @@ impl Swim {
     /// is down all the same, and it would come back under a new identity for nothing.
     fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
         let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
-        !self.foca.iter_membership_state().any(|member| {
+        !self.known.get(&member_id.node).is_some_and(|member| {
             member.id() == member_id
                 && member.incarnation() == *incarnation
                 && member.state() == State::Suspect

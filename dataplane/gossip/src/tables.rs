@@ -165,6 +165,10 @@ pub struct Stats {
     pub streams_out: u64,
     /// TCP messages received whole.
     pub streams_in: u64,
+    /// Bytes of TCP messages sent, before sealing.
+    pub stream_bytes_out: u64,
+    /// Bytes of TCP messages received whole, after opening.
+    pub stream_bytes_in: u64,
     /// Datagrams or TCP messages that the kernel or the peer did not take.
     pub send_failed: u64,
     /// Dropped: too short, too long, or of another wire version.

@@ -175,7 +175,8 @@ pub struct Group {
     pub table: Table,
     /// The owner.
     pub owner: NodeId,
-    /// Set by the owner alone: these are all of its entries as of this version; others up to it are gone.
+    /// These are all of the owner's entries as of this version, but for those that have changed since: others up to it are gone.
+    /// Set by the owner, and by those to whom somebody told all before.
     pub complete: Option<Version>,
     /// The entries.
     #[serde(with = "framed")]
@@ -262,6 +263,12 @@ pub enum Message {
         /// Which question.
         ticket: u64,
     },
+}
+
+impl Message {
+    pub(crate) fn encoded_len(&self) -> usize {
+        postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
+    }
 }
 
 /// One message and who sends it.

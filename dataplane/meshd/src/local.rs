@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
+    gossip,
     join::JoinSpec,
     tasks,
 };
@@ -125,6 +126,14 @@ impl Local for LocalService {
             status.state = "locked".to_owned();
         }
         Ok(Response::new(status))
+    }
+
+    async fn dump_gossip(
+        &self,
+        _: Request<v1::DumpGossipRequest>,
+    ) -> Result<Response<v1::DumpGossipResponse>, Status> {
+        let member = self.daemon.member().await?;
+        gossip::dump(&member.membership, &member.agent).await.map(Response::new)
     }
 
     async fn get_view(
@@ -331,6 +340,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             unconfirmed: agent.unconfirmed.try_into().unwrap_or(u32::MAX),
         }),
         listeners: agent.listeners.iter().map(Into::into).collect(),
+        gossip: agent.gossip.as_ref().map(gossip::status),
     }
 }
 
@@ -350,14 +360,7 @@ fn uplink(uplink: UplinkStatus) -> v1::Uplink {
 }
 
 fn members_of(members: &BTreeMap<NodeId, mesh_agent::MemberState>) -> Vec<v1::Member> {
-    use mesh_agent::MemberState as S;
-    let state = |s: S| match s {
-        S::Alive => v1::MemberState::Alive,
-        S::Suspect => v1::MemberState::Suspect,
-        S::Down => v1::MemberState::Down,
-        S::Left => v1::MemberState::Left,
-        S::Unattended => v1::MemberState::Unattended,
-    };
+    let state = gossip::state;
     members.iter().map(|(id, &s)| v1::Member { node_id: id.to_string(), state: state(s).into() }).collect()
 }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod control;
 mod daemon;
+mod gossip;
 mod identity;
 mod join;
 mod local;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use mesh_types::Node;
 use serde::Serialize;
 
-use super::{Cluster, ListenerReport, TaskReport, listener_lines, task_table};
+use super::{Cluster, GossipMember, ListenerReport, TaskReport, listener_lines, task_table};
 use crate::{
     label,
     output::{Page, state, time, yes_no},
@@ -38,6 +38,8 @@ pub struct NodeReport {
     pub joined_at: u64,
     /// The version of the cluster's state that changed it last.
     pub version: u64,
+    /// What the node that was asked knows of it by gossip; null where that was not asked.
+    pub gossip: Option<GossipMember>,
 }
 
 /// A node, for `inspect`.
@@ -73,6 +75,7 @@ impl NodeReport {
             labels: node.labels.clone(),
             joined_at: node.joined_at,
             version: node.version,
+            gossip: None,
         }
     }
 }

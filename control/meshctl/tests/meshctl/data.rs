@@ -206,6 +206,87 @@ pub fn status() -> v1::StatusResponse {
         leases: Some(v1::LeaseStatus { left_secs: 129_600, unconfirmed: 0 }),
         warnings: vec!["the clock is off by 3 s".to_owned()],
         listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
+        gossip: Some(gossip()),
+    }
+}
+
+/// A node that hears of a difference, of which nothing is known yet.
+pub fn gossip() -> v1::GossipStatus {
+    let member = |id: &str, state: v1::MemberState, statement, behind_millis: Option<u64>| v1::GossipMember {
+        node_id: id.to_owned(),
+        state: state.into(),
+        address: "192.168.1.1:7946".to_owned(),
+        lasted_millis: 125_000,
+        incarnation: 1000,
+        statement,
+        entries: 2,
+        behind_millis,
+    };
+    v1::GossipStatus {
+        incarnation: 1000,
+        statements: 12,
+        tables: 2,
+        tables_behind: 1,
+        behind_millis: 1250,
+        equal_millis: Some(3400),
+        datagrams_in_per_second: 12.3,
+        datagrams_out_per_second: 13.0,
+        bytes_in_per_second: 1800.0,
+        bytes_out_per_second: 1900.4,
+        syncs_equal: 7,
+        refused: [("forged".to_owned(), 2), ("replayed".to_owned(), 0)].into(),
+        members: vec![
+            member(NODE_1, v1::MemberState::Alive, 12, None),
+            member(NODE_2, v1::MemberState::Suspect, 5, Some(1250)),
+            member(NODE_3, v1::MemberState::Down, 3, None),
+        ],
+        ..v1::GossipStatus::default()
+    }
+}
+
+/// All that it knows.
+pub fn gossip_dump() -> v1::DumpGossipResponse {
+    use v1::gossip_entry::Content;
+    let table = |network_id: &str, digest, behind_millis: Option<u64>| v1::GossipTable {
+        network_id: network_id.to_owned(),
+        entries: 2,
+        tombstones: 1,
+        digest,
+        equal_millis: Some(3400).filter(|_| behind_millis.is_none()),
+        behind_millis,
+    };
+    let entry = |owner: &str, statement, counts, content| v1::GossipEntry {
+        table: PROD.to_owned(),
+        owner: owner.to_owned(),
+        incarnation: 1000,
+        statement,
+        counts,
+        content: Some(content),
+    };
+    let endpoints = endpoints();
+    let web_2 = endpoints.iter().find(|endpoint| endpoint.name == "web.2").unwrap();
+    let gone = v1::GossipTombstone {
+        task_id: web_2.task_id.clone(),
+        network_id: PROD.to_owned(),
+        age_millis: 61_000,
+    };
+    let wants = v1::GossipInterest { all: false, networks: vec![PROD.to_owned()] };
+    v1::DumpGossipResponse {
+        node_id: NODE_1.to_owned(),
+        node_name: "n1".to_owned(),
+        status: Some(gossip()),
+        tables: vec![table("", 0x0102, None), table(PROD, 0xfeed_0000_0000_0001, Some(1250))],
+        entries: vec![
+            v1::GossipEntry { table: String::new(), ..entry(NODE_1, 1, true, Content::Interest(wants)) },
+            entry(NODE_1, 12, true, Content::Endpoint(endpoints[0].clone())),
+            entry(NODE_2, 5, true, Content::Gone(gone)),
+            entry(
+                NODE_3,
+                3,
+                false,
+                Content::Endpoint(v1::Endpoint { node_id: NODE_3.to_owned(), ..web_2.clone() }),
+            ),
+        ],
     }
 }
 

@@ -287,6 +287,13 @@ impl Local for Service {
         Ok(Response::new(data::status()))
     }
 
+    async fn dump_gossip(
+        &self,
+        _: Request<v1::DumpGossipRequest>,
+    ) -> Result<Response<v1::DumpGossipResponse>, Status> {
+        Ok(Response::new(data::gossip_dump()))
+    }
+
     async fn get_view(
         &self,
         _: Request<v1::GetViewRequest>,

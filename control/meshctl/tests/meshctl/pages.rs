@@ -14,10 +14,10 @@ fn node_ls() {
     assert_eq!(
         fake().print("node ls"),
         "\
-ID             HOSTNAME   STATUS   AVAILABILITY   ROLE      MANAGER   ADDRESS
-1node0000000   n1 *       ready    active         manager   leader    192.168.1.1
-2node0000000   n2         ready    active         worker    -         192.168.1.2
-3node0000000   n3         down     active         worker    -         192.168.1.3
+ID             HOSTNAME   STATUS   AVAILABILITY   ROLE      MANAGER   ADDRESS       GOSSIP   LAG
+1node0000000   n1 *       ready    active         manager   leader    192.168.1.1   12       -
+2node0000000   n2         ready    active         worker    -         192.168.1.2   5        1.2 s
+3node0000000   n3         down     active         worker    -         192.168.1.3   3        -
 "
     );
 }
@@ -224,6 +224,9 @@ Managers:            192.168.1.1:2377
 Session:             connected to 192.168.1.1:2377
 View:                version 17
 Members:             3: 2 alive, 1 down
+Gossip:              1 of 2 tables behind for 1.2 s; statement 12, all acknowledged
+Gossip traffic:      in 12 packets/s 1800 B/s, out 13 packets/s 1900 B/s
+Gossip refused:      2 forged
 Tasks:               2
 Leases:              held without a manager for 1d12h
 Data path:           fast
@@ -263,6 +266,70 @@ Warnings:
   port 80/tcp: also listened on by nginx (pid 123) on node n1: shadowed by the mesh
 "
     );
+}
+
+#[test]
+fn debug_gossip() {
+    let fake = fake();
+    assert_eq!(
+        fake.print("debug gossip"),
+        "\
+Node:             n1 (1node00000000000000000000)
+Version:          1000.12
+Gossip:           1 of 2 tables behind for 1.2 s; statement 12, all acknowledged
+Gossip traffic:   in 12 packets/s 1800 B/s, out 13 packets/s 1900 B/s
+Gossip refused:   2 forged
+
+Tables:
+  TABLE         ENTRIES   TOMBSTONES   DIGEST             EQUAL       BEHIND
+  (interests)   2         1            0000000000000102   3.4 s ago   -
+  prod          2         1            feed000000000001   never       1.2 s
+
+Members:
+  MEMBER   STATE     FOR    ADDRESS            VERSION   ENTRIES   BEHIND
+  n1       alive     2m5s   192.168.1.1:7946   1000.12   2         -
+  n2       suspect   2m5s   192.168.1.1:7946   1000.5    2         1.2 s
+  n3       down      2m5s   192.168.1.1:7946   1000.3    2         -
+
+Entries:
+  TABLE         OWNER   ENTRY          VERSION   CONTENT
+  (interests)   n1      interest       1000.1    prod
+  prod          n1      web.1          1000.12   10.10.3.3 ready
+  prod          n2      2task0000000   1000.5    gone 1m1s ago
+  prod          n3      web.2          1000.3    10.10.3.4 draining (owner gone)
+"
+    );
+    let of =
+        |node: &str| fake.json(&format!("debug gossip --node {node}"))["entries"].as_array().unwrap().len();
+    assert_eq!((of("n1"), of("2node"), of("3node00000000000000000000")), (2, 1, 1));
+    let refused = fake.run("debug gossip --node n9");
+    assert!(refused.code == Some(1) && refused.errors.contains("no node n9"), "{}", refused.errors);
+}
+
+#[test]
+fn debug_gossip_tells_differences() {
+    let fake = fake();
+    let mut other = fake.json("debug gossip");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.json");
+    let diff = |dump: &serde_json::Value| {
+        std::fs::write(&file, dump.to_string()).unwrap();
+        fake.print(&format!("debug gossip --diff {}", file.display()))
+    };
+    assert_eq!(diff(&other), "n1 and n1 know the same.\n");
+    other["node_name"] = "n2".into();
+    other["entries"][1]["statement"] = 13.into();
+    other["entries"].as_array_mut().unwrap().pop();
+    assert_eq!(
+        diff(&other),
+        "\
+TABLE   OWNER   ENTRY   N1        N2
+prod    n1      web.1   1000.12   1000.13
+"
+    );
+    std::fs::write(&file, "no dump").unwrap();
+    let refused = fake.run(&format!("debug gossip --diff {}", file.display()));
+    assert!(refused.code == Some(1) && refused.errors.contains("is no dump"), "{}", refused.errors);
 }
 
 #[test]

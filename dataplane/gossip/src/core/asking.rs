@@ -20,7 +20,7 @@ enum Why {
     Gone,
     /// Its daemon is gone, its data path works.
     Watched,
-    /// Nothing was heard of it since this daemon started.
+    /// Nothing was heard of it since this daemon started, or since a partition.
     Unseen,
 }
 
@@ -100,6 +100,15 @@ impl Core {
         }
     }
 
+    /// A member is back that had not gone: it was this node that could not reach it, and may be so with others whose daemon
+    /// alone went in the meantime.
+    pub(super) fn ask_all_down(&mut self) {
+        let down = self.members.iter().filter(|(_, member)| member.state == MemberState::Down);
+        for node in down.map(|(node, _)| *node).filter(|node| self.data_paths.contains_key(node)) {
+            self.asking.entry(node).or_insert(Asking::new(Why::Unseen, self.now));
+        }
+    }
+
     /// A member that counts is found gone.
     pub(super) fn ask_gone(&mut self, node: NodeId) -> Finding {
         if !self.data_paths.contains_key(&node) {
@@ -148,8 +157,8 @@ impl Core {
     }
 
     fn found_gone(&mut self, node: NodeId) {
-        let Some(member) = self.members.get(&node) else { return };
-        let identity = self.swim.members().map(|(identity, _)| identity).find(|i| i.node == node);
+        let Some(member) = self.members.get(&node).filter(|member| member.counts()) else { return };
+        let identity = self.swim.find(node);
         self.set_member(Member {
             identity: identity.unwrap_or(member.identity),
             state: MemberState::Down,
@@ -171,8 +180,7 @@ impl Core {
         if std::mem::replace(&mut asking.why, Why::Watched) == Why::Watched {
             return;
         }
-        let known = self.swim.members().map(|(identity, _)| identity).find(|i| i.node == node);
-        let known = known.or_else(|| self.members.get(&node).map(|member| member.identity));
+        let known = self.swim.find(node).or_else(|| self.members.get(&node).map(|member| member.identity));
         let identity = known.or_else(|| {
             // It has not been heard of: whoever comes is newer than this.
             let addr = self.peers.get(&node)?.addr;

@@ -9,7 +9,10 @@ use std::{
 use mesh_types::NodeId;
 
 use super::{Core, PUSHED, wanted};
-use crate::{Announcement, Interest, Item, Key, Table, Version, records::Applied};
+use crate::{
+    Announcement, Interest, Item, Key, Table, Version,
+    records::{Applied, Teller},
+};
 
 impl Core {
     pub(super) fn announce(&mut self, own: Vec<Announcement>) {
@@ -42,7 +45,7 @@ impl Core {
         let mut told = Vec::with_capacity(items.len());
         for item in items {
             let item = item.with_version(self.next_version());
-            self.records.apply(item.clone(), self.now, true);
+            self.records.apply(item.clone(), self.now, Teller::Owner);
             told.push(item);
         }
         if !told.is_empty() {
@@ -66,6 +69,7 @@ impl Core {
         let version = Version { epoch: 0, counter: 0 };
         self.publish(vec![Item::Interest { owner: self.node, version, interest: interest.clone() }]);
         self.records.retain_tables(|table| wanted(&interest, table));
+        self.agreement.retain_tables(|table| wanted(&interest, table));
         let mut known = BTreeSet::new();
         for node in std::iter::once(self.node).chain(self.members.keys().copied()) {
             if let Some(Interest::Networks(networks)) = self.records.interest(node) {
@@ -73,7 +77,7 @@ impl Core {
             }
         }
         let grown = known.into_iter().filter(|scope| interest.includes(*scope) && !before.includes(*scope));
-        self.sync_tables(grown.map(Table::Endpoints).collect());
+        self.sync_tables(grown.map(Table::Endpoints).collect(), true);
     }
 
     /// Others know a life of this node that it does not: it goes on from there.
@@ -95,7 +99,7 @@ impl Core {
         }
         let mine = self.records.get(&item.key()).cloned();
         match mine {
-            _ if told.epoch < self.epoch => self.want_sync(by, Duration::ZERO),
+            _ if told.epoch < self.epoch => self.want_sync(by, Duration::ZERO, true),
             Some(mine) if told.counter > mine.version().counter => {
                 self.counter = self.counter.max(told.counter);
                 self.publish(vec![mine]);
@@ -113,8 +117,13 @@ impl Core {
         }
     }
 
-    /// Takes in an item that `by` told. `true` if it was new.
-    pub(crate) fn accept(&mut self, item: Item, by: NodeId) -> bool {
+    /// Whether what others tell of `owner` in `table` is taken in.
+    pub(crate) fn takes(&self, table: Table, owner: NodeId) -> bool {
+        owner != self.node && !self.removed.contains(&owner) && self.wants(table)
+    }
+
+    /// Takes in an item that `by` told, who is `informed` if it knows all entries of that age. `true` if it was new.
+    pub(crate) fn accept(&mut self, item: Item, by: NodeId, informed: bool) -> bool {
         let Key { table, owner, .. } = item.key();
         if owner == self.node {
             self.own_entry_told(&item, by);
@@ -135,7 +144,12 @@ impl Core {
             Item::Interest { interest, .. } => Some(interest.clone()),
             _ => None,
         };
-        match self.records.apply(item, self.now, by == owner) {
+        let teller = match informed {
+            _ if by == owner => Teller::Owner,
+            true => Teller::Informed,
+            false => Teller::Other,
+        };
+        match self.records.apply(item, self.now, teller) {
             Applied::New => {
                 if let Some(interest) = interest {
                     self.interest_told(owner, &before.unwrap_or_default(), &interest);
@@ -144,7 +158,7 @@ impl Core {
             }
             Applied::Doubtful => {
                 self.stats.ignored_doubtful += 1;
-                self.want_sync(owner, Duration::ZERO);
+                self.want_sync(owner, Duration::ZERO, true);
                 false
             }
             Applied::Same | Applied::Stale => false,

@@ -3,12 +3,19 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mesh_types::NodeId;
+use rand::Rng;
 
 use super::{Core, FAREWELL_PAUSE, FAREWELLS, Member, PUSHED, Peer, RETRY_MIN, asking::Finding, wanted};
 use crate::{
     MemberState, Message, Table,
     swim::{Identity, SwimOutcome},
 };
+
+/// Live members above which not each of them welcomes a new one, but about [`WELCOMES`] do.
+const MANY: usize = 64;
+const WELCOMES: f64 = 32.0;
+/// Between the first of many new members and this node's word to all of them.
+const INTRODUCTION: Duration = Duration::from_millis(150);
 
 impl Core {
     pub(super) fn take_swim(&mut self, outcome: SwimOutcome) {
@@ -73,10 +80,14 @@ impl Core {
         self.members_changed = true;
         self.records.raise_epoch(node, identity.epoch);
         let was_live = before.as_ref().is_some_and(Member::is_live);
+        self.count_live(was_live, member.is_live());
         if before.as_ref().is_some_and(Member::counts) != member.counts() {
             self.liveness_changed(node);
         }
         if member.is_live() {
+            if before.is_some_and(|b| b.state == MemberState::Down && b.identity.epoch == identity.epoch) {
+                self.ask_all_down();
+            }
             if !was_live || before.is_some_and(|before| before.identity != identity) {
                 self.welcome(node);
             }
@@ -90,9 +101,19 @@ impl Core {
         }
     }
 
-    /// A member came, or came back: it is told at once what this node owns, and then compared with in full.
+    /// A member came, or came back: it is told at once what this node owns, and then compared with in full. Among many, only a
+    /// few do so, and a node to which most of the others are new tells of itself by relay.
     pub(super) fn welcome(&mut self, node: NodeId) {
         self.outbox.forget(node);
+        if self.live > MANY {
+            if self.live * 2 >= self.introduced * 3 {
+                self.introduced = self.live;
+                self.introduce_at = self.introduce_at.min(self.now + INTRODUCTION);
+            }
+            if !self.rng.random_bool((WELCOMES / self.live as f64).min(1.0)) {
+                return;
+            }
+        }
         let mut items = self.records.of(Table::Interests, self.node);
         if let Some(interest) = self.records.interest(node) {
             let own = self.records.all_of(self.node).into_iter();
@@ -102,7 +123,22 @@ impl Core {
         self.send_direct(node, items);
         // Both sides begin; the later one finds the tables equal already, most often.
         let later = if self.node < node { 0 } else { 200 };
-        self.want_sync(node, Duration::from_millis(later));
+        self.want_sync(node, Duration::from_millis(later), true);
+    }
+
+    /// Tells many members, which did not know this node, of what it owns.
+    pub(super) fn introduce(&mut self) {
+        self.introduce_at = Duration::MAX;
+        let mut items = self.records.of(Table::Interests, self.node);
+        items.extend(self.records.all_of(self.node).into_iter().filter(|item| item.key().slot.is_some()));
+        items.truncate(PUSHED);
+        self.disseminate(items);
+    }
+
+    /// Counts the live members.
+    fn count_live(&mut self, before: bool, now: bool) {
+        self.live = self.live + usize::from(now) - usize::from(before);
+        self.introduced = self.introduced.min(self.live);
     }
 
     pub(super) fn set_peers(&mut self, listed: Vec<(NodeId, SocketAddr)>) {
@@ -121,6 +157,7 @@ impl Core {
             self.records.forget(node);
             self.members_changed = true;
             if let Some(member) = self.members.remove(&node) {
+                self.count_live(member.is_live(), false);
                 let outcome = self.swim.declare_down(member.identity, self.now);
                 self.take_swim(outcome);
             }
@@ -176,8 +213,9 @@ impl Core {
 
     pub(super) fn member_left(&mut self, node: NodeId) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        let identity = member.identity;
+        let (identity, was_live) = (member.identity, member.is_live());
         (member.state, member.since) = (MemberState::Left, self.now);
+        self.count_live(was_live, false);
         self.liveness_changed(node);
         self.asking.remove(&node);
         self.outbox.forget(node);

@@ -37,7 +37,7 @@ impl Core {
             let key = item.key();
             let audience = audiences.entry(key.table).or_insert_with(|| self.audience(key.table));
             if audience.len() > DIRECT {
-                self.outbox.relay(key, item.version(), rounds(audience.len()));
+                self.outbox.relay(key, item.version(), rounds(audience.len()), self.node);
                 fresh.insert(key);
             } else {
                 for node in audience.iter() {
@@ -57,7 +57,7 @@ impl Core {
         }
         match self.outbox.direct(to, items, self.now, self.timing.resend) {
             Some(parcels) => parcels.into_iter().for_each(|parcel| self.send_parcel(parcel)),
-            None => self.want_sync(to, Duration::ZERO),
+            None => self.want_sync(to, Duration::ZERO, true),
         }
     }
 
@@ -67,12 +67,12 @@ impl Core {
         self.send_to(to, Message::Update { relay: false, ticket, items }, large);
     }
 
-    /// Relays what is due, or only `fresh` changes at once.
+    /// Relays what is due, or only `fresh` changes at once: this node's own first, and no more than a batch.
     pub(super) fn flush_relay(&mut self, fresh: Option<&BTreeSet<Key>>) {
         let mut by_target: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
         let mut targets: BTreeMap<Table, Vec<NodeId>> = BTreeMap::new();
         if fresh.is_none_or(|fresh| !fresh.is_empty()) {
-            for (key, version) in self.outbox.take_relay(fresh) {
+            for (key, version) in self.outbox.take_relay(fresh, self.node) {
                 let Some(item) = self.records.get(&key).filter(|item| item.version() == version) else {
                     continue;
                 };

@@ -31,7 +31,7 @@ impl Core {
         self.records.touch_all_of(node);
     }
 
-    fn member_statuses(&self) -> BTreeMap<NodeId, MemberStatus> {
+    pub(super) fn member_statuses(&self) -> BTreeMap<NodeId, MemberStatus> {
         let own = MemberStatus {
             addr: self.swim.identity().addr,
             state: if self.has_left() { MemberState::Left } else { MemberState::Alive },

@@ -25,38 +25,38 @@ fn tasks(records: &Records) -> Vec<u128> {
 #[test]
 fn the_newest_statement_wins_in_any_order() {
     let mut r = Records::default();
-    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::New);
-    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::Same);
-    assert_eq!(r.apply(gone(1, 1, 1), NONE, false), Applied::Stale);
-    assert_eq!(r.apply(gone(1, 1, 3), NONE, false), Applied::New);
-    assert_eq!(r.apply(live(1, 1, 2), NONE, true), Applied::Stale);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, Teller::Other), Applied::New);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, Teller::Other), Applied::Same);
+    assert_eq!(r.apply(gone(1, 1, 1), NONE, Teller::Other), Applied::Stale);
+    assert_eq!(r.apply(gone(1, 1, 3), NONE, Teller::Other), Applied::New);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, Teller::Owner), Applied::Stale);
     assert!(tasks(&r).is_empty());
 }
 
 #[test]
 fn a_reaped_tombstone_still_holds_against_relays() {
     let mut r = Records::default();
-    r.apply(gone(1, 1, 3), NONE, false);
+    r.apply(gone(1, 1, 3), NONE, Teller::Other);
     r.reap(Duration::from_secs(60), Duration::from_secs(60));
     assert!(r.of(TABLE(), node(1)).is_empty());
-    assert_eq!(r.apply(live(1, 1, 2), NONE, false), Applied::Doubtful);
-    assert_eq!(r.apply(live(1, 1, 2), NONE, true), Applied::New);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, Teller::Other), Applied::Doubtful);
+    assert_eq!(r.apply(live(1, 1, 2), NONE, Teller::Owner), Applied::New);
 }
 
 #[test]
 fn a_newer_life_drops_the_older_one() {
     let mut r = Records::default();
-    r.apply(live(1, 1, 9), NONE, false);
-    r.apply(live(2, 2, 1), NONE, false);
+    r.apply(live(1, 1, 9), NONE, Teller::Other);
+    r.apply(live(2, 2, 1), NONE, Teller::Other);
     assert_eq!(tasks(&r), [2]);
-    assert_eq!(r.apply(live(3, 1, 99), NONE, true), Applied::Stale);
+    assert_eq!(r.apply(live(3, 1, 99), NONE, Teller::Owner), Applied::Stale);
 }
 
 #[test]
 fn what_the_owner_does_not_list_is_deleted_up_to_its_version() {
     let mut r = Records::default();
     for item in [live(1, 1, 1), live(2, 1, 2), live(3, 1, 7)] {
-        r.apply(item, NONE, false);
+        r.apply(item, NONE, Teller::Other);
     }
     r.complete(TABLE(), node(1), Version { epoch: 1, counter: 5 }, &[live(2, 1, 2)]);
     assert_eq!(tasks(&r), [2, 3]);
@@ -65,17 +65,51 @@ fn what_the_owner_does_not_list_is_deleted_up_to_its_version() {
 }
 
 #[test]
+fn who_was_told_all_tells_others_what_is_deleted() {
+    let mut informed = Records::default();
+    for item in [live(1, 1, 1), live(2, 1, 2), live(4, 1, 9)] {
+        informed.apply(item, NONE, Teller::Owner);
+    }
+    informed.complete(TABLE(), node(1), Version { epoch: 1, counter: 5 }, &[live(2, 1, 2)]);
+    let group = informed.group(TABLE(), node(1), None);
+    assert_eq!(group.complete, Some(Version { epoch: 1, counter: 5 }));
+    assert_eq!(group.items, [live(2, 1, 2), live(4, 1, 9)]);
+    // One is told so who was away, and had forgotten a younger entry's tombstone.
+    let mut away = Records::default();
+    for item in [live(1, 1, 1), live(5, 1, 7), gone(6, 1, 8)] {
+        away.apply(item, NONE, Teller::Owner);
+    }
+    away.reap(Duration::from_secs(60), Duration::from_secs(60));
+    for item in group.items {
+        let teller = if item.version().counter <= 5 { Teller::Informed } else { Teller::Other };
+        let applied = away.apply(item.clone(), NONE, teller);
+        assert_eq!(applied, Applied::New, "{item:?}");
+    }
+    away.complete(TABLE(), node(1), Version { epoch: 1, counter: 5 }, &[live(2, 1, 2), live(4, 1, 9)]);
+    assert_eq!(tasks(&away), [2, 4, 5], "the younger one is not told of");
+    for teller in [Teller::Other, Teller::Informed] {
+        assert_eq!(away.apply(live(1, 1, 1), NONE, teller), Applied::Stale);
+    }
+    assert_eq!(away.apply(live(1, 1, 1), NONE, Teller::Owner), Applied::New, "the owner knows best");
+    // Of an older life it says nothing.
+    let mut younger = Records::default();
+    younger.apply(live(1, 2, 1), NONE, Teller::Owner);
+    younger.complete(TABLE(), node(1), Version { epoch: 1, counter: 5 }, &[]);
+    assert_eq!(tasks(&younger), [1]);
+}
+
+#[test]
 fn digests_tell_live_entries_apart() {
     let (mut a, mut b) = (Records::default(), Records::default());
     let digest = |r: &Records| r.digest(TABLE(), |_| true);
     for item in [live(1, 1, 1), live(2, 1, 2)] {
-        a.apply(item, NONE, false);
+        a.apply(item, NONE, Teller::Other);
     }
     for item in [live(2, 1, 2), gone(3, 1, 3), live(1, 1, 1)] {
-        b.apply(item, NONE, false);
+        b.apply(item, NONE, Teller::Other);
     }
     assert_eq!(digest(&a), digest(&b), "neither order nor tombstones count");
-    b.apply(live(1, 1, 4), NONE, false);
+    b.apply(live(1, 1, 4), NONE, Teller::Other);
     assert_ne!(digest(&a), digest(&b));
     assert_eq!(a.digest(TABLE(), |_| false), 0);
 }
@@ -104,10 +138,10 @@ mod properties {
             shuffled.shuffle(&mut StdRng::seed_from_u64(seed));
             let (mut a, mut b) = (Records::default(), Records::default());
             for item in items {
-                a.apply(item, NONE, false);
+                a.apply(item, NONE, Teller::Other);
             }
             for item in shuffled {
-                b.apply(item, NONE, false);
+                b.apply(item, NONE, Teller::Other);
             }
             prop_assert_eq!(a.all_of(node(1)), b.all_of(node(1)));
         }
