@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Seconds of processor time that the process has used.
-fn processor_time(pid: u32) -> Result<f64> {
+pub fn processor_time(pid: u32) -> Result<f64> {
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("meshd ended")?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

@@ -9,6 +9,7 @@ mod attach;
 mod control;
 mod cpu;
 mod datapath;
+mod dns;
 mod idle;
 mod load;
 mod loss;
@@ -32,6 +33,8 @@ struct Cli {
 enum What {
     /// The data path beside its peers: programs by test runs, the overlay and published ports end to end.
     Datapath(datapath::Options),
+    /// Names asked from inside a task, beside Docker's embedded DNS and dnsmasq.
+    Dns(dns::Options),
     /// How soon a new task is reached and an ended one no more.
     Attach(attach::Options),
     /// What meshd uses of processor and memory when nothing happens.
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
     mesh_tests::interrupt::catch()?;
     match Cli::parse().what {
         What::Datapath(options) => datapath::run(&options),
+        What::Dns(options) => dns::run(&options),
         What::Attach(options) => attach::run(&options),
         What::Idle(options) => idle::run(&options),
         What::Control(options) => control::run(&options),

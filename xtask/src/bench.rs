@@ -23,6 +23,8 @@ enum What {
     Datapath,
     /// The part of `datapath` between tasks of two nodes.
     Overlay,
+    /// Names asked from inside a task, beside Docker's embedded DNS and dnsmasq.
+    Dns,
     /// How soon a new task is reached and an ended one no more.
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
@@ -41,6 +43,7 @@ pub fn run(options: &Options) -> Result<()> {
     let what = match options.what {
         What::Datapath => &["datapath"] as &[&str],
         What::Overlay => &["datapath", "overlay"],
+        What::Dns => &["dns"],
         What::Attach => &["attach"],
         What::Idle => &["idle"],
         What::Control => &["control"],

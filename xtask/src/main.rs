@@ -31,7 +31,11 @@ enum Chore {
     /// Install what building and testing need: Debian packages and the eBPF toolchain.
     ///
     /// As root it does so; otherwise it prints the exact commands. Does nothing when all is there.
-    Setup,
+    Setup {
+        /// What benches compare meshd with, too: Docker, dnsmasq, and dnsperf to ask them.
+        #[arg(long)]
+        peers: bool,
+    },
     /// Build meshd and meshctl.
     Build {
         /// With optimizations.
@@ -62,7 +66,7 @@ enum Chore {
 
 fn main() -> Result<()> {
     match Cli::parse().chore {
-        Chore::Setup => setup::run(),
+        Chore::Setup { peers } => setup::run(peers),
         Chore::Build { release } => compile::binaries(release),
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),

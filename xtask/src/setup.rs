@@ -9,6 +9,7 @@ use crate::command::{self, is_root, line, output};
 /// Programs that the build, the tests, the demo and the benches call.
 const TOOLS: &[&str] = &[
     "bind9-dnsutils",
+    "busybox-static",
     "clang-22",
     "cmake",
     "curl",
@@ -20,6 +21,7 @@ const TOOLS: &[&str] = &[
     "iputils-ping",
     "libc6-dev",
     "llvm-22-dev",
+    "musl-tools",
     "nftables",
     "nginx-light",
     "procps",
@@ -28,6 +30,9 @@ const TOOLS: &[&str] = &[
     "util-linux",
     "wrk",
 ];
+
+/// What benches compare meshd with, and what asks it. A bench whose peer is missing says so and goes on with the others.
+const PEERS: &[&str] = &["dnsmasq-base", "dnsperf", "docker.io"];
 
 /// A compiler with the standard library's source, which the BPF target is built from.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
@@ -60,8 +65,11 @@ fn carry_out(missing: Vec<Command>) -> Result<()> {
 }
 
 /// As [`run_quietly`], and says what is there.
-pub fn run() -> Result<()> {
+pub fn run(peers: bool) -> Result<()> {
     run_quietly()?;
+    if peers {
+        packages(PEERS)?;
+    }
     match toolchain() {
         Some(toolchain) => println!("all there; the eBPF programs are built by {toolchain}"),
         None => bail!("still no compiler with the standard library's source, which the eBPF programs need"),

@@ -1,0 +1,99 @@
+//! Memory and time with many names: those of one network with 100,000 tasks, in this process.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use mesh_agent::names::network_names;
+use mesh_dns::{DnsServer, DnsThread, Forwarder, Sockets, TaskView};
+use mesh_tests::{NetNs, Prefix};
+use mesh_types::{
+    Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, Network, NetworkId, NodeId, TaskId,
+    Vni,
+};
+use tokio::sync::watch;
+
+use super::{
+    ask::{self, Dnsperf, Transport},
+    subject::embedded,
+};
+use crate::idle::{processor_time, resident};
+
+const NAMES: u32 = 100_000;
+
+/// Measures and prints.
+pub fn run(length: Duration) -> Result<()> {
+    let network = Network {
+        id: NetworkId::from_u128(1),
+        name: "prod".parse()?,
+        vni: Vni::new(4096)?,
+        subnets: Vec::new(),
+        attachable: true,
+        internal: false,
+        ingress: false,
+        mtu: None,
+        labels: Default::default(),
+        created_at: 0,
+        ip_ranges: Vec::new(),
+        aux_addresses: Default::default(),
+        version: 0,
+    };
+    let endpoints = (0..NAMES).map(|number| endpoint(network.id, number)).collect::<Result<Vec<_>>>()?;
+    let before = resident(std::process::id())?;
+    let begin = Instant::now();
+    let names = Arc::new(network_names(&network, [], &endpoints));
+    let made = begin.elapsed();
+    let held = resident(std::process::id())? - before;
+    println!(
+        "{NAMES} names of one network are made in {} ms and take {held:.0} MiB, once for all tasks",
+        made.as_millis()
+    );
+
+    let prefix = Prefix::unique();
+    let task = NetNs::create(&prefix.namespace("names"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _entered = runtime.enter();
+    let thread = DnsThread::start()?;
+    let sockets = Sockets::open(&mesh_netlink::NetNs::open_path(&task.path())?)?;
+    let view = TaskView { networks: vec![names], forward: false, ..TaskView::default() };
+    let (_keep, receiver) = watch::channel(Arc::new(view));
+    let _server =
+        DnsServer::start(&thread, sockets, receiver, Arc::new(Forwarder::to_servers([]).for_task()))?;
+
+    let asked: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
+    let perf = Dnsperf::new(&prefix, &asked, length)?;
+    let used = processor_time(std::process::id())?;
+    let queries = perf.run(&task.path(), embedded(), Transport::Udp)?;
+    let used = processor_time(std::process::id())? - used;
+    let alone = ask::seldom(&task.path(), embedded(), &asked, length)?;
+    println!(
+        "asked for each of them in turn: {:.0}k queries/s, {:.0}k per second of processor time; one at a time p50 {:.0} us\n",
+        queries.per_second / 1e3,
+        queries.count / used.max(0.01) / 1e3,
+        alone.p50,
+    );
+    Ok(())
+}
+
+fn endpoint(network: NetworkId, number: u32) -> Result<Endpoint> {
+    let [_, a, b, c] = number.to_be_bytes();
+    Ok(Endpoint {
+        network,
+        node: NodeId::from_u128(1),
+        task: TaskId::from_u128(number.into()),
+        name: format!("name{number:06}").parse().context("a name")?,
+        service: None,
+        addresses: vec![IpAddr::from(Ipv4Addr::new(10, a, b, c))],
+        mac: Mac([2, 0, 0, a, b, c]),
+        local_id: LocalEndpointId(number),
+        generation: Generation(1),
+        aliases: Vec::new(),
+        state: EndpointState::Ready,
+        weight: 1,
+        health: Health::None,
+        health_note: None,
+    })
+}
