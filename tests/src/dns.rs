@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -20,6 +20,7 @@ const ADDRESS: [u8; 4] = [0, 1, 0, 1];
 #[derive(Debug)]
 pub struct StubDns {
     stop: Arc<AtomicBool>,
+    heard: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,16 +30,25 @@ impl StubDns {
         socket.set_read_timeout(Some(Duration::from_millis(50))).context("a socket's timeout")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 1500];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((size, from)) = socket.recv_from(&mut buffer) else { continue };
                 if let Some(reply) = reply(&buffer[..size], answer) {
+                    let name = name_of(&buffer[HEADER..size]).unwrap_or_default();
+                    hears.lock().unwrap_or_else(PoisonError::into_inner).push(name);
                     let _ = socket.send_to(&reply, from);
                 }
             }
         });
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, heard, thread: Some(thread) })
+    }
+
+    /// The names that it was asked for so far, as they were written, without the final dot.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -72,6 +82,17 @@ fn question(name: &str) -> Vec<u8> {
     query.push(0);
     query.extend(ADDRESS);
     query
+}
+
+/// The text of a name at the head of `bytes`, which has no pointers.
+fn name_of(mut bytes: &[u8]) -> Option<String> {
+    let mut labels = Vec::new();
+    while let [length @ 1..=63, rest @ ..] = bytes {
+        let (label, rest) = rest.split_at_checked((*length).into())?;
+        labels.push(String::from_utf8_lossy(label).into_owned());
+        bytes = rest;
+    }
+    Some(labels.join("."))
 }
 
 /// The length of a name at the head of `bytes`, itself included.
@@ -131,6 +152,7 @@ mod tests {
         let address = Ipv4Addr::new(198, 51, 100, 7);
         let answer = reply(&question("a.example"), address).unwrap();
         assert_eq!(addresses(&answer), Some(vec![address]));
+        assert_eq!(name_of(&question("a.example")[HEADER..]), Some("a.example".to_owned()));
         for end in 0..answer.len() {
             assert_eq!(addresses(&answer[..end]), None, "cut at {end}");
         }
