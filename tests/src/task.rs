@@ -275,6 +275,7 @@ http {{
     listen 80 reuseport backlog=1024;
     default_type text/plain;
     location / {{ return 200 '{name} $remote_addr\\n'; }}
+    location = /ready {{ if (-f {folder}/sick) {{ return 500; }} return 200 'ready\\n'; }}
   }}
 }}
 "
