@@ -1,9 +1,14 @@
 //! Simulates gossip by seed, and measures how it converges.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use mesh_gossip_simulation::{run, scenario::Scenario};
+use mesh_gossip_simulation::{
+    measure::{self, Figures},
+    plot, run,
+    scenario::Scenario,
+};
 
 /// Simulates gossip in virtual time.
 #[derive(Parser)]
@@ -16,6 +21,8 @@ struct Cli {
 enum What {
     /// Plays scenarios by seed and checks what must hold.
     Seeds(Seeds),
+    /// Measures how quickly changes are known, by kind and by the size of the cluster, and draws it.
+    Bench(Bench),
 }
 
 #[derive(Args)]
@@ -34,9 +41,33 @@ struct Seeds {
     trace: bool,
 }
 
+#[derive(Args)]
+struct Bench {
+    /// Where `gossip.json` and the plots are kept. What is not measured anew stays.
+    #[arg(long, default_value = "docs/img")]
+    plot: PathBuf,
+    /// Seeds of each scenario of networkdb's; 0 leaves them out.
+    #[arg(long, default_value_t = 100)]
+    seeds: u32,
+    /// Sizes of the curve; work grows faster than their square.
+    #[arg(long, value_delimiter = ',', default_value = "2,3,5,10,25,50,100,250")]
+    sizes: Vec<u32>,
+    /// Changes and deaths measured at each size.
+    #[arg(long, default_value_t = 20)]
+    samples: u32,
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().what {
-        What::Seeds(options) => seeds(&options),
+    let done = match Cli::parse().what {
+        What::Seeds(options) => return seeds(&options),
+        What::Bench(options) => bench(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -57,4 +88,44 @@ fn seeds(options: &Seeds) -> ExitCode {
     }
     println!("{} seeds from {}, failed: {failed:?}", options.seeds, options.from);
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn bench(options: &Bench) -> Result<()> {
+    std::fs::create_dir_all(&options.plot)?;
+    let kept = options.plot.join("gossip.json");
+    let mut figures = Figures::read(&kept).unwrap_or_default();
+    if options.seeds > 0 {
+        let Figures { quiet, churn, .. } = measure::scenarios(options.seeds)?;
+        (figures.quiet, figures.churn) = (quiet, churn);
+    }
+    for size in &options.sizes {
+        let points = measure::curve(&[*size], options.samples)?;
+        figures.scale.retain(|point| point.nodes != *size);
+        figures.scale.extend(points);
+        figures.scale.sort_by_key(|point| point.nodes);
+        // An hour's work is not lost with the next size.
+        figures.write(&kept)?;
+    }
+    figures.write(&kept)?;
+    plot::write_all(&figures, &options.plot)?;
+    for times in figures.quiet.iter().chain(&figures.churn) {
+        println!(
+            "{:<8} {:>3} nodes {:<24} p50 {:>8.1} p90 {:>8.1} max {:>8.1} ms",
+            times.wire, times.nodes, times.what, times.p50, times.p90, times.max
+        );
+    }
+    for point in &figures.scale {
+        println!(
+            "{:>5} nodes: formed {:.0} ms, told p50 {:.1} max {:.1} ms, death p50 {:.0} max {:.0} ms, {:.0} and {:.0} bytes per node and second",
+            point.nodes,
+            point.formed,
+            measure::at(&point.told, 0.5),
+            measure::at(&point.told, 1.0),
+            measure::at(&point.death, 0.5),
+            measure::at(&point.death, 1.0),
+            point.at_rest,
+            point.busy
+        );
+    }
+    Ok(())
 }
