@@ -56,7 +56,7 @@ pub struct Timing {
     pub probe_rtt: Duration,
     /// A suspect is down after this; default 1.4 s. Longer forgives more.
     pub suspect_timeout: Duration,
-    /// Membership news and relayed changes are sent on in this rhythm; default 100 ms.
+    /// Membership news is sent on in this rhythm, and relayed changes twice as often; default 100 ms.
     pub gossip_interval: Duration,
     /// Tables are compared with one member per table in about this rhythm; default 5 s.
     pub sync_interval: Duration,

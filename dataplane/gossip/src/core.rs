@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,9 +32,12 @@ use asking::Asking;
 use witness::Witnesses;
 
 /// Up to so many interested members are told of a change directly; more are reached by relay.
-const DIRECT: usize = 16;
-/// Members that a change is relayed to at a time.
+const DIRECT: usize = 32;
+/// Members that a change is relayed to at once, and those that it is relayed to in each round after that.
 const FANOUT: usize = 4;
+const LATER_FANOUT: usize = 2;
+/// For so long relays go to members that were interested at its beginning.
+const AUDIENCE_AGE: Duration = Duration::from_millis(100);
 /// Own entries pushed to a member that becomes interested; more are left to the comparison of tables.
 const PUSHED: usize = 64;
 /// Comparisons begun at a time.
@@ -221,6 +225,8 @@ pub struct Core {
     declared: Interest,
     outbox: Outbox,
     relay_at: Duration,
+    /// Who relays go to, by table, and until when that holds.
+    audiences: BTreeMap<Table, (Duration, Arc<[NodeId]>)>,
     /// Comparisons to begin: when, and whether surely.
     syncs: BTreeMap<NodeId, (Duration, bool)>,
     pub(crate) agreement: Agreement,
@@ -264,6 +270,7 @@ impl Core {
             declared: Interest::default(),
             outbox: Outbox::default(),
             relay_at: Duration::ZERO,
+            audiences: BTreeMap::new(),
             syncs: BTreeMap::new(),
             agreement: Agreement::default(),
             sync_at: timing.sync_interval.mul_f64(rng.random_range(0.5..1.0)),
@@ -442,6 +449,7 @@ impl Core {
         self.records.reap(self.now, self.timing.tombstone_ttl);
         self.stats.slowness = self.swim.health().get();
         self.observe_all();
+        self.audiences.retain(|_, (until, _)| *until > self.now);
         self.refresh_interest();
         let mut gone = Vec::new();
         for node in self.records.owners() {
@@ -538,7 +546,7 @@ impl Core {
         for item in items {
             let (key, version) = (item.key(), item.version());
             if self.accept(item, from, false) && relay {
-                let times = rounds(self.audience(key.table).len());
+                let times = rounds(self.relay_audience(key.table).len());
                 self.outbox.relay(key, version, times, self.node);
                 fresh.insert(key);
             }
@@ -580,7 +588,9 @@ pub(crate) fn wanted(interest: &Interest, table: Table) -> bool {
     }
 }
 
-/// Rounds of relaying, [`FANOUT`] members each, that reach `audience` members almost surely.
+/// Rounds of relaying that reach `audience` members almost surely: each member that hears of a change tells about ln n + 3
+/// others (Demers et al. 1987), [`FANOUT`] of them at once and [`LATER_FANOUT`] in each further round.
 fn rounds(audience: usize) -> u8 {
-    (2 + audience.checked_ilog(FANOUT).unwrap_or(0)).min(10) as u8
+    let told = audience.max(1).ilog2() as usize * 7 / 10 + 3;
+    (1 + told.saturating_sub(FANOUT).div_ceil(LATER_FANOUT)).min(10) as u8
 }

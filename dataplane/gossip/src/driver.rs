@@ -1,6 +1,7 @@
 //! Runs a [`Core`] over sockets: opens what comes in, seals what goes out, tells the time.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -28,6 +29,9 @@ use crate::{
 
 /// TCP messages under way, each direction.
 const STREAMS: usize = 64;
+/// Incoming ones from addresses at which no peer is listed. A member may send from another address than it is reached at, so
+/// they are served, but they cannot take the place of those that are known.
+const STRANGE_STREAMS: usize = 8;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Datagrams handled before tables are published anew.
 const BATCH: usize = 64;
@@ -59,6 +63,8 @@ struct Shared {
     core: RwLock<CoreStats>,
     counters: Counters,
     meter: Mutex<Meter>,
+    /// Addresses at which peers are listed.
+    peers: RwLock<BTreeSet<IpAddr>>,
 }
 
 #[derive(Default)]
@@ -103,6 +109,10 @@ impl Shared {
         }
     }
 
+    fn is_peer(&self, addr: SocketAddr) -> bool {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).contains(&addr.ip().to_canonical())
+    }
+
     fn measure(&self, now: Duration) {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).measure(now, || self.stats());
     }
@@ -140,6 +150,7 @@ impl Gossip {
             core: RwLock::default(),
             counters: Counters::default(),
             meter: Mutex::default(),
+            peers: RwLock::default(),
         });
         let (commands, command_queue) = mpsc::channel(64);
         let (stream_queue, streams) = mpsc::channel(STREAMS);
@@ -186,6 +197,8 @@ impl Gossip {
     /// States the members that the managers know. Those not alive are tried for ever; those that were listed before
     /// and are not now are forgotten with their entries, and refused from then on.
     pub async fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>) {
+        let addresses = peers.iter().map(|(_, addr)| addr.ip().to_canonical()).collect();
+        *self.shared.peers.write().unwrap_or_else(PoisonError::into_inner) = addresses;
         self.tell(Input::Peers(peers)).await;
     }
 
@@ -283,6 +296,7 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, UdpSocket, SocketAddr
 /// Serves incoming TCP messages, a bounded number at a time.
 async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<Vec<u8>>) {
     let slots = Arc::new(Semaphore::new(STREAMS));
+    let strange_slots = Arc::new(Semaphore::new(STRANGE_STREAMS));
     let mut readers = JoinSet::new();
     loop {
         while readers.try_join_next().is_some() {}
@@ -291,7 +305,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let pool = if shared.is_peer(from) { &slots } else { &strange_slots };
+        let Ok(slot) = pool.clone().try_acquire_owned() else {
             shared.counters.overload.fetch_add(1, Relaxed);
             continue;
         };
@@ -335,7 +350,7 @@ impl Driver {
             tokio::select! {
                 received = self.udp.recv_from(&mut buffer) => match received {
                     Ok((len, _)) => {
-                        self.datagram(&buffer[..len]);
+                        self.datagram(&mut buffer[..len]);
                         self.drain(&mut buffer);
                     }
                     Err(error) => {
@@ -382,7 +397,7 @@ impl Driver {
     fn drain(&mut self, buffer: &mut [u8]) {
         for _ in 0..BATCH {
             match self.udp.try_recv_from(buffer) {
-                Ok((len, _)) => self.datagram(&buffer[..len]),
+                Ok((len, _)) => self.datagram(&mut buffer[..len]),
                 Err(_) => break,
             }
         }
@@ -391,14 +406,15 @@ impl Driver {
         }
     }
 
-    fn datagram(&mut self, sealed: &[u8]) {
+    fn datagram(&mut self, sealed: &mut [u8]) {
         let counters = &self.shared.counters;
         counters.datagrams_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add(sealed.len() as u64, Relaxed);
         if sealed.len() > crate::MAX_DATAGRAM {
             return self.shared.refused(SealError::Malformed);
         }
-        match self.shared.sealer().open(sealed, DATAGRAM) {
+        // What strangers send is refused where it was received, without a copy.
+        match self.shared.sealer().open_in_place(sealed, DATAGRAM).map(<[u8]>::to_vec) {
             Ok(bytes) => self.handle(Input::Datagram(bytes)),
             Err(error) => self.shared.refused(error),
         }

@@ -115,6 +115,73 @@ async fn strangers_are_counted_and_keys_rotate() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_do_not_keep_members_out() {
+    // Listed by an address of its own, each member is known; whoever comes from another one is not.
+    let first = Gossip::start(config(1, 1)).await.unwrap();
+    let second = Gossip::start(config(2, 1)).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 9], 0))).unwrap();
+        silent.push(socket.connect(first.local_addr()).await.unwrap());
+    }
+    let peers = vec![(node(1), first.local_addr()), (node(2), second.local_addr())];
+    for member in [&first, &second] {
+        member.set_interest(Interest::Networks([net(1)].into())).await;
+        member.set_peers(peers.clone()).await;
+    }
+    // More than datagrams carry.
+    second.announce(own(2, 1, 1000..3000)).await;
+    until(&mut first.watch(), |t| tasks(t).len() == 2000).await;
+    timeout(LIMIT, async {
+        while first.stats().dropped_overload == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    drop(silent);
+    first.shutdown().await;
+    second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_tells_how_it_stands() {
+    let members = cluster().await;
+    members[0].announce(own(1, 1, [7])).await;
+    until(&mut members[1].watch(), |t| tasks(t) == [7].into()).await;
+    let report = members[1].report().await.unwrap();
+    let known = report.members[&node(1)];
+    assert_eq!((report.node, known.state, known.entries), (node(2), MemberState::Alive, 2));
+    assert!(known.version.counter >= 2 && known.addr == members[0].local_addr(), "{known:?}");
+    let entries = members[1].entries().await.unwrap();
+    assert_eq!(entries.iter().filter(|entry| entry.item.key().owner == node(1)).count(), 2);
+    timeout(LIMIT, async {
+        while members[1].rates().datagrams_in == 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // In the end every table has been found equal to somebody's.
+    timeout(LIMIT * 2, async {
+        loop {
+            let tables = members[1].report().await.unwrap().tables;
+            if tables.len() == 2 && tables.values().all(|t| t.equal.is_some() && t.behind.is_none()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    for member in &members {
+        member.shutdown().await;
+    }
+    assert_eq!(members[1].report().await, None);
+}
+
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let first = Gossip::start(config(1, 1)).await.unwrap();

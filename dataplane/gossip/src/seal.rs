@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use aes_gcm::{
-    Aes256Gcm, Nonce,
-    aead::{Aead, KeyInit, Payload},
+    Aes256Gcm, Nonce, Tag,
+    aead::{Aead, AeadInPlace, KeyInit, Payload},
 };
 use mesh_types::ClusterId;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,8 @@ const KEY_ID: usize = 4;
 const NONCE: usize = 12;
 const HEADER: usize = 1 + KEY_ID + NONCE;
 const TAG: usize = 16;
+/// Version, key id and cluster, and at most 32 bytes of context.
+const AAD: usize = 1 + KEY_ID + 16 + 32;
 /// Bytes that sealing adds.
 pub(crate) const OVERHEAD: usize = HEADER + TAG;
 
@@ -72,9 +74,10 @@ impl Sealer {
     pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
         let cipher = self.ciphers.get(&self.current).ok_or(SealError::UnknownKey)?;
         let nonce: [u8; NONCE] = rand::random();
-        let aad = self.aad(&self.current, context);
+        let mut room = [0; AAD];
+        let aad = self.aad(&self.current, context, &mut room)?;
         let sealed = cipher
-            .encrypt(Nonce::from_slice(&nonce), Payload { msg: plain, aad: &aad })
+            .encrypt(Nonce::from_slice(&nonce), Payload { msg: plain, aad })
             .map_err(|_| SealError::Cipher)?;
         let mut out = Vec::with_capacity(HEADER + sealed.len());
         out.push(VERSION);
@@ -86,26 +89,51 @@ impl Sealer {
 
     /// Opens what [`Sealer::seal`] sealed for the same cluster and context with any key of the ring.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
+        // What is no packet of a holder of the key is not even copied.
+        self.cipher(sealed)?;
+        self.open_in_place(&mut sealed.to_vec(), context).map(|plain| plain.to_vec())
+    }
+
+    /// The same where it is. Nothing is allocated for it; when it is refused, nothing is changed.
+    pub fn open_in_place<'a>(&self, sealed: &'a mut [u8], context: &[u8]) -> Result<&'a [u8], SealError> {
+        let (id, cipher) = self.cipher(sealed)?;
+        let mut room = [0; AAD];
+        let aad = self.aad(&id, context, &mut room)?;
+        let (header, body) = sealed.split_at_mut(HEADER);
+        let (body, tag) = body.split_at_mut(body.len() - TAG);
+        let (nonce, tag) = (Nonce::from_slice(&header[1 + KEY_ID..]), Tag::from_slice(tag));
+        cipher.decrypt_in_place_detached(nonce, aad, body, tag).map_err(|_| SealError::Forged)?;
+        Ok(body)
+    }
+
+    /// Whether the beginning of sealed bytes, at least [`OVERHEAD`] of them, names a key of the ring.
+    pub(crate) fn knows(&self, beginning: &[u8]) -> Result<(), SealError> {
+        self.cipher(beginning).map(drop)
+    }
+
+    fn cipher(&self, sealed: &[u8]) -> Result<([u8; KEY_ID], &Aes256Gcm), SealError> {
         if sealed.len() < OVERHEAD || sealed[0] != VERSION {
             return Err(SealError::Malformed);
         }
-        let (header, body) = sealed.split_at(HEADER);
         let mut id = [0; KEY_ID];
-        id.copy_from_slice(&header[1..=KEY_ID]);
-        let cipher = self.ciphers.get(&id).ok_or(SealError::UnknownKey)?;
-        let aad = self.aad(&id, context);
-        cipher
-            .decrypt(Nonce::from_slice(&header[1 + KEY_ID..]), Payload { msg: body, aad: &aad })
-            .map_err(|_| SealError::Forged)
+        id.copy_from_slice(&sealed[1..=KEY_ID]);
+        self.ciphers.get(&id).map(|cipher| (id, cipher)).ok_or(SealError::UnknownKey)
     }
 
-    fn aad(&self, id: &[u8; KEY_ID], context: &[u8]) -> Vec<u8> {
-        let mut aad = Vec::with_capacity(1 + KEY_ID + 16 + context.len());
-        aad.push(VERSION);
-        aad.extend_from_slice(id);
-        aad.extend_from_slice(&self.cluster);
-        aad.extend_from_slice(context);
-        aad
+    /// What is authenticated beside, in `room`.
+    fn aad<'a>(
+        &self,
+        id: &[u8; KEY_ID],
+        context: &[u8],
+        room: &'a mut [u8; AAD],
+    ) -> Result<&'a [u8], SealError> {
+        let mut len = 0;
+        for part in [&[VERSION][..], id, &self.cluster, context] {
+            let place = room.get_mut(len..len + part.len()).ok_or(SealError::Cipher)?;
+            place.copy_from_slice(part);
+            len += part.len();
+        }
+        Ok(&room[..len])
     }
 }
 

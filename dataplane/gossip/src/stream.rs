@@ -1,6 +1,7 @@
 //! A message over TCP: a random stream id, then sealed chunks, each bound to its place in this stream.
 //!
-//! Each chunk is opened before the next is read, so that a stranger makes a member hold one chunk, not a message.
+//! Each chunk is opened before the next is read, and room for it is made only when it names a key of the ring: a stranger makes
+//! a member hold some bytes, and whoever has seen a key's id one chunk.
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -61,12 +62,16 @@ pub(crate) async fn read(mut from: impl AsyncRead + Unpin, sealer: &Sealer) -> R
     for index in 0.. {
         let last = from.read_u8().await?;
         let len = from.read_u32().await? as usize;
-        if len > CHUNK + OVERHEAD {
+        if !(OVERHEAD..=CHUNK + OVERHEAD).contains(&len) {
             return Err(SealError::Malformed.into());
         }
+        let mut beginning = [0; OVERHEAD];
+        from.read_exact(&mut beginning).await?;
+        sealer.knows(&beginning)?;
         let mut sealed = vec![0; len];
-        from.read_exact(&mut sealed).await?;
-        message.extend(sealer.open(&sealed, &context(&id, index, last))?);
+        sealed[..OVERHEAD].copy_from_slice(&beginning);
+        from.read_exact(&mut sealed[OVERHEAD..]).await?;
+        message.extend_from_slice(sealer.open_in_place(&mut sealed, &context(&id, index, last))?);
         if message.len() > MAX_STREAM {
             return Err(StreamError::TooLong);
         }
@@ -109,6 +114,16 @@ mod tests {
         let other = written(&[2; 10]).await;
         let mixed = [&one[..ID], &other[ID..]].concat();
         assert!(matches!(read(mixed.as_slice(), &sealer()).await, Err(StreamError::Seal(SealError::Forged))));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_refused_by_its_first_bytes() {
+        let other = Sealer::new(ClusterId::from_u128(1), &KeyRing::new(vec![[2; 32]]).unwrap());
+        let mut bytes = Vec::new();
+        write(&mut bytes, &other, &[1; 1000]).await.unwrap();
+        // What follows need not come, nor is there room for it.
+        let first = &bytes[..ID + 5 + OVERHEAD];
+        assert!(matches!(read(first, &sealer()).await, Err(StreamError::Seal(SealError::UnknownKey))));
     }
 
     #[tokio::test]

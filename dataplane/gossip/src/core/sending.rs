@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use mesh_types::NodeId;
 use rand::seq::IndexedRandom;
 
-use super::{Core, DIRECT, FANOUT, rounds, wanted};
+use super::{AUDIENCE_AGE, Core, DIRECT, FANOUT, LATER_FANOUT, rounds, wanted};
 use crate::{
     Item, Key, Message, Output, Packet, Table,
     outbox::{Parcel, portions},
@@ -27,6 +28,18 @@ impl Core {
             })
             .map(|(node, _)| *node)
             .collect()
+    }
+
+    /// About the same, made anew only now and then.
+    pub(super) fn relay_audience(&mut self, table: Table) -> Arc<[NodeId]> {
+        match self.audiences.get(&table) {
+            Some((until, audience)) if *until > self.now => audience.clone(),
+            _ => {
+                let audience: Arc<[NodeId]> = self.audience(table).into();
+                self.audiences.insert(table, (self.now + AUDIENCE_AGE, audience.clone()));
+                audience
+            }
+        }
     }
 
     pub(super) fn disseminate(&mut self, items: Vec<Item>) {
@@ -71,16 +84,19 @@ impl Core {
     pub(super) fn flush_relay(&mut self, fresh: Option<&BTreeSet<Key>>) {
         let mut by_target: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
         let mut targets: BTreeMap<Table, Vec<NodeId>> = BTreeMap::new();
+        let fanout = if fresh.is_some() { FANOUT } else { LATER_FANOUT };
         if fresh.is_none_or(|fresh| !fresh.is_empty()) {
             for (key, version) in self.outbox.take_relay(fresh, self.node) {
                 let Some(item) = self.records.get(&key).filter(|item| item.version() == version) else {
                     continue;
                 };
                 let item = item.clone();
-                let targets = targets.entry(key.table).or_insert_with(|| {
-                    let audience = self.audience(key.table);
-                    audience.choose_multiple(&mut self.rng, FANOUT).copied().collect()
-                });
+                if !targets.contains_key(&key.table) {
+                    let audience = self.relay_audience(key.table);
+                    let chosen = audience.choose_multiple(&mut self.rng, fanout).copied().collect();
+                    targets.insert(key.table, chosen);
+                }
+                let targets: &[NodeId] = targets.get(&key.table).map_or(&[], Vec::as_slice);
                 for node in targets.iter().filter(|node| **node != key.owner) {
                     by_target.entry(*node).or_default().push(item.clone());
                 }
@@ -93,7 +109,7 @@ impl Core {
             }
         }
         if fresh.is_none() || self.relay_at < self.now {
-            self.relay_at = self.now + self.timing.gossip_interval;
+            self.relay_at = self.now + self.timing.gossip_interval / 2;
         }
     }
 
