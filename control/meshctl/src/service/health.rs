@@ -13,16 +13,16 @@ pub struct HealthOptions {
     /// nodes allow it; none to check no more
     #[arg(long, value_name = "CHECK|none", value_parser = probe)]
     health: Option<Choice>,
-    /// Time from one check to the next [default: 10s]
+    /// Time from one check to the next; 10s unless said
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     health_interval: Option<u32>,
-    /// Time after which a check has failed [default: 3s]
+    /// Time after which a check has failed; 3s unless said
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     health_timeout: Option<u32>,
-    /// Failures in a row that make a task unhealthy [default: 3]
+    /// Failures in a row that make a task unhealthy; 3 unless said
     #[arg(long, value_name = "N")]
     health_retries: Option<u32>,
-    /// Time for which failures of a new task do not count [default: 0s]
+    /// Time for which failures of a new task do not count; none unless said
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     health_start_period: Option<u32>,
 }

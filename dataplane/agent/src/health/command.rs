@@ -143,14 +143,14 @@ mod tests {
         (status, String::from_utf8(output).unwrap())
     }
 
-    /// The states of processes of this group, zombies included.
+    /// What /proc tells of processes of this group that have not ended.
     fn group(pid: Pid) -> Vec<String> {
         let stats = std::fs::read_dir("/proc")
             .unwrap()
             .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
         let of_group = |stat: &String| {
-            let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(2);
-            fields.next() == Some(&pid.as_raw_nonzero().to_string())
+            let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            fields[0] != "Z" && fields[2] == pid.as_raw_nonzero().to_string()
         };
         stats.filter(of_group).collect()
     }
