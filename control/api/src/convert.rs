@@ -7,7 +7,7 @@ use mesh_types::{
     Affinity, Availability, ClusterView, Endpoint, EndpointMode, EndpointState, Family, Generation, Health,
     HealthCheck, HealthNote, HealthSettings, InterfaceName, Listener, ListenerProcess, LocalEndpointId,
     MAX_WEIGHT, Mac, Name, Network, Node, NodeId, PortConfig, Protocol, PublishAt, PublishMode,
-    ResolverError, ReturnMode, Role, Service, ServiceNetwork, Subnet, TaskDns, Vni,
+    ResolverError, ReturnMode, Role, Service, ServiceNetwork, Subnet, TaskDns, ViewChange, Vni,
 };
 use thiserror::Error;
 
@@ -432,6 +432,34 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             services: services.map(|s| s.map(|s| (s.id, s))).collect::<Result<_, _>>()?,
             gossip_keys: view.gossip_keys.into_iter().map(key).collect::<Result<_, _>>()?,
             ca_generation: view.ca_generation,
+        })
+    }
+}
+
+impl From<&ViewChange> for v1::ViewChange {
+    fn from(change: &ViewChange) -> Self {
+        Self {
+            from_version: change.from,
+            now: Some((&change.now).into()),
+            removed_nodes: change.removed_nodes.iter().map(ToString::to_string).collect(),
+            removed_networks: change.removed_networks.iter().map(ToString::to_string).collect(),
+            removed_services: change.removed_services.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ViewChange> for ViewChange {
+    type Error = Invalid;
+    fn try_from(change: v1::ViewChange) -> Result<Self, Invalid> {
+        fn ids<T: FromStr<Err: Display>>(field: &'static str, texts: &[String]) -> Result<Vec<T>, Invalid> {
+            texts.iter().map(|text| parse_id(field, text)).collect()
+        }
+        Ok(Self {
+            from: change.from_version,
+            now: change.now.ok_or_else(|| Invalid::new("change.now", "not given"))?.try_into()?,
+            removed_nodes: ids("change.removed_nodes", &change.removed_nodes)?,
+            removed_networks: ids("change.removed_networks", &change.removed_networks)?,
+            removed_services: ids("change.removed_services", &change.removed_services)?,
         })
     }
 }

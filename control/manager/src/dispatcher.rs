@@ -4,23 +4,25 @@ use std::{collections::BTreeMap, net::IpAddr, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use mesh_api::{
-    node_listeners, parse_id,
+    parse_id,
     v1::{self, dispatcher_server},
 };
 use mesh_store::{Command, LeaseChange, NodeChange, Response as Answer, State};
 use mesh_types::{Family, Listener, NetworkId, NodeId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::{
     access::Caller,
-    reports::Listeners,
-    shared::{Place, Shared, unexpected},
+    shared::{Shared, unexpected},
     status::invalid,
 };
+
+mod session;
+
+pub(crate) use session::Follower;
 
 /// The most listeners that one node may tell of.
 const MAX_LISTENERS: usize = 1024;
@@ -46,9 +48,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let changes = self.shared.state.clone();
         let listeners = self.shared.reports.watch();
         let running = self.shared.reports.session(node);
-        let place = self.shared.place;
+        let follower = Follower { place: self.shared.place, node, changes: request.get_ref().changes };
         tokio::spawn(async move {
-            session(place, changes, listeners, node, states, stop).await;
+            follower.serve(changes, listeners, states, stop).await;
             drop(running);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -159,62 +161,6 @@ fn family(request: &v1::LeaseRequest) -> Result<Option<Family>, Status> {
     match request.family() {
         v1::IpFamily::Unspecified => Ok(None),
         given => Ok(Some(given.try_into()?)),
-    }
-}
-
-/// Sends the state now and after every change that concerns `node`, until either side is gone.
-async fn session(
-    place: Place,
-    mut changes: watch::Receiver<Arc<State>>,
-    mut listeners: watch::Receiver<Arc<Listeners>>,
-    node: NodeId,
-    states: mpsc::Sender<Result<v1::NodeState, Status>>,
-    stop: CancellationToken,
-) {
-    let mut sent = None;
-    debug!(%node, "session begins");
-    while let Ok(slot) = states.reserve().await {
-        // Whatever changed while the node was busy is in this one.
-        let state = changes.borrow_and_update().clone();
-        if state.node(node).is_none() {
-            slot.send(Err(Status::permission_denied(format!("node {node} was removed from the cluster"))));
-            break;
-        }
-        let leases = state.leases_of(node);
-        let listening = listeners.borrow_and_update().clone();
-        let scarce: Vec<_> = leases.keys().map(|network| state.is_scarce(*network)).collect();
-        let seen = (state.view_version(), leases, listening, scarce);
-        if sent.as_ref() != Some(&seen) {
-            slot.send(Ok(node_state(place, &state, &seen.1, &seen.2)));
-            sent = Some(seen);
-        } else {
-            drop(slot);
-        }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { break },
-            changed = listeners.changed() => if changed.is_err() { break },
-            () = states.closed() => break,
-            () = stop.cancelled() => {
-                let _ = states.send(Err(Status::unavailable("this manager stops, or reaches no majority of the managers"))).await;
-                break;
-            }
-        }
-    }
-    debug!(%node, "session ends");
-}
-
-fn node_state(
-    place: Place,
-    state: &State,
-    leases: &BTreeMap<NetworkId, Vec<IpAddr>>,
-    listeners: &Listeners,
-) -> v1::NodeState {
-    let leases = leases.iter().map(|(network, addresses)| network_lease(state, *network, addresses));
-    v1::NodeState {
-        view: state.view().as_ref().map(Into::into),
-        leases: leases.collect(),
-        managers: place.manager_list(state),
-        listeners: listeners.iter().map(|(node, listeners)| node_listeners(*node, listeners)).collect(),
     }
 }
 

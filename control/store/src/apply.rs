@@ -16,7 +16,7 @@ pub use node::MAX_MANAGERS;
 use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
 
 use crate::{
-    Command, GossipKeys, Rejection, Response, State,
+    Command, GossipKeys, Rejection, Removable, Response, State,
     rejection::Kind,
     state::{Cluster, NetworkEntry},
 };
@@ -112,19 +112,29 @@ impl Cluster {
             Command::StepGossipKeys { after, now } => self.step_gossip_keys(after, now, version),
             Command::GossipKeysInUse { version, nodes } => Ok(self.gossip_keys_in_use(version, nodes)),
             Command::SetGossipRotation { secs } => self.set_gossip_rotation(secs),
+            Command::RemoveUnchanged { object: Removable::Network(id), version } => {
+                let network = self.known_network(id)?.network;
+                expect_version(Kind::Network, &network.name, network.version, Some(version))?;
+                self.remove_network(id)
+            }
+            Command::RemoveUnchanged { object: Removable::Service(id), version } => {
+                let service = self.known_service(id)?;
+                expect_version(Kind::Service, &service.name, service.version, Some(version))?;
+                self.remove_service(id)
+            }
         }
     }
 
     fn known_node(&self, id: NodeId) -> Result<&Node, Rejection> {
-        self.nodes.get(&id).ok_or(Rejection::UnknownNode(id))
+        self.nodes.get(&id).map(AsRef::as_ref).ok_or(Rejection::UnknownNode(id))
     }
 
-    fn known_network(&self, id: NetworkId) -> Result<&NetworkEntry, Rejection> {
-        self.networks.get(&id).ok_or(Rejection::UnknownNetwork(id))
+    fn known_network(&self, id: NetworkId) -> Result<NetworkEntry<'_>, Rejection> {
+        self.entry(id).ok_or(Rejection::UnknownNetwork(id))
     }
 
     fn known_service(&self, id: ServiceId) -> Result<&Service, Rejection> {
-        self.services.get(&id).ok_or(Rejection::UnknownService(id))
+        self.services.get(&id).map(AsRef::as_ref).ok_or(Rejection::UnknownService(id))
     }
 }
 

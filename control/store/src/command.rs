@@ -83,6 +83,15 @@ pub struct NodeChange {
     pub remove_labels: Vec<String>,
 }
 
+/// What can be removed only if nobody has changed it since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Removable {
+    /// A network.
+    Network(NetworkId),
+    /// A service.
+    Service(ServiceId),
+}
+
 /// A change of the cluster's state. Time and randomness come inside, so that every manager computes the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -241,6 +250,13 @@ pub enum Command {
         /// Seconds, from [`crate::MIN_GOSSIP_ROTATION`] to [`crate::MAX_GOSSIP_ROTATION`]; 0: until somebody asks for
         /// another or a node is removed.
         secs: u64,
+    },
+    /// Removes it, unless it has another version. Answers [`Response::Done`].
+    RemoveUnchanged {
+        /// What to remove.
+        object: Removable,
+        /// The version that it must have.
+        version: u64,
     },
 }
 

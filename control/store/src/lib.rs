@@ -19,8 +19,8 @@ pub use authority::{
 };
 pub use codec::DecodeError;
 pub use command::{
-    AliasChange, Command, LeaseChange, NetworkChange, NewNetwork, NewService, NodeChange, Response, Secrets,
-    Sensitive, ServiceChange,
+    AliasChange, Command, LeaseChange, NetworkChange, NewNetwork, NewService, NodeChange, Removable,
+    Response, Secrets, Sensitive, ServiceChange,
 };
 pub use gossip::{
     DEFAULT_GOSSIP_ROTATION, GossipKeys, GossipPhase, MAX_GOSSIP_ROTATION, MIN_GOSSIP_ROTATION,

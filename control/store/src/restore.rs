@@ -1,5 +1,7 @@
 //! A cluster that goes on with one manager, after the others were lost.
 
+use std::sync::Arc;
+
 use mesh_types::{Name, Node, Role};
 
 use crate::State;
@@ -19,13 +21,14 @@ impl State {
         let Some(cluster) = self.cluster.as_mut() else { return self };
         self.version += AHEAD;
         let keep = manager.id;
-        for node in cluster.nodes.values_mut().filter(|node| node.id != keep && node.role == Role::Manager) {
-            node.role = Role::Worker;
-            node.version = self.version;
+        let lost = cluster.nodes.values().filter(|node| node.id != keep && node.role == Role::Manager);
+        for node in lost.cloned().collect::<Vec<_>>() {
+            let worker = Node { role: Role::Worker, version: self.version, ..Node::clone(&node) };
             cluster.former_managers.insert(node.id);
+            cluster.nodes.insert(node.id, Arc::new(worker));
         }
         cluster.former_managers.remove(&keep);
-        cluster.nodes.insert(keep, Node { role: Role::Manager, version: self.version, ..manager });
+        cluster.nodes.insert(keep, Arc::new(Node { role: Role::Manager, version: self.version, ..manager }));
         // Whoever was a member then and is none any more knows the keys; and no node has this ring under this version.
         cluster.gossip_keys.version = self.version;
         cluster.gossip_keys.holders.clear();

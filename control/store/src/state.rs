@@ -3,15 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use mesh_ipam::{AddressPool, PortPool, SubnetPool, VniPool};
-use mesh_types::{ClusterId, ClusterView, Network, NetworkId, Node, NodeId, Role, Service, ServiceId};
+use mesh_types::{
+    ClusterId, ClusterView, Network, NetworkId, Node, NodeId, Role, Service, ServiceId, SharedMap, ViewChange,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Authority, GossipKeys, Secrets, Sensitive};
 
-/// The cluster's decided state. Empty until [`crate::Command::Init`].
+/// The cluster's decided state. Empty until [`crate::Command::Init`]. Copies share what did not change between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
     /// Counts the changes.
@@ -36,11 +39,13 @@ pub(crate) struct Cluster {
     pub subnets6: SubnetPool,
     pub vnis: VniPool,
     pub ports: PortPool<ServiceId>,
-    pub nodes: BTreeMap<NodeId, Node>,
+    pub nodes: SharedMap<NodeId, Arc<Node>>,
     /// Nodes that were managers and are not any more: their certificates may still say that they are.
     pub former_managers: BTreeSet<NodeId>,
-    pub networks: BTreeMap<NetworkId, NetworkEntry>,
-    pub services: BTreeMap<ServiceId, Service>,
+    pub networks: SharedMap<NetworkId, Arc<Network>>,
+    /// Of each network.
+    pub pools: SharedMap<NetworkId, Arc<Pools>>,
+    pub services: SharedMap<ServiceId, Arc<Service>>,
     /// Of nodes that ever renewed their leases.
     pub renewals: BTreeMap<NodeId, Renewal>,
     /// What the next renewals are granted, in seconds.
@@ -56,11 +61,14 @@ pub struct Renewal {
     pub grace_secs: u32,
 }
 
-/// A network and the addresses it gives out, a pool per subnet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NetworkEntry {
-    pub network: Network,
-    pub pools: Vec<AddressPool<AddressUse>>,
+/// The addresses that a network gives out, a pool per subnet.
+pub(crate) type Pools = Vec<AddressPool<AddressUse>>;
+
+/// A network and its addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NetworkEntry<'a> {
+    pub network: &'a Network,
+    pub pools: &'a Pools,
 }
 
 /// What an address was given for.
@@ -105,12 +113,12 @@ impl State {
 
     /// The member with this id.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.cluster.as_ref()?.nodes.get(&id)
+        self.cluster.as_ref()?.nodes.get(&id).map(AsRef::as_ref)
     }
 
     /// All members, in the order of their ids.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.cluster.iter().flat_map(|c| c.nodes.values())
+        self.cluster.iter().flat_map(|c| c.nodes.values()).map(AsRef::as_ref)
     }
 
     /// Whether this node was a manager and is none any more, or was removed as one.
@@ -125,33 +133,56 @@ impl State {
 
     /// The network with this id.
     pub fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.cluster.as_ref()?.networks.get(&id).map(|entry| &entry.network)
+        self.cluster.as_ref()?.networks.get(&id).map(AsRef::as_ref)
     }
 
     /// All networks, in the order of their ids.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.cluster.iter().flat_map(|c| c.networks.values().map(|entry| &entry.network))
+        self.cluster.iter().flat_map(|c| c.networks.values()).map(AsRef::as_ref)
     }
 
     /// The service with this id.
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
-        self.cluster.as_ref()?.services.get(&id)
+        self.cluster.as_ref()?.services.get(&id).map(AsRef::as_ref)
     }
 
     /// All services, in the order of their ids.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.cluster.iter().flat_map(|c| c.services.values())
+        self.cluster.iter().flat_map(|c| c.services.values()).map(AsRef::as_ref)
     }
 
     /// What every node may know; none before [`crate::Command::Init`]. Its version is [`State::version`].
     pub fn view(&self) -> Option<ClusterView> {
         let cluster = self.cluster.as_ref()?;
         Some(ClusterView {
+            nodes: whole(&cluster.nodes),
+            networks: whole(&cluster.networks),
+            services: whole(&cluster.services),
+            ..self.view_without_objects()?
+        })
+    }
+
+    /// What makes the view of `newer` of this state's; none if either has none, or they are of different clusters. Costs
+    /// what changed, if one is a changed copy of the other.
+    pub fn view_change(&self, newer: &Self) -> Option<ViewChange> {
+        let (before, after) = (self.cluster.as_ref()?, newer.cluster.as_ref()?);
+        let (nodes, removed_nodes) = difference(&before.nodes, &after.nodes);
+        let (networks, removed_networks) = difference(&before.networks, &after.networks);
+        let (services, removed_services) = difference(&before.services, &after.services);
+        let now = ClusterView { nodes, networks, services, ..newer.view_without_objects()? };
+        let change =
+            ViewChange { from: self.version, now, removed_nodes, removed_networks, removed_services };
+        (before.id == after.id).then_some(change)
+    }
+
+    fn view_without_objects(&self) -> Option<ClusterView> {
+        let cluster = self.cluster.as_ref()?;
+        Some(ClusterView {
             cluster: cluster.id,
             version: self.version,
-            nodes: cluster.nodes.clone(),
-            networks: cluster.networks.iter().map(|(id, entry)| (*id, entry.network.clone())).collect(),
-            services: cluster.services.clone(),
+            nodes: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            services: BTreeMap::new(),
             gossip_keys: cluster.gossip_keys.ring.clone(),
             ca_generation: cluster.authority.generation,
         })
@@ -164,11 +195,24 @@ impl State {
 
     /// Those of [`State::leases_of`] that tasks use, as the node said.
     pub fn task_addresses_of(&self, node: NodeId) -> BTreeMap<NetworkId, Vec<IpAddr>> {
-        let networks = self.cluster.iter().flat_map(|c| &c.networks);
-        networks
-            .map(|(id, entry)| (*id, entry.held_as(|used| used == AddressUse::Task(node))))
-            .filter(|(_, addresses)| !addresses.is_empty())
-            .collect()
+        let held = |cluster: &Box<Cluster>| cluster.held_as(|used| used == AddressUse::Task(node));
+        self.cluster.as_ref().map(held).unwrap_or_default()
+    }
+
+    /// Whether `node` holds other addresses here than in `newer`. Costs what changed, if one is a changed copy of the other.
+    pub fn leases_differ(&self, newer: &Self, node: NodeId) -> bool {
+        let (Some(before), Some(after)) = (&self.cluster, &newer.cluster) else { return true };
+        let its_own = |used: Option<&AddressUse>| used.is_some_and(|used| used.node() == Some(node));
+        before.pools.changes(&after.pools).any(|(_, before, after)| {
+            let held = |pools: Option<&Arc<Pools>>, at: usize| {
+                pools.and_then(|pools| pools.get(at)).map(|pool| pool.held().clone()).unwrap_or_default()
+            };
+            let count = [before, after].into_iter().flatten().map(|pools| pools.len()).max().unwrap_or(0);
+            (0..count).any(|at| {
+                let (before, after) = (held(before, at), held(after, at));
+                before.changes(&after).any(|(_, before, after)| its_own(before) != its_own(after))
+            })
+        })
     }
 
     /// How the term of `node` stands.
@@ -178,7 +222,7 @@ impl State {
 
     /// The nodes that hold addresses which no task uses.
     pub fn nodes_with_spare_leases(&self) -> BTreeSet<NodeId> {
-        let pools = self.cluster.iter().flat_map(|c| c.networks.values()).flat_map(|entry| &entry.pools);
+        let pools = self.cluster.iter().flat_map(|c| c.pools.values()).flat_map(|pools| pools.iter());
         let spare = |used: &AddressUse| if let AddressUse::Lease(node) = used { Some(*node) } else { None };
         pools.flat_map(AddressPool::held).filter_map(|(_, used)| spare(used)).collect()
     }
@@ -192,8 +236,8 @@ impl State {
     pub fn is_scarce(&self, network: NetworkId) -> bool {
         let Some(cluster) = self.cluster.as_ref() else { return false };
         let nodes = cluster.nodes.len() as u128;
-        let entry = cluster.networks.get(&network);
-        entry.is_some_and(|entry| entry.pools.iter().any(|pool| pool.free() < nodes))
+        let pools = cluster.pools.get(&network);
+        pools.is_some_and(|pools| pools.iter().any(|pool| pool.free() < nodes))
     }
 
     /// The keys that seal gossip; none before [`crate::Command::Init`].
@@ -217,21 +261,61 @@ impl State {
     }
 }
 
+fn whole<K: Ord + Copy, V: Clone>(objects: &SharedMap<K, Arc<V>>) -> BTreeMap<K, V> {
+    objects.iter().map(|(id, object)| (*id, V::clone(object))).collect()
+}
+
+/// What is new or other in `newer`, and what is not there any more.
+fn difference<K: Ord + Copy, V: Clone + Eq>(
+    older: &SharedMap<K, Arc<V>>,
+    newer: &SharedMap<K, Arc<V>>,
+) -> (BTreeMap<K, V>, Vec<K>) {
+    let (mut set, mut removed) = (BTreeMap::new(), Vec::new());
+    for (id, _, now) in older.changes(newer) {
+        match now {
+            Some(now) => drop(set.insert(*id, V::clone(now))),
+            None => removed.push(*id),
+        }
+    }
+    (set, removed)
+}
+
 impl Cluster {
     /// See [`State::leases_of`].
     pub(crate) fn leases_of(&self, node: NodeId) -> BTreeMap<NetworkId, Vec<IpAddr>> {
-        let leases = self.networks.iter().map(|(id, entry)| (*id, entry.leases_of(node)));
-        leases.filter(|(_, leases)| !leases.is_empty()).collect()
-    }
-}
-
-impl NetworkEntry {
-    fn leases_of(&self, node: NodeId) -> Vec<IpAddr> {
         self.held_as(|used| used.node() == Some(node))
     }
 
-    fn held_as(&self, wanted: impl Fn(AddressUse) -> bool) -> Vec<IpAddr> {
-        let held = self.pools.iter().flat_map(AddressPool::held);
-        held.filter(|(_, used)| wanted(**used)).map(|(address, _)| *address).collect()
+    fn held_as(&self, wanted: impl Fn(AddressUse) -> bool) -> BTreeMap<NetworkId, Vec<IpAddr>> {
+        let of_pools = |pools: &Pools| {
+            let held = pools.iter().flat_map(AddressPool::held);
+            held.filter(|(_, used)| wanted(**used)).map(|(address, _)| *address).collect::<Vec<_>>()
+        };
+        let held = self.pools.iter().map(|(id, pools)| (*id, of_pools(pools)));
+        held.filter(|(_, addresses)| !addresses.is_empty()).collect()
+    }
+
+    /// The network with its addresses.
+    pub(crate) fn entry(&self, id: NetworkId) -> Option<NetworkEntry<'_>> {
+        Some(NetworkEntry { network: self.networks.get(&id)?, pools: self.pools.get(&id)? })
+    }
+
+    /// The addresses of a network, to be changed.
+    pub(crate) fn pools_mut(&mut self, id: NetworkId) -> &mut [AddressPool<AddressUse>] {
+        self.pools.get_mut(&id).map_or(&mut [], |pools| Arc::make_mut(pools).as_mut_slice())
+    }
+
+    /// Frees all that anybody holds as one of `uses`. Networks without any stay shared with other copies of the state.
+    pub(crate) fn release_everywhere(&mut self, uses: &[AddressUse]) {
+        let any =
+            |pools: &Pools| pools.iter().flat_map(AddressPool::held).any(|(_, used)| uses.contains(used));
+        let networks = self.pools.iter().filter(|(_, pools)| any(pools)).map(|(id, _)| *id);
+        for id in networks.collect::<Vec<_>>() {
+            for pool in self.pools_mut(id) {
+                for used in uses {
+                    pool.release_all(used);
+                }
+            }
+        }
     }
 }

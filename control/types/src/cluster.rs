@@ -26,6 +26,42 @@ pub struct ClusterView {
     pub ca_generation: u64,
 }
 
+/// What makes a view of an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewChange {
+    /// The version of the earlier view.
+    pub from: u64,
+    /// The later view, but of its objects only those that are new or other than before.
+    pub now: ClusterView,
+    /// Members that are none any more.
+    pub removed_nodes: Vec<NodeId>,
+    /// Networks that are no more.
+    pub removed_networks: Vec<NetworkId>,
+    /// Services that are no more.
+    pub removed_services: Vec<ServiceId>,
+}
+
+impl ClusterView {
+    /// Makes the later view of this one; tells whether `change` is about this one. If not, nothing is changed.
+    pub fn change(&mut self, change: ViewChange) -> bool {
+        let ViewChange { from, now, removed_nodes, removed_networks, removed_services } = change;
+        if from != self.version || now.cluster != self.cluster {
+            return false;
+        }
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let mut networks = std::mem::take(&mut self.networks);
+        let mut services = std::mem::take(&mut self.services);
+        nodes.extend(now.nodes);
+        networks.extend(now.networks);
+        services.extend(now.services);
+        removed_nodes.iter().for_each(|id| drop(nodes.remove(id)));
+        removed_networks.iter().for_each(|id| drop(networks.remove(id)));
+        removed_services.iter().for_each(|id| drop(services.remove(id)));
+        *self = Self { nodes, networks, services, ..now };
+        true
+    }
+}
+
 /// Why a reference names no single object.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LookupError {

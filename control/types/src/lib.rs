@@ -19,7 +19,7 @@ mod resolver;
 mod service;
 mod shared_map;
 
-pub use cluster::{ClusterView, Lookup, LookupError};
+pub use cluster::{ClusterView, Lookup, LookupError, ViewChange};
 pub use duration::{SecondsError, format_seconds, parse_seconds};
 pub use endpoint::{Endpoint, EndpointState, Generation, MAX_WEIGHT};
 pub use health::{
@@ -36,7 +36,8 @@ pub use network::{DEFAULT_POOL, DEFAULT_POOL6, INGRESS_NETWORK, Network, Subnet,
 pub use node::{Availability, Node, Role};
 pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
 pub use resolver::{
-    Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, ResolverError, ResolverOption, SearchDomain, TaskDns,
+    Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, ResolverError, ResolverOption, SearchDomain,
+    TaskDns,
 };
 pub use service::{
     Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork,

@@ -161,7 +161,7 @@ impl Agent {
         let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
         let guard = stop.clone().drop_guard();
         let (view, held) = match kept {
-            Some((view, _)) => (view, None),
+            Some((view, _)) => (Arc::new(view), None),
             None => {
                 let first = first_state(&mut told, &session).await?;
                 files.save_view(&first.view, first.managers)?;
@@ -191,7 +191,7 @@ impl Agent {
             leases.replace(view.version, &held, boot_time());
         }
         let state = State {
-            view: Arc::new(view),
+            view,
             tasks: Arc::default(),
             absent: Vec::new(),
             leases,

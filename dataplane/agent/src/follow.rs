@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -132,7 +131,7 @@ impl Agent {
             let leased = state.leases.kept() != before;
             let before = state.view.nodes.values().map(|n| n.data_path_addr);
             let moved = !before.eq(view.nodes.values().map(|n| n.data_path_addr));
-            state.view = Arc::new(view.clone());
+            state.view = view.clone();
             (moved, leased)
         };
         if let Err(error) = self.inner.files.save_view(&view, managers) {

@@ -14,7 +14,7 @@ use mesh_api::{
 };
 use mesh_ca::IdentityCell;
 use mesh_gossip::KeyRing;
-use mesh_types::{ClusterView, Listener, NetworkId, NodeId};
+use mesh_types::{ClusterView, Listener, NetworkId, NodeId, ViewChange};
 use rand::{Rng, seq::SliceRandom};
 use thiserror::Error;
 use tokio::{
@@ -46,7 +46,7 @@ const MOVE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub struct Told {
     /// The decided state.
-    pub view: ClusterView,
+    pub view: Arc<ClusterView>,
     /// The addresses leased to this node.
     pub leases: BTreeMap<NetworkId, Held>,
     /// Where managers are.
@@ -341,8 +341,9 @@ impl Session {
         told: &mpsc::Sender<Told>,
     ) -> Result<(), Ended> {
         let mut next = Some(first);
+        let mut last = None;
         while let Some(state) = next {
-            let state = match convert(state) {
+            let state = match heard(last.take(), state) {
                 Ok(state) => state,
                 Err(error) => {
                     warn!(%manager, %error, "unreadable state from manager");
@@ -357,6 +358,7 @@ impl Session {
             {
                 info!(%manager, "manager session open");
             }
+            last = Some(state.clone());
             if told.send(state).await.is_err() {
                 return Ok(());
             }
@@ -403,7 +405,7 @@ async fn open(identity: Arc<IdentityCell>, manager: SocketAddr) -> Result<Opened
     let channel = transport::connect_watchful(manager, name, tls).await.map_err(|e| lost(one_line(&e)))?;
     let mut client = DispatcherClient::new(channel.clone());
     let begun = async {
-        let mut stream = client.session(v1::SessionRequest {}).await?.into_inner();
+        let mut stream = client.session(v1::SessionRequest { changes: true }).await?.into_inner();
         let first = stream.message().await?;
         Ok::<_, tonic::Status>((first, stream))
     };
@@ -465,9 +467,8 @@ fn renewal_answer(answer: v1::RenewLeasesResponse) -> Result<Answer, String> {
     })
 }
 
-fn convert(state: v1::NodeState) -> Result<Told, String> {
-    let view = state.view.ok_or("the state has no view")?;
-    let view = ClusterView::try_from(view).map_err(|e| e.to_string())?;
+/// What a message says, after the one before.
+fn heard(last: Option<Told>, state: v1::NodeState) -> Result<Told, String> {
     let leases = state.leases.into_iter().map(held).collect::<Result<_, _>>()?;
     let managers: Result<Vec<SocketAddr>, _> = state.managers.iter().map(|m| m.parse()).collect();
     let managers = managers.map_err(|e| format!("managers: {e}"))?;
@@ -477,7 +478,24 @@ fn convert(state: v1::NodeState) -> Result<Told, String> {
         let all: Result<Vec<Listener>, _> = of_node.listeners.into_iter().map(Listener::try_from).collect();
         listeners.insert(node, all.map_err(|e| e.to_string())?);
     }
-    Ok(Told { view, leases, managers, listeners })
+    match (state.view, state.change, last) {
+        (Some(view), _, _) => {
+            let view = Arc::new(ClusterView::try_from(view).map_err(|e| e.to_string())?);
+            Ok(Told { view, leases, managers, listeners })
+        }
+        (None, Some(change), Some(last)) => {
+            let change = ViewChange::try_from(change).map_err(|e| e.to_string())?;
+            let mut view = last.view;
+            if !Arc::make_mut(&mut view).change(change) {
+                return Err("it tells of a change of another state than it told before".to_owned());
+            }
+            let leases = if state.same_leases { last.leases } else { leases };
+            let listeners = if state.same_listeners { last.listeners } else { listeners };
+            Ok(Told { view, leases, managers, listeners })
+        }
+        (None, Some(_), None) => Err("it tells of a change before it has told the state".to_owned()),
+        (None, None, _) => Err("the state has no view".to_owned()),
+    }
 }
 
 /// An error with its sources on one line, without repetitions and the transport's own name for them.
@@ -501,3 +519,6 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,15 @@
+use mesh_api::node_listeners;
 use mesh_store::{NewNetwork, Sensitive};
 use mesh_types::{ClusterId, Role};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::testing::{NODE, state as cluster};
+use crate::{
+    reports::Listeners,
+    shared::Place,
+    testing::{NODE, state as cluster},
+};
 
 fn network(number: u32) -> Command {
     Command::CreateNetwork(NewNetwork {
@@ -32,6 +39,11 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// With a node that follows changes, or one that wants the whole state each time.
+    fn with(follows: bool) -> Self {
         let state = cluster();
         let (changes, watched) = watch::channel(Arc::new(state.clone()));
         let (states, stream) = mpsc::channel(1);
@@ -39,7 +51,8 @@ impl Running {
         let stop = CancellationToken::new();
         let place =
             Place { cluster: ClusterId::from_u128(1), node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
-        let ended = tokio::spawn(session(place, watched, listeners, NODE, states, stop.clone()));
+        let follower = Follower { place, node: NODE, changes: follows };
+        let ended = tokio::spawn(follower.serve(watched, listeners, states, stop.clone()));
         Self { state, changes, told, stream, stop, ended }
     }
 
@@ -94,6 +107,40 @@ async fn listeners_of_all_nodes_are_sent() {
     session.told.send_replace(Arc::new([(NodeId::from_u128(2), vec![listener.clone()])].into()));
     let state = session.stream.recv().await.unwrap().unwrap();
     assert_eq!(state.listeners, [node_listeners(NodeId::from_u128(2), &[listener])]);
+}
+
+#[tokio::test]
+async fn who_can_follow_is_sent_what_changed() {
+    let mut session = Running::with(true);
+    let first = session.stream.recv().await.unwrap().unwrap();
+    let mut view = mesh_types::ClusterView::try_from(first.view.unwrap()).unwrap();
+    let mut leases = first.leases;
+    let ingress = NetworkId::from_u128(1);
+    let changes = [
+        network(1),
+        Command::Lease { node: NODE, network: ingress, count: 2, family: None },
+        network(2),
+        Command::RemoveNetwork(NetworkId::from_u128(101)),
+        Command::TakeBackLeases { node: NODE, after: 0 },
+    ];
+    for (number, command) in changes.into_iter().enumerate() {
+        // In between comes what concerns nobody, so that versions are left out.
+        session.apply(Command::RotateJoinToken { role: Role::Worker, secret: Sensitive([number as u8; 16]) });
+        session.apply(command);
+        let told = session.stream.recv().await.unwrap().unwrap();
+        assert!(told.view.is_none());
+        let change = mesh_types::ViewChange::try_from(told.change.unwrap()).unwrap();
+        assert!(change.now.networks.len() <= 1 && change.now.nodes.is_empty(), "{change:?}");
+        assert!(view.change(change));
+        assert_eq!(Some(&view), session.state.view().as_ref());
+        assert!(told.same_listeners && told.listeners.is_empty());
+        assert_eq!(told.same_leases, !matches!(number, 1 | 4), "change {number}");
+        if !told.same_leases {
+            leases = told.leases;
+        }
+        let held: usize = leases.iter().map(|lease| lease.addresses.len()).sum();
+        assert_eq!(held, session.state.leases_of(NODE).values().map(Vec::len).sum::<usize>());
+    }
 }
 
 #[tokio::test]

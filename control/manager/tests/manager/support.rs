@@ -130,7 +130,7 @@ impl Member {
     }
 
     pub async fn session(&self) -> Session {
-        Session(self.dispatcher().session(SessionRequest {}).await.unwrap().into_inner())
+        Session(self.dispatcher().session(SessionRequest::default()).await.unwrap().into_inner())
     }
 }
 

@@ -1,11 +1,15 @@
 //! Making the cluster, and its secrets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use mesh_ipam::{PortPool, SubnetPool, VniPool};
 use mesh_types::{
-    ClusterId, DEFAULT_POOL, DEFAULT_POOL6, Family, INGRESS_NETWORK, Name, NetworkId, Node, Role, Subnet,
+    ClusterId, DEFAULT_POOL, DEFAULT_POOL6, Family, INGRESS_NETWORK, Name, NetworkId, Node, Role, SharedMap,
+    Subnet,
 };
 
 use super::Change;
@@ -51,10 +55,11 @@ impl Cluster {
             subnets6,
             vnis: VniPool::default(),
             ports: PortPool::default(),
-            nodes: BTreeMap::from([(node.id, node)]),
+            nodes: SharedMap::from([(node.id, Arc::new(node))]),
             former_managers: BTreeSet::new(),
-            networks: BTreeMap::new(),
-            services: BTreeMap::new(),
+            networks: SharedMap::default(),
+            pools: SharedMap::default(),
+            services: SharedMap::default(),
             renewals: BTreeMap::new(),
             lease_grace_secs: super::DEFAULT_LEASE_GRACE,
         }

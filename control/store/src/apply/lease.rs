@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use mesh_ipam::{AddressError, AddressPool};
-use mesh_types::{Family, Name, NetworkId, NodeId, Subnet};
+use mesh_types::{Family, Name, Network, NetworkId, NodeId, Subnet};
 
 use super::{Change, Outcome};
 use crate::{
     Holder, LeaseChange, Leased, Rejection, Renewal, Response,
-    state::{AddressUse, Cluster, NetworkEntry},
+    state::{AddressUse, Cluster},
 };
 
 /// The most addresses of a family that one [`crate::Command::Lease`] gives; nodes ask for as many as they use.
@@ -35,7 +35,7 @@ impl Cluster {
         let mut addresses = Vec::new();
         for pool in entry.pools.iter().filter(|pool| wanted(pool)) {
             if pool.free() == 0 {
-                return Err(self.exhausted(entry, pool));
+                return Err(self.exhausted(entry.network, pool));
             }
             let fair = (pool.free() / (self.nodes.len() as u128 + 1)).clamp(1, u128::from(MAX_LEASE));
             // At most MAX_LEASE, so it fits.
@@ -46,7 +46,7 @@ impl Cluster {
             return Err(Rejection::NoSuchFamily { network, family });
         }
 
-        for pool in self.networks.get_mut(&id).into_iter().flat_map(|entry| &mut entry.pools) {
+        for pool in self.pools_mut(id) {
             let net = pool.subnet().net();
             for address in addresses.iter().filter(|a| net.contains(*a)) {
                 // Chosen as free above, each once.
@@ -58,10 +58,10 @@ impl Cluster {
 
     pub(super) fn lease_address(&mut self, node: NodeId, id: NetworkId, address: IpAddr) -> Outcome {
         self.known_node(node)?;
-        let entry = self.networks.get_mut(&id).ok_or(Rejection::UnknownNetwork(id))?;
+        let entry = self.known_network(id)?;
         let network = entry.network.name.clone();
         let subnets = entry.network.subnets.iter().map(Subnet::net).collect();
-        let Some(pool) = entry.pool_of(address) else {
+        let Some(pool) = self.pool_of(id, address) else {
             return Err(Rejection::AddressOutside { address, network, subnets });
         };
         let change = match pool.take(address, AddressUse::Lease(node)) {
@@ -101,17 +101,18 @@ impl Cluster {
         let mut lost = Vec::new();
         let (task, spare) = (AddressUse::Task(node), AddressUse::Lease(node));
         for (id, change) in changes {
-            let Some(entry) = self.networks.get_mut(&id) else { continue };
+            if !self.networks.contains_key(&id) {
+                continue;
+            }
             for address in change.returned {
-                entry
-                    .pool_of(address)
+                self.pool_of(id, address)
                     .map(|pool| pool.release(address, &spare) || pool.release(address, &task));
             }
             for address in change.unused {
-                entry.pool_of(address).map(|pool| pool.change(address, &task, spare));
+                self.pool_of(id, address).map(|pool| pool.change(address, &task, spare));
             }
             for address in change.used {
-                let its_own = entry.pool_of(address).is_some_and(|pool| {
+                let its_own = self.pool_of(id, address).is_some_and(|pool| {
                     pool.held().get(&address) == Some(&task)
                         || pool.change(address, &spare, task)
                         || pool.take(address, task).is_ok()
@@ -135,10 +136,10 @@ impl Cluster {
             return Ok((Response::Returned(returned), Change::Nothing));
         }
         let spare = AddressUse::Lease(node);
-        for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
+        for pool in self.pools.values().flat_map(|pools| pools.iter()) {
             returned.extend(pool.held().iter().filter(|(_, used)| **used == spare).map(|(a, _)| *a));
-            pool.release_all(&spare);
         }
+        self.release_everywhere(&[spare]);
         // A renewal that is on its way speaks of leases that are no more.
         self.renewals.insert(node, Renewal { count: renewal.count + 1, ..renewal });
         Ok((Response::Returned(returned), Change::Hidden))
@@ -153,7 +154,7 @@ impl Cluster {
     }
 
     /// The rejection for a network without a free address in one of its pools, with who has them.
-    pub(super) fn exhausted(&self, entry: &NetworkEntry, pool: &AddressPool<AddressUse>) -> Rejection {
+    pub(super) fn exhausted(&self, network: &Network, pool: &AddressPool<AddressUse>) -> Rejection {
         let mut vips = 0;
         let mut leases: BTreeMap<Name, Leased> = BTreeMap::new();
         for held in pool.held().values() {
@@ -168,11 +169,16 @@ impl Cluster {
             }
         }
         Rejection::AddressesExhausted {
-            network: entry.network.name.clone(),
+            network: network.name.clone(),
             subnet: pool.subnet().net(),
             vips,
             leases: leases.into_iter().collect(),
         }
+    }
+
+    /// The pool of a network whose subnet the address is of, to be changed.
+    fn pool_of(&mut self, network: NetworkId, address: IpAddr) -> Option<&mut AddressPool<AddressUse>> {
+        self.pools_mut(network).iter_mut().find(|pool| pool.subnet().net().contains(&address))
     }
 
     fn holder(&self, used: AddressUse) -> Result<Holder, Rejection> {
@@ -183,12 +189,5 @@ impl Cluster {
             }
             AddressUse::Auxiliary => Holder::Auxiliary,
         })
-    }
-}
-
-impl NetworkEntry {
-    /// The pool whose subnet the address is of.
-    fn pool_of(&mut self, address: IpAddr) -> Option<&mut AddressPool<AddressUse>> {
-        self.pools.iter_mut().find(|pool| pool.subnet().net().contains(&address))
     }
 }

@@ -1,6 +1,6 @@
 //! Networks.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use ipnet::IpNet;
 use mesh_ipam::{AddressPool, SubnetPool};
@@ -9,7 +9,7 @@ use mesh_types::{Family, Name, Network, NetworkId, PublishMode, Service, Subnet}
 use super::{Change, Outcome, expect_version, free_name};
 use crate::{
     Kind, NetworkChange, NewNetwork, Rejection, Response,
-    state::{AddressUse, Cluster, NetworkEntry},
+    state::{AddressUse, Cluster},
 };
 
 /// The MTUs that a network may be given, in bytes: what IPv4 hosts must accept (RFC 791), and what fits a packet
@@ -23,14 +23,13 @@ impl Cluster {
         if self.networks.contains_key(&new.id) {
             return Err(Rejection::IdTaken { kind: Kind::Network, id: new.id.to_string() });
         }
-        let replaced = self.networks.values().find(|entry| new.ingress && entry.network.ingress);
-        let replaced = replaced.map(|entry| entry.network.clone());
+        let replaced = self.networks.values().find(|network| new.ingress && network.ingress).cloned();
         if let Some(ingress) = &replaced {
             self.refuse_needed_ingress(ingress)?;
         }
-        let stays = |entry: &&NetworkEntry| replaced.as_ref().is_none_or(|gone| gone.id != entry.network.id);
+        let stays = |network: &&Arc<Network>| replaced.as_ref().is_none_or(|gone| gone.id != network.id);
         let others = self.networks.values().filter(stays);
-        free_name(Kind::Network, &new.name, others.map(|entry| &entry.network.name))?;
+        free_name(Kind::Network, &new.name, others.map(|network| &network.name))?;
         if let Some(given) = new.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
             return Err(Rejection::Mtu { network: new.name, given });
         }
@@ -46,6 +45,7 @@ impl Cluster {
         if let Some(ingress) = replaced {
             self.vnis.release(ingress.vni);
             self.networks.remove(&ingress.id);
+            self.pools.remove(&ingress.id);
         }
         let network = Network {
             id: new.id,
@@ -62,12 +62,13 @@ impl Cluster {
             aux_addresses: new.aux_addresses,
             version,
         };
-        self.networks.insert(network.id, NetworkEntry { network: network.clone(), pools });
+        self.pools.insert(network.id, Arc::new(pools));
+        self.networks.insert(network.id, Arc::new(network.clone()));
         Ok((Response::Network(network), Change::View))
     }
 
     pub(super) fn update_network(&mut self, id: NetworkId, change: NetworkChange, version: u64) -> Outcome {
-        let before = &self.known_network(id)?.network;
+        let before = self.known_network(id)?.network;
         expect_version(Kind::Network, &before.name, before.version, change.expected_version)?;
         let mut network = before.clone();
         network.attachable = change.attachable.unwrap_or(network.attachable);
@@ -77,15 +78,13 @@ impl Cluster {
             return Ok((Response::Network(network), Change::Nothing));
         }
         network.version = version;
-        if let Some(entry) = self.networks.get_mut(&id) {
-            entry.network = network.clone();
-        }
+        self.networks.insert(id, Arc::new(network.clone()));
         Ok((Response::Network(network), Change::View))
     }
 
     /// Refuses to let the ingress network go while services are on it, or have ports that it carries.
     fn refuse_needed_ingress(&self, ingress: &Network) -> Result<(), Rejection> {
-        let needs = |service: &&Service| {
+        let needs = |service: &&Arc<Service>| {
             service.networks.iter().any(|on| on.network == ingress.id)
                 || service.ports.iter().any(|port| port.mode == PublishMode::Ingress)
         };
@@ -99,7 +98,7 @@ impl Cluster {
     }
 
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Outcome {
-        let network = &self.known_network(id)?.network;
+        let network = self.known_network(id)?.network;
         if network.ingress {
             return Err(Rejection::IngressNeeded(network.name.clone()));
         }
@@ -109,8 +108,10 @@ impl Cluster {
             services.sort();
             return Err(Rejection::NetworkInUse { network: network.name.clone(), services });
         }
-        self.vnis.release(network.vni);
+        let vni = network.vni;
+        self.vnis.release(vni);
         self.networks.remove(&id);
+        self.pools.remove(&id);
         Ok((Response::Done, Change::View))
     }
 
@@ -139,7 +140,7 @@ impl Cluster {
 
     /// A subnet of the pool that overlaps no network, nor any node's address: tasks would lose the way to that node.
     fn free_subnet(&self, pool: &SubnetPool) -> Result<Subnet, Rejection> {
-        let networks = self.networks.values().flat_map(|entry| &entry.network.subnets).map(Subnet::net);
+        let networks = self.networks.values().flat_map(|network| &network.subnets).map(Subnet::net);
         let nodes = self.nodes.values().flat_map(|n| [n.advertise_addr, n.data_path_addr]).map(IpNet::from);
         let net = pool.pick(networks.chain(nodes));
         let net = net.ok_or(Rejection::SubnetsExhausted(pool.range()))?;

@@ -1,6 +1,6 @@
 //! Members.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use mesh_types::{Name, Node, NodeId, Role};
 
@@ -23,7 +23,7 @@ impl Cluster {
             self.room_for_a_manager()?;
         }
         node.version = version;
-        self.nodes.insert(node.id, node.clone());
+        self.nodes.insert(node.id, Arc::new(node.clone()));
         Ok((Response::Node(node), Change::View))
     }
 
@@ -36,10 +36,7 @@ impl Cluster {
         self.nodes.remove(&id);
         self.forget_certificate(id);
         self.gossip_keys_leaked(id);
-        for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
-            pool.release_all(&AddressUse::Lease(id));
-            pool.release_all(&AddressUse::Task(id));
-        }
+        self.release_everywhere(&[AddressUse::Lease(id), AddressUse::Task(id)]);
         self.renewals.remove(&id);
         Ok((Response::Done, Change::View))
     }
@@ -66,11 +63,11 @@ impl Cluster {
         node.availability = change.availability.unwrap_or(node.availability);
         node.labels.retain(|key, _| !change.remove_labels.contains(key));
         node.labels.extend(change.set_labels);
-        if self.nodes.get(&id) == Some(&node) {
+        if *self.known_node(id)? == node {
             return Ok((Response::Node(node), Change::Nothing));
         }
         node.version = version;
-        let before = self.nodes.insert(id, node.clone());
+        let before = self.nodes.insert(id, Arc::new(node.clone()));
         if node.role == Role::Manager {
             self.former_managers.remove(&id);
         } else if before.as_ref().is_some_and(|before| before.role == Role::Manager) {

@@ -1,6 +1,6 @@
 //! Services and their virtual addresses.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use mesh_ipam::{AddressPool, PortPool};
 use mesh_types::{
@@ -44,23 +44,23 @@ impl Cluster {
             version,
         };
         self.take_vips(&service);
-        self.services.insert(service.id, service.clone());
+        self.services.insert(service.id, Arc::new(service.clone()));
         Ok((Response::Service(service), Change::View))
     }
 
     pub(super) fn remove_service(&mut self, id: ServiceId) -> Outcome {
-        self.services.remove(&id).ok_or(Rejection::UnknownService(id))?;
-        self.ports.release_all(&id);
-        for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
-            pool.release_all(&AddressUse::Vip(id));
+        let service = self.services.remove(&id).ok_or(Rejection::UnknownService(id))?;
+        for port in &service.ports {
+            self.ports.release(port, &id);
         }
+        self.release_vips(&service);
         Ok((Response::Done, Change::View))
     }
 
     pub(super) fn update_service(&mut self, id: ServiceId, change: ServiceChange, version: u64) -> Outcome {
-        let before = self.known_service(id)?;
+        let before = self.services.get(&id).cloned().ok_or(Rejection::UnknownService(id))?;
         expect_version(Kind::Service, &before.name, before.version, change.expected_version)?;
-        let mut service = before.clone();
+        let mut service = Service::clone(&before);
         let mut pool = self.ports.clone();
         service.endpoint_mode = change.endpoint_mode.unwrap_or(service.endpoint_mode);
         self.change_networks(&mut service, &change)?;
@@ -79,16 +79,14 @@ impl Cluster {
             return Ok((Response::Service(service), Change::Nothing));
         }
 
-        let moved = !vips(before).eq(vips(&service));
+        let moved = !vips(&before).eq(vips(&service));
         service.version = version;
         self.ports = pool;
         if moved {
-            for pool in self.networks.values_mut().flat_map(|entry| &mut entry.pools) {
-                pool.release_all(&AddressUse::Vip(id));
-            }
+            self.release_vips(&before);
             self.take_vips(&service);
         }
-        self.services.insert(id, service.clone());
+        self.services.insert(id, Arc::new(service.clone()));
         Ok((Response::Service(service), Change::View))
     }
 
@@ -160,7 +158,7 @@ impl Cluster {
                 found |= on.aliases.len() < known;
             }
             if !found {
-                let network = network.and_then(|id| Some(self.networks.get(&id)?.network.name.clone()));
+                let network = network.and_then(|id| Some(self.networks.get(&id)?.name.clone()));
                 let (service, alias) = (service.name.clone(), alias.clone());
                 return Err(Rejection::NoSuchAlias { service, alias, network });
             }
@@ -215,9 +213,17 @@ impl Cluster {
     /// Takes the virtual addresses that the service says it has. They were chosen as free.
     fn take_vips(&mut self, service: &Service) {
         for on in &service.networks {
-            let pools = self.networks.get_mut(&on.network).into_iter().flat_map(|entry| &mut entry.pools);
-            for (pool, vip) in pools.zip(&on.vips) {
+            for (pool, vip) in self.pools_mut(on.network).iter_mut().zip(&on.vips) {
                 let _ = pool.take_picked(*vip, AddressUse::Vip(service.id));
+            }
+        }
+    }
+
+    /// Frees the virtual addresses that the service says it has.
+    fn release_vips(&mut self, service: &Service) {
+        for on in &service.networks {
+            for (pool, vip) in self.pools_mut(on.network).iter_mut().zip(&on.vips) {
+                pool.release(*vip, &AddressUse::Vip(service.id));
             }
         }
     }
@@ -226,13 +232,13 @@ impl Cluster {
         if !new.networks.is_empty() {
             return new.networks.clone();
         }
-        let ingress = self.networks.values().filter(|entry| entry.network.ingress);
-        ingress.map(|entry| (entry.network.id, Vec::new())).collect()
+        let ingress = self.networks.values().filter(|network| network.ingress);
+        ingress.map(|network| (network.id, Vec::new())).collect()
     }
 
-    fn free_vips(&self, entry: &NetworkEntry) -> Result<Vec<IpAddr>, Rejection> {
+    fn free_vips(&self, entry: NetworkEntry<'_>) -> Result<Vec<IpAddr>, Rejection> {
         let free = |pool: &AddressPool<AddressUse>| {
-            pool.pick(1).first().copied().ok_or_else(|| self.exhausted(entry, pool))
+            pool.pick(1).first().copied().ok_or_else(|| self.exhausted(entry.network, pool))
         };
         entry.pools.iter().map(free).collect()
     }

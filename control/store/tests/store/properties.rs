@@ -204,6 +204,38 @@ proptest! {
         }
     }
 
+    /// What sessions rely on: the difference between any two states is told, and makes the later view of the earlier one.
+    #[test]
+    fn differences_are_told(commands in prop::collection::vec(command(), 0..60), steps in 1usize..9) {
+        let mut state = State::default();
+        state.apply(init(None, Some("10.9.0.0/28"))).unwrap();
+        let mut known = state.clone();
+        for commands in commands.chunks(steps) {
+            for command in commands {
+                // Refused ones change nothing.
+                let _ = state.apply(command.clone());
+            }
+            let (before, after) = (known.view().unwrap(), state.view().unwrap());
+            let change = known.view_change(&state).unwrap();
+            let same: Vec<_> = change.now.services.keys().filter(|id| before.services.get(id) == after.services.get(id)).collect();
+            prop_assert!(same.is_empty(), "{same:?} did not change");
+            let (mut made, mut other) = (before.clone(), after.clone());
+            prop_assert!(made.change(change.clone()));
+            prop_assert_eq!(&made, &after);
+            prop_assert_eq!(other.change(change), before.version == after.version, "only of the view that it is about");
+            prop_assert_eq!(&other, &after);
+            let nodes: BTreeSet<_> = before.nodes.keys().chain(after.nodes.keys()).copied().collect();
+            for node in nodes {
+                let differ = known.leases_of(node) != state.leases_of(node);
+                prop_assert_eq!(known.leases_differ(&state, node), differ);
+                // From disk nothing is shared.
+                let decoded = State::decode(&state.encode()).unwrap();
+                prop_assert_eq!(known.leases_differ(&decoded, node), differ);
+            }
+            known = state.clone();
+        }
+    }
+
     #[test]
     fn noise_is_no_state(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(State::decode(&bytes).is_err());
