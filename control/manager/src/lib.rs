@@ -29,6 +29,7 @@ mod rate;
 mod reports;
 mod shared;
 mod silence;
+pub mod simulation;
 mod status;
 mod touch;
 

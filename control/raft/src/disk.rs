@@ -134,9 +134,10 @@ pub(crate) fn open_on(
     backend: impl StorageBackend,
     path: &Path,
     node: NodeId,
+    vault: &Vault,
 ) -> Result<(Database, Loaded), OpenError> {
     let open = || Ok(builder().create_with_backend(backend)?);
-    load(open, node, &Vault::default()).map_err(|fault| fault.at(path))
+    load(open, node, vault).map_err(|fault| fault.at(path))
 }
 
 fn load(

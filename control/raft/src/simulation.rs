@@ -6,7 +6,7 @@ use openraft::{RaftMetrics, SnapshotPolicy, async_runtime::WatchReceiver};
 pub use redb::StorageBackend;
 use tokio::sync::watch;
 
-use crate::{OpenError, RaftNode, RaftOptions, disk, node, types::TypeConfig, writer::Writer};
+use crate::{OpenError, RaftNode, RaftOptions, disk, node, types::TypeConfig, vault::Vault, writer::Writer};
 
 /// When snapshots are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,9 @@ pub async fn open(
         ..node::config()
     };
     let path = path(&options);
-    let (database, loaded) = disk::open_on(backend, &path, options.node)?;
-    let writer = Writer::start_task(database, path, pace);
+    let vault = Vault(options.cipher.clone());
+    let (database, loaded) = disk::open_on(backend, &path, options.node, &vault)?;
+    let writer = Writer::start_task(database, path, vault, pace);
     RaftNode::start(options, config, loaded, writer).await
 }
 

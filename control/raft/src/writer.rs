@@ -61,10 +61,11 @@ impl Writer {
     pub(crate) fn start_task(
         database: Database,
         path: PathBuf,
+        vault: Vault,
         pace: impl FnMut() -> Duration + Send + 'static,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run_paced(Open::new(database, path, Vault::default()), queue, pace));
+        tokio::spawn(run_paced(Open::new(database, path, vault), queue, pace));
         Self { jobs }
     }
 

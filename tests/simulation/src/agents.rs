@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context, Result, bail, ensure};
+use mesh_api::{parse_id, v1};
 use mesh_raft::RaftNode;
 use mesh_store::{Command, LeaseChange, Response};
-use mesh_types::{NetworkId, NodeId};
+use mesh_types::{ClusterId, NodeId};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
     select,
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     commands::NETWORK,
     invariants::convergence::Seen,
-    world::{World, lock},
+    world::{World, address, lock},
 };
 
 /// How often a session looks whether the other side is still there.
@@ -60,44 +62,50 @@ impl Agent {
             if let Some(&manager) = machines.choose(&mut rng)
                 && let Some((start, node)) = self.world.network().reach(self.id, manager).await
             {
-                self.session(manager, start, node).await;
+                let followed = self.session(manager, start, node).await;
+                self.world.hold(followed.with_context(|| format!("{} follows {manager}", self.id)));
             }
             sleep(Duration::from_millis(rng.random_range(50..1_000))).await;
         }
     }
 
-    /// The manager tells of every change that concerns the node, one message at a time, the newest next.
-    async fn session(&self, manager: NodeId, start: u64, node: RaftNode) {
+    /// A session as managers hold it: the state, then what changed, one message at a time.
+    async fn session(&self, manager: NodeId, start: u64, node: RaftNode) -> Result<()> {
         let network = self.world.network();
-        let mut states = node.watch();
-        let mut sent = None;
+        let stop = CancellationToken::new();
+        let _ended = stop.clone().drop_guard();
+        let cluster = ClusterId::from_u128(1);
+        let mut stream = mesh_manager::simulation::session(&node, cluster, address(manager), self.id, stop);
+        let mut known: Option<Seen> = None;
         loop {
-            let state = states.borrow_and_update().clone();
-            let says = (state.view_version(), state.leases_of(self.id));
-            if sent.as_ref() != Some(&says) {
-                if !network.carry(manager, start, self.id).await {
-                    return;
-                }
-                self.told(state.view(), says.1.clone());
-                sent = Some(says);
-            }
-            select! {
+            let message = select! {
                 biased;
-                changed = states.changed() => if changed.is_err() { return },
-                () = sleep(PROBE) => {}
+                message = stream.recv() => message,
+                () = sleep(PROBE) => match network.is_up(manager, start) && network.is_open(self.id, manager) {
+                    true => continue,
+                    false => return Ok(()),
+                },
+            };
+            // A manager that is behind may not know the node yet.
+            let Some(Ok(message)) = message else { return Ok(()) };
+            if !network.carry(manager, start, self.id).await {
+                return Ok(());
             }
+            let seen = heard(known.take(), message)?;
+            self.told(seen.clone());
+            known = Some(seen);
             if !network.is_up(manager, start) || !network.is_open(self.id, manager) {
-                return;
+                return Ok(());
             }
         }
     }
 
-    fn told(&self, view: Option<mesh_types::ClusterView>, leases: BTreeMap<NetworkId, Vec<IpAddr>>) {
+    fn told(&self, new: Seen) {
         let mut seen = lock(&self.seen);
-        let version = |view: &Option<mesh_types::ClusterView>| view.as_ref().map(|view| view.version);
+        let version = |seen: &Seen| seen.view.as_ref().map(|view| view.version);
         // As the agent does: another manager may be behind.
-        if version(&view) >= version(&seen.view) {
-            *seen = Seen { view, leases };
+        if version(&new) >= version(&seen) {
+            *seen = new;
         }
     }
 
@@ -136,5 +144,23 @@ impl Agent {
                 }
             }
         }
+    }
+}
+
+/// What the node knows after a message.
+fn heard(before: Option<Seen>, message: v1::NodeState) -> Result<Seen> {
+    let mut leases = BTreeMap::new();
+    for lease in message.leases {
+        let addresses =
+            lease.addresses.iter().map(|text| text.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
+        leases.insert(parse_id("lease.network_id", &lease.network_id)?, addresses);
+    }
+    match (message.view, message.change, before) {
+        (Some(view), None, None) => Ok(Seen { view: Some(view.try_into()?), leases }),
+        (None, Some(change), Some(Seen { view: Some(mut view), leases: before })) => {
+            ensure!(view.change(change.try_into()?), "a change of another state than was told before");
+            Ok(Seen { view: Some(view), leases: if message.same_leases { before } else { leases } })
+        }
+        _ => bail!("a session tells the state once, and then what changed"),
     }
 }

@@ -115,3 +115,8 @@ pub fn mark(node: NodeId, mark: &str) -> Command {
     let set_labels = BTreeMap::from([(mark.to_owned(), String::new())]);
     Command::UpdateNode { node, change: NodeChange { set_labels, ..NodeChange::default() } }
 }
+
+/// Makes a node a manager or a worker.
+pub fn set_role(node: NodeId, role: Role) -> Command {
+    Command::UpdateNode { node, change: NodeChange { role: Some(role), ..NodeChange::default() } }
+}

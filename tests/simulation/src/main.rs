@@ -1,6 +1,7 @@
 //! Managers and agents over a simulated network and simulated disks, in virtual time.
 //!
-//! The state machine, the Raft adapter with openraft, and redb are the real ones. Wire, disks, clock and randomness
+//! The state machine, the Raft adapter with openraft, redb, the loop that brings Raft's members to the managers of the
+//! state, and sessions are the real ones. Wire, disks, clock and randomness
 //! are simulated, so that a seed gives the same run every time. Each seed runs in a process of its own.
 
 mod agents;
@@ -10,6 +11,7 @@ mod disk;
 mod entropy;
 mod history;
 mod invariants;
+mod keys;
 mod nemesis;
 mod network;
 mod run;

@@ -2,16 +2,18 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use anyhow::anyhow;
 use mesh_raft::{RaftNode, simulation};
-use mesh_types::NodeId;
+use mesh_types::{NodeId, Role};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     commands,
     network::Weather,
+    run::vote,
     scenario::Trouble,
-    world::{World, address, manager},
+    world::{World, manager},
 };
 
 /// How long a membership change may take before it is left for later.
@@ -21,16 +23,14 @@ const CHANGE: Duration = Duration::from_secs(8);
 pub struct Nemesis {
     world: World,
     rng: StdRng,
-    /// Taken out of the cluster, to be added again.
-    outside: BTreeSet<NodeId>,
-    /// Perhaps taken out.
-    unsure: BTreeSet<NodeId>,
+    /// Workers that have forgotten what they knew as managers.
+    empty: BTreeSet<NodeId>,
 }
 
 impl Nemesis {
     /// No trouble yet.
     pub fn new(world: &World) -> Self {
-        Self { world: world.clone(), rng: world.fork(), outside: BTreeSet::new(), unsure: BTreeSet::new() }
+        Self { world: world.clone(), rng: world.fork(), empty: BTreeSet::new() }
     }
 
     /// Makes trouble as long as the scenario says, then puts everything right.
@@ -53,11 +53,18 @@ impl Nemesis {
             }
         }
         let patience = Instant::now() + Duration::from_secs(300);
-        while (!self.outside.is_empty() || !self.unsure.is_empty()) && Instant::now() < patience {
-            self.look().await;
-            self.add_back().await;
+        let machines = self.world.machines();
+        while Instant::now() < patience {
+            let leader = self.leader();
+            let roles = leader.as_ref().is_some_and(|leader| workers(leader, &machines).is_empty());
+            if roles && leader.is_some_and(|leader| vote(&leader, &machines)) {
+                return;
+            }
+            self.promote_again().await;
             sleep(Duration::from_millis(500)).await;
         }
+        self.world
+            .hold(Err(anyhow!("not all managers vote again: {:?}", self.leader().map(|l| l.managers()))));
     }
 
     async fn make(&mut self, trouble: Trouble) {
@@ -100,7 +107,8 @@ impl Nemesis {
                     let _ = timeout(CHANGE, leader.transfer_leader(victim)).await;
                 }
             }
-            Trouble::Replace => self.replace(victim).await,
+            Trouble::Demote => self.demote(victim).await,
+            Trouble::ChangeKeys => self.world.change_keys(victim),
             Trouble::Storm => {
                 let ms = Duration::from_millis;
                 let (delay, jitter) =
@@ -124,8 +132,7 @@ impl Nemesis {
             }
         }
         if self.rng.random_bool(0.5) {
-            self.look().await;
-            self.add_back().await;
+            self.promote_again().await;
         }
     }
 
@@ -147,72 +154,51 @@ impl Nemesis {
         self.world.hold(started);
     }
 
-    /// Takes a manager out; if that has worked, its disk is wiped and it starts anew.
-    async fn replace(&mut self, victim: NodeId) {
-        let Some(leader) = self.leader().filter(|leader| leader.node() != victim) else { return };
-        // Others that are out count as lost already.
-        if leader.managers().len() < 3 || self.outside.contains(&victim) || self.unsure.contains(&victim) {
-            return;
-        }
-        let removed = timeout(CHANGE, leader.remove(victim)).await;
-        if !matches!(removed, Ok(Ok(()))) || !self.world.is_current(&leader) {
-            self.world.tell(|| format!("{victim} was perhaps taken out"));
-            self.unsure.insert(victim);
-            return;
-        }
-        self.wipe(victim).await;
-    }
-
-    /// What becomes of a manager that certainly was taken out.
-    async fn wipe(&mut self, id: NodeId) {
-        self.world.tell(|| format!("{id} was taken out; its disk is wiped"));
-        self.world.crash(id);
-        self.world.disk(id).into_iter().for_each(|disk| disk.wipe());
-        self.outside.insert(id);
-        self.restart(id).await;
-    }
-
-    /// Finds out what has become of one that was perhaps taken out.
-    async fn look(&mut self) {
-        let Some(&id) = self.unsure.first() else { return };
+    /// Makes a manager a worker; the loop on whoever leads takes it out of Raft.
+    async fn demote(&mut self, victim: NodeId) {
         let Some(leader) = self.leader() else { return };
-        if simulation::now(&leader).changing {
-            // Half of a change was made. Another one, that changes nothing, ends it.
-            let _ = timeout(CHANGE, leader.promote(leader.node())).await;
+        // Of two, one that is down would leave none that decides.
+        if leader.state().managers().count() < 3 {
             return;
         }
-        // A change that this leader commits stands behind all that is in its log, changes of the members too.
-        let (term, members) = (simulation::now(&leader).term, leader.managers());
-        let confirmed = timeout(CHANGE, leader.propose(commands::mark(manager(1), "look"))).await;
-        let still = simulation::now(&leader).term == term && self.world.is_current(&leader);
-        if !matches!(confirmed, Ok(Ok(_))) || !still || leader.managers() != members {
-            return;
-        }
-        self.world.tell(|| format!("{id} was perhaps taken out; now there are {members:?}"));
-        self.unsure.remove(&id);
-        if !members.iter().any(|member| member.node == id) {
-            self.wipe(id).await;
-        }
+        let demoted = timeout(CHANGE, leader.propose(commands::set_role(victim, Role::Worker))).await;
+        self.world.tell(|| format!("{victim} is to be a worker: {demoted:?}"));
     }
 
-    /// Adds one that is outside, as learner, then as voter.
-    async fn add_back(&mut self) {
-        let Some(&id) = self.outside.first() else { return };
+    /// What becomes of a worker that was a manager: it forgets its state once it is certainly out of Raft, and then is made a
+    /// manager again.
+    async fn promote_again(&mut self) {
         let Some(leader) = self.leader() else { return };
+        let workers = workers(&leader, &self.world.machines());
+        self.empty.retain(|id| workers.contains(id));
+        let Some(&id) = workers.choose(&mut self.rng) else { return };
+        if !self.empty.contains(&id) {
+            if !self.is_out(&leader, id).await {
+                return;
+            }
+            self.world.tell(|| format!("{id} is out; its disk is wiped"));
+            self.world.crash(id);
+            self.world.disk(id).into_iter().for_each(|disk| disk.wipe());
+            self.empty.insert(id);
+        }
         if self.world.node(id).is_none_or(|node| failed(&node)) {
             self.restart(id).await;
         }
-        let added = timeout(CHANGE, leader.add_learner(id, address(id))).await;
-        let promoted = match added {
-            Ok(Ok(())) => timeout(CHANGE, leader.promote(id)).await,
-            other => other,
-        };
-        if matches!(promoted, Ok(Ok(()))) {
-            self.world.tell(|| format!("{id} votes again"));
-            self.outside.remove(&id);
-        } else {
-            self.world.tell(|| format!("{id} was perhaps not added: {promoted:?}"));
+        let promoted = timeout(CHANGE, leader.propose(commands::set_role(id, Role::Manager))).await;
+        self.world.tell(|| format!("{id} is to be a manager again: {promoted:?}"));
+    }
+
+    /// Whether Raft goes on without this one for certain.
+    async fn is_out(&self, leader: &RaftNode, id: NodeId) -> bool {
+        let (before, members) = (simulation::now(leader), leader.managers());
+        if before.changing || members.iter().any(|member| member.node == id) {
+            return false;
         }
+        // A change that this leader commits stands behind all that is in its log, changes of the members too.
+        let confirmed = timeout(CHANGE, leader.propose(commands::mark(manager(1), "look"))).await;
+        let now = simulation::now(leader);
+        let still = now.term == before.term && now.leads && !now.changing && self.world.is_current(leader);
+        matches!(confirmed, Ok(Ok(_))) && still && leader.managers() == members
     }
 
     fn leader(&self) -> Option<RaftNode> {
@@ -224,6 +210,13 @@ impl Nemesis {
         let agents = (1..=self.world.scenario().agents).map(crate::agents::agent);
         self.world.machines().into_iter().chain(agents).collect()
     }
+}
+
+/// Those of `machines` that are no managers, as the leader knows.
+fn workers(leader: &RaftNode, machines: &[NodeId]) -> Vec<NodeId> {
+    let state = leader.state();
+    let worker = |id: &&NodeId| state.node(**id).is_some_and(|node| node.role == Role::Worker);
+    machines.iter().filter(worker).copied().collect()
 }
 
 fn failed(node: &RaftNode) -> bool {

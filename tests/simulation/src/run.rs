@@ -15,7 +15,7 @@ use crate::{
     nemesis::Nemesis,
     scenario::Scenario,
     trace::Trace,
-    world::{World, address, manager},
+    world::{World, manager},
 };
 
 /// How long the cluster may take to be well when the trouble is over.
@@ -68,8 +68,9 @@ async fn form(world: &World) -> Result<()> {
     for number in 2..=world.scenario().managers {
         let id = manager(number);
         first.propose(commands::add_node(id, number, Role::Manager)?).await?;
-        settle(&first, id).await?;
     }
+    let all = world.machines();
+    world.wait("that all managers vote", RECOVERY, || vote(&first, &all)).await?;
     for number in 1..=world.scenario().agents {
         let id = agent(number);
         first.propose(commands::add_node(id, 100 + number, Role::Worker)?).await?;
@@ -78,10 +79,10 @@ async fn form(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Makes it a voter. Messages may get lost even in good weather.
-async fn settle(leader: &RaftNode, id: NodeId) -> Result<()> {
-    leader.add_learner(id, address(id)).await?;
-    Ok(leader.promote(id).await?)
+/// Whether all of them vote, and nobody else is left, as a manager knows.
+pub fn vote(manager: &RaftNode, all: &[NodeId]) -> bool {
+    let members = manager.managers();
+    members.len() == all.len() && members.iter().all(|member| member.voter && all.contains(&member.node))
 }
 
 /// Everything comes to rest, and everybody has the same.

@@ -28,13 +28,15 @@ pub enum Trouble {
     FullDisk,
     /// The leader hands over.
     HandOver,
-    /// A manager is taken out and comes back with an empty disk.
-    Replace,
+    /// A manager becomes a worker, forgets its state, and is made a manager again.
+    Demote,
+    /// A manager's disk is encrypted with another key.
+    ChangeKeys,
     /// Messages are late and lost.
     Storm,
 }
 
-const TROUBLES: [Trouble; 11] = [
+const TROUBLES: [Trouble; 12] = [
     Trouble::PowerCut,
     Trouble::PowerCutAtWrite,
     Trouble::Blackout,
@@ -44,7 +46,8 @@ const TROUBLES: [Trouble; 11] = [
     Trouble::SlowDisk,
     Trouble::FullDisk,
     Trouble::HandOver,
-    Trouble::Replace,
+    Trouble::Demote,
+    Trouble::ChangeKeys,
     Trouble::Storm,
 ];
 
@@ -73,6 +76,8 @@ pub struct Scenario {
     pub commit: Duration,
     /// When snapshots are made.
     pub snapshots: Snapshots,
+    /// Whether managers encrypt their disks.
+    pub encrypted: bool,
 }
 
 impl Scenario {
@@ -107,6 +112,7 @@ impl Scenario {
                 every: *[10, 50, 200].choose(&mut rng).unwrap_or(&50),
                 keep: *[0, 5, 30].choose(&mut rng).unwrap_or(&5),
             },
+            encrypted: rng.random_bool(0.5),
         }
     }
 }

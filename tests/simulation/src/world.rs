@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use mesh_raft::{RaftNode, RaftOptions, simulation};
+use mesh_raft::{Cipher, RaftNode, RaftOptions, simulation};
 use mesh_types::NodeId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     disk::Disk,
@@ -23,6 +24,7 @@ use crate::{
         lost_writes::Marks,
         one_leader::Leaders,
     },
+    keys::Keys,
     network::{Link, Network},
     scenario::Scenario,
     trace::Trace,
@@ -66,6 +68,10 @@ struct Manager {
     node: Option<RaftNode>,
     /// How long a commit takes at most.
     pace: Arc<Mutex<Duration>>,
+    /// What its disk is encrypted with, if it is.
+    keys: Option<Keys>,
+    /// Ends the loops beside what runs.
+    stop: CancellationToken,
 }
 
 impl World {
@@ -76,7 +82,11 @@ impl World {
         let managers = (1..=scenario.managers).map(|number| {
             let pace = Arc::new(Mutex::new(scenario.commit));
             let disk = Disk::new(StdRng::from_rng(&mut rng));
-            (manager(number), Manager { disk, starts: 0, node: None, pace })
+            let keys = scenario.encrypted.then(Keys::new);
+            (
+                manager(number),
+                Manager { disk, starts: 0, node: None, pace, keys, stop: CancellationToken::new() },
+            )
         });
         let managers = Mutex::new(managers.collect());
         let (history, notes) = (History::default(), Mutex::default());
@@ -153,17 +163,25 @@ impl World {
         }
     }
 
+    /// A manager's disk is encrypted with another key from now on, if it is encrypted.
+    pub fn change_keys(&self, id: NodeId) {
+        if let Some(keys) = lock(&self.0.managers).get(&id).and_then(|manager| manager.keys.as_ref()) {
+            keys.change();
+        }
+    }
+
     /// Starts a machine that is down. Its file is made if it has none.
     pub async fn start(&self, id: NodeId) -> Result<()> {
-        let (disk, start, pace) = {
+        let (disk, start, pace, keys) = {
             let mut managers = lock(&self.0.managers);
             let manager = managers.get_mut(&id).context("no such machine")?;
             manager.starts += 1;
-            (manager.disk.clone(), manager.starts, manager.pace.clone())
+            (manager.disk.clone(), manager.starts, manager.pace.clone(), manager.keys.clone())
         };
+        let cipher = keys.clone().map(|keys| Arc::new(keys) as Arc<dyn Cipher>);
         let transport = Arc::new(Link { network: self.0.network.clone(), own: id, start });
         let (dir, advertise) = (PathBuf::from("/"), address(id));
-        let options = RaftOptions { dir, node: id, advertise, transport, cipher: None };
+        let options = RaftOptions { dir, node: id, advertise, transport, cipher };
         if disk.is_empty() {
             // The real file is made under another name and then renamed: it is whole or not there.
             simulation::create(&options, disk.open())?;
@@ -185,11 +203,16 @@ impl World {
             retire(node);
             return Ok(());
         }
+        // What an earlier key had sealed was sealed anew and synced.
+        keys.into_iter().for_each(|keys| keys.forget_earlier());
+        let stop = CancellationToken::new();
         self.tell(|| format!("{id} is up, start {start}, version {}", node.state().version()));
         self.0.network.plug(start, node.clone());
         if let Some(manager) = lock(&self.0.managers).get_mut(&id) {
             manager.node = Some(node.clone());
+            manager.stop = stop.clone();
         }
+        tokio::spawn(mesh_manager::simulation::follow_roles(node.clone(), stop));
         self.observe(start, &node);
         self.watch_power(id, start, disk, era);
         Ok(())
@@ -227,7 +250,10 @@ impl World {
     }
 
     fn down(&self, id: NodeId, why: &str) {
-        let node = lock(&self.0.managers).get_mut(&id).and_then(|manager| manager.node.take());
+        let node = lock(&self.0.managers).get_mut(&id).and_then(|manager| {
+            manager.stop.cancel();
+            manager.node.take()
+        });
         self.0.network.unplug(id);
         if let Some(node) = node {
             self.tell(|| format!("{id} is down: {why}"));
