@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_api::v1::{self, control_server};
 use mesh_ca::JoinToken;
-use mesh_store::{Command, NodeChange, Response as Answer, Sensitive, ServiceChange, State};
+use mesh_store::{Command, NodeChange, Removable, Response as Answer, Sensitive, ServiceChange, State};
 use mesh_types::{Endpoint, Lookup, Name, Network, Node, PortFilter, Role, Service};
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -73,12 +73,14 @@ impl control_server::Control for Control {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let state = self.0.state();
-        let network = find(state.networks(), &request.into_inner().reference)?;
+        let v1::RemoveRequest { reference, expected_version } = request.into_inner();
+        let network = find(state.networks(), &reference)?;
         // A service on it is the better reason: its tasks follow from it.
         if !state.services().any(|service| service.networks.iter().any(|n| n.network == network.id)) {
             self.refuse_while_tasks_run(&state, network)?;
         }
-        self.0.propose(Command::RemoveNetwork(network.id)).await?;
+        let object = Removable::Network(network.id);
+        self.0.propose(removal(object, expected_version)).await?;
         info!(network = %network.name, id = %network.id, "network removed");
         Ok(removed(network.id_text(), &network.name))
     }
@@ -102,8 +104,10 @@ impl control_server::Control for Control {
         request: Request<v1::RemoveRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let state = self.0.state();
-        let service: &Service = find(state.services(), &request.into_inner().reference)?;
-        self.0.propose(Command::RemoveService(service.id)).await?;
+        let v1::RemoveRequest { reference, expected_version } = request.into_inner();
+        let service: &Service = find(state.services(), &reference)?;
+        let object = Removable::Service(service.id);
+        self.0.propose(removal(object, expected_version)).await?;
         info!(service = %service.name, id = %service.id, "service removed");
         Ok(removed(service.id_text(), &service.name))
     }
@@ -282,6 +286,14 @@ fn place(state: &State, task: &Endpoint) -> String {
     match state.node(task.node) {
         Some(node) => format!("{} on {}", task.name, node.name),
         None => task.name.to_string(),
+    }
+}
+
+fn removal(object: Removable, expected_version: Option<u64>) -> Command {
+    match (object, expected_version) {
+        (_, Some(version)) => Command::RemoveUnchanged { object, version },
+        (Removable::Network(id), None) => Command::RemoveNetwork(id),
+        (Removable::Service(id), None) => Command::RemoveService(id),
     }
 }
 

@@ -7,21 +7,26 @@ use mesh_api::v1::{RemoveRequest, RemoveResponse};
 
 use crate::{context::Context, failure::Failure, report::Removed};
 
-/// Removes each of `references` by `remove`, goes on after a refusal, and tells the names of those that went.
+/// Removes each of `references` by `remove`, if it has the expected version, goes on after a refusal, and tells the names of those that went.
 pub async fn each<F>(
     context: &Context,
     kind: &str,
     references: Vec<String>,
+    expected_version: Option<u64>,
     mut remove: impl FnMut(RemoveRequest) -> F,
 ) -> Result<()>
 where
     F: Future<Output = Result<RemoveResponse, Failure>>,
 {
+    if expected_version.is_some() && references.len() > 1 {
+        let text = format!("--if-version is the version of one {kind}; name just that one");
+        return Err(Failure::Usage(text).into());
+    }
     let mut removed = Vec::new();
     let mut errors = Vec::new();
     for reference in references {
         let what = format!("cannot remove {kind} {reference}");
-        match remove(RemoveRequest { reference }).await {
+        match remove(RemoveRequest { reference, expected_version }).await {
             Ok(RemoveResponse { id, name }) => removed.push(Removed { id, name }),
             Err(failure) => errors.push(anyhow::Error::from(failure).context(what)),
         }

@@ -20,7 +20,7 @@ fn port(published: u32, target: u32) -> v1::Port {
 }
 
 fn remove(reference: &str) -> v1::RemoveRequest {
-    v1::RemoveRequest { reference: reference.into() }
+    v1::RemoveRequest { reference: reference.into(), expected_version: None }
 }
 
 #[tokio::test]

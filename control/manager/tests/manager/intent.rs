@@ -72,8 +72,15 @@ async fn what_is_wanted_changes_for_one_version_only_and_is_told() {
     let request = v1::CreateNetworkRequest { ingress: true, ..network("other", "10.9.2.0/24") };
     let status = control.create_network(request.clone()).await.unwrap_err();
     assert_says(&status, Code::FailedPrecondition, &["ingress", "web"]);
-    let reference = "web".to_owned();
-    control.remove_service(v1::RemoveRequest { reference }).await.unwrap();
+    let removal = |reference: &str, version| v1::RemoveRequest {
+        reference: reference.to_owned(),
+        expected_version: Some(version),
+    };
+    let status = control.remove_service(removal("web", web.version)).await.unwrap_err();
+    assert_says(&status, Code::Aborted, &["service web", "changed meanwhile"]);
+    control.remove_service(removal("web", now.version)).await.unwrap();
+    let status = control.remove_network(removal("b", b.version + 1)).await.unwrap_err();
+    assert_says(&status, Code::Aborted, &["network b", "changed meanwhile"]);
     assert!(control.create_network(request).await.unwrap().into_inner().ingress);
 
     // Steps that the manager saw together are one, so only the last word on each object is sure to come.

@@ -21,13 +21,13 @@ pub enum Call {
     CreateNetwork(CreateNetworkRequest),
     /// Changes one.
     UpdateNetwork(UpdateNetworkRequest),
-    /// Removes one.
+    /// Removes one, if it still has the version that it was compared at.
     RemoveNetwork(RemoveRequest),
     /// Makes a service.
     CreateService(CreateServiceRequest),
     /// Changes one, if it still has the version that it was compared at.
     UpdateService(UpdateServiceRequest),
-    /// Removes one.
+    /// Removes one, likewise.
     RemoveService(RemoveRequest),
 }
 
@@ -116,11 +116,13 @@ impl Calls {
     }
 
     pub(super) fn remove_network(&mut self, network: &Network) {
-        self.network_removals.push(Call::RemoveNetwork(RemoveRequest { reference: network.id.to_string() }));
+        let (reference, expected_version) = (network.id.to_string(), Some(network.version));
+        self.network_removals.push(Call::RemoveNetwork(RemoveRequest { reference, expected_version }));
     }
 
     pub(super) fn remove_service(&mut self, service: &Service) {
-        self.removals.push(Call::RemoveService(RemoveRequest { reference: service.id.to_string() }));
+        let (reference, expected_version) = (service.id.to_string(), Some(service.version));
+        self.removals.push(Call::RemoveService(RemoveRequest { reference, expected_version }));
     }
 
     pub(super) fn create_service(&mut self, name: &Name, wanted: &WantedService) {

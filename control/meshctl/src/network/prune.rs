@@ -44,7 +44,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         confirm(&unused)?;
     }
     let references = unused.into_iter().map(|network| network.id).collect();
-    removal::each(context, "network", references, |request| async move {
+    removal::each(context, "network", references, None, |request| async move {
         answer(daemon.control().remove_network(request)).await
     })
     .await

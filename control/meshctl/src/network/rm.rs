@@ -11,18 +11,22 @@ use crate::{context::Context, daemon::answer, name::reference, removal};
     after_help = "\
 Examples:
   meshctl network rm prod
-  meshctl network rm prod test"
+  meshctl network rm prod test
+  meshctl network rm --if-version 17 prod"
 )]
 pub struct Args {
     /// Networks
     #[arg(required = true, value_name = "NETWORK", value_parser = reference)]
     networks: Vec<String>,
+    /// Refuse the removal unless the network has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
 }
 
 /// Asks a manager, by way of the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = &context.daemon().await?;
-    removal::each(context, "network", args.networks, |request| async move {
+    removal::each(context, "network", args.networks, args.if_version, |request| async move {
         answer(daemon.control().remove_network(request)).await
     })
     .await

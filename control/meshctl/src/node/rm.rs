@@ -30,7 +30,7 @@ pub struct Args {
 /// Asks a manager, by way of the daemon.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = &context.daemon().await?;
-    removal::each(context, "node", args.nodes, |request| async move {
+    removal::each(context, "node", args.nodes, None, |request| async move {
         let request = RemoveNodeRequest { reference: request.reference, force: args.force };
         answer(daemon.control().remove_node(request)).await
     })

@@ -11,6 +11,7 @@ pub const NODE_3: &str = "3node00000000000000000000";
 pub const INGRESS: &str = "1net000000000000000000000";
 pub const PROD: &str = "2net000000000000000000000";
 pub const TEST: &str = "3net000000000000000000000";
+pub const SPARE: &str = "4net000000000000000000000";
 pub const WEB: &str = "1svc000000000000000000000";
 pub const DB: &str = "2svc000000000000000000000";
 pub const TASK_WEB_1: &str = "1task00000000000000000000";

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::{net::UnixListener, sync::oneshot};
 use tonic::{Code, Request, Response, Status, transport::Server};
 
-use crate::data::{self, NODE_1, NODE_2, NODE_3, PROD, TASK_WEB_1, WEB};
+use crate::data::{self, NODE_1, NODE_2, NODE_3, PROD, SPARE, TASK_WEB_1, WEB};
 
 /// What `meshctl run` looked like while it waited for the answer to its attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Script {
     pub warnings: Vec<String>,
     /// Answers views with what is none.
     pub nonsense: bool,
+    /// There is a network that nobody uses.
+    pub spare: bool,
     pub resolv_conf: String,
     /// The debug texts of the changes asked for.
     pub asked: Vec<String>,
@@ -305,6 +307,10 @@ impl Local for Service {
         let mut view = data::view();
         if script.nonsense {
             view.networks[0].vni = 0;
+        }
+        if script.spare {
+            let name = "spare".to_owned();
+            view.networks.push(v1::Network { id: SPARE.to_owned(), name, ..view.networks[0].clone() });
         }
         Ok(Response::new(v1::GetViewResponse {
             view: Some(view),

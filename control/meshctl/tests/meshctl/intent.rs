@@ -1,6 +1,9 @@
 //! Files, events, and the verbs that change networks and services: what the daemon is asked, and what is printed.
 
-use std::process::Stdio;
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use crate::{
     data::{DB, PROD, TASK_WEB_1, WEB},
@@ -231,6 +234,41 @@ fn prune_takes_what_nobody_uses() {
     // All of them are in use.
     assert_eq!(asked("network prune --force"), (String::new(), String::new()));
     assert_eq!(fake().print("network prune"), "");
+}
+
+/// At a terminal, which `script` plays; what is typed comes from its standard input.
+#[test]
+fn prune_asks_whoever_sits_there() {
+    for (typed, removed) in [("y\n", true), ("yes\n", true), ("n\n", false), ("\n", false)] {
+        let fake = Fake::start(Script { spare: true, ..Script::default() });
+        let refused = fake.run("network prune");
+        assert_eq!(refused.code, Some(2), "{}", refused.errors);
+        assert!(refused.errors.contains("spare") && refused.errors.contains("--force"), "{}", refused.errors);
+        let line = format!("{:?} --socket {:?} network prune", env!("CARGO_BIN_EXE_meshctl"), fake.socket());
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        terminal.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        let output = terminal.wait_with_output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("Remove spare? [y/N]"), "{shown}");
+        assert_eq!(output.status.success(), removed, "{typed:?}: {shown}");
+        assert_eq!(fake.asked().len(), usize::from(removed), "{typed:?}: {:?}", fake.asked());
+    }
+}
+
+#[test]
+fn removals_may_expect_a_version() {
+    for kind in ["network", "service"] {
+        let (asked_for, printed) = asked(&format!("{kind} rm --if-version 4 prod"));
+        assert!(asked_for.contains("expected_version: Some(4)"), "{asked_for}");
+        assert_eq!(printed, "prod\n");
+        let several = fake().run(&format!("{kind} rm --if-version 4 prod test"));
+        assert!(several.code == Some(2) && several.errors.contains("just that one"), "{}", several.errors);
+    }
 }
 
 #[test]
