@@ -70,6 +70,8 @@ async fn serve(config: Config) -> Result<()> {
         warn!("meshd does not run as root; it will hardly be allowed to make links and load programs");
     }
     let daemon = Arc::new(Daemon::open(config).await?);
+    // The agent has taken those that it needs; in no cluster there is no agent.
+    mesh_agent::KeptSockets::from_environment().forget_rest();
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
