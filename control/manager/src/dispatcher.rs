@@ -111,6 +111,11 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         if request.gossip_keys_version > 0 {
             self.shared.reports.set_gossip_keys(node, request.gossip_keys_version);
         }
+        // Where it is reached goes first: more hangs on it.
+        if !request.advertise_addr.is_empty() {
+            let address = address(&request.advertise_addr)?.to_canonical();
+            self.shared.follow_advertise_addr(node, address).await?;
+        }
         if !request.data_path_addr.is_empty() {
             let address = address(&request.data_path_addr)?.to_canonical();
             self.follow_data_path_addr(node, address).await?;

@@ -218,6 +218,11 @@ impl Manager {
         self.shared.place.managers(&self.shared.state())
     }
 
+    /// Has the cluster know that this node is reached at `address` now; it may be known already.
+    pub async fn follow_address(&self, address: IpAddr) -> Result<(), Status> {
+        self.shared.follow_advertise_addr(self.shared.place.node, address).await
+    }
+
     /// Where this manager listens.
     pub fn listen_addr(&self) -> SocketAddr {
         self.listen

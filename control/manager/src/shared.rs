@@ -1,12 +1,17 @@
 //! What all services of a manager share.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use mesh_raft::{ProposeError, RaftNode};
-use mesh_store::{Command, Response, State};
+use mesh_store::{Command, NodeChange, Response, State};
 use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role};
 use tokio::sync::watch;
 use tonic::Status;
+use tracing::info;
 
 use crate::{
     events::Events,
@@ -20,6 +25,7 @@ use crate::{
 pub trait EndpointView: Send + Sync + 'static {
     /// The endpoints of all networks, on all nodes.
     fn endpoints(&self) -> Vec<Endpoint>;
+
 
     /// What is heard of a node.
     fn heard(&self, node: NodeId) -> Heard {
@@ -54,6 +60,19 @@ impl Shared {
         }
     }
 
+    /// Has the cluster follow a node that others reach at another address now. The node is the one that says so.
+    pub async fn follow_advertise_addr(&self, node: NodeId, address: IpAddr) -> Result<(), Status> {
+        let state = self.state();
+        let Some(known) = state.node(node).map(|node| node.advertise_addr) else { return Ok(()) };
+        if known == address {
+            return Ok(());
+        }
+        let change = NodeChange { advertise_addr: Some(address), ..NodeChange::default() };
+        self.propose(Command::UpdateNode { node, change }).await?;
+        info!(%node, %known, %address, "address changed");
+        Ok(())
+    }
+
     /// Whether a node is there. This one is.
     pub fn status_of(&self, node: NodeId) -> NodeStatus {
         if node == self.place.node {
@@ -82,7 +101,9 @@ impl Place {
     pub fn managers(&self, state: &State) -> Vec<SocketAddr> {
         let others = state.nodes().filter(|node| node.role == Role::Manager && node.id != self.node);
         let others = others.map(|node| SocketAddr::new(node.advertise_addr, MANAGER_PORT));
-        std::iter::once(self.advertise).chain(others).collect()
+        // Its own address may have changed since it started.
+        let ip = state.node(self.node).map_or(self.advertise.ip(), |node| node.advertise_addr);
+        std::iter::once(SocketAddr::new(ip, self.advertise.port())).chain(others).collect()
     }
 
     /// The same as texts.

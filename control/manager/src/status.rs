@@ -19,6 +19,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         | R::PortTaken { .. }
         | R::PortPublished { .. }
         | R::DataPathAddressTaken { .. }
+        | R::AdvertiseAddressTaken { .. }
         | R::ServiceOn { .. }
         | R::AddressTaken { .. } => Code::AlreadyExists,
         R::Changed { .. } => Code::Aborted,
@@ -40,6 +41,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         }
         R::Subnet(_)
         | R::DataPathAddress(_)
+        | R::AdvertiseAddress(_)
         | R::PoolsOfOneFamily { .. }
         | R::SubnetsOfOneFamily { .. }
         | R::IpRange { .. }

@@ -69,7 +69,7 @@ impl Transport for GrpcTransport {
         kind: RpcKind,
         message: Vec<u8>,
     ) -> Result<Vec<u8>, TransportError> {
-        let message = RaftMessage { kind: kind.as_str().to_owned(), payload: message };
+        let message = RaftMessage { kind: kind.as_str().to_owned(), payload: message, to: node.to_string() };
         let mut unanswered = Unanswered { transport: self, addr: Some(addr) };
         let answer = self.client(addr).call(message).await;
         unanswered.addr = None;

@@ -1,6 +1,15 @@
 //! Messages to other managers.
 
-use std::{error::Error, fmt, future::Future, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use mesh_types::NodeId;
@@ -129,22 +138,44 @@ pub trait Transport: Send + Sync + 'static {
     ) -> Result<Vec<u8>, TransportError>;
 }
 
+/// Where the members are, as the present membership has it. openraft keeps the client that it made of a member when that
+/// is noted to have another address.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses(Arc<Mutex<BTreeMap<NodeId, SocketAddr>>>);
+
+impl Addresses {
+    /// Replaces all of them.
+    pub fn set(&self, all: BTreeMap<NodeId, SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    fn of(&self, node: NodeId) -> Option<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+    }
+}
+
 /// Makes openraft's clients.
-pub(crate) struct Network(pub Arc<dyn Transport>);
+pub(crate) struct Network {
+    pub transport: Arc<dyn Transport>,
+    pub addresses: Addresses,
+}
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: RaftId, node: &Member) -> Peer {
-        Peer { transport: self.0.clone(), node: target.0, addr: node.addr }
+        let (transport, addresses) = (self.transport.clone(), self.addresses.clone());
+        Peer { transport, addresses, node: target.0, made_at: node.addr }
     }
 }
 
 /// One other manager.
 pub(crate) struct Peer {
     transport: Arc<dyn Transport>,
+    addresses: Addresses,
     node: NodeId,
-    addr: SocketAddr,
+    /// Where it was when this was made.
+    made_at: SocketAddr,
 }
 
 impl Peer {
@@ -155,7 +186,8 @@ impl Peer {
         limit: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
         let message = codec::encode(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
-        let call = self.transport.call(self.node, self.addr, kind, message);
+        let addr = self.addresses.of(self.node).unwrap_or(self.made_at);
+        let call = self.transport.call(self.node, addr, kind, message);
         let answer = match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ TransportError::Unreachable { .. })) => {

@@ -33,7 +33,7 @@ use crate::{
     disk::{self, Loaded},
     log::LogStore,
     machine::{self, Machine},
-    network::{Network, SNAPSHOT_TIMEOUT},
+    network::{Addresses, Network, SNAPSHOT_TIMEOUT},
     types::{Member, Proposal, RaftId, Snapshot, SnapshotMeta, TypeConfig, Vote},
     vault::{Cipher, Vault},
     writer::Writer,
@@ -156,10 +156,12 @@ impl RaftNode {
             }
         };
         let config = Arc::new(config.validate().map_err(|e| failed(e.to_string()))?);
-        let raft = Raft::new(RaftId(node), config, Network(transport.clone()), log, machine)
+        let addresses = Addresses::default();
+        let network = Network { transport: transport.clone(), addresses: addresses.clone() };
+        let raft = Raft::new(RaftId(node), config, network, log, machine)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let (leaders, follower) = follow_leader(&raft);
+        let (leaders, follower) = follow_leader(&raft, addresses);
         let inner = Inner {
             raft,
             node,
@@ -459,6 +461,7 @@ pub(crate) fn config() -> Config {
 
 fn follow_leader(
     raft: &Raft<TypeConfig, Machine>,
+    addresses: Addresses,
 ) -> (watch::Receiver<Option<(NodeId, SocketAddr)>>, JoinHandle<()>) {
     let mut metrics = raft.server_metrics();
     let (leaders, watcher) = watch::channel(None);
@@ -466,6 +469,8 @@ fn follow_leader(
         loop {
             let leader = {
                 let metrics = metrics.borrow_watched();
+                let members = metrics.membership_config.nodes();
+                addresses.set(members.map(|(id, member)| (id.0, member.addr)).collect());
                 let member = |id| metrics.membership_config.get_node(&id).map(|m| (id.0, m.addr));
                 metrics.current_leader.and_then(member)
             };

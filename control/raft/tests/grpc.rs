@@ -28,11 +28,12 @@ struct Service(RaftNode);
 #[tonic::async_trait]
 impl Raft for Service {
     async fn call(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let RaftMessage { kind, payload } = request.into_inner();
+        let RaftMessage { kind, payload, to } = request.into_inner();
+        assert_eq!(to, self.0.node().to_string());
         let parsed =
             kind.parse().map_err(|e: mesh_raft::UnknownKind| Status::unimplemented(e.to_string()))?;
         let payload = self.0.handle(parsed, &payload).await.map_err(|e| Status::internal(e.to_string()))?;
-        Ok(Response::new(RaftMessage { kind, payload }))
+        Ok(Response::new(RaftMessage { kind, payload, to: String::new() }))
     }
 }
 

@@ -153,6 +153,20 @@ pub enum Rejection {
         /// The time asked for, in seconds.
         given: u64,
     },
+    /// No node can be reached at this address.
+    #[error("{0} is not an address at which other nodes can reach a node")]
+    AdvertiseAddress(IpAddr),
+    /// Another node has this address, as far as the managers know.
+    #[error(
+        "address {address} is that of node {node}; if {node} has another one now it is to tell the managers first, or has to \
+         be removed with `meshctl node rm`"
+    )]
+    AdvertiseAddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The node that has it.
+        node: Name,
+    },
     /// No node can have this data-path address.
     #[error("{0} is not an address that a node's VXLAN packets can come from")]
     DataPathAddress(IpAddr),

@@ -49,8 +49,10 @@ pub struct AgentOptions {
     pub cluster: ClusterId,
     /// What to make of its links.
     pub host: HostOptions,
-    /// Where it gossips.
+    /// Where others reach it, as it was known last.
     pub advertise_addr: IpAddr,
+    /// Where it listens for gossip: mostly any address.
+    pub listen: IpAddr,
     /// Its certificate.
     pub identity: Arc<IdentityCell>,
     /// Managers to try first.
@@ -61,10 +63,10 @@ pub struct AgentOptions {
     pub data_path: mesh_lb::Options,
     /// Where the node's own resolvers are listed.
     pub resolv_conf: PathBuf,
-}
-
     /// Whether services may have commands run here to check their tasks.
     pub health_commands: bool,
+}
+
 /// A running agent. Clones are handles on the same one.
 #[derive(Clone)]
 pub struct Agent {
@@ -90,10 +92,10 @@ pub(crate) struct Inner {
     pub unhealthy: Mutex<Option<String>>,
     /// Wakes the watcher of drains.
     pub drains: tokio::sync::Notify,
-    /// The work on leases.
-    pub renewing: Renewing,
     /// Health checks.
     pub checks: Checks,
+    /// The work on leases.
+    pub renewing: Renewing,
     /// Wakes what lets tasks follow their services.
     pub services: tokio::sync::Notify,
     /// Processes of this node that published ports shadow.
@@ -139,7 +141,14 @@ impl Agent {
         let peers =
             peers.iter().filter(|n| n.id != options.node).map(|n| n.data_path_addr).collect::<Vec<_>>();
         // What changed while no daemon ran has changed for good.
-        let known = Known { last: last.as_ref(), may_change: true, peers: &peers };
+        let advertised = files.load_advertise()?;
+        let known = Known {
+            last: last.as_ref(),
+            may_change: true,
+            advertise: advertised.as_ref(),
+            advertise_may_change: true,
+            peers: &peers,
+        };
         let host = Host::ensure(&netlink, &options.host, known).await?;
         Host::ensure_egress()?;
         if tasks.iter().flat_map(|t| &t.attachments).any(|a| a.egress6.is_some()) {
@@ -157,7 +166,10 @@ impl Agent {
             None => options.managers.clone(),
         };
         let mut unique = BTreeSet::new();
-        let managers = managers.into_iter().filter(|m| unique.insert(*m)).collect();
+        let managers = managers.into_iter().filter(|m| unique.insert(*m)).collect::<Vec<_>>();
+        let reached = host.advertise.as_ref().map_or(options.advertise_addr, |found| found.address);
+        // A manager that has moved asks itself where it is now.
+        let managers = moved(managers, options.advertise_addr, reached);
         let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
         let guard = stop.clone().drop_guard();
         let (view, held) = match kept {
@@ -172,8 +184,8 @@ impl Agent {
         let gossip = Gossip::start(GossipConfig {
             node: options.node,
             cluster: options.cluster,
-            bind: SocketAddr::new(options.advertise_addr, GOSSIP_PORT),
-            advertise: SocketAddr::new(options.advertise_addr, GOSSIP_PORT),
+            bind: SocketAddr::new(options.listen, GOSSIP_PORT),
+            advertise: SocketAddr::new(reached, GOSSIP_PORT),
             keys: KeyRing::new(view.gossip_keys.clone())?,
             incarnation: now_millis(),
             timing: Timing::default(),
@@ -201,6 +213,8 @@ impl Agent {
             remember_until: (!remembered.is_empty()).then(|| Instant::now() + REMEMBER),
             data_path: last,
             data_path_lost: None,
+            advertise: advertised,
+            advertise_lost: None,
         };
         let mut planner = Planner::new(options.node);
         planner.remember(remembered);
@@ -222,6 +236,7 @@ impl Agent {
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
+            checks: Checks::default(),
             services: tokio::sync::Notify::new(),
             renewing: Renewing::default(),
             listeners: Mutex::default(),
@@ -232,11 +247,11 @@ impl Agent {
         };
         let agent = Self { inner: Arc::new(inner) };
         agent.keep_data_path(&host);
+        agent.keep_advertise(&host).await;
         agent.adopt(tasks).await;
         agent.inner.kept_sockets.forget_rest();
         agent.expect_back(absent);
         agent.follow_availability();
-            checks: Checks::default(),
         agent.apply_view_to_gossip().await;
         if restarted {
             // Names are answered already.
@@ -250,6 +265,7 @@ impl Agent {
         let stop = || agent.inner.stop.clone();
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().watch_drains()));
+        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().check_health()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().look_around()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().follow_services()));
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().keep_leases()));
@@ -265,7 +281,6 @@ impl Agent {
             let Some(ending) = Ending::adopt(&task) else {
                 info!(task = %task.name, "a kept task has ended meanwhile");
                 continue;
-        tokio::spawn(stop().run_until_cancelled_owned(agent.clone().check_health()));
             };
             if let Some(link) = self.missing_link(&task).await {
                 warn!(task = %task.name, link, "a kept task has lost its link; attach it again");
@@ -336,6 +351,18 @@ impl Agent {
     /// Where managers listen, as far as this node was told.
     pub fn managers(&self) -> Vec<std::net::SocketAddr> {
         self.inner.session.managers()
+    }
+
+    /// Where other nodes reach this one.
+    pub fn advertise_addr(&self) -> IpAddr {
+        let known = self.lock().advertise.as_ref().map(|found| found.address);
+        known.unwrap_or(self.inner.options.advertise_addr)
+    }
+
+    /// Whether no interface holds the address at which other nodes look for this one, and that address.
+    pub(crate) fn no_advertise_addr(&self) -> (bool, IpAddr) {
+        let lost = self.lock().advertise_lost.is_some();
+        (lost, self.advertise_addr())
     }
 
     /// The tasks of this node.
@@ -490,6 +517,16 @@ async fn first_state(told: &mut mpsc::Receiver<Told>, session: &Session) -> Resu
         Ok(Some(first)) => Ok(first),
         _ => Err(AgentError::NoState { seconds: FIRST_STATE.as_secs(), why: session.state().to_string() }),
     }
+}
+
+/// The managers, the one at `old` at its address of now.
+pub(crate) fn moved(managers: Vec<SocketAddr>, old: IpAddr, now: IpAddr) -> Vec<SocketAddr> {
+    let at = |manager: SocketAddr| match manager.ip() == old {
+        true => SocketAddr::new(now, manager.port()),
+        false => manager,
+    };
+    let mut known = BTreeSet::new();
+    managers.into_iter().map(at).filter(|manager| known.insert(*manager)).collect()
 }
 
 /// Grows from start to start, unless the clock is set back.

@@ -7,7 +7,7 @@ use std::{
 
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
-use mesh_types::{ClusterView, GOSSIP_PORT, NodeId, VXLAN_PORT};
+use mesh_types::{ClusterView, GOSSIP_PORT, MANAGER_PORT, NodeId, Role, VXLAN_PORT};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, info, warn};
 
@@ -65,10 +65,15 @@ impl Agent {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
                 },
-                Ok(()) = gossip.changed() => { keep.get_or_insert_with(|| Instant::now() + keep_after); }
+                Ok(()) = gossip.changed() => {
+                    self.hear_managers();
+                    keep.get_or_insert_with(|| Instant::now() + keep_after);
+                }
                 Some(()) = links.recv() => host = self.refresh_host().await,
                 // What failed is tried again.
-                () = sleep => if host.is_err() { host = self.refresh_host().await },
+                () = sleep => if host.is_err() || self.lock().advertise_lost.is_some() {
+                    host = self.refresh_host().await;
+                },
             }
             if keep.is_some_and(|at| at <= Instant::now()) {
                 keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
@@ -89,7 +94,10 @@ impl Agent {
                     if lock(&self.inner.unhealthy).take().is_some() {
                         info!("reconciled again");
                     }
-                    self.lock().remember_until
+                    let state = self.lock();
+                    let lost =
+                        state.advertise_lost.map(|since| (since + GRACE).max(Instant::now() + GRACE / 2));
+                    [state.remember_until, lost].into_iter().flatten().min()
                 }
                 Err(error) => {
                     let error = one_line(error);
@@ -171,15 +179,21 @@ impl Agent {
 
     /// Reads the node's links again; the data path address and the tasks' MTU follow them.
     async fn refresh_host(&self) -> Result<(), AgentError> {
-        let (last, lost) = {
+        let (last, lost, advertise, advertise_lost) = {
             let state = self.lock();
-            (state.data_path.clone(), state.data_path_lost)
+            (state.data_path.clone(), state.data_path_lost, state.advertise.clone(), state.advertise_lost)
         };
         let view = self.view();
         let others = view.nodes.values().filter(|n| n.id != self.inner.node);
         let peers: Vec<_> = others.map(|n| n.data_path_addr).collect();
-        let may_change = lost.is_some_and(|since| since.elapsed() >= GRACE);
-        let known = Known { last: last.as_ref(), may_change, peers: &peers };
+        let late = |lost: Option<Instant>| lost.is_some_and(|since| since.elapsed() >= GRACE);
+        let known = Known {
+            last: last.as_ref(),
+            may_change: late(lost),
+            advertise: advertise.as_ref(),
+            advertise_may_change: late(advertise_lost),
+            peers: &peers,
+        };
         let ensured = Host::ensure(&self.inner.netlink, &self.inner.options.host, known).await;
         let host = match ensured {
             Ok(host) => host,
@@ -191,6 +205,7 @@ impl Agent {
             }
         };
         self.keep_data_path(&host);
+        self.keep_advertise(&host).await;
         self.apply_data_paths_to_gossip().await;
         let mtu = host.settings.inner_mtu;
         let before = self.inner.reconciler.lock().await.set_host(host);
@@ -217,6 +232,42 @@ impl Agent {
             warn!(%error, "keep the data path address");
         }
         self.inner.session.report_data_path(now.address);
+    }
+
+    /// Notes where other nodes reach this one now, and tells them and the managers.
+    pub(crate) async fn keep_advertise(&self, host: &Host) {
+        let Some(now) = &host.advertise else {
+            self.lock().advertise_lost.get_or_insert_with(Instant::now);
+            return;
+        };
+        let before = {
+            let mut state = self.lock();
+            state.advertise_lost = None;
+            state.advertise.replace(now.clone())
+        };
+        let old = before.as_ref().map_or(self.inner.options.advertise_addr, |before| before.address);
+        self.inner.session.report_advertise(old, now.address);
+        if before.as_ref() == Some(now) {
+            return;
+        }
+        info!(address = %now.address, interface = now.interface, "advertised address");
+        if let Err(error) = self.inner.files.save_advertise(now) {
+            warn!(%error, "keep the advertised address");
+        }
+        if old != now.address {
+            self.inner.gossip.set_advertise((now.address, GOSSIP_PORT).into()).await;
+        }
+    }
+
+    /// Tells the session where managers are that have moved, as they say by gossip.
+    fn hear_managers(&self) {
+        let (view, tables) = (self.view(), self.inner.gossip.watch().borrow().clone());
+        let managers = view.nodes.values().filter(|n| n.role == Role::Manager);
+        let heard = managers.filter_map(|manager| {
+            let heard = tables.members.get(&manager.id)?.addr.ip();
+            (heard != manager.advertise_addr).then_some((heard, MANAGER_PORT).into())
+        });
+        self.inner.session.heard(heard.collect());
     }
 
     async fn set_task_mtu(&self, node_mtu: u32) {

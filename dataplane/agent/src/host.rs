@@ -54,6 +54,8 @@ pub enum PathChoice {
 pub struct HostOptions {
     /// Where VXLAN packets come from and go to.
     pub data_path: DataPathChoice,
+    /// Where other nodes reach this one, as an operator said it.
+    pub advertise: DataPathChoice,
     /// Which way packets between nodes go.
     pub path: PathChoice,
     /// Whether outer UDP headers carry a checksum. Only the kernel writes one, so only the general path can.
@@ -78,6 +80,8 @@ impl HostOptions {
 pub struct Host {
     /// The VTEP address and its interface.
     pub data_path: DataPathAddress,
+    /// Where other nodes reach this one, and the interface that holds it; none while no interface does.
+    pub advertise: Option<DataPathAddress>,
     /// The interfaces by which packets come in, the VTEP's first (unless it is no Ethernet interface).
     pub uplinks: Vec<Uplink>,
     /// What the data path must know.
@@ -95,6 +99,10 @@ pub struct Known<'a> {
     pub last: Option<&'a DataPathAddress>,
     /// Whether an address that is gone may be replaced by now.
     pub may_change: bool,
+    /// Where other nodes reached this one last time.
+    pub advertise: Option<&'a DataPathAddress>,
+    /// Whether that may be replaced by now.
+    pub advertise_may_change: bool,
     /// The VTEP addresses of the other nodes.
     pub peers: &'a [IpAddr],
 }
@@ -109,6 +117,8 @@ impl Host {
         let interfaces = netlink.interfaces().await?;
         let data_path = data_path_address(&interfaces, &options.data_path, known.last, known.may_change)
             .ok_or_else(|| missing(options, known.last))?;
+        let (choice, may) = (&options.advertise, known.advertise_may_change);
+        let advertise = data_path_address(&interfaces, choice, known.advertise, may);
         let vtep = data_path.address;
         let found = interfaces.iter().find(|i| i.link.name == data_path.interface);
         let holder = found.ok_or(mesh_netlink::Error::AddressNotFound(vtep))?;
@@ -142,7 +152,7 @@ impl Host {
             outer_checksum: options.outer_checksum,
         };
         let addresses = host_addresses(&interfaces);
-        Ok(Self { data_path, uplinks, settings, addresses, routes: ways_out.peers })
+        Ok(Self { data_path, advertise, uplinks, settings, addresses, routes: ways_out.peers })
     }
 
     /// Lets packets of tasks out: forwarding, and masquerade of the addresses that stand for them.

@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use crate::{
+    agent::moved,
     leases::{Answer, Held, NetworkChange, Renewal},
     planner::Family,
 };
@@ -60,6 +61,7 @@ pub struct Told {
 struct Report {
     data_path: Option<IpAddr>,
     listeners: Vec<Listener>,
+    advertise: Option<IpAddr>,
     /// What gossip is sealed with, and the version of the state that first said so.
     gossip_keys: Option<(KeyRing, u64)>,
 }
@@ -107,6 +109,10 @@ pub struct Session {
 struct Shared {
     identity: Arc<IdentityCell>,
     managers: Mutex<Vec<SocketAddr>>,
+    /// The same by gossip.
+    heard: Mutex<Vec<SocketAddr>>,
+    /// Why the last report was refused.
+    refusal: Mutex<Option<String>>,
     channel: Mutex<Option<Channel>>,
     /// When the last session ended.
     lost: Mutex<Option<Instant>>,
@@ -128,7 +134,8 @@ impl Session {
         let report = watch::channel(Report::default()).0;
         let (managers, channel, lost) = (Mutex::new(managers), Mutex::new(None), Mutex::new(None));
         let elsewhere = Notify::new();
-        let shared = Shared { identity, managers, channel, lost, elsewhere, state, report };
+        let (heard, refusal) = (Mutex::default(), Mutex::default());
+        let shared = Shared { identity, managers, heard, refusal, channel, lost, elsewhere, state, report };
         let session = Self { shared: Arc::new(shared) };
         let run = session.clone();
         tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
@@ -148,6 +155,24 @@ impl Session {
     /// Tells the managers where this node's VXLAN packets come from and go to, now and at the beginning of each session.
     pub fn report_data_path(&self, address: IpAddr) {
         self.shared.report.send_if_modified(|report| report.data_path.replace(address) != Some(address));
+    }
+
+    /// Tells the managers where other nodes reach this one, likewise. A manager that is this node is looked for there.
+    pub fn report_advertise(&self, old: IpAddr, now: IpAddr) {
+        let mut managers = lock(&self.shared.managers);
+        *managers = moved(std::mem::take(&mut managers), old, now);
+        drop(managers);
+        self.shared.report.send_if_modified(|report| report.advertise.replace(now) != Some(now));
+    }
+
+    /// Where managers are as gossip has it, for when they are not where they were.
+    pub fn heard(&self, managers: Vec<SocketAddr>) {
+        *lock(&self.shared.heard) = managers;
+    }
+
+    /// Why the managers refuse what this node tells of itself.
+    pub fn refusal(&self) -> Option<String> {
+        lock(&self.shared.refusal).clone()
     }
 
     /// Tells the managers that gossip goes by these keys, likewise: other keys than before came with this version.
@@ -281,6 +306,8 @@ impl Session {
     /// The first manager that answers: they are tried in any order, `last` at the end, each a moment after the other.
     async fn find(&self, last: Option<SocketAddr>) -> Result<Opened, SessionState> {
         let mut managers = self.managers();
+        let heard = lock(&self.shared.heard).clone();
+        managers.extend(heard.into_iter().filter(|heard| !self.managers().contains(heard)));
         managers.shuffle(&mut rand::rng());
         managers.sort_by_key(|manager| Some(*manager) == last);
         let mut waiting = managers.into_iter();
@@ -375,9 +402,15 @@ impl Session {
             let message = v1::NodeReport {
                 data_path_addr: report.data_path.map(|a| a.to_string()).unwrap_or_default(),
                 listeners: report.listeners.iter().map(Into::into).collect(),
+                advertise_addr: report.advertise.map(|a| a.to_string()).unwrap_or_default(),
                 gossip_keys_version: report.gossip_keys.map_or(0, |(_, version)| version),
             };
-            if let Err(error) = call(client.report(message)).await {
+            let told = call(client.report(message)).await;
+            *lock(&self.shared.refusal) = match &told {
+                Err(SessionError::Refused(why)) => Some(why.clone()),
+                _ => None,
+            };
+            if let Err(error) = told {
                 warn!(%error, "report to the manager");
                 tokio::time::sleep(MAX_BACKOFF).await;
                 continue;

@@ -46,6 +46,10 @@ pub struct State {
     pub data_path: Option<DataPathAddress>,
     /// Since when no interface has had it.
     pub data_path_lost: Option<Instant>,
+    /// Where other nodes reach this one, as it was last.
+    pub advertise: Option<DataPathAddress>,
+    /// Since when no interface has had it.
+    pub advertise_lost: Option<Instant>,
 }
 
 /// What an attach or detach under way holds, so that no other takes it.
@@ -211,9 +215,19 @@ impl Files {
         kept::load(&self.path("data-path"))
     }
 
+    /// Keeps the address at which other nodes reach this one.
+    pub fn save_advertise(&self, address: &DataPathAddress) -> Result<(), KeptError> {
+        kept::save(&self.path("advertise"), address, Durability::Disk)
+    }
+
+    /// That address as it was last time.
+    pub fn load_advertise(&self) -> Result<Option<DataPathAddress>, KeptError> {
+        kept::load(&self.path("advertise"))
+    }
+
     /// Removes all of them; for a node that left its cluster.
     pub fn remove(&self) -> std::io::Result<()> {
-        for name in ["view", "tasks", "leases", "endpoints", "data-path"] {
+        for name in ["view", "tasks", "leases", "endpoints", "data-path", "advertise"] {
             match std::fs::remove_file(self.path(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}

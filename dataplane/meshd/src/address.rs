@@ -26,7 +26,7 @@ fn candidates() -> Result<Vec<(String, IpAddr)>> {
 
 /// What `--advertise-addr` or `--data-path-addr` means: an address, or an interface that has just one of a family (IPv4
 /// goes before IPv6).
-pub fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
+fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
     let found = candidates()?;
     if let Ok(address) = given.parse::<IpAddr>() {
         return match found.iter().any(|(_, a)| *a == address) {
@@ -43,7 +43,7 @@ pub fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
 }
 
 /// As [`resolve`], with what was said: an interface is followed when its address changes.
-pub fn data_path(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
+pub fn choice(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
     let address = resolve(flag, given)?;
     let choice = match given.parse::<IpAddr>() {
         Ok(address) => DataPathChoice::Address(address),

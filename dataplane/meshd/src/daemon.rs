@@ -63,6 +63,7 @@ impl EndpointView for AgentView {
         self.0.get().map(|agent| agent.endpoints().0).unwrap_or_default()
     }
 
+
     fn heard(&self, node: NodeId) -> Heard {
         let member = self.0.get().and_then(|agent| agent.member(node));
         match member {
@@ -282,6 +283,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         cluster: membership.cluster,
         host: HostOptions {
             data_path: membership.data_path.clone(),
+            advertise: membership.advertise.clone(),
             path: match config.path {
                 PathMode::Auto => PathChoice::Auto,
                 PathMode::General => PathChoice::General,
@@ -290,14 +292,22 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
             uplinks: config.uplinks.clone(),
         },
         advertise_addr: membership.advertise_addr,
+        listen: gossip_listens(membership),
         identity,
         managers: membership.managers.clone(),
         state_dir: config.state_dir.clone(),
         data_path: config.data_path(),
         resolv_conf: config.resolv_conf.clone(),
+        health_commands: config.health_commands,
     };
     Ok(Agent::start(options).await?)
-        health_commands: config.health_commands,
+}
+
+/// Where gossip listens: on any address, so that another one needs no new socket, unless --listen-addr names just the one
+/// that is advertised.
+fn gossip_listens(membership: &Membership) -> IpAddr {
+    let (listen, advertise) = (membership.listen_addr.ip(), membership.advertise_addr);
+    if listen == advertise { listen } else { any_of(advertise) }
 }
 
 /// The managers of a view as people name them: `n1 (192.168.0.1)`.

@@ -38,7 +38,7 @@ pub struct JoinSpec {
 pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
     let token: JoinToken = spec.token.trim().parse().context("the join token is not usable")?;
     let name = node_name(&spec.name)?;
-    let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
+    let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
     let (data_path_addr, choice) = data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
     if spec.managers.is_empty() {
         bail!("name a manager to join, for example 192.168.0.1:{MANAGER_PORT}");
@@ -49,7 +49,10 @@ pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
         for address in addresses {
             match ask(address, &token, &name, advertise_addr, data_path_addr).await {
                 Ok((membership, identity)) => {
-                    return Ok((Membership { data_path: choice, ..membership }, identity));
+                    return Ok((
+                        Membership { data_path: choice, advertise: reached, ..membership },
+                        identity,
+                    ));
                 }
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Unreachable(error)) => failed.push(one_line(error.as_ref())),
@@ -127,6 +130,7 @@ fn accept(answer: v1::JoinResponse, key: mesh_ca::NodeKey) -> Result<(Membership
         listen_addr: (any_of(node.advertise_addr), MANAGER_PORT).into(),
         managers: managers.context("its list of managers")?,
         data_path: DataPathChoice::Address(node.data_path_addr),
+        advertise: DataPathChoice::Address(node.advertise_addr),
     };
     Ok((membership, identity))
 }

@@ -315,7 +315,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         node_id: membership.node.to_string(),
         node_name: membership.name.to_string(),
         role: v1::Role::from(membership.role).into(),
-        advertise_addr: membership.advertise_addr.to_string(),
+        advertise_addr: member.agent.advertise_addr().to_string(),
         data_path_addr: agent.data_path_addr.address.to_string(),
         managers: agent.managers.iter().map(ToString::to_string).collect(),
         manager_session: agent.session.to_string(),

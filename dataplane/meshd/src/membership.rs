@@ -24,7 +24,7 @@ pub struct Membership {
     pub name: Name,
     /// What it may do.
     pub role: Role,
-    /// Where others reach it.
+    /// Where others reach it, as far as it was known when this was kept.
     pub advertise_addr: IpAddr,
     /// Where its VXLAN packets came from when it joined.
     pub data_path_addr: IpAddr,
@@ -34,6 +34,8 @@ pub struct Membership {
     pub managers: Vec<SocketAddr>,
     /// Where its VXLAN packets come from, as an operator said it.
     pub data_path: DataPathChoice,
+    /// Where others reach it, as an operator said it.
+    pub advertise: DataPathChoice,
 }
 
 impl Format for Membership {}

@@ -54,7 +54,7 @@ pub async fn follow(daemon: Arc<Daemon>) {
     let mut pause = MIN_PAUSE;
     loop {
         sleep(LOOK).await;
-        match daemon.follow_role().await {
+        match daemon.follow_address().await.and(daemon.follow_role().await) {
             Ok(()) => pause = MIN_PAUSE,
             Err(error) => {
                 warn!(error = one_line(error.as_ref()), "this node's part as a manager");
@@ -102,6 +102,25 @@ impl Member {
 }
 
 impl Daemon {
+    /// Notes where others reach this node now. A manager tells the others by itself: while it is not where they look for it,
+    /// the session may not find one that reaches the leader.
+    async fn follow_address(&self) -> Result<()> {
+        let noted = |member: &Member| member.agent.advertise_addr() == member.membership.advertise_addr;
+        if !self.member.read().await.as_ref().is_none_or(noted)
+            && let Some(member) = self.member.write().await.as_mut()
+        {
+            member.membership.advertise_addr = member.agent.advertise_addr();
+            member.membership.save(&self.config.state_dir)?;
+        }
+        let guard = self.member.read().await;
+        let Some(member) = guard.as_ref() else { return Ok(()) };
+        let now = member.agent.advertise_addr();
+        let manager = member.manager.as_ref().filter(|manager| manager.failure().is_none());
+        let Some(manager) = manager else { return Ok(()) };
+        let told = manager.follow_address(now).await;
+        told.map_err(|status| anyhow::anyhow!("tell the managers of {now}: {}", status.message()))
+    }
+
     /// One look at the role, and what follows from it.
     async fn follow_role(&self) -> Result<()> {
         if self.keys.is_locked() {

@@ -37,7 +37,7 @@ impl Raft for Echo {
             Some(certs) => PeerIdentity::from_certs(&certs).unwrap().node.to_string(),
             None => "nobody".to_owned(),
         };
-        Ok(Response::new(RaftMessage { kind, payload: request.into_inner().payload }))
+        Ok(Response::new(RaftMessage { kind, payload: request.into_inner().payload, to: String::new() }))
     }
 }
 
@@ -65,7 +65,7 @@ async fn manager(ca: &RootCa) -> (SocketAddr, JoinSet<()>) {
 }
 
 async fn ask(channel: tonic::transport::Channel) -> Result<String, Status> {
-    let message = RaftMessage { kind: String::new(), payload: b"hello".to_vec() };
+    let message = RaftMessage { kind: String::new(), payload: b"hello".to_vec(), to: String::new() };
     let answer = RaftClient::new(channel).call(message).await?.into_inner();
     assert_eq!(answer.payload, b"hello");
     Ok(answer.kind)

@@ -7,7 +7,8 @@ use std::{
 };
 
 use mesh_api::v1::{
-    self, BackupRequest, CreateNetworkRequest, Role, SetRoleRequest, control_server::Control,
+    self, BackupRequest, CreateNetworkRequest, Role, SetRoleRequest, UpdateNodeRequest,
+    control_server::Control,
 };
 use mesh_ca::Identity;
 use mesh_manager::{Backup, Manager, ManagerOptions, NewCluster, RestoredCluster};
@@ -251,4 +252,39 @@ async fn a_backup_makes_the_cluster_anew() {
     let again = Manager::restore(options(&home, self::address()), restored(backup.state)).await;
     assert!(again.err().unwrap().to_string().contains("holds the state of a cluster"));
     manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_manager_with_another_address_is_followed() {
+    let first = Node::first().await;
+    let (second, third) =
+        (Node::further(&first.manager, "second").await, Node::further(&first.manager, "third").await);
+    let own = second.manager.identity().current().own().node;
+    let Node { home, address: old, manager } = second;
+    manager.shutdown().await;
+    let now = address();
+    let cell = mesh_ca::IdentityCell::new(Identity::load(home.dir.path()).unwrap()).unwrap();
+    let manager = Manager::open(options(&home, now), cell).await.unwrap();
+    // It can ask the others, who look for it where it was.
+    until("the others know", async || manager.follow_address(now.into()).await.is_ok()).await;
+    until("it votes there", async || {
+        let Ok((members, _)) = first.manager.standings().await else { return false };
+        members.iter().any(|m| m.node == own && m.addr.ip() == now && m.voter && m.reachable)
+    })
+    .await;
+    assert!(first.manager.managers().iter().all(|manager| manager.ip() != old));
+    assert_eq!(manager.managers()[0].ip(), now, "itself first, where it is");
+    // Its vote counts: without the third the two still decide.
+    third.manager.shutdown().await;
+    until("a change without the third", async || {
+        let request =
+            UpdateNodeRequest { node: "third".into(), remove_labels: vec!["x".into()], ..Default::default() };
+        manager.control().update_node(Request::new(request)).await.is_ok()
+    })
+    .await;
+    // Nobody else can have it.
+    let taken = first.manager.follow_address(now.into()).await.unwrap_err();
+    assert_says(&taken, Code::AlreadyExists, &[&now.to_string(), "node second", "meshctl node rm"]);
+    manager.shutdown().await;
+    first.manager.shutdown().await;
 }

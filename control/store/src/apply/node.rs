@@ -55,6 +55,9 @@ impl Cluster {
         if let Some(address) = change.data_path_addr.filter(|address| *address != node.data_path_addr) {
             self.free_data_path_addr(address)?;
         }
+        if let Some(address) = change.advertise_addr.filter(|address| *address != node.advertise_addr) {
+            self.free_advertise_addr(address)?;
+        }
         let mut node = node.clone();
         node.name = change.name.unwrap_or(node.name);
         node.role = change.role.unwrap_or(node.role);
@@ -90,6 +93,18 @@ impl Cluster {
         }
         match self.nodes.values().find(|other| other.data_path_addr == address) {
             Some(other) => Err(Rejection::DataPathAddressTaken { address, node: other.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an address that nobody can be reached at, and that of another node: it may still be there. Two nodes that
+    /// have swapped their addresses are refused both.
+    fn free_advertise_addr(&self, address: IpAddr) -> Result<(), Rejection> {
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(Rejection::AdvertiseAddress(address));
+        }
+        match self.nodes.values().find(|other| other.advertise_addr == address) {
+            Some(other) => Err(Rejection::AdvertiseAddressTaken { address, node: other.name.clone() }),
             None => Ok(()),
         }
     }

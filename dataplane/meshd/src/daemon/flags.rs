@@ -9,16 +9,19 @@ use mesh_types::{MANAGER_PORT, Name};
 use crate::address;
 
 /// What a flag says, or the only address there is.
-pub fn advertise(flag: &str, given: &str) -> Result<IpAddr> {
-    if given.is_empty() { address::only(flag) } else { address::resolve(flag, given) }
+pub fn advertise(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
+    if given.is_empty() {
+        return address::only(flag).map(|only| (only, DataPathChoice::Address(only)));
+    }
+    address::choice(flag, given)
 }
 
 /// What `--data-path-addr` means, or else what `--advertise-addr` does.
 pub fn data_path(given: &str, advertised: &str, advertise_addr: IpAddr) -> Result<(IpAddr, DataPathChoice)> {
     match (given, advertised) {
         ("", "") => Ok((advertise_addr, DataPathChoice::Address(advertise_addr))),
-        ("", advertised) => address::data_path("--advertise-addr", advertised),
-        (given, _) => address::data_path("--data-path-addr", given),
+        ("", advertised) => address::choice("--advertise-addr", advertised),
+        (given, _) => address::choice("--data-path-addr", given),
     }
 }
 

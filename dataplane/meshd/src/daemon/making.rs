@@ -60,7 +60,7 @@ impl Daemon {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
         state_dir::refuse_leftovers(&self.config.state_dir)?;
-        let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
+        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
         let (data_path_addr, data_path) =
             data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
         let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
@@ -74,7 +74,8 @@ impl Daemon {
             cert_validity_secs: spec.cert_expiry_secs,
         };
         state_dir::begin(&self.config.state_dir)?;
-        let made = self.make_cluster(Beginning::New(new), advertise_addr, data_path, listen_addr).await;
+        let made =
+            self.make_cluster(Beginning::New(new), (advertise_addr, reached), data_path, listen_addr).await;
         let (made, new) = self.or_wipe(made).await?;
         *member = Some(made);
         Ok(new)
@@ -86,13 +87,15 @@ impl Daemon {
         refuse_member(member.as_ref())?;
         state_dir::refuse_leftovers(&self.config.state_dir)?;
         let backup = Backup::decode(&backup)?;
-        let advertise_addr = advertise("--advertise-addr", &spec.advertise_addr)?;
+        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
         let (data_path_addr, data_path) =
             data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
         let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
         let from = RestoredCluster { state: backup.state, name: node_name(&spec.name)?, data_path_addr };
         state_dir::begin(&self.config.state_dir)?;
-        let made = self.make_cluster(Beginning::Restored(from), advertise_addr, data_path, listen_addr).await;
+        let made = self
+            .make_cluster(Beginning::Restored(from), (advertise_addr, reached), data_path, listen_addr)
+            .await;
         let (made, new) = self.or_wipe(made).await?;
         *member = Some(made);
         Ok(new)
@@ -146,7 +149,7 @@ impl Daemon {
     async fn make_cluster(
         &self,
         beginning: Beginning,
-        advertise: IpAddr,
+        (advertise, reached): (IpAddr, DataPathChoice),
         data_path: DataPathChoice,
         listen: SocketAddr,
     ) -> Result<(Member, NewMember)> {
@@ -171,6 +174,7 @@ impl Daemon {
             listen_addr: listen,
             managers: manager.managers(),
             data_path,
+            advertise: reached,
         };
         let agent = match self.begin(&membership, manager.identity()).await {
             Ok(agent) => agent,
