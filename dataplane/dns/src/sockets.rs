@@ -7,9 +7,13 @@ use std::{
 };
 
 use mesh_netlink::{NetNs, cookie_of_socket};
-use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 
 use crate::{DNS_ADDRESS, Error};
+
+/// What may wait in a socket, in bytes; the kernel doubles it for its own needs. Some 1,300 queries: a burst, and what is
+/// asked while one daemon follows the other.
+const QUEUE: usize = 512 * 1024;
 
 /// UDP and TCP port 53 of 127.0.0.11 in a task's namespace. While they are open, the namespace lives.
 #[derive(Debug)]
@@ -74,6 +78,9 @@ fn open() -> Result<Sockets, Error> {
         }
     };
     let udp = UdpSocket::bind(address).map_err(failed("UDP"))?;
+    if let Err(error) = setsockopt(&udp, sockopt::RcvBufForce, &QUEUE) {
+        tracing::debug!(%error, "a name server's socket keeps its usual queue");
+    }
     let tcp = TcpListener::bind(address).map_err(failed("TCP"))?;
     Sockets { udp, tcp }.nonblocking()
 }

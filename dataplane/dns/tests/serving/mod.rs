@@ -68,12 +68,16 @@ fn what_is_asked_while_nobody_serves_waits_in_the_sockets() {
         let (server, _view) = serve_on(sockets, view(), nobody());
         server.stop().await;
         let (asked, mut stream) = (client(&task), connection(&task));
-        asked.send(QUERY).unwrap();
+        nix::sys::socket::setsockopt(&asked, nix::sys::socket::sockopt::RcvBufForce, &(4 << 20)).unwrap();
+        for _ in 0..1000 {
+            asked.send(QUERY).unwrap();
+        }
         stream.write_all(&framed(QUERY)).unwrap();
         let (server, _view) = serve_on(Sockets::adopt(&task, kept).unwrap(), view(), nobody());
-        let heard = tokio::task::spawn_blocking(move || hear(&asked) && hear_framed(&mut stream)).await;
+        let hear_all = move || (0..1000).all(|_| hear(&asked)) && hear_framed(&mut stream);
+        let heard = tokio::task::spawn_blocking(hear_all).await;
         assert!(heard.unwrap());
-        assert_eq!(server.stats().answered, 2);
+        assert_eq!(server.stats().answered, 1001);
     });
 }
 
