@@ -1,27 +1,26 @@
 //! What a packet that is refused costs: `cargo run --release -p mesh-gossip --example strangers`.
 
-use std::{hint::black_box, time::Instant};
+use std::{error::Error, hint::black_box, time::Instant};
 
-use mesh_gossip::{KeyRing, Sealer};
+use mesh_gossip::{KeyRing, KeyRingError, Sealer};
 use mesh_types::ClusterId;
 
 const ROUNDS: usize = 9;
 const PACKETS: u32 = 20_000;
 
-fn sealer(cluster: u128, keys: &[u8]) -> Sealer {
-    let keys = KeyRing::new(keys.iter().map(|key| [*key; 32]).collect());
-    // A ring of one to three keys is one.
-    keys.map_or_else(|error| panic!("{error}"), |keys| Sealer::new(ClusterId::from_u128(cluster), &keys))
+fn sealer(cluster: u128, keys: &[u8]) -> Result<Sealer, KeyRingError> {
+    let keys = KeyRing::new(keys.iter().map(|key| [*key; 32]).collect())?;
+    Ok(Sealer::new(ClusterId::from_u128(cluster), &keys))
 }
 
-fn main() {
-    let own = sealer(1, &[1, 2, 3]);
-    let sealed = |sealer: Sealer| sealer.seal(&[7; 1180], b"udp").unwrap_or_default();
+fn main() -> Result<(), Box<dyn Error>> {
+    let own = sealer(1, &[1, 2, 3])?;
+    let plain = [7; 1180];
     let cases = [
         ("noise", vec![0; 1213]),
-        ("another cluster's keys", sealed(sealer(2, &[9]))),
-        ("a known key's id, forged", sealed(sealer(2, &[3]))),
-        ("a member's", sealed(sealer(1, &[3]))),
+        ("another cluster's keys", sealer(2, &[9])?.seal(&plain, b"udp")?),
+        ("a known key's id, forged", sealer(2, &[3])?.seal(&plain, b"udp")?),
+        ("a member's", sealer(1, &[3])?.seal(&plain, b"udp")?),
     ];
     for (name, packet) in cases {
         let mut rounds: Vec<u128> = (0..ROUNDS)
@@ -38,4 +37,5 @@ fn main() {
         rounds.sort_unstable();
         println!("{name}: {} ns (median of {ROUNDS} rounds, {} bytes)", rounds[ROUNDS / 2], packet.len());
     }
+    Ok(())
 }

@@ -91,12 +91,10 @@ impl Core {
                     continue;
                 };
                 let item = item.clone();
-                if !targets.contains_key(&key.table) {
-                    let audience = self.relay_audience(key.table);
-                    let chosen = audience.choose_multiple(&mut self.rng, fanout).copied().collect();
-                    targets.insert(key.table, chosen);
-                }
-                let targets: &[NodeId] = targets.get(&key.table).map_or(&[], Vec::as_slice);
+                let audience = self.relay_audience(key.table);
+                let targets = targets
+                    .entry(key.table)
+                    .or_insert_with(|| audience.choose_multiple(&mut self.rng, fanout).copied().collect());
                 for node in targets.iter().filter(|node| **node != key.owner) {
                     by_target.entry(*node).or_default().push(item.clone());
                 }
