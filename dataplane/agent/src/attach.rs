@@ -119,7 +119,7 @@ impl Agent {
         };
         let ending = match ending {
             Some(process) => Ending::Process(process),
-            None => Ending::Namespace(task.clone()),
+            None => Ending::Namespace(Box::new(task.clone())),
         };
         self.watch_end(task.id, ending);
         // The service may have joined or left networks meanwhile.

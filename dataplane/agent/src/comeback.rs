@@ -111,7 +111,7 @@ impl Agent {
         // The others know it now; it is absent no more, and its addresses stay with it.
         self.lock().absent.retain(|t| t.id != task.id);
         self.save_tasks()?;
-        self.watch_end(task.id, Ending::Namespace(task.clone()));
+        self.watch_end(task.id, Ending::Namespace(Box::new(task.clone())));
         Ok(task)
     }
 

@@ -16,7 +16,7 @@ pub enum Ending {
     /// The kernel tells when the process ends.
     Process(AsyncFd<rustix::fd::OwnedFd>),
     /// Looked at from time to time.
-    Namespace(LocalTask),
+    Namespace(Box<LocalTask>),
 }
 
 /// A handle on the process, taken before its namespace is opened, so that both are of the same process.
@@ -36,7 +36,7 @@ impl Ending {
     pub fn adopt(task: &LocalTask) -> Option<Self> {
         let ending = match task.namespace {
             NsRef::Pid(pid) => Self::Process(open_process(pid).ok()?),
-            NsRef::Path(_) => Self::Namespace(task.clone()),
+            NsRef::Path(_) => Self::Namespace(Box::new(task.clone())),
         };
         task.namespace_is_there().then_some(ending)
     }
