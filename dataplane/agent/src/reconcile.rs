@@ -205,9 +205,9 @@ impl Reconciler {
 impl Agent {
     /// Brings the kernel, gossip and names in line with what is known now.
     pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
+        self.inner.checks.follow();
         let mut reconciler = self.inner.reconciler.lock().await;
         let reconciler = &mut *reconciler;
-        self.inner.checks.follow();
         let version = self.view().version;
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
         let applied = reconciler.data_path.apply(&planned.desired)?;
