@@ -15,6 +15,8 @@ use crate::{
 
 /// How long members may take to see each other.
 const MEET: Duration = Duration::from_secs(20);
+/// Daemons that are started or joined at a time where there are many.
+const AT_ONCE: usize = 5;
 
 /// Nodes that form one cluster; the first is its manager.
 #[derive(Debug)]
@@ -38,6 +40,14 @@ pub fn run(count: u8, story: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> 
     story(&cluster).map_err(|error| cluster.explain(error))
 }
 
+/// As [`run`], on so many nodes that they are started and joined several at a time.
+pub fn run_many(count: u8, story: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    let net = TestNet::create(Prefix::unique(), count)?;
+    let cluster = Cluster::nodes_on(net, Binaries::find()?, Lifetime::Owner)?;
+    let told = cluster.form_many().and_then(|()| story(&cluster));
+    told.map_err(|error| cluster.explain(error))
+}
+
 impl Cluster {
     /// Starts `count` nodes: `init` on the first, `join` on the rest.
     pub fn start(count: u8) -> Result<Self> {
@@ -53,13 +63,59 @@ impl Cluster {
 
     /// As [`Cluster::daemons`], a daemon on each node of `net`.
     pub fn daemons_on(net: TestNet, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
-        let mut cluster = Self { nodes: Vec::new(), net };
-        for index in 0..cluster.net.nodes().len() {
-            let node = Node::new(&cluster.net, index, binaries.clone(), lifetime)?;
+        let cluster = Self::nodes_on(net, binaries, lifetime)?;
+        for node in &cluster.nodes {
             node.start().with_context(|| format!("node {}", node.name()))?;
-            cluster.nodes.push(node);
         }
         Ok(cluster)
+    }
+
+    /// The nodes of `net`, whose daemons do not run yet.
+    fn nodes_on(net: TestNet, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
+        let mut cluster = Self { nodes: Vec::new(), net };
+        for index in 0..cluster.net.nodes().len() {
+            cluster.nodes.push(Node::new(&cluster.net, index, binaries.clone(), lifetime)?);
+        }
+        Ok(cluster)
+    }
+
+    /// Starts the daemons of some nodes, [`AT_ONCE`] at a time, and waits until they answer.
+    pub fn start_daemons(&self, nodes: &[Node]) -> Result<()> {
+        for some in nodes.chunks(AT_ONCE) {
+            some.iter().try_for_each(Node::begin_start)?;
+            for node in some {
+                node.await_answer().with_context(|| format!("node {}", node.name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts all daemons and makes them one cluster, several at a time.
+    fn form_many(&self) -> Result<()> {
+        self.start_daemons(&self.nodes)?;
+        self.init()?;
+        let token = self.worker_token()?;
+        for some in self.nodes[1..].chunks(AT_ONCE) {
+            std::thread::scope(|scope| {
+                // A manager among so many may be slow to answer.
+                let join =
+                    |node: &Node| wait("a node to join", MEET, || self.join_with(node.index(), &token));
+                let joining: Vec<_> = some.iter().map(|node| scope.spawn(move || join(node))).collect();
+                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                    thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+                };
+                joining.into_iter().try_for_each(join)
+            })?;
+            for node in some {
+                // Loading the programs is most of the work: the next ones are not to begin upon it.
+                let programmed = || {
+                    ensure!(node.pins().iter().any(|pin| pin.starts_with("links/")), "{}", node.name());
+                    Ok(())
+                };
+                wait("a node to load its programs", MEET * 3, programmed)?;
+            }
+        }
+        self.wait_for_members(self.nodes.len())
     }
 
     /// Makes the daemons one cluster and waits until all see all.
@@ -81,11 +137,14 @@ impl Cluster {
 
     /// `join` on a node, as a worker.
     pub fn join(&self, index: usize) -> Result<()> {
-        let token = self.worker_token()?;
+        self.join_with(index, &self.worker_token()?)
+    }
+
+    fn join_with(&self, index: usize, token: &str) -> Result<()> {
         let node = &self[index];
         let manager = std::net::SocketAddr::new(self[0].underlay(), 2377).to_string();
         let (name, address) = (node.name(), node.underlay().to_string());
-        node.ctl(&["join", "--token", &token, "--name", &name, "--advertise-addr", &address, &manager])
+        node.ctl(&["join", "--token", token, "--name", &name, "--advertise-addr", &address, &manager])
             .map(drop)
     }
 

@@ -33,7 +33,7 @@ pub mod verifier;
 mod wait;
 
 pub use binaries::Binaries;
-pub use cluster::{Cluster, run, run_on};
+pub use cluster::{Cluster, run, run_many, run_on};
 pub use datagrams::Datagrams;
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;

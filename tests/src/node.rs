@@ -177,6 +177,11 @@ impl Node {
         self.launch(self.meshd()?)
     }
 
+    /// Starts the daemon; [`Node::await_answer`] waits for it.
+    pub fn begin_start(&self) -> Result<()> {
+        self.spawn(self.meshd()?)
+    }
+
     /// As [`Node::start`], by another command line than [`Node::meshd`].
     pub fn start_as(&self, command: Command) -> Result<()> {
         self.launch(command)
@@ -209,9 +214,19 @@ impl Node {
     }
 
     fn launch(&self, command: Command) -> Result<()> {
+        self.spawn(command)?;
+        self.await_answer()
+    }
+
+    fn spawn(&self, command: Command) -> Result<()> {
         let process = Process::start(command, self.lifetime, &self.log(), &self.records())?;
         let previous = self.daemon().replace(process);
         ensure!(previous.is_none(), "{} already runs a daemon", self.name());
+        Ok(())
+    }
+
+    /// Waits until the daemon answers, or fails if it ends.
+    pub fn await_answer(&self) -> Result<()> {
         let answers = || {
             Ok(match self.with_daemon(Process::ended)? {
                 None => Ok(self.ctl(&["status"]).map(drop)?),

@@ -27,6 +27,9 @@ pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
 
+/// Neighbours that all nodes may know together.
+const NEIGHBOURS: u32 = 16_384;
+
 /// What the wire carries, and how much at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wire {
@@ -224,6 +227,14 @@ impl TestNet {
         self.hub.ip(&format!("link set {} nomaster", role(node)))
     }
 
+    /// Moves nodes to a segment of their own, where they reach each other and nobody else.
+    pub fn strand(&self, nodes: impl IntoIterator<Item = usize>) -> Result<()> {
+        if self.hub.ip("link show island").is_err() {
+            self.hub.ip("link add island type bridge\nlink set island up")?;
+        }
+        nodes.into_iter().try_for_each(|node| self.hub.ip(&format!("link set {} master island", role(node))))
+    }
+
     /// Joins a node that was cut off.
     pub fn heal(&self, node: usize) -> Result<()> {
         self.hub.ip(&format!("link set {} master br0", role(node)))
@@ -290,7 +301,20 @@ fn prepare_machine(prefix: &Prefix) -> Result<()> {
     if !mounted && Path::new("/sys/fs/bpf").exists() {
         succeed(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?;
     }
+    make_room_for_neighbours()?;
     sweep()?;
     let records = prefix.folder().join("pids");
     std::fs::create_dir_all(&records).with_context(|| format!("cannot make {}", records.display()))
+}
+
+/// All namespaces share one limit of neighbours, 1,024 unless said: too few for fifty nodes that each know fifty.
+fn make_room_for_neighbours() -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/neigh/default/gc_thresh3");
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        if text.trim().parse::<u32>().is_ok_and(|limit| limit < NEIGHBOURS) {
+            std::fs::write(&path, NEIGHBOURS.to_string()).with_context(|| path.clone())?;
+        }
+    }
+    Ok(())
 }
