@@ -25,6 +25,9 @@ enum What {
     Overlay,
     /// Names asked from inside a task, beside Docker's embedded DNS and dnsmasq.
     Dns,
+    /// In virtual time: how soon all nodes know a change, beside networkdb's figures, and by the size of the cluster; the
+    /// plots of docs/img. Takes no root.
+    Gossip,
     /// How soon a new task is reached and an ended one no more.
     Attach,
     /// What meshd uses of processor and memory when nothing happens.
@@ -37,6 +40,9 @@ enum What {
 
 /// Runs the bench.
 pub fn run(options: &Options) -> Result<()> {
+    if matches!(options.what, What::Gossip) {
+        return gossip(&options.rest);
+    }
     command::need_root("bench")?;
     setup::run_quietly()?;
     compile::packages(&["meshd", "meshctl", "mesh-bench"], true)?;
@@ -48,7 +54,14 @@ pub fn run(options: &Options) -> Result<()> {
         What::Idle => &["idle"],
         What::Control => &["control"],
         What::Loss => &["loss"],
+        What::Gossip => &[],
     };
     let program = command::workspace().join("target/release/mesh-bench");
     command::run(Command::new(program).args(what).args(&options.rest))
+}
+
+fn gossip(rest: &[String]) -> Result<()> {
+    compile::packages(&["mesh-gossip-simulation"], true)?;
+    let program = command::workspace().join("target/release/mesh-gossip-simulation");
+    command::run(Command::new(program).current_dir(command::workspace()).arg("bench").args(rest))
 }

@@ -29,7 +29,7 @@ pub struct Point {
     pub at_rest: f64,
     /// The same with ten changes a second in the whole cluster.
     pub busy: f64,
-    /// Seconds of processor time that it took to simulate.
+    /// Seconds that it took to simulate, on whatever machine that was.
     pub simulated_in: f64,
 }
 
