@@ -82,6 +82,30 @@ fn answering(from: &Path, server: SocketAddr, requests: usize) -> Result<BTreeSe
     (0..requests).map(|_| one()).collect()
 }
 
+/// What the manager's events told of tasks so far: `NAME HEALTH`.
+fn events(manager: &Node) -> Result<Vec<String>> {
+    let mut command = manager.meshctl()?;
+    command.args(["--format", "json", "events", "--since", "1h", "--filter", "type=task"]);
+    let file = manager.run_folder().join("events");
+    command.stdout(std::fs::File::create(&file)?);
+    let mut following = command.spawn().context("meshctl events")?;
+    let read = wait("events of tasks", SOON, || {
+        let text = std::fs::read_to_string(&file)?;
+        ensure!(text.matches("\"healthy\"").count() >= 3, "{text}");
+        Ok(text)
+    });
+    let _ = following.kill();
+    let _ = following.wait();
+    let text = read?;
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let line = |line: &str| -> Result<String> {
+        let event: serde_json::Value = serde_json::from_str(line)?;
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(format!("{} {}", word(&event["name"]), word(&event["attributes"]["health"])))
+    };
+    whole.lines().map(line).collect()
+}
+
 fn address(guest: &Guest) -> Result<Ipv4Addr> {
     let text = mesh_tests::output(guest.command("ip")?.args(["-json", "-4", "addr", "show", "dev", "eth0"]))?;
     let links: serde_json::Value = serde_json::from_str(&text).context("what ip prints")?;
@@ -167,6 +191,11 @@ fn a_sick_task_gets_no_new_connections_until_it_is_well() -> Result<()> {
         wait_for_tasks(&observers, "web", &both)?;
         for &door in &doors {
             ensure!(answering(&outside, door, 60)? == all(&["one", "two"]), "through {door}");
+        }
+        // Managers tell it to whoever follows.
+        let told = events(&cluster[0])?;
+        for words in ["one healthy", "one unhealthy", "two healthy"] {
+            ensure!(told.iter().any(|event| event == words), "{words}: {told:?}");
         }
         let outcome = load.end();
         println!("{} requests, {} failed", outcome.requests, outcome.failures.len());

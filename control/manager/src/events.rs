@@ -1,28 +1,39 @@
 //! What changes in the decided state, as a stream for people and tools.
 //!
 //! Each manager derives events from the states that it sees one after the other (`diff`) and remembers the last ones.
-//! Changes that it learns of together, as after it was away, are one step: what came and went in between is not told.
+//! Changes that it learns of together, as after it was away, are one step: what came and went in between is not told. What
+//! it hears of the health of tasks by gossip it tells too (`health`).
 
 mod diff;
+mod health;
 
 use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{Stream, StreamExt, stream};
 use mesh_api::v1;
 use mesh_store::State;
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+
+use self::health::health_changes;
+use crate::shared::EndpointView;
 
 pub(crate) use diff::{Action, Change, diff};
 
 /// How many past events are remembered, and how far a reader may fall behind.
 const REMEMBERED: usize = 1024;
+
+/// How often the health of tasks is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The answer to `Control.Events`.
 pub(crate) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
@@ -50,6 +61,23 @@ impl Events {
                     self.tell(diff(&known, &state), millis(SystemTime::now()));
                 }
                 known = state;
+            }
+        }
+    }
+
+    /// Tells of all changes of the health of tasks from now on, until the manager stops.
+    pub async fn follow_health(
+        self: Arc<Self>,
+        endpoints: Arc<dyn EndpointView>,
+        states: watch::Receiver<Arc<State>>,
+    ) {
+        let mut known = endpoints.checked();
+        while self.stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
+            let now = endpoints.checked();
+            if !Arc::ptr_eq(&known, &now) {
+                let state = states.borrow().clone();
+                self.tell(health_changes(&known, &now, &state), millis(SystemTime::now()));
+                known = now;
             }
         }
     }

@@ -42,7 +42,7 @@ pub use liveness::{Heard, NodeStatus};
 pub use manager::{Manager, ManagerOptions};
 pub use mesh_store::State;
 pub use reports::Listeners;
-pub use shared::EndpointView;
+pub use shared::{Checked, EndpointView};
 
 pub use mesh_raft::Standing;
 

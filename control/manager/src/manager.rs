@@ -372,6 +372,8 @@ async fn serve(
         events: Arc::new(Events::new(stop.clone())),
     });
     tokio::spawn(shared.events.clone().follow(shared.state.clone()));
+    let health = shared.events.clone().follow_health(shared.endpoints.clone(), shared.state.clone());
+    tokio::spawn(health);
     let join = Join { shared: shared.clone(), failed: Mutex::new(FailedJoins::default()) };
     let peers = RaftServer::new(Peers(shared.clone()));
     let router = Server::builder()

@@ -1,6 +1,7 @@
 //! What all services of a manager share.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::SystemTime,
@@ -8,7 +9,7 @@ use std::{
 
 use mesh_raft::{ProposeError, RaftNode};
 use mesh_store::{Command, NodeChange, Response, State};
-use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role};
+use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role, TaskId};
 use tokio::sync::watch;
 use tonic::Status;
 use tracing::info;
@@ -26,6 +27,10 @@ pub trait EndpointView: Send + Sync + 'static {
     /// The endpoints of all networks, on all nodes.
     fn endpoints(&self) -> Vec<Endpoint>;
 
+    /// The tasks that are checked, each with one of its endpoints; the same value until something changes.
+    fn checked(&self) -> Arc<Checked> {
+        Arc::default()
+    }
 
     /// What is heard of a node.
     fn heard(&self, node: NodeId) -> Heard {
@@ -33,6 +38,9 @@ pub trait EndpointView: Send + Sync + 'static {
         Heard::Nothing
     }
 }
+
+/// Tasks by id, each with one of its endpoints.
+pub type Checked = BTreeMap<TaskId, Arc<Endpoint>>;
 
 /// The services' common ground.
 pub(crate) struct Shared {

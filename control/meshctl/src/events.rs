@@ -10,13 +10,15 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{context::Context, daemon::answer, failure::Failure, output};
 
-/// Follow what is made, changed and removed: nodes, networks, services and the cluster's gossip keys
+/// Follow what is made, changed and removed: nodes, networks, services, the cluster's gossip keys; and the
+/// health of tasks
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   meshctl events
   meshctl events --since 10m
   meshctl events --filter type=service --filter name=web
+  meshctl events --filter type=task              tasks whose health changes
   meshctl --format json events                   one JSON object a line
 
 Each manager tells what it learns, and remembers about a thousand events since it started. It ends when the daemon
@@ -25,7 +27,7 @@ pub struct Args {
     /// Begin with what the manager remembers since then: a time such as 2026-05-04T10:00:00Z, or how long ago, such as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Condition: type=node|network|service|cluster, event=create|update|remove, name=NAME or id=BEGINNING; of those of one key
+    /// Condition: type=node|network|service|cluster|task, event=create|update|remove, name=NAME or id=BEGINNING; of those of one key
     /// one has to hold, of all keys each
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<EventFilter>,
@@ -73,7 +75,7 @@ impl FromStr for EventFilter {
             false => Err(format!("{value:?} is not one of {}", known.join(", "))),
         };
         match key {
-            "type" => Ok(Self::Kind(one_of(&["node", "network", "service", "cluster"])?)),
+            "type" => Ok(Self::Kind(one_of(&["node", "network", "service", "cluster", "task"])?)),
             "event" => Ok(Self::Action(one_of(&["create", "update", "remove"])?)),
             "name" => Ok(Self::Name(value.to_owned())),
             "id" => Ok(Self::Id(value.to_owned())),

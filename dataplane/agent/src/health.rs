@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use mesh_types::{ClusterView, Health, HealthCheck, HealthNote, Probe, Service, TaskId};
+use mesh_gossip::{EndpointTable, Tables};
+use mesh_types::{ClusterView, Endpoint, Health, HealthCheck, HealthNote, Probe, Service, TaskId};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -46,7 +47,10 @@ pub struct LastCheck {
 pub(crate) struct Checks {
     wake: Notify,
     last: Mutex<BTreeMap<TaskId, LastCheck>>,
+    heard: Mutex<Option<(Arc<Tables>, Arc<Checked>)>>,
 }
+
+type Checked = BTreeMap<TaskId, Arc<Endpoint>>;
 
 impl Checks {
     /// Tasks or services may have changed.
@@ -59,6 +63,23 @@ impl Agent {
     /// The last check of a task; none if it was not checked since the daemon started.
     pub fn last_check(&self, task: TaskId) -> Option<LastCheck> {
         lock(&self.inner.checks.last).get(&task).cloned()
+    }
+
+    /// The tasks of all nodes that are checked, as gossip tells of them, each with one of its endpoints; the same value
+    /// until gossip tells something new.
+    pub fn checked_tasks(&self) -> Arc<BTreeMap<TaskId, Arc<Endpoint>>> {
+        let tables = self.inner.gossip.watch().borrow().clone();
+        let mut heard = lock(&self.inner.checks.heard);
+        if let Some((of, checked)) = heard.as_ref()
+            && Arc::ptr_eq(of, &tables)
+        {
+            return checked.clone();
+        }
+        let all = tables.endpoints.values().flat_map(EndpointTable::values);
+        let checked = all.filter(|e| e.health != Health::None).map(|e| (e.task, e.clone()));
+        let checked = Arc::new(checked.collect());
+        *heard = Some((tables, Arc::clone(&checked)));
+        checked
     }
 
     /// The health of a new task of `service`: it takes flows at once only if nobody checks it.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use mesh_agent::{Agent, AgentOptions, HostOptions, MemberState, PathChoice, one_line};
 use mesh_ca::IdentityCell;
-use mesh_manager::{EndpointView, Heard, Manager, ManagerOptions};
+use mesh_manager::{Checked, EndpointView, Heard, Manager, ManagerOptions};
 use mesh_types::{ClusterView, Endpoint, NodeId, Role};
 use tokio::sync::RwLock;
 use tonic::Status;
@@ -63,6 +63,9 @@ impl EndpointView for AgentView {
         self.0.get().map(|agent| agent.endpoints().0).unwrap_or_default()
     }
 
+    fn checked(&self) -> Arc<Checked> {
+        self.0.get().map(Agent::checked_tasks).unwrap_or_default()
+    }
 
     fn heard(&self, node: NodeId) -> Heard {
         let member = self.0.get().and_then(|agent| agent.member(node));

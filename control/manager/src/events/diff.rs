@@ -25,6 +25,8 @@ pub(crate) enum What {
     Object(Kind),
     /// The cluster as a whole.
     Cluster,
+    /// A task: its health.
+    Task,
 }
 
 impl fmt::Display for What {
@@ -32,6 +34,7 @@ impl fmt::Display for What {
         match self {
             Self::Object(kind) => kind.fmt(f),
             Self::Cluster => f.pad("cluster"),
+            Self::Task => f.pad("task"),
         }
     }
 }

@@ -2,10 +2,13 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use mesh_store::{Command, Kind, NetworkChange, NewNetwork, NewService, ServiceChange};
-use mesh_types::{EndpointMode, NetworkId, ServiceId};
+use mesh_types::{
+    Endpoint, EndpointMode, EndpointState, Generation, Health, HealthNote, LocalEndpointId, Mac, NetworkId,
+    NodeId, ServiceId, TaskId,
+};
 
 use super::{diff::What, *};
-use crate::testing::state as cluster;
+use crate::{shared::Checked, testing::state as cluster};
 
 const PROD: NetworkId = NetworkId::from_u128(7);
 const WEB: ServiceId = ServiceId::from_u128(8);
@@ -170,4 +173,41 @@ async fn a_reader_that_falls_behind_is_told_so() {
     assert_eq!(slow.next().await.unwrap().unwrap_err().code(), tonic::Code::DataLoss);
     let past: Vec<_> = events.stream(Some(5)).take(REMEMBERED).collect().await;
     assert_eq!(past[0].as_ref().unwrap().version, 2000 - REMEMBERED as u64);
+}
+
+#[test]
+fn the_health_of_a_task_is_told_when_it_changes() {
+    let mut state = cluster();
+    step(&mut state, [network(PROD, "prod"), service()]);
+    let task = |number: u128, health: Health, why: Option<&str>| {
+        let endpoint = Endpoint {
+            network: PROD,
+            node: NodeId::from_u128(1),
+            task: TaskId::from_u128(number),
+            name: format!("web.{number}").parse().unwrap(),
+            service: Some(WEB),
+            addresses: vec![],
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            local_id: LocalEndpointId(1),
+            generation: Generation(1),
+            aliases: vec![],
+            state: EndpointState::Ready,
+            weight: 1,
+            health,
+            health_note: why.map(HealthNote::of),
+        };
+        (endpoint.task, Arc::new(endpoint))
+    };
+    let before: Checked = [task(1, Health::Healthy, None), task(2, Health::Healthy, None)].into();
+    assert!(health_changes(&before, &before, &state).is_empty());
+    let sick = task(2, Health::Unhealthy, Some("connection refused"));
+    let now: Checked = [task(1, Health::Healthy, None), sick, task(3, Health::Starting, None)].into();
+    let told = health_changes(&before, &now, &state);
+    assert_eq!(what(&told), [(What::Task, Action::Update, "web.2"), (What::Task, Action::Update, "web.3")]);
+    let words = told[0].attributes.iter().map(|(key, value)| format!("{key}={value}"));
+    let words: Vec<_> = words.filter(|word| !word.starts_with("node=")).collect();
+    assert_eq!(words, ["health=unhealthy", "service=web", "why=connection refused"]);
+    // Another reason is no news, and a task that has ended neither.
+    let other: Checked = [task(2, Health::Unhealthy, Some("status 500"))].into();
+    assert!(health_changes(&now, &other, &state).is_empty());
 }
