@@ -127,3 +127,51 @@ fn a_process_that_a_published_port_shadows_is_told() -> Result<()> {
         })
     })
 }
+
+/// The table makes the kernel track every connection of the node: it is there for tasks with a way out alone.
+#[test]
+fn the_way_out_is_there_for_as_long_as_somebody_has_one() -> Result<()> {
+    run(1, |cluster| {
+        create(cluster)?;
+        cluster[0].ctl(&[
+            "network",
+            "create",
+            "--subnet",
+            "10.10.4.0/24",
+            "--attachable",
+            "--internal",
+            "back",
+        ])?;
+        cluster.wait_for_view()?;
+        let node = &cluster[0];
+        let tables = || -> Result<bool> {
+            Ok(output(node.command("nft")?.args(["list", "tables"]))?.contains("table ip meshd"))
+        };
+        let shall_be = |there: bool| {
+            wait("the node's table", SOON, || {
+                let is = tables()?;
+                ensure!(is == there, "it is there: {is}");
+                Ok(())
+            })
+        };
+        shall_be(false)?;
+        let inner = node.run_idle(&TaskSpec { name: "inner", network: "back", ..TaskSpec::default() })?;
+        shall_be(false)?;
+        let mut one = node.run_idle(&task("one", None))?;
+        let mut two = node.run_idle(&task("two", None))?;
+        shall_be(true)?;
+        one.kill()?;
+        node.kill()?;
+        node.start()?;
+        shall_be(true)?;
+        two.kill()?;
+        shall_be(false)?;
+        // As they come and go on a running task.
+        node.ctl(&["network", "connect", "prod", "inner"])?;
+        shall_be(true)?;
+        node.ctl(&["network", "disconnect", "prod", "inner"])?;
+        shall_be(false)?;
+        drop(inner);
+        Ok(())
+    })
+}

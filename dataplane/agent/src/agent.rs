@@ -31,6 +31,7 @@ use crate::{
     renewing::Renewing,
     session::{Session, Told},
     state::{Files, Remote, State, Tasks},
+    way_out::{self, WaysOut},
 };
 
 /// How long a new member waits for the cluster's state.
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     pub drains: tokio::sync::Notify,
     /// Health checks.
     pub checks: Checks,
+    /// Who has a way out.
+    pub ways_out: tokio::sync::Mutex<WaysOut>,
     /// The work on leases.
     pub renewing: Renewing,
     /// Wakes what lets tasks follow their services.
@@ -150,10 +153,8 @@ impl Agent {
             peers: &peers,
         };
         let host = Host::ensure(&netlink, &options.host, known).await?;
-        Host::ensure_egress()?;
-        if tasks.iter().flat_map(|t| &t.attachments).any(|a| a.egress6.is_some()) {
-            Host::ensure_egress6()?;
-        }
+        mesh_netlink::enable_forwarding()?;
+        way_out::ensure_for(&tasks)?;
         let settings = host.settings;
         // The verifier takes its time; the local socket and Raft share these threads and must not wait for it.
         let opening = options.data_path.clone();
@@ -237,6 +238,7 @@ impl Agent {
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
             checks: Checks::default(),
+            ways_out: tokio::sync::Mutex::default(),
             services: tokio::sync::Notify::new(),
             renewing: Renewing::default(),
             listeners: Mutex::default(),
@@ -249,6 +251,7 @@ impl Agent {
         agent.keep_data_path(&host);
         agent.keep_advertise(&host).await;
         agent.adopt(tasks).await;
+        agent.adopt_ways_out().await?;
         agent.inner.kept_sockets.forget_rest();
         agent.expect_back(absent);
         agent.follow_availability();

@@ -19,7 +19,7 @@ use crate::{
     TaskError,
     addresses::Taken,
     ending::{Ending, open_process},
-    host::{Host, TASK_LINK_PREFIX},
+    host::TASK_LINK_PREFIX,
     leases::boot_time,
     planner::{Family, egress_address4, egress_address6},
     resolver,
@@ -310,9 +310,7 @@ impl Agent {
             aliases: new.aliases,
             by_service: new.by_service,
         };
-        if attachment.egress6.is_some() {
-            Host::ensure_egress6().map_err(AttachError::Agent)?;
-        }
+        self.open_way_out(&attachment).await?;
         let with_prefix = |address: &IpAddr| {
             let subnet = network.subnet_of(*address)?;
             IpNet::new(*address, subnet.net().prefix_len()).ok()
@@ -328,7 +326,15 @@ impl Agent {
             mtu: task_mtu(self.inner_mtu().await, network),
             egress: attachment.egress(),
         };
-        attachment.ifindex = self.inner.netlink.add_task_link(&wanted).await?.ifindex;
+        match self.inner.netlink.add_task_link(&wanted).await {
+            Ok(made) => attachment.ifindex = made.ifindex,
+            Err(error) => {
+                if let Err(error) = self.close_way_out(&attachment).await {
+                    warn!(link = attachment.link, %error, "roll back of a link");
+                }
+                return Err(error.into());
+            }
+        }
         Ok(attachment)
     }
 
@@ -409,6 +415,7 @@ impl Agent {
             problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
             problems
                 .extend(self.inner.netlink.remove_link(&attachment.link).await.err().map(|e| e.to_string()));
+            problems.extend(self.close_way_out(attachment).await.err().map(|e| e.to_string()));
         }
         problems
     }

@@ -317,6 +317,7 @@ impl Agent {
         problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
         let removed = self.inner.netlink.remove_link(&attachment.link).await;
         problems.extend(removed.err().map(|e| e.to_string()));
+        problems.extend(self.close_way_out(attachment).await.err().map(|e| e.to_string()));
         problems
     }
 

@@ -33,6 +33,7 @@ mod status;
 mod task;
 mod tend;
 mod uplinks;
+mod way_out;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};
 pub use attach::AttachSpec;

@@ -30,7 +30,7 @@ pub use firewall::{Closed, forwarding_closed};
 pub use host_link::{HostLink, HostWay};
 pub use inherited::{cookie_of_socket, inherited_sockets};
 pub use links::{Frames, LinkInfo};
-pub use masquerade::{ensure_masquerade, remove_masquerade};
+pub use masquerade::{ensure_masquerade, remove_masquerade, remove_masquerade_of};
 pub use netlink::Netlink;
 pub use netns::{NetNs, NsId};
 pub use sysctl::{enable_forwarding, enable_forwarding6, has_ipv6};

@@ -20,10 +20,17 @@ pub fn ensure_masquerade(table: &str, pool: IpNet) -> Result<()> {
 
 /// Removes the tables of both families; one that is not there is fine.
 pub fn remove_masquerade(table: &str) -> Result<()> {
-    for family in ["ip", "ip6"] {
-        if nft::list(&["table", family, table])?.is_some() {
-            nft::apply(table, &format!("table {family} {table}\ndelete table {family} {table}\n"))?;
-        }
+    ["ip", "ip6"].into_iter().try_for_each(|family| remove_table(family, table))
+}
+
+/// Removes the table of the pool's family alone; one that is not there is fine.
+pub fn remove_masquerade_of(table: &str, pool: IpNet) -> Result<()> {
+    remove_table(family_of(pool), table)
+}
+
+fn remove_table(family: &str, table: &str) -> Result<()> {
+    if nft::list(&["table", family, table])?.is_some() {
+        nft::apply(table, &format!("table {family} {table}\ndelete table {family} {table}\n"))?;
     }
     Ok(())
 }
