@@ -1,5 +1,6 @@
 //! Fifty nodes as one cluster, and SWARM's acceptance 7 on it: what starts and ends is known everywhere, a third of the
-//! nodes is cut off for half a minute and is right again by itself, and every daemon is restarted in turn under load.
+//! nodes is cut off for half a minute and is right again by itself, every daemon is restarted in turn, and the key that
+//! seals gossip is replaced under load.
 
 use std::{
     collections::BTreeSet,
@@ -174,6 +175,41 @@ fn every_daemon_is_restarted(cluster: &Cluster) -> Result<()> {
     outcome.none_failed()
 }
 
+fn keys_are_replaced(cluster: &Cluster, runs: &[&str]) -> Result<()> {
+    let keys = || -> Result<(u64, bool)> {
+        let keys = cluster[0].ctl_json(&["cluster", "inspect"])?[0]["gossip_keys"].clone();
+        let since = keys["since"].as_u64().with_context(|| format!("no time: {keys}"))?;
+        Ok((since, keys["phase"] == "settled" && keys["urgent"] == false))
+    };
+    let (load, start, (before, _)) = (load(cluster)?, Instant::now(), keys()?);
+    // It is told in seconds.
+    sleep(Duration::from_millis(1100));
+    cluster[0].ctl(&["cluster", "rotate-gossip-keys"])?;
+    let mut turns = 0;
+    loop {
+        let (since, settled) = keys()?;
+        if settled && since > before {
+            break;
+        }
+        ensure!(start.elapsed() < PATIENTLY * 3, "the key has not been replaced");
+        turns += 1;
+        // Whatever key is the first: what starts is known, far from where it starts.
+        let node = &cluster[turns * 11 % cluster.nodes().len()];
+        let name = format!("turn{turns}");
+        let task = serve(node, &name)?;
+        let nodes = [cluster.nodes().len() - 1 - turns % 40, turns % 40];
+        let all: Vec<&str> = runs.iter().copied().chain([name.as_str()]).collect();
+        for index in nodes {
+            known_on(cluster, &cluster.nodes()[index..=index], &all)?;
+        }
+        end(node, task)?;
+    }
+    println!("the gossip key replaced within {:?}, {turns} tasks came and went", start.elapsed());
+    known_on(cluster, cluster.nodes(), runs)?;
+    cluster.wait_for_members(cluster.nodes().len())?;
+    load.end().none_failed()
+}
+
 #[test]
 fn fifty_nodes() -> Result<()> {
     let start = Instant::now();
@@ -196,6 +232,7 @@ fn fifty_nodes() -> Result<()> {
         let runs = ["web7", "web45", "far45"];
         known_on(cluster, cluster.nodes(), &runs)?;
         resolved_and_reached(&observers, &runs)?;
+        keys_are_replaced(cluster, &runs)?;
         println!("all within {:?}", start.elapsed());
         Ok(())
     })
