@@ -87,7 +87,9 @@ pub enum HealthError {
     #[error("{0:?} is not a port number of 1 to 65535")]
     Port(String),
     /// See [`HttpPath`].
-    #[error("path {0:?} must begin with / and have at most {MAX_PATH} visible ASCII characters, none of them #")]
+    #[error(
+        "path {0:?} must begin with / and have at most {MAX_PATH} visible ASCII characters, none of them #"
+    )]
     Path(String),
     /// See [`ProbeCommand`].
     #[error("a command must not be empty, hold NUL or have more than {MAX_COMMAND} bytes")]
