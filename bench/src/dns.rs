@@ -88,19 +88,26 @@ type Results = BTreeMap<(Measure, &'static str), Vec<f64>>;
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
     let chosen = |part| options.what.is_empty() || options.what.contains(&part);
+    let prefix = Prefix::unique();
+    let measured = measure(options, &prefix, chosen);
+    // Folders of the peers and lists of names.
+    mesh_tests::remove_all(&prefix)?;
+    measured
+}
+
+fn measure(options: &Options, prefix: &Prefix, chosen: impl Fn(Part) -> bool) -> Result<()> {
     if chosen(Part::Scale) {
         // First, while this process holds nothing else.
-        scale::run(Duration::from_secs(options.seconds))?;
+        scale::run(prefix, Duration::from_secs(options.seconds))?;
     }
     if !chosen(Part::Compare) && !chosen(Part::Flood) {
         return Ok(());
     }
     let names: Vec<String> = (0..options.names).map(|n| format!("name{n:05}")).collect();
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(meshd::Meshd::start(&names)?)];
-    let prefix = Prefix::unique();
     let peers: [(&str, &dyn Fn() -> Result<Box<dyn Subject>>); 2] = [
-        ("Docker", &|| Ok(Box::new(docker::Docker::start(&prefix, &names)?))),
-        ("dnsmasq", &|| Ok(Box::new(dnsmasq::Dnsmasq::start(&prefix, &names)?))),
+        ("Docker", &|| Ok(Box::new(docker::Docker::start(prefix, &names)?))),
+        ("dnsmasq", &|| Ok(Box::new(dnsmasq::Dnsmasq::start(prefix, &names)?))),
     ];
     for (name, start) in peers {
         match start() {
@@ -109,7 +116,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     let processors = Processors::pick()?;
-    let perf = Dnsperf::new(&prefix, &names, Duration::from_secs(options.seconds))?;
+    let perf = Dnsperf::new(prefix, &names, Duration::from_secs(options.seconds))?;
     let mut results = Results::new();
     for round in 1..=options.rounds {
         for subject in &subjects {

@@ -25,7 +25,7 @@ use crate::idle::{processor_time, resident};
 const NAMES: u32 = 100_000;
 
 /// Measures and prints.
-pub fn run(length: Duration) -> Result<()> {
+pub fn run(prefix: &Prefix, length: Duration) -> Result<()> {
     let network = Network {
         id: NetworkId::from_u128(1),
         name: "prod".parse()?,
@@ -52,7 +52,6 @@ pub fn run(length: Duration) -> Result<()> {
         made.as_millis()
     );
 
-    let prefix = Prefix::unique();
     let task = NetNs::create(&prefix.namespace("names"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
@@ -64,7 +63,7 @@ pub fn run(length: Duration) -> Result<()> {
         DnsServer::start(&thread, sockets, receiver, Arc::new(Forwarder::to_servers([]).for_task()))?;
 
     let asked: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
-    let perf = Dnsperf::new(&prefix, &asked, length)?;
+    let perf = Dnsperf::new(prefix, &asked, length)?;
     let used = processor_time(std::process::id())?;
     let queries = perf.run(&task.path(), embedded(), Transport::Udp)?;
     let used = processor_time(std::process::id())? - used;
