@@ -310,7 +310,8 @@ impl Local for Service {
         }
         if script.spare {
             let name = "spare".to_owned();
-            view.networks.push(v1::Network { id: SPARE.to_owned(), name, ..view.networks[0].clone() });
+            let other = view.networks[0].clone();
+            view.networks.push(v1::Network { id: SPARE.to_owned(), name, ingress: false, ..other });
         }
         Ok(Response::new(v1::GetViewResponse {
             view: Some(view),
