@@ -17,6 +17,7 @@ use openraft::{
     Config, Raft, ReadPolicy, SnapshotPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
+    vote::RaftLeaderId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -155,6 +156,8 @@ impl RaftNode {
                 return Err(snapshot_error(disk::path(&dir), error));
             }
         };
+        // See `stand_for_election`.
+        let config = Config { enable_elect: false, ..config };
         let config = Arc::new(config.validate().map_err(|e| failed(e.to_string()))?);
         let addresses = Addresses::default();
         let network = Network { transport: transport.clone(), addresses: addresses.clone() };
@@ -173,11 +176,35 @@ impl RaftNode {
             follower: follower.abort_handle(),
         };
         let this = Self { inner: Arc::new(inner) };
-        if let Err(error) = this.lead_alone().await {
+        if let Err(error) = this.stand_for_election().await {
             this.shutdown().await;
             return Err(error);
         }
         Ok(this)
+    }
+
+    /// Lets this manager be elected, unless it may still be on its way into a cluster: then once a leader says that it votes.
+    ///
+    /// Whoever is brought the log from its beginning has, for a moment, the members of that time: the first manager, which
+    /// was demoted and comes back with an empty disk, finds itself the only voter and would lead at once, with hardly
+    /// anything of what was decided.
+    async fn stand_for_election(&self) -> Result<(), OpenError> {
+        let me = RaftId(self.inner.node);
+        let standing = self.inner.raft.with_raft_state(move |raft| {
+            let voters: Vec<_> = raft.membership_state.effective().voter_ids().collect();
+            // The only voter has elected itself, in a term after the first, 0, which is what nobody has voted in. Whoever is
+            // brought a log has the vote of whoever brings it.
+            let vote = raft.vote_ref().leader_id();
+            let elected = vote.term() > 0 && vote.node_id() == &me;
+            (voters.is_empty() || voters == [me]) && !elected
+        });
+        let on_its_way = standing.await.map_err(|e| OpenError::Start(e.to_string()))?;
+        if !on_its_way {
+            self.inner.raft.runtime_config().elect(true);
+            return self.lead_alone().await;
+        }
+        tokio::spawn(members::await_vote(Arc::downgrade(&self.inner)));
+        Ok(())
     }
 
     /// Makes a new cluster with this manager as its only voter, which leads it when this returns.
@@ -190,6 +217,7 @@ impl RaftNode {
             RaftError::APIError(error) => MembershipError::Refused { reason: error.to_string() },
             RaftError::Fatal(error) => MembershipError::Stopped { reason: error.to_string() },
         })?;
+        inner.raft.runtime_config().elect(true);
         self.lead_alone().await.map_err(|error| MembershipError::Refused { reason: error.to_string() })
     }
 

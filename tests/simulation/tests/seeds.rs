@@ -47,6 +47,16 @@ fn last_quarter() -> Result<()> {
     simulate(3)
 }
 
+/// The first manager, demoted, emptied and made a manager again, was brought the log of when it was the only one, and led.
+#[test]
+fn a_manager_made_anew_does_not_lead_by_the_members_of_before() -> Result<()> {
+    for seed in ["30106", "30023", "30173"] {
+        let output = simulation(&["--seed", seed])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_seed_is_the_same_run_every_time() -> Result<()> {
     let run = || Ok::<_, anyhow::Error>(simulation(&["--seed", "5"])?.stdout);

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
+    sync::Weak,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use openraft::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{LEADER_PAUSE, PROPOSE_TIMEOUT, RaftNode};
+use super::{Inner, LEADER_PAUSE, PROPOSE_TIMEOUT, RaftNode};
 use crate::{
     MembershipError,
     types::{Member, RaftId, TypeConfig},
@@ -119,6 +120,33 @@ impl RaftNode {
                 return Err(MembershipError::NoMajority);
             }
             sleep(LEADER_PAUSE).await;
+        }
+    }
+}
+
+/// How often a manager on its way into a cluster asks whether it votes, and how long an answer may take.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Waits until this manager votes by its own log and by what the leader says; then it may be elected.
+pub(super) async fn await_vote(inner: Weak<Inner>) {
+    loop {
+        sleep(ON_ITS_WAY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let node = RaftNode { inner };
+        if node.failure().is_some() {
+            return;
+        }
+        let own = node.inner.node;
+        let voters = node.managers().into_iter().filter(|manager| manager.voter);
+        let voters: Vec<NodeId> = voters.map(|manager| manager.node).collect();
+        if voters.len() < 2 || !voters.contains(&own) {
+            continue;
+        }
+        let told = node.members(ANSWER).await;
+        if told.is_ok_and(|members| members.iter().any(|member| member.node == own && member.voter)) {
+            node.inner.raft.runtime_config().elect(true);
+            return;
         }
     }
 }
