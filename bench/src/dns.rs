@@ -105,7 +105,8 @@ fn measure(options: &Options, prefix: &Prefix, chosen: impl Fn(Part) -> bool) ->
     }
     let names: Vec<String> = (0..options.names).map(|n| format!("name{n:05}")).collect();
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(meshd::Meshd::start(&names)?)];
-    let peers: [(&str, &dyn Fn() -> Result<Box<dyn Subject>>); 2] = [
+    type Start<'a> = &'a dyn Fn() -> Result<Box<dyn Subject>>;
+    let peers: [(&str, Start<'_>); 2] = [
         ("Docker", &|| Ok(Box::new(docker::Docker::start(prefix, &names)?))),
         ("dnsmasq", &|| Ok(Box::new(dnsmasq::Dnsmasq::start(prefix, &names)?))),
     ];

@@ -247,7 +247,7 @@ fn name_server_on_the_overlay(node: &Node, observer: &Task, stub: &StubDns) -> R
     let spec = TaskSpec { name: "asker", network: "prod", options: &options, ..TaskSpec::default() };
     let asker = node.run_idle(&spec)?;
     expect(&asker, &["inner.example"], &[INNER.to_string()])?;
-    expect(&asker, &["observer"], &[server.clone()])?;
+    expect(&asker, &["observer"], std::slice::from_ref(&server))?;
     expect(observer, &["other.example"], &[OUTSIDE.to_string()])?;
     ensure!(inner.heard().iter().all(|name| name == "inner.example"), "heard {:?}", inner.heard());
     node.stop()?;

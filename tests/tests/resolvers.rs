@@ -147,8 +147,7 @@ fn what_is_asked_during_a_restart_is_answered_where_sockets_are_kept() -> Result
             node.kill()?;
             let udp = socket(&asker, PATIENCE)?;
             udp.send(QUERY).context("asking")?;
-            let mut tcp =
-                asker.inside(|| TcpStream::connect(SERVER))?.context("connecting")?;
+            let mut tcp = asker.inside(|| TcpStream::connect(SERVER))?.context("connecting")?;
             tcp.set_read_timeout(Some(PATIENCE)).context("a socket's timeout")?;
             tcp.write_all(&[&(QUERY.len() as u16).to_be_bytes(), QUERY].concat())
                 .context("asking over TCP")?;

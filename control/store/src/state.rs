@@ -195,8 +195,8 @@ impl State {
 
     /// Those of [`State::leases_of`] that tasks use, as the node said.
     pub fn task_addresses_of(&self, node: NodeId) -> BTreeMap<NetworkId, Vec<IpAddr>> {
-        let held = |cluster: &Box<Cluster>| cluster.held_as(|used| used == AddressUse::Task(node));
-        self.cluster.as_ref().map(held).unwrap_or_default()
+        let held = |cluster: &Cluster| cluster.held_as(|used| used == AddressUse::Task(node));
+        self.cluster.as_deref().map(held).unwrap_or_default()
     }
 
     /// Whether `node` holds other addresses here than in `newer`. Costs what changed, if one is a changed copy of the other.

@@ -90,8 +90,10 @@ struct Sim {
     data_paths: BTreeSet<u8>,
     questions: u64,
     /// What else of what is sent, from whom to whom, is lost.
-    lost: Box<dyn FnMut(u8, u8, &Packet) -> bool>,
+    lost: Box<Lost>,
 }
+
+type Lost = dyn FnMut(u8, u8, &Packet) -> bool;
 
 enum Arriving {
     Datagram(Vec<u8>),

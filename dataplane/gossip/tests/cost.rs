@@ -1,5 +1,7 @@
 //! What packets of strangers, and damaged or hostile ones of members, may cost: counted allocations.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

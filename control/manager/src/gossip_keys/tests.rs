@@ -126,13 +126,16 @@ fn many_nodes_use_a_key_up_sooner() {
     assert!(most > MIN_GOSSIP_ROTATION && most * 1000 * PACKETS <= PER_KEY + 60 * 1000 * PACKETS, "{most}");
 }
 
+/// When a ring arrives, of which version it is, and the ring.
+type Told = (u64, u64, Vec<[u8; 32]>);
+
 /// Nodes of a model: each has the ring that it was told last.
 struct Model {
     state: State,
     rotation: Rotation,
     rings: BTreeMap<NodeId, Vec<[u8; 32]>>,
     /// Rings on their way to nodes, with when they arrive.
-    told: BTreeMap<NodeId, VecDeque<(u64, u64, Vec<[u8; 32]>)>>,
+    told: BTreeMap<NodeId, VecDeque<Told>>,
     /// Messages on their way: from, to, sealed with, when they arrive.
     sent: Vec<(NodeId, NodeId, [u8; 32], u64)>,
     fresh: u8,

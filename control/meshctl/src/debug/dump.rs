@@ -17,6 +17,8 @@ pub struct Dump {
     pub node_id: String,
     pub node_name: String,
     pub gossip: GossipReport,
+    /// Names of networks by id, as far as the node knows them.
+    pub networks: BTreeMap<String, String>,
     pub tables: Vec<TableDump>,
     pub entries: Vec<EntryDump>,
 }
@@ -94,18 +96,18 @@ impl Dump {
             node_name: dump.node_name,
             gossip: GossipReport::new(dump.status.unwrap_or_default(), &nodes),
             tables: dump.tables.into_iter().map(table).collect(),
+            networks,
             entries: dump.entries.into_iter().filter_map(EntryDump::new).collect(),
         })
     }
 
-    /// What is told of a table; names of tables are those of their networks.
+    /// A table's name is its network's.
     pub fn table_name<'a>(&'a self, table: Option<&'a str>) -> &'a str {
         let Some(id) = table else { return "(interests)" };
-        let named = self.tables.iter().find(|table| table.network_id.as_deref() == Some(id));
-        named.and_then(|table| table.network.as_deref()).unwrap_or(id)
+        self.networks.get(id).map_or(id, String::as_str)
     }
 
-    /// What is told of a node.
+    /// A node's name.
     pub fn node_name<'a>(&'a self, id: &'a str) -> &'a str {
         let named = self.gossip.members.iter().find(|member| member.node_id == id);
         named.and_then(|member| member.name.as_deref()).unwrap_or(id)

@@ -117,10 +117,15 @@ impl GossipReport {
 
     /// `4 tables as others have them 3 s ago; statement 12, all acknowledged`.
     fn convergence(&self) -> String {
+        let count = match self.tables {
+            1 => "1 table".to_owned(),
+            n => format!("{n} tables"),
+        };
         let tables = match (self.tables_behind, self.equal_millis) {
-            (0, None) => format!("{} tables, not each compared yet", self.tables),
-            (0, Some(millis)) => format!("{} tables, as others had them {} ago", self.tables, age(millis)),
-            (n, _) => format!("{n} of {} tables behind for {}", self.tables, age(self.lag_millis)),
+            (0, _) if self.members.len() < 2 => format!("{count}, nobody to compare with"),
+            (0, None) => format!("{count}, not each compared yet"),
+            (0, Some(millis)) => format!("{count}, as others had them {} ago", age(millis)),
+            (n, _) => format!("{n} of {count} behind for {}", age(self.lag_millis)),
         };
         let told = match self.unacknowledged {
             0 => "all acknowledged".to_owned(),

@@ -44,8 +44,9 @@ fn is_indirect(packet: &Packet) -> bool {
     // foca's messages in their order: an identity, an incarnation, an identity, then the kind.
     let Message::Swim(bytes) = &packet.message else { return false };
     type Identity = (NodeId, SocketAddr, u64, u32);
-    let header: Result<((Identity, u16, Identity, u8), &[u8]), _> = postcard::take_from_bytes(bytes);
-    (2..=5).contains(&header.unwrap().0.3)
+    type Header = (Identity, u16, Identity, u8);
+    let (header, _) = postcard::take_from_bytes::<Header>(bytes).unwrap();
+    (2..=5).contains(&header.3)
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn dump(node: &str, entries: Vec<EntryDump>) -> Dump {
         node_id: node.to_owned(),
         node_name: node.to_owned(),
         gossip: GossipReport::new(v1::GossipStatus::default(), &BTreeMap::new()),
+        networks: BTreeMap::new(),
         tables: vec![table(None), table(Some("net"))],
         entries,
     }
