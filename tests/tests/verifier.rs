@@ -12,7 +12,8 @@ use aya::{
 use mesh_tests::verifier::{Cost, Verified, findings_file};
 
 /// Tables that take their memory at once; nothing is stored here.
-const LARGE: [&str; 6] = ["CHOICES", "CHOICES_KEPT", "REVERSE", "REVERSE_KEPT", "FRAGMENTS", "AFFINITY"];
+const LARGE: [&str; 7] =
+    ["CHOICES", "CHOICE_INDEX", "CHOICES_KEPT", "REVERSE", "REVERSE_KEPT", "FRAGMENTS", "AFFINITY"];
 /// Of what the verifier says to a program that it refuses, the end tells why.
 const LOG_LINES: usize = 25;
 

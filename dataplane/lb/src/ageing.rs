@@ -8,13 +8,14 @@ use std::{
 
 use aya::Pod;
 use mesh_abi::{
-    ANY_V4, ANY_V6, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PUBLISHED, ServiceKey, is_v4,
-    v4_mapped,
+    ANY_V4, ANY_V6, ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PUBLISHED, ServiceKey,
+    is_v4, v4_mapped,
 };
 use mesh_types::LocalEndpointId;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
+    choices::Choices,
     datapath::DataPath,
     error::Error,
     flows::{Aged, FlowCount, FlowTimeouts, Flows, Over, Tracked, in_use, is_confirmed, over, settled},
@@ -33,7 +34,7 @@ pub(crate) struct Ageing {
     /// Those of the last walk that came to the end: choices and reverse.
     pub(crate) counted: [u64; 2],
     /// How far the walks through the new flows are: choices and reverse.
-    sweeps: [Position; 2],
+    sweeps: (u32, Position),
     /// Published ports, services no more, whose flows are still to be forgotten.
     withdrawn: BTreeSet<ServiceKey>,
 }
@@ -64,8 +65,7 @@ impl DataPath {
                 let orphan = |key: &FlowKey, _: &_| !local.contains(&(key.scope, key.source));
                 walk.slice(&self.maps.reverse_kept, budget, &timeouts, now, orphan, &mut aged)?;
             } else {
-                let orphan =
-                    |_: &FlowKey, choice: &mesh_abi::ChoiceValue| !backends.contains_key(&choice.backend);
+                let orphan = |_: &FlowKey, choice: &ChoiceValue| !backends.contains_key(&choice.backend);
                 walk.slice(&self.maps.choices_kept, budget, &timeouts, now, orphan, &mut aged)?;
             }
             if walk.position.at_start() {
@@ -74,8 +74,8 @@ impl DataPath {
                 walk.in_reverse = !walk.in_reverse;
             }
         }
-        let [choices, reverse] = &mut walk.sweeps;
-        aged.moved += sweep(&self.maps.choices, &self.maps.choices_kept, choices, now)?;
+        let (choices, reverse) = &mut walk.sweeps;
+        aged.moved += sweep_choices(&self.maps.choices, &self.maps.choices_kept, choices, now)?;
         aged.moved += sweep(&self.maps.reverse, &self.maps.reverse_kept, reverse, now)?;
         Ok(aged)
     }
@@ -111,11 +111,12 @@ impl DataPath {
             key.scope == PUBLISHED && withdrawn.contains(&port) && !is_open
         };
         // In the order in which flows move.
-        for choices in [&self.maps.choices, &self.maps.choices_kept] {
-            let mut over = Vec::new();
-            choices.for_each(|key, _| over.extend(is_over(&key).then_some(key)))?;
-            choices.delete(over.into_iter()).map_err(|Partly { error, .. }| error)?;
-        }
+        let (new, kept) = (&self.maps.choices, &self.maps.choices_kept);
+        let mut over = Vec::new();
+        new.for_each(|key, _| over.extend(is_over(&key).then_some(key)));
+        over.drain(..).for_each(|key| new.remove(&key));
+        kept.for_each(|key, _| over.extend(is_over(&key).then_some(key)))?;
+        kept.delete(over.into_iter()).map_err(|Partly { error, .. }| error)?;
         self.ageing.withdrawn.clear();
         Ok(())
     }
@@ -128,8 +129,10 @@ impl DataPath {
     /// How many flows there are. Walks the flow tables, so not for every second.
     pub fn flows(&self) -> Result<Flows, Error> {
         let maps = &self.maps;
+        let mut new = 0;
+        maps.choices.for_each(|_, _| new += 1);
         Ok(Flows {
-            choices: FlowCount { new: count(&maps.choices)?, established: count(&maps.choices_kept)? },
+            choices: FlowCount { new, established: count(&maps.choices_kept)? },
             reverse: FlowCount { new: count(&maps.reverse)?, established: count(&maps.reverse_kept)? },
         })
     }
@@ -201,7 +204,36 @@ impl Ageing {
     }
 }
 
-/// Moves silent connections from the next part of the first stage's flows to the second; how many.
+/// Moves silent connections from the next part of the first stage's choices to the second; how many.
+fn sweep_choices(
+    new: &Choices,
+    kept: &Table<FlowKey, ChoiceValue>,
+    position: &mut u32,
+    now: u64,
+) -> Result<usize, Error> {
+    let mut found = Vec::new();
+    new.walk(position, new.sets().div_ceil(SWEEP), |key, flow| {
+        if settled(&key, &flow, now) {
+            found.push((key, flow));
+        }
+    });
+    let mut moved = 0;
+    for (key, flow) in found {
+        // See `sweep`.
+        if !kept.add(&key, &flow)? {
+            continue;
+        }
+        if new.get(&key).is_some_and(|now| now == flow) {
+            new.remove(&key);
+            moved += 1;
+        } else {
+            kept.delete(std::iter::once(key)).map_err(|Partly { error, .. }| error)?;
+        }
+    }
+    Ok(moved)
+}
+
+/// The same for replies.
 fn sweep<V: Pod + Tracked + PartialEq>(
     new: &Table<FlowKey, V>,
     kept: &Table<FlowKey, V>,

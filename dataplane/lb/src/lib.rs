@@ -5,6 +5,7 @@
 
 mod ageing;
 mod attach;
+mod choices;
 mod clsact;
 mod datapath;
 mod desired;
@@ -31,6 +32,7 @@ mod table;
 mod takeover;
 mod uplink;
 
+pub use choices::Choices;
 pub use datapath::{Applied, DataPath, Options};
 pub use desired::{
     Backend, BackendKey, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan,

@@ -13,6 +13,7 @@ use mesh_abi::{
 };
 
 use crate::{
+    choices::Choices,
     error::Error,
     held::{Held, MapOp},
     plan::Capacities,
@@ -35,6 +36,8 @@ pub(crate) mod names {
     pub(crate) const MAGLEV: &str = "MAGLEV";
     pub(crate) const BACKENDS: &str = "BACKENDS";
     pub(crate) const CHOICES: &str = "CHOICES";
+    pub(crate) const CHOICE_INDEX: &str = "CHOICE_INDEX";
+    pub(crate) const CHOICE_HEADS: &str = "CHOICE_HEADS";
     pub(crate) const CHOICES_KEPT: &str = "CHOICES_KEPT";
     pub(crate) const REVERSE: &str = "REVERSE";
     pub(crate) const REVERSE_KEPT: &str = "REVERSE_KEPT";
@@ -60,7 +63,9 @@ pub(crate) struct Maps {
     pub(crate) backends: Table<u32, BackendValue>,
     table: MapData,
     table_slots: u32,
-    pub(crate) choices: Table<FlowKey, ChoiceValue>,
+    pub(crate) choices: Choices,
+    /// The programs are loaded with their descriptors, so they stay open.
+    _choice_maps: [MapData; 3],
     pub(crate) choices_kept: Table<FlowKey, ChoiceValue>,
     pub(crate) reverse: Table<FlowKey, ReverseValue>,
     pub(crate) reverse_kept: Table<FlowKey, ReverseValue>,
@@ -75,6 +80,10 @@ impl Maps {
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let table = hash_or_array(ebpf, MAGLEV)?;
         let table_slots = check_shape::<u32, TableBlock>(MAGLEV, &table)?.saturating_mul(TABLE_BLOCK);
+        let names = [CHOICES, CHOICE_INDEX, CHOICE_HEADS];
+        let [slots, index, heads] = names.map(|name| hash_or_array(ebpf, name));
+        let choice_maps = [slots?, index?, heads?];
+        let [slots, index, heads] = &choice_maps;
         Ok(Self {
             config: typed(ebpf, CONFIG)?,
             peers: hash(ebpf, PEERS)?,
@@ -87,7 +96,8 @@ impl Maps {
             backends: hash(ebpf, BACKENDS)?,
             table,
             table_slots,
-            choices: hash(ebpf, CHOICES)?,
+            choices: Choices::new(slots, index, heads)?,
+            _choice_maps: choice_maps,
             choices_kept: hash(ebpf, CHOICES_KEPT)?,
             reverse: hash(ebpf, REVERSE)?,
             reverse_kept: hash(ebpf, REVERSE_KEPT)?,
@@ -130,6 +140,9 @@ impl Maps {
     pub(crate) fn read(&self) -> Result<Held, Error> {
         let mut held = Held::new(self.table_slots);
         held.config = self.config.get(&0, 0).map_err(|e| failed("read", CONFIG, e))?;
+        // Follows from the maps; one that is wrong shall be written again.
+        let right = held.config.choice_mask == self.choices.mask();
+        held.config.choice_mask = if right { 0 } else { u32::MAX };
         held.peers = self.peers.entries()?.into_iter().collect();
         held.host_addresses = self.host_addresses.entries()?.into_iter().map(|(key, _)| key).collect();
         held.networks = self.networks.entries()?.into_iter().collect();
@@ -147,9 +160,8 @@ impl Maps {
     /// The highest backend id that a flow names, whether or not there still is such a backend.
     fn last_chosen(&self) -> Result<u32, Error> {
         let mut last = 0;
-        for choices in [&self.choices, &self.choices_kept] {
-            choices.for_each(|_, choice| last = last.max(choice.backend))?;
-        }
+        self.choices.for_each(|_, choice| last = last.max(choice.backend));
+        self.choices_kept.for_each(|_, choice| last = last.max(choice.backend))?;
         Ok(last)
     }
 
@@ -217,6 +229,7 @@ impl Maps {
     fn write_config(&mut self, run: &[MapOp]) -> Result<(), Partly> {
         for (done, op) in run.iter().enumerate() {
             if let MapOp::SetConfig(value) = op {
+                let value = NodeConfig { choice_mask: self.choices.mask(), ..*value };
                 let set = self.config.set(0, value, 0).map_err(|e| failed("write", CONFIG, e));
                 set.map_err(|error| Partly { done, error })?;
             }

@@ -1,9 +1,9 @@
 //! Where the data path lives while no daemon runs: a folder on a BPF file system.
 //!
 //! ```text
-//! <bpf_dir>/v2/            maps, by the version of their layout
-//! <bpf_dir>/v2/programs-*/ programs that use these maps, for the next daemon; by the object's digest
-//! <bpf_dir>/v2-old/        maps of another size, until what is attached uses the new ones
+//! <bpf_dir>/v3/            maps, by the version of their layout
+//! <bpf_dir>/v3/programs-*/ programs that use these maps, for the next daemon; by the object's digest
+//! <bpf_dir>/v3-old/        maps of another size, until what is attached uses the new ones
 //! <bpf_dir>/links/         attached programs, one link each
 //! <bpf_dir>/clsact/        a folder for each filter on a kernel without links for tc (before 6.6)
 //! ```

@@ -8,10 +8,10 @@ use std::{
 
 use aya::maps::MapInfo;
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DISPLACED_MARKS, DropReason, EndpointKey,
-    EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey,
-    NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey,
-    SocketValue, TABLE_BLOCK, TableBlock,
+    AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
+    DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
+    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
+    ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock,
 };
 use tracing::warn;
 
@@ -157,6 +157,11 @@ impl Sizes {
         (self.flows / 4).max(self.flows.min(1024))
     }
 
+    /// Places in each of the two rings of new choices: together as many as there are new flows.
+    fn choice_ring(&self) -> u32 {
+        (self.new_flows() / 2).clamp(LEAST_RING, LARGEST / 2).next_power_of_two()
+    }
+
     /// With room for so many entries in one map.
     pub(crate) fn with_room(mut self, map: &str, wanted: u32) -> Self {
         let room = match map {
@@ -175,6 +180,8 @@ impl Sizes {
     }
 }
 
+/// CPUs are given places by the dozen.
+const LEAST_RING: u32 = 256;
 /// No map is made larger than this.
 const LARGEST: u32 = 1 << 30;
 
@@ -223,7 +230,9 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         grows::<ServiceKey, ServiceValue>(SERVICES, sizes.services),
         grows::<u32, TableBlock>(MAGLEV, sizes.table_slots.div_ceil(TABLE_BLOCK)),
         grows::<u32, BackendValue>(BACKENDS, sizes.backends),
-        set::<FlowKey, ChoiceValue>(CHOICES, sizes.new_flows()),
+        set::<u32, ChoiceSlot>(CHOICES, sizes.choice_ring() * 2),
+        set::<u32, ChoiceSet>(CHOICE_INDEX, sizes.choice_ring() / 4),
+        fixed::<u64>(CHOICE_HEADS, HEAD_STEP * 2),
         set::<FlowKey, ChoiceValue>(CHOICES_KEPT, sizes.flows),
         set::<FlowKey, ReverseValue>(REVERSE, sizes.new_flows()),
         set::<FlowKey, ReverseValue>(REVERSE_KEPT, sizes.flows),

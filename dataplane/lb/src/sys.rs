@@ -1,6 +1,7 @@
 //! The bpf(2) calls that aya lacks: links of any kind by file descriptor, and ([`map`]) map operations in batches.
 
 pub(crate) mod map;
+pub(crate) mod memory;
 
 use std::{
     ffi::CString,

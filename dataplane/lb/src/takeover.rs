@@ -7,10 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use aya::{Pod, maps::MapData};
-use mesh_abi::{AffinityKey, AffinityValue, BackendValue, FlowKey, NodeConfig, SocketKey, SocketValue};
+use mesh_abi::{
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, FlowKey, NodeConfig, ReverseValue, SocketKey,
+    SocketValue,
+};
 use tracing::{info, warn};
 
 use crate::{
+    choices::Choices,
     error::Error,
     flows::Tracked,
     layout1,
@@ -24,6 +28,8 @@ use crate::{
 enum Source {
     /// Those of layout 1.
     Layout1(PathBuf),
+    /// Those of layout 2, which has `CHOICES` as a hash map and the rest as here.
+    Layout2(PathBuf),
     /// Those of this layout with other sizes.
     Outgrown(PathBuf),
 }
@@ -44,7 +50,11 @@ struct Carried {
 impl Takeover {
     /// The maps of before that there are.
     pub(crate) fn find(pins: &Pins) -> Self {
-        let sources = [Source::Layout1(pins.layout(1)), Source::Outgrown(pins.outgrown())];
+        let sources = [
+            Source::Layout1(pins.layout(1)),
+            Source::Layout2(pins.layout(2)),
+            Source::Outgrown(pins.outgrown()),
+        ];
         Self { sources: sources.into_iter().filter(|s| s.folder().join(names::BACKENDS).exists()).collect() }
     }
 
@@ -66,7 +76,7 @@ impl Takeover {
                 source.folder(),
                 copy::<SocketKey, SocketValue>(source.folder(), names::SOCKETS, &maps.sockets),
             );
-            if let Source::Outgrown(folder) = source {
+            if let Source::Layout2(folder) | Source::Outgrown(folder) = source {
                 note(folder, copy::<AffinityKey, AffinityValue>(folder, names::AFFINITY, &maps.affinity));
             }
             let Carried { flows, lost } = carried;
@@ -79,7 +89,7 @@ impl Takeover {
 impl Source {
     fn folder(&self) -> &Path {
         match self {
-            Self::Layout1(folder) | Self::Outgrown(folder) => folder,
+            Self::Layout1(folder) | Self::Layout2(folder) | Self::Outgrown(folder) => folder,
         }
     }
 
@@ -92,9 +102,17 @@ impl Source {
                 let choices = choices.into_iter().map(|(key, choice)| (key, choice.now(&key, uplink)));
                 add_established(kept, new, choices.collect(), carried)
             }
-            Self::Outgrown(folder) => {
+            Self::Layout2(folder) => {
                 add_established(kept, new, read(folder, names::CHOICES_KEPT)?, carried)?;
                 add_new(new, read(folder, names::CHOICES)?, carried)
+            }
+            Self::Outgrown(folder) => {
+                add_established(kept, new, read(folder, names::CHOICES_KEPT)?, carried)?;
+                let mut flows = Vec::new();
+                if folder.join(names::CHOICES).exists() {
+                    Choices::pinned(folder)?.for_each(|key, value| flows.push((key, value)));
+                }
+                add_new(new, flows, carried)
             }
         }
     }
@@ -107,7 +125,7 @@ impl Source {
                 let replies = replies.into_iter().map(|(key, reply)| (key, reply.now()));
                 add_established(kept, new, replies.collect(), carried)
             }
-            Self::Outgrown(folder) => {
+            Self::Layout2(folder) | Self::Outgrown(folder) => {
                 add_established(kept, new, read(folder, names::REVERSE_KEPT)?, carried)?;
                 add_new(new, read(folder, names::REVERSE)?, carried)
             }
@@ -143,11 +161,49 @@ fn copy<K: Pod, V: Pod>(folder: &Path, name: &'static str, to: &Table<K, V>) -> 
     Ok(())
 }
 
+/// Flows that are not established yet.
+trait Recent<V> {
+    /// So many are kept at most.
+    fn room(&self) -> usize;
+    /// Whether a flow is there.
+    fn has(&self, key: &FlowKey) -> Result<bool, Error>;
+    /// Adds a flow unless it is there.
+    fn enter(&self, key: &FlowKey, value: &V) -> Result<bool, Error>;
+}
+
+impl Recent<ChoiceValue> for Choices {
+    fn room(&self) -> usize {
+        self.capacity() as usize
+    }
+
+    fn has(&self, key: &FlowKey) -> Result<bool, Error> {
+        Ok(self.get(key).is_some())
+    }
+
+    fn enter(&self, key: &FlowKey, value: &ChoiceValue) -> Result<bool, Error> {
+        Ok(self.add(key, value))
+    }
+}
+
+impl Recent<ReverseValue> for Table<FlowKey, ReverseValue> {
+    fn room(&self) -> usize {
+        self.capacity() as usize
+    }
+
+    fn has(&self, key: &FlowKey) -> Result<bool, Error> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    fn enter(&self, key: &FlowKey, value: &ReverseValue) -> Result<bool, Error> {
+        self.add(key, value)
+    }
+}
+
 /// Adds established flows, the last used first: as many as leave a quarter free for new ones to become established.
 /// The others join the new ones.
 fn add_established<V: Pod + Tracked>(
     kept: &Table<FlowKey, V>,
-    new: &Table<FlowKey, V>,
+    new: &impl Recent<V>,
     mut flows: Vec<(FlowKey, V)>,
     carried: &mut Carried,
 ) -> Result<(), Error> {
@@ -156,7 +212,7 @@ fn add_established<V: Pod + Tracked>(
     let rest = flows.split_off(flows.len().min(room));
     for (key, flow) in flows {
         // A flow that began anew in the new maps is not to be found there as it was before.
-        if new.get(&key)?.is_none() {
+        if !new.has(&key)? {
             carried.flows += usize::from(kept.add(&key, &flow)?);
         }
     }
@@ -165,15 +221,15 @@ fn add_established<V: Pod + Tracked>(
 
 /// Adds flows to a map whose oldest make room, the last used last.
 fn add_new<V: Pod + Tracked>(
-    new: &Table<FlowKey, V>,
+    new: &impl Recent<V>,
     mut flows: Vec<(FlowKey, V)>,
     carried: &mut Carried,
 ) -> Result<(), Error> {
     flows.sort_by_key(|(_, flow)| flow.last_seen());
-    let lost = flows.len().saturating_sub(new.capacity() as usize);
+    let lost = flows.len().saturating_sub(new.room());
     carried.lost += lost;
     for (key, flow) in flows.into_iter().skip(lost) {
-        carried.flows += usize::from(new.add(&key, &flow)?);
+        carried.flows += usize::from(new.enter(&key, &flow)?);
     }
     Ok(())
 }

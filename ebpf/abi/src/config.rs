@@ -32,6 +32,10 @@ pub struct NodeConfig {
     pub host_ifindex: u32,
     /// Largest inner IP packet in bytes that crosses the underlay whole: the uplink's MTU less the overhead.
     pub inner_mtu: u32,
+    /// Half the length of `CHOICES`, a power of two, less one.
+    pub choice_mask: u32,
+    /// Zero.
+    pub reserved3: u32,
     /// UDP port of VXLAN, network order.
     pub vxlan_port: [u8; 2],
     /// Zero.

@@ -2,7 +2,7 @@
 
 use crate::Address;
 
-/// Key of `CHOICES`, `REVERSE` and their kept kin: a flow as its packets look where the map is asked.
+/// Key of `CHOICES_KEPT`, `REVERSE` and `REVERSE_KEPT`: a flow as its packets look where the map is asked.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -41,7 +41,7 @@ pub mod flow_state {
     pub const DIRECT: u8 = 32;
 }
 
-/// Value of `CHOICES` (LRU) and `CHOICES_KEPT`, on the node that the client's packet entered: which backend a flow was
+/// Value of `CHOICES_KEPT` and part of [`crate::ChoiceSlot`], on the node that the client's packet entered: which backend a flow was
 /// given.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

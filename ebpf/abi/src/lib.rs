@@ -11,8 +11,10 @@ mod config;
 mod counter;
 mod endpoint;
 mod flow;
+mod hash;
 mod mac;
 mod question;
+mod recent;
 mod service;
 mod socket;
 #[cfg(feature = "user")]
@@ -28,15 +30,17 @@ pub use flow::{
     AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue,
     flow_state,
 };
+pub use hash::{double, finish, flow_hash, ports, times};
 pub use mac::{GATEWAY_MAC, Steering, SteeringKind, Turn};
 pub use question::{QUESTION, QUESTION_LEN};
+pub use recent::{ChoiceSet, ChoiceSlot, HEAD_STEP, Place, WAYS, set_of};
 pub use service::{
     BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock, backend_flags, service_flags,
 };
 pub use socket::{SocketKey, SocketValue};
 
 /// Version of the maps' layout; part of the path under which they are pinned.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Bytes that VXLAN over IPv4 adds: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const VXLAN_OVERHEAD_V4: u32 = 50;

@@ -24,6 +24,7 @@ plain_old_data!(
     BackendValue,
     FlowKey,
     ChoiceValue,
+    ChoiceSlot,
     ReverseValue,
     FragmentKey,
     FragmentValue,

@@ -4,7 +4,7 @@ use mesh_abi::*;
 
 #[test]
 fn no_struct_has_padding() {
-    assert_eq!(size_of::<NodeConfig>(), 8 + 5 * 4 + 2 + 2 + 16 + 6 + 2);
+    assert_eq!(size_of::<NodeConfig>(), 8 + 7 * 4 + 2 + 2 + 16 + 6 + 2);
     assert_eq!(size_of::<PeerKey>(), 16);
     assert_eq!(size_of::<PeerValue>(), 4);
     assert_eq!(size_of::<HostAddressKey>(), 16);
@@ -18,6 +18,7 @@ fn no_struct_has_padding() {
     assert_eq!(size_of::<BackendValue>(), 16 + 16 + 4 + 4 + 4 + 4 + 2 + 2);
     assert_eq!(size_of::<FlowKey>(), 16 + 16 + 4 + 2 + 2 + 1 + 3);
     assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4 + 4 + 1 + 3);
+    assert_eq!(size_of::<ChoiceSlot>(), 8 + size_of::<ChoiceValue>() + size_of::<FlowKey>() + 4);
     assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 4 + 1 + 1 + 6);
     assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4 + 1 + 3);
     assert_eq!(size_of::<FragmentValue>(), 2 + 2);
@@ -62,4 +63,36 @@ fn every_reason_has_its_own_name_and_index() {
 fn families_are_told_apart() {
     assert!(is_v4(&v4_mapped([10, 0, 0, 1])) && is_v4(&ANY_V4));
     assert!(!is_v4(&ANY_V6) && !is_v4(&HOST_SERVICE_ADDRESS6) && !is_v4(&EGRESS_POOL6.0));
+}
+
+#[test]
+fn an_index_gives_up_what_is_missed_least() {
+    let mask = 1023;
+    // Heads may wrap.
+    for base in [5000, u32::MAX >> 1, u32::MAX - 3] {
+        let heads = (base, 70_000);
+        let entry = |answered, number| Place::new(answered, number).entry(0x1234_5678);
+        let spare = |entry| Place::spare(entry, heads, mask);
+        let young = spare(entry(false, base.wrapping_sub(1)));
+        let old = spare(entry(false, base.wrapping_sub(1000)));
+        let gone = spare(entry(false, base.wrapping_sub(1200)));
+        let answered = spare(entry(true, 70_000 - 1000));
+        let gone_too = spare(entry(true, 60_000));
+        assert!(answered < young && young < old && old < gone && gone < spare(0), "{base}");
+        assert_eq!(gone, gone_too);
+        // Another CPU was faster.
+        assert!(spare(entry(false, base.wrapping_add(40))) < young);
+    }
+}
+
+#[test]
+fn a_place_is_found_by_its_hash_alone() {
+    for answered in [false, true] {
+        let place = Place::new(answered, 2049);
+        let entry = place.entry(77);
+        assert_eq!((Place::of(entry, 77), Place::of(entry, 78)), (Some(place), None));
+        assert_eq!(place.index(1023), if answered { 1025 } else { 1 });
+    }
+    assert_eq!(Place::of(0, 0), None, "nothing there");
+    assert_eq!(set_of(u32::MAX, 1023), 255);
 }

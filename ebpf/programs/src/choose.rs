@@ -3,7 +3,7 @@
 //! [`pick`] only reads; [`note`] writes down what came of it. A program that may leave a packet to another one after all
 //! picks first and notes when it has decided.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use mesh_abi::{
     BackendValue, ChoiceValue, Counter, DropReason, FlowKey, PUBLISHED, ServiceValue, TABLE_BLOCK,
     flow_state::{CONFIRMED, DIRECT},
@@ -14,8 +14,9 @@ use crate::{
     affinity,
     conntrack::{self, Flow},
     hash,
-    maps::{BACKENDS, CHOICES, CHOICES_KEPT, MAGLEV},
+    maps::{BACKENDS, CHOICES_KEPT, MAGLEV},
     parse::{RST, TCP},
+    recent,
     verdict::count,
 };
 
@@ -106,8 +107,7 @@ pub fn choose_again(
         note(Pick { backend: Some(new), id, step }, key, service, by, now);
         return Ok(Choice::Backend(new));
     }
-    let _ = CHOICES_KEPT.remove(key);
-    let _ = CHOICES.remove(key);
+    forget(key);
     if key.protocol == TCP { Ok(Choice::Gone) } else { Err(DropReason::NoBackend) }
 }
 
@@ -203,10 +203,7 @@ pub fn note(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now
     match pick.step {
         Step::Nothing | Step::Refuse => {}
         Step::Update => update(key, by, now),
-        Step::Forget => {
-            let _ = CHOICES_KEPT.remove(key);
-            let _ = CHOICES.remove(key);
-        }
+        Step::Forget => forget(key),
         Step::Begin | Step::Replace => {
             begin(pick, key, service, by, now);
             if affinity::is_remembered(service) {
@@ -220,12 +217,14 @@ pub fn note(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now
     }
 }
 
-/// Writes down a further packet of an established flow, whose entry is `kept`.
+/// Writes down a further packet of an established flow, whose entry is `kept`; whether there was news.
 #[inline(always)]
-pub fn note_established(key: &FlowKey, by: &Chooser, kept: &ChoiceValue, now: u64) {
-    if goes_on(key, by, kept, now) == Step::Update {
+pub fn note_established(key: &FlowKey, by: &Chooser, kept: &ChoiceValue, now: u64) -> bool {
+    let news = goes_on(key, by, kept, now) == Step::Update;
+    if news {
         update(key, by, now);
     }
+    news
 }
 
 /// Whether a pick was noted to give replies another way than through this node.
@@ -237,30 +236,35 @@ pub fn is_direct(choice: &ChoiceValue) -> bool {
 /// The choice for the flow that a returned packet answers, noting the answer; `flags` as in [`Chooser`].
 #[inline(always)]
 pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
-    let kept = CHOICES_KEPT.get_ptr_mut(key);
-    let choice = kept.or_else(|| CHOICES.get_ptr_mut(key))?;
     let now = conntrack::now();
-    // SAFETY: a map value, valid until the program ends.
-    unsafe {
-        let told = (*choice).told();
-        let next = conntrack::answered(told.0, key.protocol == TCP, flags);
-        if (*choice).is_news(next, now) {
-            ChoiceValue::tell(choice, (next, now));
-            if kept.is_none() && conntrack::settles(told, next, now) {
-                keep(key, &*choice);
+    let tcp = key.protocol == TCP;
+    if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
+        // SAFETY: a map value, valid until the program ends.
+        unsafe {
+            let next = conntrack::answered((*kept).state, tcp, flags);
+            if (*kept).is_news(next, now) {
+                ChoiceValue::tell(kept, (next, now));
             }
+            return Some(&*kept);
         }
-        Some(&*choice)
     }
+    let recent = recent::find(key, hash::flow(key))?;
+    let next = conntrack::answered(recent.state, tcp, flags);
+    if recent.is_news(next, now) {
+        go_on(key, recent, next, now);
+    }
+    Some(recent)
 }
 
-/// Notes the answer to a flow whose entry is `known`.
+/// Notes the answer to a flow whose entry is `known`; whether there was news.
 #[inline(always)]
-pub fn note_answer(key: &FlowKey, known: &ChoiceValue, flags: u8, now: u64) {
+pub fn note_answer(key: &FlowKey, known: &ChoiceValue, flags: u8, now: u64) -> bool {
     let next = conntrack::answered(known.state, key.protocol == TCP, flags);
-    if known.is_news(next, now) {
+    let news = known.is_news(next, now);
+    if news {
         let _ = answered(key, flags);
     }
+    news
 }
 
 /// The choice for a flow, as it stands.
@@ -271,9 +275,8 @@ pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {
 
 /// The entry of a flow that is not established.
 #[inline(always)]
-fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
-    // SAFETY: an entry that is evicted meanwhile gives another flow's choice to one packet, and nothing worse.
-    unsafe { CHOICES.get(key) }
+pub fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
+    recent::find(key, hash::flow(key)).map(|recent| &*recent)
 }
 
 #[inline(always)]
@@ -319,30 +322,49 @@ fn goes_on(key: &FlowKey, by: &Chooser, known: &ChoiceValue, now: u64) -> Step {
 /// Writes down a further packet of a flow.
 #[inline(always)]
 fn update(key: &FlowKey, by: &Chooser, now: u64) {
-    let kept = CHOICES_KEPT.get_ptr_mut(key);
-    let Some(choice) = kept.or_else(|| CHOICES.get_ptr_mut(key)) else { return };
-    // SAFETY: a map value, valid until the program ends.
-    unsafe {
-        let told = (*choice).told();
-        let next = conntrack::asked(told.0, key.protocol == TCP, by.flags);
-        (*choice).client = by.client;
-        (*choice).ifindex = by.ifindex;
-        ChoiceValue::tell(choice, (next, now));
-        if kept.is_none() && conntrack::settles(told, next, now) {
-            keep(key, &*choice);
+    let tcp = key.protocol == TCP;
+    if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
+        // SAFETY: a map value, valid until the program ends.
+        unsafe {
+            let next = conntrack::asked((*kept).state, tcp, by.flags);
+            (*kept).client = by.client;
+            (*kept).ifindex = by.ifindex;
+            ChoiceValue::tell(kept, (next, now));
         }
+        return;
+    }
+    let Some(recent) = recent::find(key, hash::flow(key)) else { return };
+    recent.client = by.client;
+    recent.ifindex = by.ifindex;
+    let next = conntrack::asked(recent.state, tcp, by.flags);
+    go_on(key, recent, next, now);
+}
+
+/// Writes down the new state of a flow that is not established; it may be from now on.
+#[inline(always)]
+fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
+    let settles = conntrack::settles(recent.told(), next, now);
+    recent.state = next;
+    recent.last_seen = now;
+    if !settles || keep(key, recent) == 0 {
+        recent::change(key, recent, hash::flow(key));
     }
 }
 
-/// Moves a flow to the second stage.
+/// Moves a flow to the second stage; 0 when there is no room.
 #[inline(never)]
 fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
     let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
     if kept {
-        // The caller's pointer into that map stays readable.
-        let _ = CHOICES.remove(key);
+        recent::remove(key, hash::flow(key));
     }
     kept.into()
+}
+
+#[inline(always)]
+fn forget(key: &FlowKey) {
+    let _ = CHOICES_KEPT.remove(key);
+    recent::remove(key, hash::flow(key));
 }
 
 #[inline(always)]
@@ -357,7 +379,7 @@ fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u
         reserved: [0; 3],
     };
     // A choice that cannot be kept is made again, alike, for the next packet.
-    let _ = CHOICES.insert(key, choice, u64::from(BPF_ANY));
+    recent::insert(key, &choice, hash::flow(key));
     count(Counter::NewFlow);
 }
 

@@ -49,7 +49,7 @@ pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Wa
     if !fits || skb.gso_size() == BY_FRAGMENTS || node.flags & node_flags::FAST_PATH == 0 {
         return unpack(tagged(skb, node, way));
     }
-    let port = source_port(packet);
+    let port = source_port(entropy(packet));
     unpack(if node.flags & node_flags::UNDERLAY_V6 != 0 {
         wrapped6(skb, node, way, port, F::V6.into())
     } else {
@@ -59,8 +59,14 @@ pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Wa
 
 /// The outer UDP source port.
 #[inline(always)]
-pub fn source_port<F: Family>(packet: &Packet<F>) -> u32 {
-    FIRST_SOURCE_PORT + (hash::entropy(&packet.tuple, packet.protocol) & 0x3fff)
+pub fn source_port(entropy: u32) -> u32 {
+    FIRST_SOURCE_PORT + (entropy & 0x3fff)
+}
+
+/// What it follows from.
+#[inline(always)]
+pub fn entropy<F: Family>(packet: &Packet<F>) -> u32 {
+    hash::entropy(&packet.tuple, packet.protocol)
 }
 
 /// Whether the underlay carries the packet whole: outer packets are never fragmented (RFC 7348, section 4.3).

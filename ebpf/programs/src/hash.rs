@@ -1,29 +1,11 @@
 //! Hashes of flows. The same on every node and every machine: no seed, one byte order.
 //!
-//! Each word of what is hashed is multiplied by a number of its own and the products are added, so that they do not wait
-//! for one another; the end of MurmurHash3's 64-bit variant then lets every bit depend on every other.
+//! See [`mesh_abi::flow_hash`].
 
-use mesh_abi::FlowKey;
+pub use mesh_abi::flow_hash as flow;
+use mesh_abi::{double, finish, ports, times};
 
 use crate::{family::Family, parse::Tuple};
-
-/// Odd numbers without a pattern: digits of pi, as Blowfish begins with.
-const FACTORS: [u64; 5] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7345,
-    0xa409_3822_299f_31d1,
-    0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377,
-];
-
-/// Hash of a flow: its addresses, ports and protocol. The scope is left out: a VNI is the same on every node anyhow.
-#[inline(always)]
-pub fn flow(key: &FlowKey) -> u32 {
-    let (s, d) = (&key.source, &key.destination);
-    let sum = times(0, double(s, 0)).wrapping_add(times(1, double(s, 8)));
-    let sum = sum.wrapping_add(times(2, double(d, 0))).wrapping_add(times(3, double(d, 8)));
-    finish(sum.wrapping_add(times(4, ports(key.source_port, key.destination_port, key.protocol))))
-}
 
 /// Hash of a client's address alone.
 #[inline(always)]
@@ -38,37 +20,20 @@ pub fn entropy<F: Family>(t: &Tuple<F>, protocol: u8) -> u32 {
     finish(times(0, addresses).wrapping_add(times(4, ports(t.source_port, t.destination_port, protocol))))
 }
 
+/// The same for the flow that packets with these addresses and ports answer.
+#[inline(always)]
+pub fn entropy_back<F: Family>(t: &Tuple<F>, protocol: u8) -> u32 {
+    let back = Tuple::<F> {
+        source: t.destination,
+        destination: t.source,
+        source_port: t.destination_port,
+        destination_port: t.source_port,
+    };
+    entropy(&back, protocol)
+}
+
 /// Another number out of one.
 #[inline(always)]
 pub fn again(n: u32) -> u32 {
     finish(times(2, u64::from(n)))
-}
-
-#[inline(always)]
-fn times(index: usize, word: u64) -> u64 {
-    // Zeros and small numbers, of which there are many, count as much as others.
-    (word ^ FACTORS[(index + 1) % FACTORS.len()]).wrapping_mul(FACTORS[index])
-}
-
-#[inline(always)]
-fn ports(source: [u8; 2], destination: [u8; 2], protocol: u8) -> u64 {
-    let ([a, b], [c, d]) = (source, destination);
-    u64::from_le_bytes([a, b, c, d, protocol, 0, 0, 0])
-}
-
-#[inline(always)]
-fn double(address: &[u8; 16], at: usize) -> u64 {
-    let word = |at: usize| {
-        u64::from(u32::from_le_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]))
-    };
-    word(at) | word(at + 4) << 32
-}
-
-#[inline(always)]
-fn finish(mut h: u64) -> u32 {
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    (h >> 32) as u32
 }

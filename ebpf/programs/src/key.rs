@@ -63,6 +63,21 @@ pub fn same(a: &Address, b: &Address) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 
+/// Whether two keys are of one flow.
+#[inline(always)]
+pub fn same_flow(a: &FlowKey, b: &FlowKey) -> bool {
+    // SAFETY: the same size; aligned to four, as every key is.
+    let (a, b) = unsafe {
+        (core::ptr::from_ref(a).cast::<[u32; 11]>().read(), core::ptr::from_ref(b).cast::<[u32; 11]>().read())
+    };
+    // Without a branch for each word.
+    let mut differs = 0;
+    for i in 0..a.len() {
+        differs |= a[i] ^ b[i];
+    }
+    differs == 0
+}
+
 #[inline(always)]
 pub fn endpoint(vni: [u8; 4], address: Address) -> EndpointKey {
     EndpointKey { vni, address }

@@ -1,10 +1,12 @@
 //! The data path's programs, one entry point each.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod affinity;
 mod arp;
 mod ask;
+mod atomic;
 mod choose;
 mod conntrack;
 mod decap;
@@ -22,6 +24,8 @@ mod key;
 mod maps;
 mod neighbour;
 mod parse;
+mod passing;
+mod recent;
 mod reset;
 mod reverse;
 mod skb;

@@ -1,15 +1,15 @@
 //! Every map of the data path. Sizes are defaults; the loader sets its own through `max_entries`.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, Counter, DISPLACED_MARKS, DropReason, EndpointKey,
-    EndpointValue, FlowKey, FragmentKey, FragmentValue, HostAddressKey, LocalEndpoint, NetworkKey,
-    NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey, ServiceValue, SocketKey,
-    SocketValue, TableBlock,
+    AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
+    DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
+    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
+    ServiceValue, SocketKey, SocketValue, TableBlock,
 };
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     deliver::Way,
     family::{V4, V6},
     parse::{Packet, Tuple},
+    passing::{self, Passing},
+    recent::Block,
     reverse::Search,
     xdp_next_hop::{SLOTS, ToBackend, ToClient},
 };
@@ -63,11 +65,27 @@ pub static MAGLEV: Array<TableBlock> = Array::with_max_entries(16_384, 0);
 #[map]
 pub static BACKENDS: HashMap<u32, BackendValue> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
-/// The backend each flow was given, on the node that its packets entered.
+/// The backend each new flow was given, on the node that its packets entered. User space has it in its memory, too.
 #[map]
-pub static CHOICES: LruHashMap<FlowKey, ChoiceValue> = LruHashMap::with_max_entries(131_072, 0);
+pub static CHOICES: Array<ChoiceSlot> = Array::with_max_entries(32_768, BPF_F_MMAPABLE);
 
-/// The same for established flows.
+/// Where in it each flow is.
+#[map]
+pub static CHOICE_INDEX: Array<ChoiceSet> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+/// How many places of each ring were given to CPUs.
+#[map]
+pub static CHOICE_HEADS: Array<u64> = Array::with_max_entries(HEAD_STEP * 2, BPF_F_MMAPABLE);
+
+/// Those that this CPU was given.
+#[map]
+pub static CHOICE_BLOCKS: PerCpuArray<[Block; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was read of one of them last, which may be another's by now.
+#[map]
+pub static RECENT: PerCpuArray<ChoiceValue> = PerCpuArray::with_max_entries(1, 0);
+
+/// The backends of established flows.
 #[map]
 pub static CHOICES_KEPT: HashMap<FlowKey, ChoiceValue> =
     HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
@@ -97,6 +115,10 @@ pub static NEXT_HOPS: PerCpuArray<ToClient> = PerCpuArray::with_max_entries(SLOT
 /// Ways to backends on other nodes.
 #[map]
 pub static ROADS: PerCpuArray<ToBackend> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Established flows that just passed, by hash.
+#[map]
+pub static PASSING: PerCpuArray<Passing> = PerCpuArray::with_max_entries(passing::SLOTS, 0);
 
 /// Room for a search.
 #[map]

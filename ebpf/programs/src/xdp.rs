@@ -17,10 +17,12 @@ use crate::{
     deliver::Way,
     encap,
     family::{Family, V4, V6},
+    hash,
     header::{Ethernet, Macs, Outer4, VNI_VALID, Vxlan},
     ingress, key,
     maps::{PEERS, node},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    passing::Passing,
     skb::ETHERNET,
     verdict::{count, count_drop},
     xdp_frame::Xdp,
@@ -66,16 +68,21 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     let by = Chooser { flags: packet.flags, client: 0, ifindex };
     let key = key::flow(packet, PUBLISHED);
     let now = conntrack::now();
-    let kept = choose::established(&key);
+    let entropy = encap::entropy(packet);
+    let Some(passing) = Passing::at(entropy) else { return XDP_PASS };
     // An established flow needs no look at the service, unless the other node does not know the service's port.
-    if node.flags & node_flags::ADDRESSED_PORTS == 0
-        && let Some(kept) = kept
-        && !conntrack::opens(packet.flags)
-    {
+    let alone = node.flags & node_flags::ADDRESSED_PORTS == 0 && !conntrack::opens(packet.flags);
+    if alone && let Some(kept) = passing.established(&key, now) {
         let Some(road) = way_to(frame, node, packet, kept.backend, now) else { return XDP_PASS };
-        choose::note_established(&key, &by, kept, now);
-        return send(frame, node, packet, road, (choose::is_direct(kept), [0; 2]));
+        let direct = choose::is_direct(kept);
+        if choose::note_established(&key, &by, kept, now) {
+            passing.forget();
+        }
+        return send::<F>(frame, node, (road, entropy), (direct, [0; 2]));
     }
+    // Perhaps it begins anew.
+    passing.forget();
+    let kept = if alone { None } else { choose::established(&key) };
     let Some(service) = ingress::own_port(node, packet) else { return XDP_PASS };
     let pick = if conntrack::opens(packet.flags) && !affinity::is_remembered(service) {
         choose::pick_opening(&key, service, kept)
@@ -88,7 +95,7 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     choose::note(pick, &key, service, &by, now);
     let direct = service.flags & service_flags::DIRECT != 0;
     let carried = if node.flags & node_flags::ADDRESSED_PORTS != 0 { service.target_port } else { [0; 2] };
-    send(frame, node, packet, road, (direct, carried))
+    send::<F>(frame, node, (road, entropy), (direct, carried))
 }
 
 /// The way to a backend on another node, when the headers that lead there have been given room.
@@ -113,8 +120,7 @@ fn way_to<F: Family>(
 fn send<F: Family>(
     frame: Xdp,
     node: &NodeConfig,
-    packet: &Packet<F>,
-    road: &ToBackend,
+    (road, entropy): (&ToBackend, u32),
     (direct, target_port): (bool, [u8; 2]),
 ) -> u32 {
     let kind = if direct { SteeringKind::Direct } else { SteeringKind::Published };
@@ -128,7 +134,7 @@ fn send<F: Family>(
         path: ReturnPath::Uplink,
     };
     let hop = &road.hop;
-    let port = encap::source_port(packet);
+    let port = encap::source_port(entropy);
     let total = frame.len() - ETHERNET;
     let written = if node.flags & node_flags::UNDERLAY_V6 != 0 {
         hop.store(frame)
@@ -198,14 +204,21 @@ fn returned<F: Family>(frame: Xdp, node: &NodeConfig, inner: u32) -> u32 {
     let key = key::asked(&packet);
     let now = conntrack::now();
     // That there is a choice shows that the source is an address of the node.
-    let Some(choice) = choose::known(&key) else { return XDP_PASS };
+    let Some(passing) = Passing::at(hash::entropy_back(&packet.tuple, packet.protocol)) else {
+        return XDP_PASS;
+    };
+    let Some(choice) = passing.established(&key, now).or_else(|| choose::recent(&key)) else {
+        return XDP_PASS;
+    };
     let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
     let (from, to) = (F::mapped(&packet.tuple.source), F::mapped(&packet.tuple.destination));
     let Some(hop) = next_hop::to_client(frame, (&from, &to), uplink, now) else { return XDP_PASS };
     if !frame.shrink(inner) {
         return XDP_PASS;
     }
-    choose::note_answer(&key, choice, packet.flags, now);
+    if choose::note_answer(&key, choice, packet.flags, now) {
+        passing.forget();
+    }
     if !hop.store(frame) {
         return XDP_ABORTED;
     }

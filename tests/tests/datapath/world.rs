@@ -35,6 +35,8 @@ pub const TARGET: u16 = 80;
 pub const HOST_MAC: Mac = [2, 0, 0, 0, 0xaa, 1];
 pub const CLIENT: Ip = [203, 0, 113, 9];
 pub const INNER_MTU: u32 = 1450;
+/// Room for new flows that were answered, and for as many that were not.
+const CHOICE_RING: u32 = 512;
 
 /// A task: `a` and `b` are on node 1, `c` is on node 2.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +112,8 @@ impl Node {
         // Small tables: there are many tests.
         let ebpf = EbpfLoader::new()
             .map_max_entries("MAGLEV", 64)
-            .map_max_entries("CHOICES", 1024)
+            .map_max_entries("CHOICES", 2 * CHOICE_RING)
+            .map_max_entries("CHOICE_INDEX", CHOICE_RING / 4)
             .map_max_entries("CHOICES_KEPT", kept)
             .map_max_entries("REVERSE", flows)
             .map_max_entries("REVERSE_KEPT", kept)
@@ -175,6 +178,7 @@ impl Node {
             vxlan_ifindex: self.uplink,
             host_ifindex: self.host,
             inner_mtu: INNER_MTU,
+            choice_mask: CHOICE_RING - 1,
             vxlan_port: 4789u16.to_be_bytes(),
             vtep: self.vtep_of(self.number),
             host_mac: HOST_MAC,
@@ -319,17 +323,35 @@ impl Node {
                 map.insert(key, value, 0).unwrap();
             }
         }
-        older::<ChoiceValue>(ebpf.map_mut("CHOICES").unwrap(), |value| &mut value.last_seen);
         older::<ReverseValue>(ebpf.map_mut("REVERSE").unwrap(), |value| &mut value.last_seen);
+        let choices = choices(&ebpf);
+        let mut all = Vec::new();
+        choices.for_each(|key, value| all.push((key, value)));
+        for (key, mut value) in all {
+            value.last_seen -= 2_000_000_000;
+            choices.remove(&key);
+            assert!(choices.add(&key, &value));
+        }
+    }
+
+    /// The choice for a flow that is not kept.
+    pub fn choice(&self, key: &FlowKey) -> Option<ChoiceValue> {
+        choices(&self.ebpf.borrow()).get(key)
+    }
+
+    /// How many choices are not kept.
+    pub fn choices(&self) -> usize {
+        let mut count = 0;
+        choices(&self.ebpf.borrow()).for_each(|_, _| count += 1);
+        count
     }
 
     /// Forgets the choices of all flows that are not kept.
     pub fn clear_flows(&self) {
-        let mut ebpf = self.ebpf.borrow_mut();
-        let mut map: HashMap<&mut MapData, FlowKey, ChoiceValue> =
-            HashMap::try_from(ebpf.map_mut("CHOICES").unwrap()).unwrap();
-        let keys: Vec<FlowKey> = map.keys().map(|key| key.unwrap()).collect();
-        keys.iter().for_each(|key| map.remove(key).unwrap());
+        let choices = choices(&self.ebpf.borrow());
+        let mut keys = Vec::new();
+        choices.for_each(|key, _| keys.push(key));
+        keys.iter().for_each(|key| choices.remove(key));
     }
 
     /// How many flows a map holds.
@@ -441,6 +463,15 @@ impl Node {
     pub fn underlay(&self) -> Family {
         self.underlay
     }
+}
+
+/// The choices that are not kept.
+fn choices(ebpf: &Ebpf) -> mesh_lb::Choices {
+    let map = |name| match ebpf.map(name) {
+        Some(aya::maps::Map::Array(data)) => data,
+        _ => panic!("no array {name}"),
+    };
+    mesh_lb::Choices::new(map("CHOICES"), map("CHOICE_INDEX"), map("CHOICE_HEADS")).unwrap()
 }
 
 /// A family of IP.

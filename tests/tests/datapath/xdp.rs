@@ -286,7 +286,7 @@ fn everything_else_is_left_to_the_tc_program_unseen() {
     left(&one, "the general path", &whole);
     one.configure(|config| *config = NodeConfig::default());
     left(&one, "no configuration", &whole);
-    assert_eq!(one.count::<FlowKey, ChoiceValue>("CHOICES"), 0);
+    assert_eq!(one.choices(), 0);
     assert!(Counter::ALL.iter().all(|counter| one.counted(*counter) == 0));
     assert!(one.drops().is_empty() && two.drops().is_empty());
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use aya::maps::HashMap;
 use mesh_abi::{ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, PUBLISHED, ReverseValue, flow_state, v4_mapped};
-use mesh_lb::{Aged, DataPath, Desired, FlowCount, FlowTimeouts, Frontend, LocalEntry, PublishedOn};
+use mesh_lb::{Aged, Choices, DataPath, Desired, FlowCount, FlowTimeouts, Frontend, LocalEntry, PublishedOn};
 use mesh_types::{Generation, LocalEndpointId, Mac, Protocol, Vni};
 use nix::time::{ClockId, clock_gettime};
 
@@ -161,7 +161,7 @@ fn silent_connections_do_not_give_way_to_new_flows() {
     let mut path = open(&sandbox);
     path.apply(&with_task(3, 11)).unwrap();
     let backend = *sandbox.backends().keys().next().unwrap();
-    let mut choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES").try_into().unwrap();
+    let choices = Choices::pinned(&sandbox.version()).unwrap();
     let mut replies: HashMap<_, FlowKey, ReverseValue> = sandbox.pinned("REVERSE").try_into().unwrap();
     let kinds = [
         (TCP, OPEN, 4),
@@ -176,7 +176,7 @@ fn silent_connections_do_not_give_way_to_new_flows() {
         for flow in 0..OF_EACH {
             let key = reply(11, protocol, kind * OF_EACH + flow);
             let choice = ChoiceValue { last_seen: ago(secs), backend, state, ..Default::default() };
-            choices.insert(key, choice, 0).unwrap();
+            assert!(choices.add(&key, &choice));
             let reply = ReverseValue { last_seen: ago(secs), state, ..Default::default() };
             replies.insert(key, reply, 0).unwrap();
         }
@@ -197,7 +197,7 @@ fn silent_connections_do_not_give_way_to_new_flows() {
     for flow in OF_EACH..4 * OF_EACH {
         let protocol = if flow < 3 * OF_EACH { TCP } else { UDP };
         assert!(kept.get(&reply(11, protocol, flow), 0).is_err());
-        assert!(choices.get(&reply(11, protocol, flow), 0).is_ok());
+        assert!(choices.get(&reply(11, protocol, flow)).is_some());
     }
 }
 
@@ -243,19 +243,14 @@ fn flows_of_withdrawn_ports_are_forgotten() {
         // To a VIP.
         key(node, 8081, Vni::FIRST.get().to_be_bytes()),
     ];
-    let maps = ["CHOICES", "CHOICES_KEPT"];
-    for map in maps {
-        let mut choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned(map).try_into().unwrap();
-        for flow in flows {
-            choices.insert(flow, ChoiceValue { state: OPEN, ..Default::default() }, 0).unwrap();
-        }
+    let new = Choices::pinned(&sandbox.version()).unwrap();
+    let mut kept: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
+    for flow in flows {
+        let choice = ChoiceValue { state: OPEN, ..Default::default() };
+        assert!(new.add(&flow, &choice));
+        kept.insert(flow, choice, 0).unwrap();
     }
-    let left = || {
-        maps.map(|map| {
-            let choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned(map).try_into().unwrap();
-            flows.map(|flow| choices.get(&flow, 0).is_ok())
-        })
-    };
+    let left = || [flows.map(|flow| new.get(&flow).is_some()), flows.map(|flow| kept.get(&flow, 0).is_ok())];
     path.apply(&with(&[published(one, 8080), published(any, 8081), published(one, 8082)])).unwrap();
     assert_eq!(left(), [[true, false, true, true, true, true]; 2], "open at one address still");
     path.apply(&with(&[])).unwrap();

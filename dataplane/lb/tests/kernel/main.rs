@@ -2,6 +2,7 @@
 //! happens, and take interfaces, mounts, pins and links along.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod choices;
 mod flows;
 mod hooks;
 mod maps;

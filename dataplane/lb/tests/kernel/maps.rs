@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use aya::maps::{HashMap, MapData};
-use mesh_lb::{DataPath, FlowCount, Options};
+use mesh_lb::{Choices, DataPath, FlowCount, Options};
 
 use crate::sandbox::{Sandbox, desired};
 
@@ -56,19 +56,18 @@ fn an_id_that_a_flow_names_is_not_given_again() {
     let sandbox = Sandbox::enter();
     let mut first = sandbox.open();
     first.apply(&desired(&[11])).unwrap();
-    let mut choices: HashMap<_, mesh_abi::FlowKey, mesh_abi::ChoiceValue> =
-        sandbox.pinned("CHOICES").try_into().unwrap();
-    for n in 0..900u32 {
+    let choices = Choices::pinned(&sandbox.version()).unwrap();
+    for n in 0..100u32 {
         let key = mesh_abi::FlowKey { source_port: (n as u16).to_be_bytes(), ..Default::default() };
         let value = mesh_abi::ChoiceValue { backend: 100 + n, ..Default::default() };
-        choices.insert(key, value, 0).unwrap();
+        assert!(choices.add(&key, &value));
     }
-    assert_eq!(first.flows().unwrap().choices, FlowCount { new: 900, established: 0 });
+    assert_eq!(first.flows().unwrap().choices, FlowCount { new: 100, established: 0 });
     first.apply(&desired(&[])).unwrap();
     drop(first);
     let mut second = sandbox.open();
     second.apply(&desired(&[12])).unwrap();
-    assert_eq!(sandbox.backends().into_keys().collect::<Vec<_>>(), [1000]);
+    assert_eq!(sandbox.backends().into_keys().collect::<Vec<_>>(), [200]);
 }
 
 #[test]
