@@ -35,7 +35,8 @@ pub fn find(key: &FlowKey, hash: u32) -> Option<&'static mut ChoiceValue> {
     // SAFETY: a map's value and this CPU's own room. What others write meanwhile is found out by the version.
     unsafe {
         let version = read_version(slot);
-        *room = (*slot).value;
+        // An assignment would be a call, since the compiler takes the two for parts of one.
+        room.copy_from_nonoverlapping(&raw const (*slot).value, 1);
         let same = key::same_flow(&(*slot).key, key);
         if !same || version & 1 != 0 || read_version(slot) != version {
             return None;
@@ -55,13 +56,17 @@ pub fn insert(key: &FlowKey, value: &ChoiceValue, hash: u32) {
 /// Writes down what became of a flow, if it is there still.
 #[inline(always)]
 pub fn change(key: &FlowKey, value: &ChoiceValue, hash: u32) {
-    forget(changed(key, value, hash));
+    if forget(changed(key, value, hash)) == MOVES {
+        forget(inserted(key, value, hash));
+    }
 }
 
 /// Forgets a flow.
 #[inline(always)]
 pub fn remove(key: &FlowKey, hash: u32) {
-    forget(removed(key, hash));
+    if find(key, hash).is_some() {
+        forget(removed(hash));
+    }
 }
 
 /// 0 when that can't be just now.
@@ -83,14 +88,17 @@ fn inserted(key: &FlowKey, value: &ChoiceValue, hash: u32) -> u32 {
     1
 }
 
-/// 0 when that can't be just now.
+/// It belongs into the other ring. What calls the one function calls the other: calls within calls take of the stack.
+const MOVES: u32 = 2;
+
+/// 0 when that can't be just now, or [`MOVES`].
 #[inline(never)]
 fn changed(key: &FlowKey, value: &ChoiceValue, hash: u32) -> u32 {
     let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
     let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
     let Some(place) = Place::of(entry(set, way(set, hash)), hash) else { return 0 };
     if lives(value) && !place.answered() {
-        return inserted(key, value, hash);
+        return MOVES;
     }
     let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
     let Some(version) = claim(slot) else { return 0 };
@@ -100,15 +108,13 @@ fn changed(key: &FlowKey, value: &ChoiceValue, hash: u32) -> u32 {
             (*slot).value = *value;
         }
     }
-    give_back(slot, version)
+    give_back(slot, version);
+    1
 }
 
-/// 0 when there is none.
+/// Takes out the entry that was found; 0 when it cannot be. It does not look for itself: calls within calls take of the stack.
 #[inline(never)]
-fn removed(key: &FlowKey, hash: u32) -> u32 {
-    if find(key, hash).is_none() {
-        return 0;
-    }
+fn removed(hash: u32) -> u32 {
     let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
     let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
     let way = way(set, hash);
@@ -190,11 +196,11 @@ fn claim(slot: *mut ChoiceSlot) -> Option<u64> {
     }
 }
 
-/// Lets others read it; not 0.
+/// Lets others read it.
 #[inline(always)]
-fn give_back(slot: *mut ChoiceSlot, claimed: u64) -> u32 {
+fn give_back(slot: *mut ChoiceSlot, claimed: u64) {
     // SAFETY: see `claim`.
-    unsafe { atomic::exchange(&raw mut (*slot).version, claimed + 2) as u32 | 1 }
+    forget(unsafe { atomic::exchange(&raw mut (*slot).version, claimed + 2) } as u32);
 }
 
 #[inline(always)]
