@@ -124,6 +124,9 @@ pub enum HandleError {
     /// The answer cannot be written.
     #[error("the answer cannot be written")]
     Answer(#[from] io::Error),
+    /// A learner that is asked to stand for election does not have the log so far.
+    #[error("this manager does not have the log so far")]
+    Behind,
     /// This manager's Raft has stopped.
     #[error("this manager has stopped: {reason}")]
     Stopped {

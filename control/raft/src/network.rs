@@ -52,6 +52,8 @@ pub enum RpcKind {
     ReadIndex,
     /// How the managers stand with the leader.
     Members,
+    /// A learner that has the log so far may be elected when it votes.
+    Stand,
 }
 
 /// Not the name of a kind.
@@ -60,7 +62,7 @@ pub enum RpcKind {
 pub struct UnknownKind(pub String);
 
 impl RpcKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -69,6 +71,7 @@ impl RpcKind {
         Self::Propose,
         Self::ReadIndex,
         Self::Members,
+        Self::Stand,
     ];
 
     /// Its name on the wire.
@@ -82,6 +85,7 @@ impl RpcKind {
             Self::Propose => "propose",
             Self::ReadIndex => "read-index",
             Self::Members => "members",
+            Self::Stand => "stand",
         }
     }
 }

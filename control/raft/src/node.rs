@@ -183,7 +183,7 @@ impl RaftNode {
         Ok(this)
     }
 
-    /// Lets this manager be elected, unless it may still be on its way into a cluster: then once a leader says that it votes.
+    /// Lets this manager be elected, unless it may still be on its way into a cluster: then the leader says when ([`RaftNode::promote`]).
     ///
     /// Whoever is brought the log from its beginning has, for a moment, the members of that time: the first manager, which
     /// was demoted and comes back with an empty disk, finds itself the only voter and would lead at once, with hardly
@@ -199,12 +199,11 @@ impl RaftNode {
             (voters.is_empty() || voters == [me]) && !elected
         });
         let on_its_way = standing.await.map_err(|e| OpenError::Start(e.to_string()))?;
-        if !on_its_way {
-            self.inner.raft.runtime_config().elect(true);
-            return self.lead_alone().await;
+        if on_its_way {
+            return Ok(());
         }
-        tokio::spawn(members::await_vote(Arc::downgrade(&self.inner)));
-        Ok(())
+        self.inner.raft.runtime_config().elect(true);
+        self.lead_alone().await
     }
 
     /// Makes a new cluster with this manager as its only voter, which leads it when this returns.
@@ -374,6 +373,10 @@ impl RaftNode {
                 codec::encode::<Forwarded>(&self.propose_here(&command, deadline).await)?
             }
             RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
+            RpcKind::Stand => {
+                self.stand(codec::decode(message)?).await?;
+                Vec::new()
+            }
             RpcKind::Members => {
                 let answer: standing::Answer = match (self.read_index(deadline).await, self.standings()) {
                     (Ok(_), Some(standings)) => Ok(standings),

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
-    sync::Weak,
     time::Duration,
 };
 
@@ -16,9 +15,9 @@ use openraft::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Inner, LEADER_PAUSE, PROPOSE_TIMEOUT, RaftNode};
+use super::{LEADER_PAUSE, PROPOSE_TIMEOUT, RaftNode};
 use crate::{
-    MembershipError,
+    HandleError, MembershipError, RpcKind, codec,
     types::{Member, RaftId, TypeConfig},
 };
 
@@ -50,10 +49,40 @@ impl RaftNode {
             .await
     }
 
-    /// Lets a learner vote. Only the leader can.
+    /// Lets a learner vote, once it has the log so far. Only the leader can.
     pub async fn promote(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.let_stand(node).await?;
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([RaftId(node)]));
         self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(voters.clone(), true)).await
+    }
+
+    /// Tells a learner that it may stand for election when it votes: what it has of the log then is no older than this
+    /// membership, in which it does not vote.
+    async fn let_stand(&self, node: NodeId) -> Result<(), MembershipError> {
+        let membership = self.inner.raft.server_metrics().borrow_watched().membership_config.clone();
+        let (Some(member), Some(since)) = (membership.get_node(&RaftId(node)), membership.log_id().as_ref())
+        else {
+            return Err(MembershipError::Refused { reason: format!("{node} is no learner") });
+        };
+        let refused = |error: String| MembershipError::Refused {
+            reason: format!("{node} does not say that it has the log so far: {error}"),
+        };
+        let message = codec::encode(&since.index).map_err(|error| refused(error.to_string()))?;
+        let told = self.inner.transport.call(node, member.addr, RpcKind::Stand, message);
+        match timeout_at(Instant::now() + PROPOSE_TIMEOUT, told).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(refused(error.to_string())),
+            Err(_) => Err(refused("it does not answer".to_owned())),
+        }
+    }
+
+    /// As a learner: stands for election from now on, once the log reaches to `since`.
+    pub(super) async fn stand(&self, since: u64) -> Result<(), HandleError> {
+        let has = self.inner.raft.wait(Some(PROPOSE_TIMEOUT));
+        let reached = has.metrics(|metrics| metrics.last_log_index >= Some(since), "the log so far").await;
+        reached.map_err(|_| HandleError::Behind)?;
+        self.inner.raft.runtime_config().elect(true);
+        Ok(())
     }
 
     /// Takes a manager out, voter or learner; no error if it was none. Only the leader can.
@@ -120,33 +149,6 @@ impl RaftNode {
                 return Err(MembershipError::NoMajority);
             }
             sleep(LEADER_PAUSE).await;
-        }
-    }
-}
-
-/// How often a manager on its way into a cluster asks whether it votes, and how long an answer may take.
-const ON_ITS_WAY: Duration = Duration::from_millis(250);
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// Waits until this manager votes by its own log and by what the leader says; then it may be elected.
-pub(super) async fn await_vote(inner: Weak<Inner>) {
-    loop {
-        sleep(ON_ITS_WAY).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let node = RaftNode { inner };
-        if node.failure().is_some() {
-            return;
-        }
-        let own = node.inner.node;
-        let voters = node.managers().into_iter().filter(|manager| manager.voter);
-        let voters: Vec<NodeId> = voters.map(|manager| manager.node).collect();
-        if voters.len() < 2 || !voters.contains(&own) {
-            continue;
-        }
-        let told = node.members(ANSWER).await;
-        if told.is_ok_and(|members| members.iter().any(|member| member.node == own && member.voter)) {
-            node.inner.raft.runtime_config().elect(true);
-            return;
         }
     }
 }
