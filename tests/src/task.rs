@@ -191,7 +191,7 @@ impl Task {
 
     /// What dig prints with `+short` and further words inside the task, one line an element, in order.
     pub fn dig(&self, words: &[&str]) -> Result<Vec<String>> {
-        let text = output(self.command("dig")?.args(["+short", "+tries=1", "+time=2"]).args(words))?;
+        let text = output(self.command("dig")?.args(["+short", "+tries=1", "+time=6"]).args(words))?;
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
         Ok(lines)
@@ -200,7 +200,7 @@ impl Task {
     /// The response code that dig reports: `NOERROR`, `NXDOMAIN`, ...
     pub fn dig_status(&self, words: &[&str]) -> Result<String> {
         let text =
-            output(self.command("dig")?.args(["+noall", "+comments", "+tries=1", "+time=2"]).args(words))?;
+            output(self.command("dig")?.args(["+noall", "+comments", "+tries=1", "+time=6"]).args(words))?;
         let status = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
         Ok(status.with_context(|| format!("dig prints no status: {text}"))?.to_owned())
     }

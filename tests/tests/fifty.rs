@@ -202,7 +202,8 @@ fn keys_are_replaced(cluster: &Cluster, runs: &[&str]) -> Result<()> {
         for index in nodes {
             known_on(cluster, &cluster.nodes()[index..=index], &all)?;
         }
-        end(node, task)?;
+        // Not at once: what it is just answering is to be answered.
+        node.ctl(&["detach", task.name()])?;
     }
     println!("the gossip key replaced within {:?}, {turns} tasks came and went", start.elapsed());
     known_on(cluster, cluster.nodes(), runs)?;

@@ -29,7 +29,7 @@ fn links(namespace: &NetNs) -> Result<String> {
 /// What a program in the namespace finds at the task's own name server.
 fn dig(namespace: &NetNs, name: &str) -> Result<Vec<String>> {
     let text =
-        output(namespace.command("dig")?.args(["@127.0.0.11", "+short", "+tries=1", "+time=2", name]))?;
+        output(namespace.command("dig")?.args(["@127.0.0.11", "+short", "+tries=1", "+time=6", name]))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

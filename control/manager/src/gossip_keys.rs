@@ -66,6 +66,8 @@ impl Rotation {
         }
         let (patience, least) = match keys.phase {
             GossipPhase::Settled => return is_due(keys, state, wall).then_some(Step::Rotate),
+            // A third key is one that retired when a node was removed: it goes with this step.
+            GossipPhase::Spreading if keys.ring.len() > 2 => (patience(keys), ON_THE_WAY),
             GossipPhase::Spreading => (patience(keys), Duration::ZERO),
             GossipPhase::Retiring => (patience(keys), ON_THE_WAY),
         };

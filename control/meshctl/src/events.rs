@@ -179,7 +179,7 @@ mod tests {
         assert!(admitted(&filters, &event("service", "web")) && admitted(&filters, &event("network", "web")));
         assert!(!admitted(&filters, &event("node", "web")) && !admitted(&filters, &event("service", "db")));
         assert!(admitted(&[], &event("node", "n1")));
-        for bad in ["type", "type=task", "event=made", "x=y"] {
+        for bad in ["type", "type=port", "event=made", "x=y"] {
             assert!(bad.parse::<EventFilter>().is_err(), "{bad}");
         }
     }
