@@ -1,7 +1,11 @@
 //! Words that several CPUs write. Each of these instructions (RFC 9669, section 5.3) is in order with all reads and writes
-//! before and after it. The compiler's own atomics are not there for this target.
+//! before and after it. The compiler's own atomics are not there for this target; elsewhere, where only lints look at these
+//! programs, they are.
 
+#[cfg(target_arch = "bpf")]
 use core::arch::asm;
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Writes `new` if the word is `old`; returns what it was.
 ///
@@ -10,7 +14,9 @@ use core::arch::asm;
 /// `word` is aligned to eight, in a map's value.
 #[inline(always)]
 pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
     let seen;
+    #[cfg(target_arch = "bpf")]
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
@@ -20,6 +26,11 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
             inout("r0") old => seen,
         );
     }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    let seen = match unsafe { AtomicU64::from_ptr(word) }.compare_exchange(old, new, SeqCst, SeqCst) {
+        Ok(seen) | Err(seen) => seen,
+    };
     seen
 }
 
@@ -30,9 +41,16 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 /// As for [`compare_exchange`].
 #[inline(always)]
 pub unsafe fn exchange(word: *mut u64, new: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
     let seen;
+    #[cfg(target_arch = "bpf")]
     // SAFETY: the caller's promise.
-    unsafe { asm!("{new} = xchg_64({word} + 0, {new})", word = in(reg) word, new = inout(reg) new => seen) };
+    unsafe {
+        asm!("{new} = xchg_64({word} + 0, {new})", word = in(reg) word, new = inout(reg) new => seen)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    let seen = unsafe { AtomicU64::from_ptr(word) }.swap(new, SeqCst);
     seen
 }
 
@@ -43,7 +61,9 @@ pub unsafe fn exchange(word: *mut u64, new: u64) -> u64 {
 /// As for [`compare_exchange`].
 #[inline(always)]
 pub unsafe fn add(word: *mut u64, number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
     let seen;
+    #[cfg(target_arch = "bpf")]
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
@@ -52,5 +72,8 @@ pub unsafe fn add(word: *mut u64, number: u64) -> u64 {
             number = inout(reg) number => seen,
         );
     }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    let seen = unsafe { AtomicU64::from_ptr(word) }.fetch_add(number, SeqCst);
     seen
 }

@@ -1,7 +1,7 @@
 //! The data path's programs, one entry point each.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod affinity;
 mod arp;

@@ -51,7 +51,7 @@ fn v6(labels: &str) -> Option<Ipv6Addr> {
     (count == 32).then(|| bits.into())
 }
 
-/// The name of an address, as [`reverse`] reads it.
+/// The name of an address, as `reverse` reads it.
 pub fn reverse_name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => {
