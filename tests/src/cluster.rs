@@ -79,7 +79,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the daemons of some nodes, [`AT_ONCE`] at a time, and waits until they answer.
+    /// Starts the daemons of some nodes, a few at a time, and waits until they answer.
     pub fn start_daemons(&self, nodes: &[Node]) -> Result<()> {
         for some in nodes.chunks(AT_ONCE) {
             some.iter().try_for_each(Node::begin_start)?;
