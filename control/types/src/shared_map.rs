@@ -1,12 +1,6 @@
 //! An ordered map whose copies share what did not change between them.
 
-use std::{
-    cmp::Ordering,
-    fmt,
-    marker::PhantomData,
-    ops::{Index, RangeInclusive},
-    sync::Arc,
-};
+use std::{cmp::Ordering, fmt, marker::PhantomData, ops::RangeInclusive, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -249,15 +243,6 @@ impl<K: Ord, V: PartialEq> PartialEq for SharedMap<K, V> {
 }
 
 impl<K: Ord, V: Eq> Eq for SharedMap<K, V> {}
-
-impl<K: Ord, V> Index<&K> for SharedMap<K, V> {
-    type Output = V;
-
-    #[expect(clippy::expect_used, reason = "as the maps of the standard library")]
-    fn index(&self, key: &K) -> &V {
-        self.get(key).expect("no entry for that key")
-    }
-}
 
 impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
     type Item = (&'a K, &'a V);

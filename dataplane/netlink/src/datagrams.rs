@@ -204,7 +204,7 @@ mod tests {
 
     fn pair() -> (UdpSocket, UdpSocket, SocketAddrV4) {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        let std::net::SocketAddr::V4(to) = b.local_addr().unwrap() else { unreachable!() };
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.local_addr().unwrap().port());
         (a, b, to)
     }
 
