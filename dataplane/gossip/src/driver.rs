@@ -24,6 +24,7 @@ use crate::{
     KeyRing, Output, Rates, Report, SealError, Sealer, Stats, Tables,
     meter::Meter,
     questions::Questions,
+    reach::{Reach, ReachSpec, Reached, is_word},
     stream::{self, StreamError},
 };
 
@@ -37,7 +38,7 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 const BATCH: usize = 64;
 /// Time for a farewell to be said and said again.
 const FAREWELL: Duration = Duration::from_millis(250);
-const DATAGRAM: &[u8] = b"udp";
+pub(crate) const DATAGRAM: &[u8] = b"udp";
 
 /// A running member; clones share it. It stops when [`Gossip::shutdown`] is called or the last clone is dropped,
 /// without a word to the others: they find it dead. [`Gossip::leave`] tells them.
@@ -65,6 +66,7 @@ struct Shared {
     meter: Mutex<Meter>,
     /// Addresses at which peers are listed.
     peers: RwLock<BTreeSet<IpAddr>>,
+    reach: Reach,
 }
 
 #[derive(Default)]
@@ -138,6 +140,7 @@ impl Gossip {
         if config.advertise.port() == 0 {
             config.advertise.set_port(local.port());
         }
+        let udp = Arc::new(udp);
         let mut core = Core::new(CoreConfig {
             node: config.node,
             advertise: config.advertise,
@@ -151,6 +154,7 @@ impl Gossip {
             counters: Counters::default(),
             meter: Mutex::default(),
             peers: RwLock::default(),
+            reach: Reach::new(&udp),
         });
         let (commands, command_queue) = mpsc::channel(64);
         let (stream_queue, streams) = mpsc::channel(STREAMS);
@@ -269,6 +273,11 @@ impl Gossip {
         wait.await.ok()
     }
 
+    /// Asks another member by every way, and has it try every way back; takes some seconds where one is closed.
+    pub async fn reach(&self, spec: &ReachSpec) -> Reached {
+        self.shared.reach.ask(spec, self.shared.sealer()).await
+    }
+
     async fn tell(&self, input: Input) {
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Core(input, done)).await.is_ok() {
@@ -330,7 +339,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<
 
 struct Driver {
     core: Core,
-    udp: UdpSocket,
+    udp: Arc<UdpSocket>,
     questions: Questions,
     shared: Arc<Shared>,
     publish: watch::Sender<Arc<Tables>>,
@@ -349,8 +358,8 @@ impl Driver {
             let mut done = None;
             tokio::select! {
                 received = self.udp.recv_from(&mut buffer) => match received {
-                    Ok((len, _)) => {
-                        self.datagram(&mut buffer[..len]);
+                    Ok((len, from)) => {
+                        self.datagram(&mut buffer[..len], from);
                         self.drain(&mut buffer);
                     }
                     Err(error) => {
@@ -359,7 +368,10 @@ impl Driver {
                     }
                 },
                 (from, nonce) = self.questions.answer() => self.handle(Input::Answer { from, nonce }),
-                Some(message) = streams.recv() => self.handle(Input::Stream(message)),
+                Some(message) = streams.recv() => match is_word(&message) {
+                    true => self.reach(&message, None),
+                    false => self.handle(Input::Stream(message)),
+                },
                 command = commands.recv() => match command {
                     Some(Command::Core(input, reply)) => {
                         self.handle(input);
@@ -394,10 +406,14 @@ impl Driver {
         self.core.handle(input, self.started.elapsed(), &mut self.out);
     }
 
+    fn reach(&self, bytes: &[u8], from: Option<SocketAddr>) {
+        self.shared.reach.take(bytes, from, self.questions.own(), self.shared.sealer());
+    }
+
     fn drain(&mut self, buffer: &mut [u8]) {
         for _ in 0..BATCH {
             match self.udp.try_recv_from(buffer) {
-                Ok((len, _)) => self.datagram(&mut buffer[..len]),
+                Ok((len, from)) => self.datagram(&mut buffer[..len], from),
                 Err(_) => break,
             }
         }
@@ -406,7 +422,7 @@ impl Driver {
         }
     }
 
-    fn datagram(&mut self, sealed: &mut [u8]) {
+    fn datagram(&mut self, sealed: &mut [u8], from: SocketAddr) {
         let counters = &self.shared.counters;
         counters.datagrams_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add(sealed.len() as u64, Relaxed);
@@ -415,6 +431,7 @@ impl Driver {
         }
         // What strangers send is refused where it was received, without a copy.
         match self.shared.sealer().open_in_place(sealed, DATAGRAM).map(<[u8]>::to_vec) {
+            Ok(bytes) if is_word(&bytes) => self.reach(&bytes, Some(from)),
             Ok(bytes) => self.handle(Input::Datagram(bytes)),
             Err(error) => self.shared.refused(error),
         }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, Tables, Timing,
+    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing, Way,
     simulation::{net, node, own},
 };
 
@@ -199,4 +199,29 @@ async fn a_taken_port_is_named() {
     first.shutdown().await;
     let again = Gossip::start(GossipConfig { bind: first.local_addr(), ..config(1, 1) }).await;
     again.unwrap().shutdown().await;
+}
+
+#[tokio::test]
+async fn members_find_out_how_they_reach_each_other() {
+    let members = cluster().await;
+    let (one, two) = (&members[0], &members[1]);
+    let spec = ReachSpec {
+        to: two.local_addr(),
+        advertise: one.local_addr(),
+        // No data path answers on loopback, and no manager listens.
+        data_path: Some([127, 0, 0, 1].into()),
+        manager: false,
+    };
+    two.set_data_paths([127, 0, 0, 1].into(), Vec::new()).await;
+    let reached = one.reach(&spec).await;
+    let both = [Way::Udp, Way::Tcp].into();
+    assert_eq!((&reached.out, &reached.back), (&both, &both));
+    assert_eq!(reached.back_closed, [Way::DataPath].into());
+    assert_eq!(reached.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    let (ahead, error) = reached.clock.unwrap();
+    assert!(ahead.unsigned_abs() <= error + 1, "{ahead} ms, give or take {error}");
+    // Only the UDP half listens there.
+    let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let reached = one.reach(&ReachSpec { to: deaf.local_addr().unwrap(), ..spec }).await;
+    assert_eq!(reached, Reached::default());
 }

@@ -18,6 +18,7 @@ mod driver;
 mod meter;
 mod outbox;
 mod questions;
+mod reach;
 mod records;
 mod replay;
 mod report;
@@ -37,6 +38,7 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use mesh_types::SharedMap;
+pub use reach::{ReachSpec, Reached, Way};
 pub use report::{EntryReport, MemberReport, Rates, Report, TableReport};
 pub use seal::{SealError, Sealer};
 pub use tables::{

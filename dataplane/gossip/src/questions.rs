@@ -23,6 +23,11 @@ impl Questions {
         }
     }
 
+    /// The address that it asks from.
+    pub(crate) fn own(&self) -> Option<IpAddr> {
+        self.own
+    }
+
     /// Asks once. What cannot be sent is as good as lost.
     pub(crate) async fn ask(&mut self, to: SocketAddr, nonce: u64) {
         let Some(own) = self.own else { return };

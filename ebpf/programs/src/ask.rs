@@ -46,7 +46,8 @@ fn turn<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<(),
     let beginning: u64 = skb.load(udp + UDP_HEADER)?;
     // Of two nodes that asked from the VXLAN port itself, each would take the other's answer for a question, for ever.
     let from_port = [a, b] != node.vxlan_port;
-    let whole = u32::from(u16::from_be_bytes([len, more])) == UDP_HEADER + QUESTION_LEN;
+    // One that is longer asks for the path's MTU as well.
+    let whole = u32::from(u16::from_be_bytes([len, more])) >= UDP_HEADER + QUESTION_LEN;
     if beginning != BEGINNING || !from_port || !whole {
         return Err(DropReason::Malformed);
     }
