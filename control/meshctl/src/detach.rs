@@ -43,15 +43,17 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         let draining = drain::begin(&daemon, &task.task_id, None).await.with_context(what)?;
         drain::note(&drain::finished(&daemon, draining).await.with_context(what)?);
     }
-    let request = DetachRequest { reference: task.task_id };
-    let DetachResponse { task_id: id, name } =
+    let request = DetachRequest { reference: task.task_id, ..DetachRequest::default() };
+    let DetachResponse { task_id: id, name, .. } =
         answer(daemon.local().detach(request)).await.with_context(what)?;
     context.show(&Removed { id, name }, |task| task.name.clone())
 }
 
 /// The task that `text` means; a namespace's name comes after those of tasks.
 async fn find(daemon: &Daemon, text: &str) -> Result<LocalTask> {
-    let get = async |reference: String| answer(daemon.local().get_task(GetTaskRequest { reference })).await;
+    let get = async |reference: String| {
+        answer(daemon.local().get_task(GetTaskRequest { reference, ..GetTaskRequest::default() })).await
+    };
     let path = || namespace::path(text).map(|path| path.to_string_lossy().into_owned());
     if text.contains('/') {
         return Ok(get(path()?).await?);

@@ -31,7 +31,7 @@ pub async fn finished(daemon: &Daemon, mut task: LocalTask) -> Result<LocalTask,
     let mut heard = Instant::now();
     while task.drain() == DrainState::Draining {
         tokio::time::sleep(POLL).await;
-        let request = GetTaskRequest { reference: task.task_id.clone() };
+        let request = GetTaskRequest { reference: task.task_id.clone(), ..GetTaskRequest::default() };
         match answer(daemon.local().get_task(request)).await {
             Ok(now) => {
                 task = now;

@@ -64,6 +64,7 @@ impl TaskOptions {
             weight: self.weight.into(),
             drain_timeout_secs: self.drain_timeout,
             dns: Some(dns),
+            ..AttachRequest::default()
         }
     }
 

@@ -14,6 +14,7 @@ mod name;
 mod net;
 mod network;
 mod node;
+mod owner;
 mod port;
 mod resolver;
 mod service;
@@ -34,6 +35,7 @@ pub use name::{Name, NameError};
 pub use net::{Family, Mac, MacError, Vni, VniError};
 pub use network::{DEFAULT_POOL, DEFAULT_POOL6, INGRESS_NETWORK, Network, Subnet, SubnetError};
 pub use node::{Availability, Node, Role};
+pub use owner::{Owner, OwnerError};
 pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
 pub use resolver::{
     Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, ResolverError, ResolverOption, SearchDomain,

@@ -102,6 +102,11 @@ impl Mac {
         };
         Self([0x02, 0x42, tail[0], tail[1], tail[2], tail[3]])
     }
+
+    /// Whether one interface can have it: neither a group's address (IEEE 802, the lowest bit of the first octet) nor zero.
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
 }
 
 impl fmt::Display for Mac {

@@ -281,6 +281,8 @@ fn own_task(number: u32) -> Result<LocalTask> {
         ifindex: 100 + number,
         aliases: vec![],
         by_service: false,
+        owner: None,
+        host_ports: vec![],
     };
     Ok(LocalTask {
         id: task_id(1_000_000 + number),

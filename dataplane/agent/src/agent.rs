@@ -438,7 +438,7 @@ impl Agent {
         self.close().await;
         let ids: Vec<_> = self.lock().tasks.iter().map(|t| t.id).collect();
         for id in ids {
-            problems.extend(self.detach_id(id).await.and_then(Result::err).map(|e| e.to_string()));
+            problems.extend(self.detach_id(id, None).await.and_then(Result::err).map(|e| e.to_string()));
         }
         self.inner.gossip.leave().await;
         // The loop would make the node's links anew.

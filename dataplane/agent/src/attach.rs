@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
-    Availability, ClusterView, Generation, LocalEndpointId, Lookup, Mac, Name, Network, NetworkId, NodeId,
-    Service, TaskDns, TaskId,
+    Availability, ClusterView, Generation, InterfaceName, LocalEndpointId, Lookup, Mac, Name, Network,
+    NetworkId, NodeId, Owner, Service, TaskDns, TaskId,
 };
 use tracing::{info, warn};
 
@@ -18,6 +18,7 @@ use crate::{
     Agent, AttachError, Attachment, DetachError, Drain, LocalTask, NsIdentity, NsRef, SessionState,
     TaskError,
     addresses::Taken,
+    connect::Place,
     ending::{Ending, open_process},
     host::TASK_LINK_PREFIX,
     leases::boot_time,
@@ -56,6 +57,13 @@ pub struct AttachSpec {
     pub drain_timeout_secs: Option<u32>,
     /// What its resolver is to be told, and its host name.
     pub dns: TaskDns,
+    /// Who asks, if it is somebody who may ask again: it gets the same task, and a further network for a namespace that is
+    /// a task already.
+    pub owner: Option<Owner>,
+    /// Name of the interface in the task; it needs exactly one network. The next free one when there is none.
+    pub interface: Option<InterfaceName>,
+    /// Address of that interface, likewise; made from its IP address when there is none.
+    pub mac: Option<Mac>,
 }
 
 /// An attach that is decided but not yet made.
@@ -64,6 +72,8 @@ pub(crate) struct Plan {
     pub name: Name,
     pub service: Option<Service>,
     pub networks: Vec<Network>,
+    /// What is asked for on each.
+    pub places: Vec<Place>,
     pub ids: Vec<LocalEndpointId>,
     pub generation: Generation,
     pub ns: NetNs,
@@ -82,13 +92,19 @@ pub(crate) struct NewLink<'a> {
     pub task_link: String,
     /// The families whose default routes lead here, where the namespace has none.
     pub ways_out: Vec<Family>,
-    pub aliases: Vec<Name>,
-    pub by_service: bool,
+    pub place: Place,
 }
 
 impl Agent {
     /// Attaches a namespace as a task; when it returns, the task's packets flow, and the others are being told.
     pub async fn attach(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {
+        match spec.owner.clone() {
+            Some(owner) => self.attach_for(&owner, spec).await,
+            None => self.attach_new(spec).await,
+        }
+    }
+
+    pub(crate) async fn attach_new(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {
         let ending = match spec.namespace {
             NsRef::Pid(pid) => Some(open_process(pid).map_err(|_| AttachError::Ended(pid))?),
             NsRef::Path(_) => None,
@@ -98,7 +114,7 @@ impl Agent {
         if ns_id == NsIdentity::from(NetNs::current()?.id()?) {
             return Err(AttachError::OwnNamespace(spec.namespace));
         }
-        self.replace_absent(&spec.namespace).await;
+        self.replace_absent(&spec.namespace, spec.owner.as_ref()).await;
         let known = |view: &ClusterView| {
             let service = spec.service.iter().all(|s| view.service(s).is_ok());
             service && spec.networks.iter().all(|n| view.network(n).is_ok())
@@ -148,6 +164,9 @@ impl Agent {
         ticket: u64,
     ) -> Result<Plan, AttachError> {
         spec.dns.check()?;
+        if let Some(mac) = spec.mac.filter(|mac| !mac.is_unicast()) {
+            return Err(AttachError::GroupMac(mac));
+        }
         let id = TaskId::random();
         let mut state = self.lock();
         if state.leaving {
@@ -176,6 +195,17 @@ impl Agent {
             let (namespace, task) = (spec.namespace.clone(), other.name.clone());
             return Err(AttachError::AlreadyAttached { namespace, task });
         }
+        if let Some(owner) = &spec.owner
+            && let Some(task) = state
+                .tasks
+                .iter()
+                .find(|t| t.is_of(owner))
+                .map(|t| &t.name)
+                .or_else(|| state.reserved.values().find(|r| r.owners.contains(owner)).map(|r| &r.name))
+        {
+            let (namespace, task) = (spec.namespace.clone(), task.clone());
+            return Err(AttachError::AlreadyAttached { namespace, task });
+        }
         let service = spec.service.as_deref().map(|s| view.service(s)).transpose()?.cloned();
         let networks = networks(&view, spec, service.as_ref())?;
         let name = match (&spec.name, &service) {
@@ -193,10 +223,20 @@ impl Agent {
         }
         let (local_ids, generation) =
             state.free_ids(networks.len()).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
-        let reservation =
-            Reservation { namespace: ns_id, name: name.clone(), networks: ids, ids: local_ids.clone() };
+        let reservation = Reservation {
+            namespace: ns_id,
+            name: name.clone(),
+            networks: ids,
+            ids: local_ids.clone(),
+            owners: spec.owner.iter().cloned().collect(),
+        };
         state.reserved.insert(ticket, reservation);
-        Ok(Plan { id, name, service, networks, ids: local_ids, generation, ns, ns_id })
+        let mut place = Place { by_service: service.is_some(), ..Place::of(spec) };
+        if !spec.names_are_of_networks() {
+            place.aliases.clear();
+        }
+        let places = vec![place; networks.len()];
+        Ok(Plan { id, name, service, networks, places, ids: local_ids, generation, ns, ns_id })
     }
 
     /// Whether another node's task has the name, as far as this node was told.
@@ -218,7 +258,7 @@ impl Agent {
             id: plan.id,
             name: plan.name.clone(),
             service: plan.service.as_ref().map(|s| s.id),
-            aliases: spec.aliases.clone(),
+            aliases: if spec.names_are_of_networks() { Vec::new() } else { spec.aliases.clone() },
             namespace: spec.namespace.clone(),
             namespace_id: plan.ns_id,
             attachments: Vec::new(),
@@ -271,18 +311,17 @@ impl Agent {
     ) -> Result<(), AttachError> {
         let networks: Vec<&Network> = plan.networks.iter().collect();
         let ways_out = Family::ALL.map(|family| (family, way_out(&networks, family)));
-        for (place, (network, taken)) in plan.networks.iter().zip(taken).enumerate() {
-            let led = ways_out.iter().filter(|(_, at)| *at == Some(place)).map(|(family, _)| *family);
+        for (at, ((network, taken), place)) in plan.networks.iter().zip(taken).zip(&plan.places).enumerate() {
+            let led = ways_out.iter().filter(|(_, way)| *way == Some(at)).map(|(family, _)| *family);
             let new = NewLink {
                 ns: &plan.ns,
                 task: plan.id,
                 network,
-                local_id: plan.ids[place],
+                local_id: plan.ids[at],
                 generation: plan.generation,
-                task_link: free_interface(&plan.ns)?,
+                task_link: interface(&plan.ns, place.interface)?,
                 ways_out: led.collect(),
-                aliases: Vec::new(),
-                by_service: plan.service.is_some(),
+                place: place.clone(),
             };
             let attachment = self.make_link(new, taken).await?;
             task.attachments.push(attachment);
@@ -299,7 +338,9 @@ impl Agent {
             network: network.id,
             addresses: taken.addresses.clone(),
             fixed: taken.fixed.clone(),
-            mac: taken.addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |a| Mac::of_address(*a)),
+            mac: new.place.mac.unwrap_or_else(|| {
+                taken.addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |a| Mac::of_address(*a))
+            }),
             local_id,
             generation: new.generation,
             egress4: out(Family::V4).then(|| egress_address4(local_id)).flatten(),
@@ -307,8 +348,10 @@ impl Agent {
             link: format!("{TASK_LINK_PREFIX}{:08x}", link_number(new.task, network.id)),
             task_link: new.task_link,
             ifindex: 0,
-            aliases: new.aliases,
-            by_service: new.by_service,
+            aliases: new.place.aliases,
+            by_service: new.place.by_service,
+            owner: new.place.owner,
+            host_ports: new.place.host_ports,
         };
         self.open_way_out(&attachment).await?;
         let with_prefix = |address: &IpAddr| {
@@ -358,15 +401,27 @@ impl Agent {
                 return absent.ok_or_else(|| DetachError::Unknown(reference.to_owned()));
             }
         };
-        self.detach_id(id).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
+        self.detach_id(id, None).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
     }
 
-    /// Detaches a task; `None` when it is not there (any more).
-    pub(crate) async fn detach_id(&self, id: TaskId) -> Option<Result<LocalTask, DetachError>> {
+    /// Detaches a task; `None` when it is not there (any more), or others than `only` hold it on a network or are about to.
+    pub(crate) async fn detach_id(
+        &self,
+        id: TaskId,
+        only: Option<&Owner>,
+    ) -> Option<Result<LocalTask, DetachError>> {
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let task = {
             let mut state = self.lock();
             let place = state.tasks.iter().position(|t| t.id == id)?;
+            if let Some(owner) = only {
+                let found = &state.tasks[place];
+                let theirs = found.attachments.iter().all(|a| a.owner.as_ref() == Some(owner));
+                let still = state.reserved.values().all(|r| r.namespace != found.namespace_id);
+                if !theirs || !still {
+                    return None;
+                }
+            }
             let task = state.tasks_mut().remove(place);
             // Until the links are gone, so that no new task has their routes.
             let held = Reservation {
@@ -374,6 +429,7 @@ impl Agent {
                 name: task.name.clone(),
                 networks: Vec::new(),
                 ids: task.attachments.iter().map(|a| a.local_id).collect(),
+                owners: task.owners().into_iter().cloned().collect(),
             };
             state.reserved.insert(ticket, held);
             task
@@ -428,7 +484,7 @@ impl Agent {
             if stop.run_until_cancelled(ending.wait()).await.is_none() {
                 return;
             }
-            if let Some(Err(error)) = agent.detach_id(id).await {
+            if let Some(Err(error)) = agent.detach_id(id, None).await {
                 warn!(task = %id, %error, "detach after a task's end");
             }
         });
@@ -445,7 +501,15 @@ impl Lookup for LocalTask {
     }
 }
 
-fn networks(
+impl AttachSpec {
+    /// Whether its aliases are names on the networks that it names, not on all that the task will be on: as runtimes mean
+    /// them, which attach each network by itself.
+    fn names_are_of_networks(&self) -> bool {
+        self.owner.is_some() && !self.networks.is_empty()
+    }
+}
+
+pub(crate) fn networks(
     view: &Arc<ClusterView>,
     spec: &AttachSpec,
     service: Option<&Service>,
@@ -471,7 +535,9 @@ fn networks(
     match networks.len() {
         0 => Err(AttachError::NoNetwork),
         1 => Ok(networks),
-        _ if !spec.addresses.is_empty() => Err(AttachError::AddressNeedsOneNetwork),
+        _ if !spec.addresses.is_empty() => Err(AttachError::NeedsOneNetwork("a static address")),
+        _ if spec.interface.is_some() => Err(AttachError::NeedsOneNetwork("an interface's name")),
+        _ if spec.mac.is_some() => Err(AttachError::NeedsOneNetwork("a MAC")),
         _ => Ok(networks),
     }
 }
@@ -512,13 +578,21 @@ pub(crate) fn way_out(networks: &[&Network], family: Family) -> Option<usize> {
     open.or_else(|| networks.iter().position(|n| family.is_on(n)))
 }
 
+/// The interface's name: what was asked for, else a free one.
+pub(crate) fn interface(ns: &NetNs, asked: Option<InterfaceName>) -> Result<String, AttachError> {
+    match asked {
+        Some(name) => Ok(name.as_str().to_owned()),
+        None => free_interface(ns),
+    }
+}
+
 /// The first of `eth0`, `eth1`, ... that the namespace does not have.
-pub(crate) fn free_interface(ns: &NetNs) -> Result<String, AttachError> {
+fn free_interface(ns: &NetNs) -> Result<String, AttachError> {
     let names = ns.run(interface_names)?;
     Ok((0..).map(|n| format!("eth{n}")).find(|name| !names.contains(name)).unwrap_or_default())
 }
 
-fn interface_names() -> Vec<String> {
+pub(crate) fn interface_names() -> Vec<String> {
     let interfaces = nix::net::if_::if_nameindex();
     let interfaces = interfaces.iter().flatten().map(|i| i.name().to_string_lossy().into_owned());
     interfaces.collect()

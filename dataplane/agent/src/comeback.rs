@@ -7,11 +7,17 @@ use std::{
 };
 
 use mesh_netlink::NetNs;
+use mesh_types::{InterfaceName, Owner};
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Drain, LocalTask, NsIdentity, NsRef, addresses::Taken, attach::Plan, ending::Ending,
-    leases::boot_time, state::Reservation,
+    Agent, AttachError, Attachment, Drain, LocalTask, NsIdentity, NsRef,
+    addresses::Taken,
+    attach::{Plan, interface_names},
+    connect::Place,
+    ending::Ending,
+    leases::boot_time,
+    state::Reservation,
 };
 
 /// How often the namespaces are looked for.
@@ -25,7 +31,7 @@ impl Agent {
     pub(crate) fn expect_back(&self, tasks: Vec<LocalTask>) {
         for task in tasks {
             let (mut state, now) = (self.lock(), boot_time());
-            let on = |a: &crate::Attachment| a.addresses.iter().map(|x| (a.network, *x)).collect::<Vec<_>>();
+            let on = |a: &Attachment| a.addresses.iter().map(|x| (a.network, *x)).collect::<Vec<_>>();
             let addresses: Vec<_> = task.attachments.iter().flat_map(on).collect();
             let known = task.attachments.iter().all(|a| state.view.networks.contains_key(&a.network));
             if !known || !addresses.iter().all(|(network, a)| state.leases.is_sure(*network, *a)) {
@@ -116,6 +122,8 @@ impl Agent {
     }
 
     fn plan_again(&self, task: &LocalTask, ns: NetNs, ticket: u64) -> Result<Plan, AttachError> {
+        let there = ns.run(interface_names)?;
+        let places = task.attachments.iter().map(|a| place_again(a, &there)).collect();
         let mut state = self.lock();
         if let Some(other) = state.tasks.iter().find(|t| t.namespace_id == task.namespace_id) {
             let (namespace, task) = (task.namespace.clone(), other.name.clone());
@@ -134,6 +142,7 @@ impl Agent {
             name: task.name.clone(),
             networks: networks.iter().map(|n| n.id).collect(),
             ids: ids.clone(),
+            owners: task.owners().into_iter().cloned().collect(),
         };
         state.reserved.insert(ticket, reservation);
         let service = task.service.and_then(|id| view.services.get(&id)).cloned();
@@ -142,6 +151,7 @@ impl Agent {
             name: task.name.clone(),
             service,
             networks,
+            places,
             ids,
             generation,
             ns,
@@ -149,20 +159,36 @@ impl Agent {
         })
     }
 
-    /// Somebody attaches the namespace anew: what was attached there before the reboot is forgotten.
-    pub(crate) async fn replace_absent(&self, namespace: &NsRef) {
+    /// Somebody attaches the namespace anew, or asks anew for another: what was attached there before the reboot is
+    /// forgotten.
+    pub(crate) async fn replace_absent(&self, namespace: &NsRef, owner: Option<&Owner>) {
         if let NsRef::Path(_) = namespace {
             self.forget_absent(|t| t.namespace == *namespace).await;
+        }
+        if let Some(owner) = owner {
+            self.forget_absent(|t| t.is_of(owner)).await;
         }
     }
 }
 
+/// As it was; under another name where the namespace has an interface of that one by now.
+fn place_again(had: &Attachment, there: &[String]) -> Place {
+    Place {
+        addresses: Vec::new(),
+        aliases: had.aliases.clone(),
+        by_service: had.by_service,
+        owner: had.owner.clone(),
+        interface: InterfaceName::new(&had.task_link)
+            .ok()
+            .filter(|name| there.iter().all(|other| other != name.as_str())),
+        mac: Some(had.mac),
+        host_ports: had.host_ports.clone(),
+    }
+}
+
 fn taken(task: &LocalTask) -> Vec<Taken> {
-    let of = |a: &crate::Attachment| Taken {
-        network: a.network,
-        addresses: a.addresses.clone(),
-        fixed: a.fixed.clone(),
-    };
+    let of =
+        |a: &Attachment| Taken { network: a.network, addresses: a.addresses.clone(), fixed: a.fixed.clone() };
     task.attachments.iter().map(of).collect()
 }
 

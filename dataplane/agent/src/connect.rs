@@ -7,14 +7,16 @@
 use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
 use mesh_netlink::{NetNs, Netlink};
-use mesh_types::{ClusterView, LookupError, Name, Network, NetworkId, TaskId};
+use mesh_types::{
+    ClusterView, InterfaceName, LookupError, Mac, Name, Network, NetworkId, Owner, PortConfig, TaskId,
+};
 use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AgentError, AttachError, Attachment, LocalTask, TaskError,
+    Agent, AgentError, AttachError, AttachSpec, Attachment, LocalTask, TaskError,
     addresses::Taken,
-    attach::{NewLink, free_interface, name_taken, same_name, way_out},
+    attach::{NewLink, interface, name_taken, same_name, way_out},
     one_line,
     planner::Family,
     state::{MAX_ENDPOINTS, Reservation},
@@ -34,6 +36,40 @@ pub struct ConnectSpec {
     pub addresses: Vec<IpAddr>,
     /// Further names on this network alone.
     pub aliases: Vec<Name>,
+}
+
+/// What is asked for of a task's place on a network.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// Static addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Further names on this network alone.
+    pub aliases: Vec<Name>,
+    /// Whether it is for the service's sake.
+    pub by_service: bool,
+    /// Who asks.
+    pub owner: Option<Owner>,
+    /// The interface's name; the next free one when there is none.
+    pub interface: Option<InterfaceName>,
+    /// The interface's address; made from the IP address when there is none.
+    pub mac: Option<Mac>,
+    /// Ports of the node that lead there.
+    pub host_ports: Vec<PortConfig>,
+}
+
+impl Place {
+    /// A further place of a task that is attached.
+    pub fn of(spec: &AttachSpec) -> Self {
+        Self {
+            addresses: spec.addresses.clone(),
+            aliases: spec.aliases.clone(),
+            by_service: false,
+            owner: spec.owner.clone(),
+            interface: spec.interface,
+            mac: spec.mac,
+            host_ports: Vec::new(),
+        }
+    }
 }
 
 /// A task was not joined to a network or taken from it. Nothing has changed, but after [`ConnectError::Leftovers`].
@@ -100,7 +136,8 @@ impl Agent {
         let task = self.task(&spec.task)?;
         self.wait_for_news(|view| view.network(&spec.network).is_ok()).await;
         let network = self.view().network(&spec.network)?.clone();
-        self.join(&task, &network, &spec.addresses, spec.aliases, false).await
+        let place = Place { addresses: spec.addresses, aliases: spec.aliases, ..Place::default() };
+        self.join(&task, &network, place).await
     }
 
     /// Takes a task from a network. One that followed its service does so no more: it goes its own way.
@@ -110,19 +147,18 @@ impl Agent {
         self.leave_network(&task, network.id, &network.name, true).await
     }
 
-    async fn join(
+    pub(crate) async fn join(
         &self,
         task: &LocalTask,
         network: &Network,
-        fixed: &[IpAddr],
-        aliases: Vec<Name>,
-        by_service: bool,
+        mut place: Place,
     ) -> Result<LocalTask, ConnectError> {
         let ns = task.namespace.open().map_err(AttachError::from)?;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
-        let (local_id, generation) = self.reserve(ticket, task, network)?;
+        let (local_id, generation) = self.reserve(ticket, task, network, place.owner.clone())?;
         // It comes while address and link are made.
         self.want_tables().await;
+        place.by_service |= self.is_service_network(task, network.id);
         let new = NewLink {
             ns: &ns,
             task: task.id,
@@ -131,10 +167,9 @@ impl Agent {
             generation,
             task_link: String::new(),
             ways_out: Vec::new(),
-            aliases,
-            by_service: by_service || self.is_service_network(task, network.id),
+            place,
         };
-        let joined = self.make_place(task, new, fixed).await;
+        let joined = self.make_place(task, new).await;
         self.lock().reserved.remove(&ticket);
         match joined {
             Ok(now) => {
@@ -154,6 +189,7 @@ impl Agent {
         ticket: u64,
         task: &LocalTask,
         network: &Network,
+        owner: Option<Owner>,
     ) -> Result<(mesh_types::LocalEndpointId, mesh_types::Generation), ConnectError> {
         let own = self.is_service_network(task, network.id);
         let mut state = self.lock();
@@ -184,6 +220,7 @@ impl Agent {
             name: task.name.clone(),
             networks: vec![network.id],
             ids,
+            owners: owner.into_iter().collect(),
         };
         state.reserved.insert(ticket, reservation);
         Ok((id, generation))
@@ -196,17 +233,12 @@ impl Agent {
     }
 
     /// Takes addresses, makes the link, programs the data path, tells the others; undoes all of it on an error.
-    async fn make_place(
-        &self,
-        task: &LocalTask,
-        new: NewLink<'_>,
-        fixed: &[IpAddr],
-    ) -> Result<LocalTask, ConnectError> {
+    async fn make_place(&self, task: &LocalTask, new: NewLink<'_>) -> Result<LocalTask, ConnectError> {
         let network = new.network;
-        let taken = self.take_addresses(std::slice::from_ref(network), fixed).await?;
+        let taken = self.take_addresses(std::slice::from_ref(network), &new.place.addresses).await?;
         let made = async {
             let addresses = taken.first().ok_or(AttachError::NoNetwork)?;
-            let task_link = free_interface(new.ns)?;
+            let task_link = interface(new.ns, new.place.interface)?;
             self.make_link(NewLink { task_link, ..new.clone() }, addresses).await
         };
         let attachment = match made.await {
@@ -254,7 +286,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn leave_network(
+    pub(crate) async fn leave_network(
         &self,
         task: &LocalTask,
         id: NetworkId,
@@ -284,6 +316,7 @@ impl Agent {
                 name: name.clone(),
                 networks: Vec::new(),
                 ids: vec![attachment.local_id],
+                owners: attachment.owner.iter().cloned().collect(),
             };
             state.reserved.insert(ticket, held);
             attachment
@@ -347,7 +380,12 @@ impl Agent {
                 let (Step::Join(id) | Step::Leave(id)) = step;
                 let Some(network) = view.networks.get(&id) else { continue };
                 let stepped = match step {
-                    Step::Join(_) => self.join(task, network, &[], Vec::new(), true).await,
+                    Step::Join(_) => {
+                        // It goes with the place that the task began with.
+                        let owner = task.attachments.first().and_then(|a| a.owner.clone());
+                        let place = Place { by_service: true, owner, ..Place::default() };
+                        self.join(task, network, place).await
+                    }
                     Step::Leave(_) => self.leave_network(task, id, &network.name, false).await,
                 };
                 if let Err(error) = stepped {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mesh_types::{Availability, DEFAULT_DRAIN_SECS, Lookup, LookupError, MAX_WEIGHT};
+use mesh_types::{Availability, DEFAULT_DRAIN_SECS, Lookup, LookupError, MAX_WEIGHT, Owner};
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -23,6 +23,9 @@ pub enum TaskError {
     /// No such task on this node.
     #[error("no such task on this node: {0}")]
     Unknown(String),
+    /// Nothing on this node is that owner's.
+    #[error("{0} has no task on this node")]
+    NoneOf(Owner),
     /// More than one has that prefix.
     #[error(transparent)]
     Ambiguous(LookupError),

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use mesh_types::{Availability, LookupError, Name, ResolverError};
+use mesh_types::{Availability, LookupError, Mac, Name, Owner, ResolverError};
 use thiserror::Error;
 
-use crate::{NsRef, SessionError, kept::KeptError};
+use crate::{ConnectError, NsRef, SessionError, kept::KeptError};
 
 /// The agent cannot start or go on. What was set up before stays; nothing is half-made.
 #[derive(Debug, Error)]
@@ -85,9 +85,12 @@ pub enum AttachError {
     /// The same network twice.
     #[error("network {0} is named twice")]
     NetworkTwice(Name),
-    /// A static address needs one network to belong to.
-    #[error("a static address needs exactly one network")]
-    AddressNeedsOneNetwork,
+    /// It belongs to one network.
+    #[error("{0} needs exactly one network")]
+    NeedsOneNetwork(&'static str),
+    /// No interface can have that address.
+    #[error("{0} is no address for an interface: it is a group's, or zero")]
+    GroupMac(Mac),
     /// The settings for names do not go together.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -145,6 +148,34 @@ pub enum AttachError {
         /// The task.
         task: Name,
     },
+    /// The namespace is attached already, otherwise than is asked for.
+    #[error("{namespace} is attached already, as task {task}, with another {what}; detach it first")]
+    Other {
+        /// The namespace.
+        namespace: NsRef,
+        /// The task.
+        task: Name,
+        /// What is other.
+        what: &'static str,
+    },
+    /// The owner has a task already, otherwise than it asks for now.
+    #[error("{owner} has {namespace} attached already, as task {task}, with another {what}; detach it first")]
+    Owned {
+        /// Who asks.
+        owner: Owner,
+        /// The namespace of its task.
+        namespace: NsRef,
+        /// Its task.
+        task: Name,
+        /// What is other.
+        what: &'static str,
+    },
+    /// The task that the namespace is cannot be joined to the network.
+    #[error(transparent)]
+    Join(Box<ConnectError>),
+    /// Something else is being done to it.
+    #[error("{0} is just being attached or detached; try again")]
+    Busy(NsRef),
     /// The node's own namespace.
     #[error("{0} is the node's own network namespace; a task needs one of its own")]
     OwnNamespace(NsRef),
@@ -191,6 +222,9 @@ pub enum DetachError {
     /// More than one has that prefix; nothing changed.
     #[error(transparent)]
     Ambiguous(#[from] LookupError),
+    /// Something else is being done for the owner; nothing changed.
+    #[error("something is just being attached or detached for {0}; try again")]
+    Busy(Owner),
     /// The task is gone from the cluster, but something of it could not be removed.
     #[error("task {task} is detached, but not all of it could be removed: {problems}")]
     Leftovers {

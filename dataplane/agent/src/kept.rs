@@ -14,12 +14,17 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const MAGIC: &[u8; 7] = b"meshd/k";
-/// Raised when a kept type changes. Once there are releases, the version before is read too.
-const VERSION: u8 = 4;
+/// Raised when a kept type changes. The version before is read too ([`Format::before`]).
+const VERSION: u8 = 5;
 const HEADER: usize = MAGIC.len() + 1 + 32;
 
 /// A value that is kept in a file.
-pub trait Format: Serialize + DeserializeOwned {}
+pub trait Format: Serialize + DeserializeOwned {
+    /// From the payload of the format version before this one; a type that has changed since says how.
+    fn before(payload: &[u8]) -> Option<Self> {
+        postcard::from_bytes(payload).ok()
+    }
+}
 
 /// Why a kept file cannot be used. The file is left as it is.
 #[derive(Debug, Error)]
@@ -114,13 +119,17 @@ pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
     if version > VERSION {
         return Err(KeptError::Newer { path: path.to_owned(), found: version });
     }
-    if (1..VERSION).contains(&version) {
+    if (1..VERSION - 1).contains(&version) {
         return Err(KeptError::Older { path: path.to_owned(), found: version });
     }
     if Sha256::digest(payload).as_slice() != &header[MAGIC.len() + 1..] {
         return Err(damaged("its digest does not fit its contents"));
     }
-    postcard::from_bytes(payload).map(Some).map_err(|_| damaged("its contents cannot be read"))
+    let read = match version {
+        VERSION => postcard::from_bytes(payload).ok(),
+        _ => T::before(payload),
+    };
+    read.map(Some).ok_or_else(|| damaged("its contents cannot be read"))
 }
 
 #[cfg(test)]
@@ -155,6 +164,9 @@ mod tests {
         let found = VERSION + 1;
         assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: f, .. }) if f == found));
         newer[MAGIC.len()] = VERSION - 1;
+        fs::write(&path, &newer).unwrap();
+        assert_eq!(load::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2, 3]), "the version before");
+        newer[MAGIC.len()] = VERSION - 2;
         fs::write(&path, &newer).unwrap();
         let error = load::<Vec<u32>>(&path).unwrap_err();
         assert!(matches!(error, KeptError::Older { .. }) && error.to_string().contains("move the file away"));

@@ -18,11 +18,13 @@ mod error;
 mod follow;
 mod health;
 mod host;
+mod interfaces;
 pub mod kept;
 mod kept_sockets;
 mod leases;
 mod listeners;
 pub mod names;
+mod owned;
 pub mod planner;
 mod reconcile;
 mod renewing;
@@ -42,12 +44,14 @@ pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
 pub use health::LastCheck;
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
+pub use interfaces::TaskInterface;
 pub use kept_sockets::KeptSockets;
 pub use leases::Leases;
 pub use mesh_gossip::{MemberState, Stats as GossipCounters};
 pub use mesh_lb::{
     FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
 };
+pub use owned::Detached;
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
 pub use status::{GossipStatus, Status, UplinkStatus};

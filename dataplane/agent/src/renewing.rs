@@ -178,7 +178,7 @@ impl Agent {
         };
         for id in concerned {
             warn!(task = %id, why, "the task is detached");
-            if let Some(Err(error)) = self.detach_id(id).await {
+            if let Some(Err(error)) = self.detach_id(id, None).await {
                 warn!(task = %id, %error, "detach");
             }
         }

@@ -1,5 +1,7 @@
 //! What the agent knows, behind one lock that is never held across an await.
 
+mod before;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -7,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId};
+use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -63,6 +65,8 @@ pub struct Reservation {
     pub networks: Vec<NetworkId>,
     /// Endpoint ids.
     pub ids: Vec<LocalEndpointId>,
+    /// For whom it is done.
+    pub owners: Vec<Owner>,
 }
 
 impl State {
@@ -132,7 +136,11 @@ pub(crate) struct LeasesOfBoot {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptRemote(pub Remote);
 
-impl Format for KeptTasks {}
+impl Format for KeptTasks {
+    fn before(payload: &[u8]) -> Option<Self> {
+        postcard::from_bytes(payload).ok().map(|kept: before::TasksBefore| kept.into())
+    }
+}
 impl Format for KeptView {}
 impl Format for LeasesOfBoot {}
 impl Format for KeptRemote {}

@@ -9,7 +9,7 @@ use std::{
 use mesh_netlink::{NetNs, NsId};
 use mesh_types::{
     Endpoint, EndpointState, Generation, Health, HealthNote, LocalEndpointId, Mac, Name, NetworkId, NodeId,
-    ServiceId, TaskDns, TaskId,
+    Owner, PortConfig, ServiceId, TaskDns, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,10 @@ pub struct Attachment {
     pub aliases: Vec<Name>,
     /// Whether the task is here because its service is, and goes with it.
     pub by_service: bool,
+    /// Who joined the task to the network, if it is somebody who asks again.
+    pub owner: Option<Owner>,
+    /// Ports of this node, in mode host, that lead to this task alone; they go with this place.
+    pub host_ports: Vec<PortConfig>,
 }
 
 impl Attachment {

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use anyhow::Error;
 use mesh_agent::{
-    AgentError, AttachError, AttachSpec, DataPathStats, DetachError, NsRef, SessionError,
-    Status as AgentStatus, UplinkStatus, one_line,
+    AgentError, AttachError, AttachSpec, DataPathStats, NsRef, SessionError, Status as AgentStatus,
+    UplinkStatus, one_line,
 };
 use mesh_api::{
     node_listeners,
     v1::{self, attach_request::Namespace, local_server::Local},
 };
-use mesh_types::{ClusterView, MAX_WEIGHT, Name, NodeId, ResolverError};
+use mesh_types::{ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, ResolverError};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -203,8 +203,13 @@ impl Local for LocalService {
         let agent = member.agent.clone();
         let spec = attach_spec(request.into_inner())?;
         // In a task of its own: a caller that goes away leaves no half-made task.
+        let owner = spec.owner.clone();
         let attached = tokio::spawn(async move { agent.attach(spec).await }).await;
         let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| attach_status(&e))?;
+        let mut interfaces = member.agent.interfaces(&task).await;
+        if owner.is_some() {
+            interfaces.retain(|interface| interface.owner == owner);
+        }
         Ok(Response::new(v1::AttachResponse {
             task_id: task.id.to_string(),
             name: task.name.to_string(),
@@ -212,6 +217,8 @@ impl Local for LocalService {
             nameserver: NAMESERVER.to_owned(),
             search: task.dns.search.iter().map(ToString::to_string).collect(),
             resolv_conf: task.resolv_conf().into_bytes(),
+            interfaces: interfaces.iter().map(tasks::interface).collect(),
+            options: task.dns.options.iter().map(ToString::to_string).collect(),
         }))
     }
 
@@ -220,14 +227,7 @@ impl Local for LocalService {
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
         let agent = self.daemon.member().await?.agent.clone();
-        let reference = request.into_inner().reference;
-        let detached = tokio::spawn(async move { agent.detach(&reference).await }).await;
-        let task = detached.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| match error {
-            DetachError::Unknown(_) => Status::not_found(error.to_string()),
-            DetachError::Ambiguous(_) => Status::invalid_argument(error.to_string()),
-            DetachError::Leftovers { .. } => Status::internal(error.to_string()),
-        })?;
-        Ok(Response::new(v1::DetachResponse { task_id: task.id.to_string(), name: task.name.to_string() }))
+        tasks::detach(agent, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_task(
@@ -235,7 +235,7 @@ impl Local for LocalService {
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Response<v1::LocalTask>, Status> {
         let member = self.daemon.member().await?;
-        let reference = request.into_inner().reference;
+        let reference = tasks::reference(&member.agent, request.into_inner())?;
         tasks::get(&member.agent, member.membership.node, &reference).await.map(Response::new)
     }
 
@@ -409,19 +409,30 @@ fn failed(error: &Error) -> Status {
     Status::failed_precondition(one_line(error.as_ref()))
 }
 
+        owner: optional(request.owner).map(Owner::new).transpose().map_err(|e| invalid(&e))?,
+        interface: optional(request.interface)
+            .map(|name| InterfaceName::new(&name))
+            .transpose()
+            .map_err(|e| invalid(&e))?,
+        mac: optional(request.mac).map(|mac| mac.parse::<Mac>()).transpose().map_err(|e| invalid(&e))?,
 pub(crate) fn attach_status(error: &AttachError) -> Status {
     let text = one_line(error);
     match error {
         AttachError::Lookup(_) => Status::not_found(text),
         AttachError::NoNetwork
         | AttachError::NetworkTwice(_)
-        | AttachError::AddressNeedsOneNetwork
+        | AttachError::NeedsOneNetwork(_)
+        | AttachError::GroupMac(_)
         | AttachError::TwoOfAFamily(..)
         | AttachError::Resolver(_)
         | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
         AttachError::AddressTaken { .. }
         | AttachError::NameTaken { .. }
-        | AttachError::AlreadyAttached { .. } => Status::already_exists(text),
+        | AttachError::AlreadyAttached { .. }
+        | AttachError::Other { .. }
+        | AttachError::Owned { .. } => Status::already_exists(text),
+        AttachError::Join(error) => tasks::connect_status(error),
+        AttachError::Busy(_) => Status::aborted(text),
         AttachError::Lease { source: SessionError::NoManager(_), .. } => Status::unavailable(text),
         AttachError::Agent(AgentError::Features(_)) => Status::unimplemented(text),
         _ => Status::failed_precondition(text),

@@ -1,12 +1,13 @@
 //! The verbs of the Local service for one task of this node.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use mesh_agent::{
-    Agent, ConnectError, ConnectSpec, Drain, ExplainError, Explained, LocalTask, TaskError, one_line,
+    Agent, ConnectError, ConnectSpec, DetachError, Detached, Drain, ExplainError, Explained, LocalTask,
+    TaskError, TaskInterface, one_line,
 };
 use mesh_api::{v1, weight};
-use mesh_types::{LookupError, Name, NodeId};
+use mesh_types::{LookupError, Name, NodeId, Owner};
 use tonic::Status;
 
 use crate::local::attach_status;
@@ -22,7 +23,56 @@ pub async fn get(agent: &Agent, node: NodeId, reference: &str) -> Result<v1::Loc
         took_millis: millis(check.took),
         failure: check.failure.map(String::from).unwrap_or_default(),
     });
-    Ok(v1::LocalTask { flows: Some(flows), endpoints, last_check, ..message(&task) })
+    let interfaces = agent.interfaces(&task).await.iter().map(interface).collect();
+    Ok(v1::LocalTask { flows: Some(flows), endpoints, last_check, interfaces, ..message(&task) })
+}
+
+/// The task that is asked for: by its reference, or by its owner.
+pub fn reference(agent: &Agent, request: v1::GetTaskRequest) -> Result<String, Status> {
+    match named(request.reference, request.owner)? {
+        Named::Reference(reference) => Ok(reference),
+        Named::Owner(owner) => agent.task_of(&owner).map(|t| t.id.to_string()).map_err(|e| status(&e)),
+    }
+}
+
+enum Named {
+    Reference(String),
+    Owner(Owner),
+}
+
+fn named(reference: String, owner: String) -> Result<Named, Status> {
+    match (reference.is_empty(), owner.is_empty()) {
+        (false, true) => Ok(Named::Reference(reference)),
+        (true, false) => {
+            Owner::new(owner).map(Named::Owner).map_err(|e| Status::invalid_argument(e.to_string()))
+        }
+        _ => Err(Status::invalid_argument("name a task either by a reference or by its owner")),
+    }
+}
+
+/// Ends it, or takes it from its owner's networks.
+pub async fn detach(agent: Agent, request: v1::DetachRequest) -> Result<v1::DetachResponse, Status> {
+    let named = named(request.reference, request.owner)?;
+    let detached = tokio::spawn(async move {
+        match named {
+            Named::Reference(reference) => {
+                agent.detach(&reference).await.map(|task| Some(Detached { task, ended: true }))
+            }
+            Named::Owner(owner) => agent.detach_owner(&owner).await,
+        }
+    });
+    let detached = detached.await.map_err(|e| Status::internal(e.to_string()))?;
+    let detached = detached.map_err(|error| match error {
+        DetachError::Unknown(_) => Status::not_found(error.to_string()),
+        DetachError::Ambiguous(_) => Status::invalid_argument(error.to_string()),
+        DetachError::Busy(_) => Status::aborted(error.to_string()),
+        DetachError::Leftovers { .. } => Status::internal(error.to_string()),
+    })?;
+    Ok(detached.map_or_else(v1::DetachResponse::default, |detached| v1::DetachResponse {
+        task_id: detached.task.id.to_string(),
+        name: detached.task.name.to_string(),
+        ended: detached.ended,
+    }))
 }
 
 /// Changes its weight.
@@ -62,7 +112,12 @@ async fn connected(
     change: impl Future<Output = Result<LocalTask, ConnectError>> + Send + 'static,
 ) -> Result<String, Status> {
     let task = tokio::spawn(change).await.map_err(|e| Status::internal(e.to_string()))?;
-    let refused = |error: &ConnectError| match error {
+    task.map(|task| task.id.to_string()).map_err(|error| connect_status(&error))
+}
+
+/// Why a task was not joined to a network or taken from it.
+pub(crate) fn connect_status(error: &ConnectError) -> Status {
+    match error {
         ConnectError::Task(error) => status(error),
         ConnectError::Attach(error) => attach_status(error),
         ConnectError::Lookup(LookupError::Unknown { .. }) => Status::not_found(one_line(error)),
@@ -72,8 +127,7 @@ async fn connected(
         ConnectError::Last { .. } => Status::failed_precondition(one_line(error)),
         ConnectError::Busy(_) => Status::aborted(one_line(error)),
         ConnectError::Leftovers { .. } => Status::internal(one_line(error)),
-    };
-    task.map(|task| task.id.to_string()).map_err(|error| refused(&error))
+    }
 }
 
 /// In a task of its own: a caller that goes away leaves no half-made change.
@@ -112,6 +166,23 @@ pub async fn explain_name(
     })
 }
 
+/// One of its interfaces.
+pub fn interface(interface: &TaskInterface) -> v1::TaskInterface {
+    let text = |all: &[IpAddr]| all.iter().map(ToString::to_string).collect();
+    v1::TaskInterface {
+        network_id: interface.network.to_string(),
+        network: interface.network_name.to_string(),
+        interface: interface.name.clone(),
+        host_interface: interface.host_name.clone(),
+        mac: interface.mac.to_string(),
+        addresses: interface.addresses.iter().map(ToString::to_string).collect(),
+        gateways: text(&interface.gateways),
+        default_routes: text(&interface.default_routes),
+        mtu: interface.mtu,
+        owner: interface.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
 /// The task as a list has it.
 pub fn message(task: &LocalTask) -> v1::LocalTask {
     let (drain, flows_cut) = match task.drain {
@@ -134,13 +205,15 @@ pub fn message(task: &LocalTask) -> v1::LocalTask {
         endpoints: Vec::new(),
         dns: Some((&task.dns).into()),
         last_check: None,
+        owners: task.owners().into_iter().map(ToString::to_string).collect(),
+        interfaces: Vec::new(),
     }
 }
 
 fn status(error: &TaskError) -> Status {
     let text = one_line(error);
     match error {
-        TaskError::Unknown(_) => Status::not_found(text),
+        TaskError::Unknown(_) | TaskError::NoneOf(_) => Status::not_found(text),
         TaskError::Ambiguous(_) | TaskError::Weight(_) => Status::invalid_argument(text),
         TaskError::Agent(_) => Status::internal(text),
     }

@@ -146,7 +146,7 @@ impl TaskDetail {
         let local = match &task.namespace {
             None => None,
             Some(_) => {
-                let request = GetTaskRequest { reference: task.id.clone() };
+                let request = GetTaskRequest { reference: task.id.clone(), ..GetTaskRequest::default() };
                 let what = || format!("cannot inspect task {}", task.name);
                 let local = answer(daemon.local().get_task(request)).await.with_context(what)?;
                 Some(LocalTaskReport::new(&local))

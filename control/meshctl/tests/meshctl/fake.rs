@@ -225,6 +225,7 @@ impl Service {
                 hostname: "web-a".to_owned(),
                 ..v1::TaskDns::default()
             }),
+            ..v1::LocalTask::default()
         })
     }
 
@@ -360,6 +361,7 @@ impl Local for Service {
             nameserver: "127.0.0.11".to_owned(),
             search: Vec::new(),
             resolv_conf,
+            ..v1::AttachResponse::default()
         };
         self.change(request, answer)
     }
@@ -368,7 +370,10 @@ impl Local for Service {
         &self,
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
-        self.change(request, v1::DetachResponse { task_id: TASK_WEB_1.to_owned(), name: "web.1".to_owned() })
+        self.change(
+            request,
+            v1::DetachResponse { task_id: TASK_WEB_1.to_owned(), name: "web.1".to_owned(), ended: true },
+        )
     }
 
     async fn explain_name(

@@ -57,6 +57,8 @@ fn task(follows_service: bool, places: &[(u128, bool)]) -> LocalTask {
         ifindex: 1,
         aliases: vec![],
         by_service: *by_service,
+        owner: None,
+        host_ports: vec![],
     };
     LocalTask {
         id: TaskId::from_u128(1),

@@ -111,6 +111,8 @@ fn task(id: u32, service: Option<ServiceId>, network: NetworkId, addresses: &[&s
             ifindex: 50 + id,
             aliases: vec![],
             by_service: false,
+            owner: None,
+            host_ports: vec![],
         }],
         weight: 1,
         drain_timeout_secs: None,
