@@ -8,6 +8,7 @@
 
 mod binaries;
 mod cluster;
+mod containers;
 mod datagrams;
 mod dns;
 mod echo;
@@ -34,6 +35,7 @@ mod wait;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, run, run_many, run_on};
+pub use containers::{Busybox, Containerd, Folders};
 pub use datagrams::Datagrams;
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;

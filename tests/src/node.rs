@@ -144,6 +144,11 @@ impl Node {
         self.prefix.folder().join(self.name())
     }
 
+    /// The file that stands for its network namespace.
+    pub(crate) fn namespace_path(&self) -> &std::path::Path {
+        &self.namespace
+    }
+
     /// What a further namespace of this node is called.
     pub(crate) fn namespace_of(&self, role: &str) -> String {
         self.prefix.namespace(role)
