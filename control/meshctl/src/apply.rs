@@ -70,7 +70,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let wrong = |remarks| Failure::File(placed(remarks));
     let mut intent = read(&load(path)?, dialect).map_err(wrong)?;
     let ignored = placed(std::mem::take(&mut intent.ignored));
-    if !context.is_json() {
+    if !context.is_for_programs() {
         ignored.iter().for_each(|line| anstream::eprintln!("meshctl: ignored: {line}"));
     }
     let daemon = context.daemon().await?;
@@ -80,11 +80,11 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     if args.dry_run {
         return context.show(&report, page);
     }
-    if !context.is_json() {
+    if !context.is_for_programs() {
         output::print(&page(&report))?;
     }
     carry_out(&daemon, calls.into_iter().collect(), path).await?;
-    if context.is_json() {
+    if context.is_for_programs() {
         context.show(&report, |_| String::new())?;
     }
     Ok(())

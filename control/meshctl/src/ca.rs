@@ -5,14 +5,14 @@ mod rotate;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use comfy_table::Cell;
+
 use mesh_api::v1::{CaStatus, GetCaRequest};
 use serde::Serialize;
 
 use crate::{
     context::Context,
     daemon::{Daemon, answer},
-    output::{Table, short},
+    output::{Cell, Table, short},
 };
 
 /// Pause between two looks.

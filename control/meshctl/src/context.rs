@@ -1,9 +1,9 @@
-//! What every verb is given: the global options, the daemon, and where to print.
+//! What every verb is given: the global options, the daemon, and how to print.
 
-use std::{future::Future, path::PathBuf};
+use std::{future::Future, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use mesh_api::v1::StatusRequest;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -11,7 +11,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     daemon::{Daemon, answer},
     failure::Failure,
-    output,
+    output::{self, ColorWhen, Table},
+    template::Template,
 };
 
 const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
@@ -23,16 +24,39 @@ pub struct Options {
     /// Socket of the daemon on this node
     #[arg(long, global = true, display_order = 900, env = "MESHCTL_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
-    /// How to print: for people, or for programs (full ids, lists as arrays)
-    #[arg(long, global = true, display_order = 900, value_enum, value_name = "FORMAT", default_value_t)]
+    /// How to print: for people, as JSON (full ids, lists as arrays), or by a Go template over that JSON, such as
+    /// '{{.Name}}\t{{.ID}}' or 'table {{.Name}}\t{{.ID}}'
+    #[arg(
+        long,
+        global = true,
+        display_order = 900,
+        value_name = "table|json|TEMPLATE",
+        default_value = "table"
+    )]
     format: Format,
+    /// When to print in colours
+    #[arg(long, global = true, display_order = 900, value_enum, value_name = "WHEN", default_value_t)]
+    color: ColorWhen,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, PartialEq)]
 enum Format {
-    #[default]
     Table,
     Json,
+    Template(Template),
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ if text.contains("{{") => text.parse().map(Self::Template).map_err(|error| error.to_string()),
+            _ => Err("there are table, json and templates such as '{{.Name}}\\t{{.ID}}'".to_owned()),
+        }
+    }
 }
 
 /// See the module.
@@ -44,6 +68,7 @@ pub struct Context {
 impl Context {
     /// With the options as given.
     pub fn new(options: Options) -> Self {
+        options.color.apply();
         Self { options }
     }
 
@@ -81,17 +106,50 @@ impl Context {
         Ok(Daemon::connect(&self.options.socket).await?)
     }
 
-    /// Whether programs read what is printed.
-    pub fn is_json(&self) -> bool {
-        self.options.format == Format::Json
+    /// Whether programs read what is printed, so that nothing may be beside it.
+    pub fn is_for_programs(&self) -> bool {
+        self.options.format != Format::Table
     }
 
     /// Prints `value` for programs, or what `text` makes of it for people.
     pub fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        let text = match self.options.format {
+        let text = match &self.options.format {
             Format::Table => text(value),
             Format::Json => serde_json::to_string_pretty(value).context("cannot write JSON")?,
+            Format::Template(template) => fill(template, value)?,
         };
         output::print(&text)
     }
+
+    /// The same for one of many that come one after the other: JSON is on one line.
+    pub fn show_one<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        match &self.options.format {
+            Format::Json => output::print(&serde_json::to_string(value).context("cannot write JSON")?),
+            _ => self.show(value, text),
+        }
+    }
+}
+
+/// Each element of a list for itself, anything else as a whole, each on a line.
+fn fill<T: Serialize>(template: &Template, value: &T) -> Result<String> {
+    // What others wrote must not steer a terminal; programs get it as it is.
+    let shown: fn(&str) -> String = match output::is_terminal() {
+        true => output::plain_lines,
+        false => str::to_owned,
+    };
+    let items = match serde_json::to_value(value).context("cannot write JSON")? {
+        serde_json::Value::Array(items) => items,
+        item => vec![item],
+    };
+    let lines = items.iter().map(|item| template.fill(item, shown));
+    let lines = lines.collect::<Result<Vec<_>, _>>().context("cannot fill in the template of --format")?;
+    if !template.is_table() {
+        return Ok(lines.join("\n"));
+    }
+    let headings = template.headings();
+    let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+    for line in lines.iter().flat_map(|line| line.lines()) {
+        table.row(line.split('\t'));
+    }
+    Ok(table.render())
 }

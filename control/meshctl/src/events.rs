@@ -20,6 +20,7 @@ Examples:
   meshctl events --filter type=service --filter name=web
   meshctl events --filter type=task              tasks whose health changes
   meshctl --format json events                   one JSON object a line
+  meshctl events --format '{{.Type}} {{.Name}}: {{.Event}}'
 
 Each manager tells what it learns, and remembers about a thousand events since it started. It ends when the daemon
 stops; changes that it makes in one step are one event.")]
@@ -141,17 +142,14 @@ fn show(context: &Context, event: v1::Event) -> Result<()> {
         OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|time| time.format(&Rfc3339).ok());
     let time = time.unwrap_or_else(|| event.time_millis.to_string());
     let v1::Event { version, kind, action: event_, id, name, attributes, .. } = event;
-    if context.is_json() {
-        let report = EventReport { time, version, kind, event: event_, id, name, attributes };
-        return output::print(&serde_json::to_string(&report).context("cannot write JSON")?);
-    }
-    let attributes: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let attributes = match attributes.is_empty() {
-        true => String::new(),
-        false => format!(", {}", attributes.join(", ")),
-    };
-    let id = output::short(&id);
-    output::print(&format!("{time} {kind} {event_} {name} (id={id}, version={version}{attributes})"))
+    let report = EventReport { time, version, kind, event: event_, id, name, attributes };
+    context.show_one(&report, |event| {
+        let EventReport { time, version, kind, event, id, name, attributes } = event;
+        let attributes: String =
+            attributes.iter().map(|(key, value)| format!(", {key}={}", output::plain(value))).collect();
+        let id = output::short(id);
+        format!("{time} {kind} {event} {name} (id={id}, version={version}{attributes})")
+    })
 }
 
 #[cfg(test)]

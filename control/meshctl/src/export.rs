@@ -15,8 +15,8 @@ pub struct Args {}
 
 /// Asks the daemon.
 pub async fn run(Args {}: &Args, context: &Context) -> Result<()> {
-    if context.is_json() {
-        return Err(Failure::Usage("export writes YAML; leave --format json out".to_owned()).into());
+    if context.is_for_programs() {
+        return Err(Failure::Usage("export writes YAML; leave --format out".to_owned()).into());
     }
     let cluster = Cluster::fetch(&context.daemon().await?).await.context("cannot export")?;
     output::print(&intent::write(&cluster.view))

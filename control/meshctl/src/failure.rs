@@ -10,6 +10,8 @@ use anstyle::{AnsiColor, Style};
 use mesh_types::LookupError;
 use thiserror::Error;
 
+use crate::output::plain_lines;
+
 /// The exit code of sysexits.h for a service that cannot be reached.
 const EX_UNAVAILABLE: u8 = 69;
 
@@ -150,6 +152,7 @@ pub fn print(error: &anyhow::Error) -> ExitCode {
     // NoCluster only adds the way out to what the daemon says.
     let skip = usize::from(matches!(error.downcast_ref(), Some(Failure::NoCluster)));
     let text = error.chain().skip(skip).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let text = plain_lines(&text);
     anstream::eprintln!("{style}meshctl:{style:#} {text}");
     if let Some(next) = next(error) {
         anstream::eprintln!("{next}");

@@ -11,7 +11,21 @@ mod update;
 
 use anyhow::Result;
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    filter::{Keys, YES_NO},
+};
+
+/// What networks can be chosen by.
+const FILTERS: Keys = &[
+    ("id", &[]),
+    ("name", &[]),
+    ("label", &[]),
+    ("driver", &["overlay"]),
+    ("attachable", YES_NO),
+    ("internal", YES_NO),
+    ("ingress", YES_NO),
+];
 
 /// Its verbs.
 #[derive(Debug, clap::Subcommand)]

@@ -1,12 +1,41 @@
-//! Tables in the look of docker's, and pages of fields and tables.
+//! Where and how meshctl prints: on terminals as wide as they are and in colours, elsewhere plainly.
 
-use std::io::{ErrorKind, Write};
+mod cell;
+mod page;
+mod table;
+
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use anyhow::{Context, Result};
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Width, presets};
+use terminal_size::{Width, terminal_size_of};
 
-/// Columns between cells.
-const PADDING: u16 = 3;
+pub use cell::{Cell, state};
+pub use page::Page;
+pub use table::Table;
+
+/// When to print in colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorWhen {
+    /// On terminals, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Never
+    Never,
+}
+
+impl ColorWhen {
+    /// Has all that is printed from now on follow it.
+    pub fn apply(self) {
+        match self {
+            // Looks at NO_COLOR, CLICOLOR_FORCE and whether there is a terminal.
+            Self::Auto => {}
+            Self::Always => anstream::ColorChoice::Always.write_global(),
+            Self::Never => anstream::ColorChoice::Never.write_global(),
+        }
+    }
+}
 
 /// Writes `text`, if there is any, to stdout as a line or lines, without colours when that is no terminal.
 pub fn print(text: &str) -> Result<()> {
@@ -22,116 +51,35 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A table without borders.
-#[derive(Debug)]
-pub struct Table {
-    table: comfy_table::Table,
+/// How many columns the terminal has that stdout is; none when it is no terminal, or one that does not tell.
+pub fn terminal_width() -> Option<usize> {
+    let (Width(columns), _) = terminal_size_of(std::io::stdout())?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
-impl Table {
-    /// With a line of headings.
-    pub fn new(headings: &[&str]) -> Self {
-        let mut table = Self::bare();
-        table.table.set_header(headings.iter().copied());
-        table
-    }
-
-    fn bare() -> Self {
-        let mut table = comfy_table::Table::new();
-        // Colours are taken out again on the way to what is no terminal.
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .enforce_styling()
-            .style_text_only();
-        Self { table }
-    }
-
-    /// Adds a line.
-    pub fn row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        self.table.add_row(cells.into_iter().map(Into::into).collect::<Vec<Cell>>());
-    }
-
-    /// Whether it has no lines but its headings.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    /// As text, every line ended. On a terminal that is too narrow, cells wrap between words, never inside one: an id
-    /// stays whole.
-    pub fn render(mut self) -> String {
-        let mut words = vec![0; self.table.column_count()];
-        for row in self.table.header().into_iter().chain(self.table.row_iter()) {
-            for (longest, cell) in words.iter_mut().zip(row.cell_iter()) {
-                let cell = cell.content();
-                let lengths = cell.split_whitespace().map(|word| word.chars().count());
-                *longest = lengths.chain([*longest]).max().unwrap_or_default();
-            }
-        }
-        for (column, word) in self.table.column_iter_mut().zip(words) {
-            let width = u16::try_from(word).unwrap_or(u16::MAX).saturating_add(PADDING);
-            column
-                .set_padding((0, PADDING))
-                .set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-        }
-        let mut text = self.table.trim_fmt();
-        text.push('\n');
-        text
-    }
+/// Whether stdout is a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
 }
 
-/// A page: fields, then tables under headings.
-#[derive(Debug)]
-pub struct Page {
-    fields: Table,
-    sections: String,
+/// `text` on one line, with what would steer a terminal, or turn its reading direction, escaped.
+pub fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let escaped = |c: char| if steers(c) { c.escape_default().collect() } else { vec![c] };
+    text.chars().flat_map(escaped).collect()
 }
 
-impl Page {
-    /// An empty page.
-    pub fn new() -> Self {
-        Self { fields: Table::bare(), sections: String::new() }
-    }
-
-    /// Adds a field.
-    pub fn field(&mut self, name: &str, value: impl Into<Cell>) -> &mut Self {
-        self.fields.row([Cell::new(format!("{name}:")).add_attribute(Attribute::Bold), value.into()]);
-        self
-    }
-
-    /// Adds a table, unless it is empty.
-    pub fn section(&mut self, heading: &str, table: Table) -> &mut Self {
-        if !table.is_empty() {
-            self.lines(heading, &table.render());
-        }
-        self
-    }
-
-    /// Adds lines of text, unless there are none.
-    pub fn lines(&mut self, heading: &str, text: &str) -> &mut Self {
-        if !text.is_empty() {
-            let indented = text.lines().map(|line| format!("  {line}\n"));
-            self.sections.push_str(&format!("\n{heading}:\n{}", indented.collect::<String>()));
-        }
-        self
-    }
-
-    /// As text.
-    pub fn render(self) -> String {
-        self.fields.render() + &self.sections
-    }
-}
-
-/// A state, in its colour.
-pub fn state(text: &str) -> Cell {
-    let cell = Cell::new(text);
-    match text {
-        "ready" | "active" | "healthy" | "alive" => cell.fg(Color::Green),
-        "down" | "left" | "unreachable" | "unhealthy" => cell.fg(Color::Red),
-        "unknown" | "suspect" | "unattended" | "starting" | "catching up" | "draining" | "drain"
-        | "pause" | "inactive" => cell.fg(Color::Yellow),
-        _ => cell,
-    }
+/// The same with ends of lines and tabs as they are.
+pub fn plain_lines(text: &str) -> String {
+    let part = |part: &str| {
+        let end = if part.ends_with(['\n', '\t']) { part.len() - 1 } else { part.len() };
+        let (text, end) = part.split_at(end);
+        plain(text) + end
+    };
+    text.split_inclusive(['\n', '\t']).map(part).collect()
 }
 
 /// Texts in one cell.
@@ -161,19 +109,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_narrow_terminal_breaks_no_word() {
-        let mut table = Table::new(&["ID", "PORTS"]);
-        table.row(["2svc00000000", "*:80->80/tcp, *:8053->53/udp"]);
-        table.table.set_width(34);
-        assert_eq!(
-            table.render(),
-            "ID             PORTS\n2svc00000000   *:80->80/tcp,\n               *:8053->53/udp\n"
-        );
-    }
-
-    #[test]
     fn times() {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
         assert_eq!(time(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        assert_eq!(
+            plain("a\u{1b}]0;x\u{7}\n\u{9b}2J\u{202e}ä \\"),
+            "a\\u{1b}]0;x\\u{7}\\n\\u{9b}2J\\u{202e}ä \\"
+        );
     }
 }

@@ -31,7 +31,7 @@ where
             Err(failure) => errors.push(anyhow::Error::from(failure).context(what)),
         }
     }
-    if context.is_json() || !removed.is_empty() {
+    if context.is_for_programs() || !removed.is_empty() {
         let names = |removed: &Vec<Removed>| removed.iter().map(|one| format!("{}\n", one.name)).collect();
         context.show(&removed, names).context("cannot tell what was removed")?;
     }

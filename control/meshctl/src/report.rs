@@ -18,7 +18,10 @@ use anyhow::{Context, Result};
 use mesh_api::v1::{self, GetViewRequest, ListTasksRequest};
 use mesh_types::{ClusterView, Endpoint, Listener, NetworkId, NodeId, ServiceId, TaskId};
 
-use crate::daemon::{Daemon, answer};
+use crate::{
+    daemon::{Daemon, answer},
+    output::plain,
+};
 
 pub use gossip::{GossipMember, GossipReport, age, member_state};
 pub use listener::{ListenerReport, listener_lines};
@@ -27,7 +30,7 @@ pub use network::{NetworkDetail, NetworkReport};
 pub use node::{NodeDetail, NodeReport};
 pub use places::show_places;
 pub use service::{PortReport, ServiceDetail, ServiceReport};
-pub use task::{TaskNetwork, TaskReport, health, task_table};
+pub use task::{TASK_FILTERS, TaskNetwork, TaskReport, health, task_table};
 
 /// An object that is no more.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -59,7 +62,7 @@ impl Cluster {
         const SENSE: &str = "the daemon's answer makes no sense (is it of another version?)";
         let view = answer(daemon.local().get_view(GetViewRequest {})).await?;
         for warning in &view.warnings {
-            anstream::eprintln!("meshctl: {warning}");
+            anstream::eprintln!("meshctl: {}", plain(warning));
         }
         let tasks = answer(daemon.local().list_tasks(ListTasksRequest {})).await?;
         let decided = view.view.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use anyhow::{Context as _, Result, bail};
 use mesh_api::v1::UnlockRequest;
 
-use crate::{context::Context, daemon::answer, output};
+use crate::{context::Context, daemon::answer};
 
 /// Unlock the manager on this node after it has started
 #[derive(Debug, clap::Args)]
@@ -31,8 +31,5 @@ pub async fn run(_: &Args, context: &Context) -> Result<()> {
     answer(daemon.local().unlock(UnlockRequest { unlock_key: key.trim().to_owned() }))
         .await
         .context("cannot unlock this manager")?;
-    if context.is_json() {
-        return context.show(&serde_json::json!({ "unlocked": true }), |_| String::new());
-    }
-    output::print("This manager is unlocked.")
+    context.show(&serde_json::json!({ "unlocked": true }), |_| "This manager is unlocked.".to_owned())
 }

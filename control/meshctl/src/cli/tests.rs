@@ -43,7 +43,12 @@ fn accepts() {
         "node rm n1 n2",
         "network create --driver overlay --subnet 10.10.3.0/24 prod",
         "network create --subnet 10.10.3.0/24 --gateway 10.10.3.9 --attachable --internal --label a=b --opt mtu=1400 x",
-        "network ls -q --filter name=prod",
+        "network ls -q --filter name=prod --filter internal=true",
+        "node ls -q --no-trunc --filter role=manager -f label=a=b",
+        "service ls --filter mode=vip --filter port=80",
+        "service ps -q --filter node=n1 web",
+        "task ls --filter state=ready --filter health=none",
+        "--color never node ls --format {{.Name}}",
         "network inspect prod",
         "network rm a b",
         "service create --network a --network b --alias w --publish 80:80 --publish 53:53/udp --endpoint-mode dnsrr web",
@@ -127,7 +132,10 @@ fn refuses() {
         ("run --network a", MissingRequiredArgument),
         ("run --netwrok a -- true", UnknownArgument),
         ("completion powershell", InvalidValue),
-        ("node ls --format yaml", InvalidValue),
+        ("node ls --format yaml", ValueValidation),
+        ("node ls --format {{.Name", ValueValidation),
+        ("node ls --filter role=boss", ValueValidation),
+        ("node ls --color red", InvalidValue),
     ] {
         assert_eq!(parse(words).err(), Some(kind), "{words}");
     }

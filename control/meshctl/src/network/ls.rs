@@ -2,10 +2,12 @@
 
 use anyhow::{Context as _, Result};
 
+use super::FILTERS;
 use crate::{
     context::Context,
-    filter::Filter,
-    output::{Table, list, short},
+    filter::{Filter, admitted},
+    listing::Listing,
+    output::{Table, list},
     report::{Cluster, NetworkReport},
 };
 
@@ -17,14 +19,15 @@ use crate::{
 Examples:
   meshctl network ls
   meshctl network ls --filter name=prod
-  meshctl network ls -q --filter label=team=web"
+  meshctl network ls -q --filter label=team=web
+  meshctl network ls --format '{{.Name}}\t{{range .Subnets}}{{.Subnet}} {{end}}'"
 )]
 pub struct Args {
-    /// Print only ids
-    #[arg(long, short)]
-    quiet: bool,
-    /// Condition: name=PART, id=BEGINNING, driver=overlay or label=KEY[=VALUE]; all that are given have to hold
-    #[arg(long, short, value_name = "KEY=VALUE")]
+    #[command(flatten)]
+    listing: Listing,
+    /// Condition: name=PART, id=BEGINNING, label=KEY[=VALUE], driver=overlay, or attachable, internal or ingress with
+    /// =true or =false; of those of one key one has to hold, of labels and keys each
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = |text: &str| Filter::parse(text, FILTERS))]
     filter: Vec<Filter>,
 }
 
@@ -32,24 +35,23 @@ pub struct Args {
 pub async fn run(args: &Args, context: &Context) -> Result<()> {
     let cluster = Cluster::fetch(&context.daemon().await?).await.context("cannot list the networks")?;
     let networks = cluster.view.networks.values().map(NetworkReport::new);
-    let mut networks: Vec<_> =
-        networks.filter(|network| args.filter.iter().all(|f| f.admits(network))).collect();
+    let mut networks: Vec<_> = networks.filter(|network| admitted(&args.filter, network)).collect();
     networks.sort_by(|a, b| a.name.cmp(&b.name));
-    context.show(&networks, |networks| {
-        if args.quiet {
-            return networks.iter().map(|network| short(&network.id) + "\n").collect();
-        }
-        let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "VNI", "SUBNETS", "FLAGS"]);
-        for network in networks {
-            table.row([
-                short(&network.id),
-                network.name.clone(),
-                network.driver.to_owned(),
-                network.vni.to_string(),
-                list(network.subnets.iter().map(|subnet| subnet.subnet)),
-                network.flags(),
-            ]);
-        }
-        table.render()
-    })
+    args.listing.show(context, &networks, table)
+}
+
+fn table(networks: &[NetworkReport], id: fn(&str) -> String) -> Table {
+    let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "VNI", "SUBNETS", "FLAGS"])
+        .optional(&["DRIVER", "VNI", "FLAGS"]);
+    for network in networks {
+        table.row([
+            id(&network.id),
+            network.name.clone(),
+            network.driver.to_owned(),
+            network.vni.to_string(),
+            list(network.subnets.iter().map(|subnet| subnet.subnet)),
+            network.flags(),
+        ]);
+    }
+    table
 }

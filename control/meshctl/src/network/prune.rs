@@ -8,11 +8,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use mesh_types::NetworkId;
 
+use super::FILTERS;
 use crate::{
     context::Context,
     daemon::answer,
     failure::Failure,
-    filter::Filter,
+    filter::{Filter, admitted},
     output::list,
     removal,
     report::{Cluster, NetworkReport},
@@ -30,8 +31,8 @@ pub struct Args {
     /// Do not ask
     #[arg(long, short)]
     force: bool,
-    /// Condition, as of `meshctl network ls`; all that are given have to hold
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Condition, as of `meshctl network ls`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = |text: &str| Filter::parse(text, FILTERS))]
     filter: Vec<Filter>,
 }
 
@@ -58,7 +59,7 @@ fn unused(cluster: &Cluster, filters: &[Filter]) -> Vec<NetworkReport> {
     let free =
         cluster.view.networks.values().filter(|network| !network.ingress && !used.contains(&network.id));
     let reports = free.map(NetworkReport::new);
-    let mut reports: Vec<_> = reports.filter(|network| filters.iter().all(|f| f.admits(network))).collect();
+    let mut reports: Vec<_> = reports.filter(|network| admitted(filters, network)).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports
 }

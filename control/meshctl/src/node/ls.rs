@@ -3,15 +3,25 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use comfy_table::Cell;
 use mesh_api::v1::StatusRequest;
 
 use crate::{
     context::Context,
     daemon::answer,
-    output::{Table, short, state},
+    filter::{Filter, Keys, admitted},
+    listing::Listing,
+    output::{Cell, Table, state},
     report::{Cluster, GossipReport, NodeReport, age},
 };
+
+const KEYS: Keys = &[
+    ("id", &[]),
+    ("name", &[]),
+    ("label", &[]),
+    ("role", &["worker", "manager"]),
+    ("status", &["ready", "unattended", "down", "left", "unknown"]),
+    ("availability", &["active", "pause", "drain"]),
+];
 
 /// List the nodes
 #[derive(Debug, clap::Args)]
@@ -20,6 +30,8 @@ use crate::{
     after_help = "\
 Examples:
   meshctl node ls
+  meshctl node ls --filter role=manager --filter status=ready
+  meshctl node ls --format 'table {{.Name}}\t{{.AdvertiseAddr}}\t{{.Status}}'
   meshctl --format json node ls
 
 The node that meshctl runs on is marked with *. What this node knows by gossip: STATUS; GOSSIP, how many statements of its own
@@ -27,9 +39,12 @@ each node has made since its daemon's start, as far as they are known here; LAG,
 otherwise than what another node knows (- is well). `meshctl debug gossip` shows all."
 )]
 pub struct Args {
-    /// Print only ids
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    listing: Listing,
+    /// Condition: name=PART, id=BEGINNING, label=KEY[=VALUE], role=R, status=S or availability=A; of those of one key one
+    /// has to hold, of labels and keys each
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = |text: &str| Filter::parse(text, KEYS))]
+    filter: Vec<Filter>,
 }
 
 /// Asks the daemon.
@@ -37,46 +52,45 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
     let cluster = Cluster::fetch(&daemon).await.context("cannot list the nodes")?;
     let nodes = cluster.view.nodes.values();
-    let mut nodes: Vec<_> = nodes.map(|node| NodeReport::new(&cluster, node)).collect();
-    if !args.quiet {
-        // The list is good without it.
-        let status = answer(daemon.local().status(StatusRequest {})).await.unwrap_or_default();
-        let known = GossipReport::new(status.gossip.unwrap_or_default(), &BTreeMap::new());
-        for node in &mut nodes {
-            node.gossip = known.members.iter().find(|member| member.node_id == node.id).cloned();
-        }
+    let nodes = nodes.map(|node| NodeReport::new(&cluster, node));
+    let mut nodes: Vec<_> = nodes.filter(|node| admitted(&args.filter, node)).collect();
+    // The list is good without it.
+    let status = answer(daemon.local().status(StatusRequest {})).await.unwrap_or_default();
+    let known = GossipReport::new(status.gossip.unwrap_or_default(), &BTreeMap::new());
+    for node in &mut nodes {
+        node.gossip = known.members.iter().find(|member| member.node_id == node.id).cloned();
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    context.show(&nodes, |nodes| {
-        if args.quiet {
-            return nodes.iter().map(|node| short(&node.id) + "\n").collect();
-        }
-        let mut table = Table::new(&[
-            "ID",
-            "HOSTNAME",
-            "STATUS",
-            "AVAILABILITY",
-            "ROLE",
-            "MANAGER",
-            "ADDRESS",
-            "GOSSIP",
-            "LAG",
+    args.listing.show(context, &nodes, table)
+}
+
+fn table(nodes: &[NodeReport], id: fn(&str) -> String) -> Table {
+    let mut table = Table::new(&[
+        "ID",
+        "HOSTNAME",
+        "STATUS",
+        "AVAILABILITY",
+        "ROLE",
+        "MANAGER",
+        "ADDRESS",
+        "GOSSIP",
+        "LAG",
+    ])
+    .optional(&["GOSSIP", "LAG", "AVAILABILITY", "MANAGER"]);
+    for node in nodes {
+        let gossip = node.gossip.as_ref();
+        let own = if node.this_node { " *" } else { "" };
+        table.row([
+            Cell::new(id(&node.id)),
+            Cell::new(format!("{}{own}", node.name)),
+            state(node.status),
+            state(&node.availability),
+            Cell::new(node.role),
+            state(node.manager_status.unwrap_or("-")),
+            Cell::new(node.advertise_addr),
+            Cell::new(gossip.map_or_else(|| "-".to_owned(), |known| known.statement.to_string())),
+            Cell::new(gossip.and_then(|known| known.behind_millis).map_or_else(|| "-".to_owned(), age)),
         ]);
-        for node in nodes {
-            let gossip = node.gossip.as_ref();
-            let own = if node.this_node { " *" } else { "" };
-            table.row([
-                Cell::new(short(&node.id)),
-                Cell::new(format!("{}{own}", node.name)),
-                state(node.status),
-                state(&node.availability),
-                Cell::new(node.role),
-                state(node.manager_status.unwrap_or("-")),
-                Cell::new(node.advertise_addr),
-                Cell::new(gossip.map_or_else(|| "-".to_owned(), |known| known.statement.to_string())),
-                Cell::new(gossip.and_then(|known| known.behind_millis).map_or_else(|| "-".to_owned(), age)),
-            ]);
-        }
-        table.render()
-    })
+    }
+    table
 }

@@ -1,16 +1,15 @@
 //! Networks.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
-use comfy_table::Cell;
 use ipnet::IpNet;
 use mesh_types::{Network, Subnet};
 use serde::Serialize;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Cluster, PortReport, TaskReport};
 use crate::{
+    filter::Filtered,
     label,
-    output::{Page, Table, list, short, state, time, yes_no},
+    output::{Cell, Page, Table, list, short, state, time, yes_no},
     ports,
 };
 
@@ -126,6 +125,30 @@ impl NetworkReport {
         let flags = [(self.attachable, "attachable"), (self.internal, "internal"), (self.ingress, "ingress")];
         let set: Vec<_> = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
         if set.is_empty() { "-".to_owned() } else { set.join(", ") }
+    }
+}
+
+impl Filtered for NetworkReport {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        Some(&self.labels)
+    }
+
+    fn is(&self, key: &str, value: &str) -> bool {
+        let flag = match key {
+            "attachable" => self.attachable,
+            "internal" => self.internal,
+            "ingress" => self.ingress,
+            _ => return self.driver == value,
+        };
+        flag == (value == "true")
     }
 }
 

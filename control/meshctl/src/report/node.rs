@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::{Cluster, GossipMember, ListenerReport, TaskReport, listener_lines, task_table};
 use crate::{
+    filter::Filtered,
     label,
-    output::{Page, state, time, yes_no},
+    output::{Page, short, state, time, yes_no},
 };
 
 /// A node.
@@ -80,6 +81,28 @@ impl NodeReport {
     }
 }
 
+impl Filtered for NodeReport {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        Some(&self.labels)
+    }
+
+    fn is(&self, key: &str, value: &str) -> bool {
+        match key {
+            "role" => self.role == value,
+            "status" => self.status == value,
+            _ => self.availability == value,
+        }
+    }
+}
+
 impl NodeDetail {
     /// About `node`.
     pub fn new(cluster: &Cluster, node: &Node) -> Self {
@@ -104,7 +127,7 @@ impl NodeDetail {
             .field("Data path address", node.data_path_addr)
             .field("Labels", label::list(&node.labels))
             .field("Joined", time(node.joined_at))
-            .section("Tasks", task_table(&self.tasks))
+            .section("Tasks", task_table(&self.tasks, short))
             .lines("Warnings", &listener_lines(&self.listeners));
         page.render()
     }

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::{Cluster, ListenerReport, TaskReport, listener_lines, task_table};
 use crate::{
+    filter::Filtered,
     label,
-    output::{Page, Table, list, time, yes_no},
+    output::{Page, Table, list, short, time, yes_no},
     ports,
 };
 
@@ -182,6 +183,28 @@ impl ServiceReport {
     }
 }
 
+impl Filtered for ServiceReport {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        Some(&self.labels)
+    }
+
+    fn is(&self, key: &str, value: &str) -> bool {
+        match key {
+            "mode" => self.endpoint_mode == value,
+            "network" => self.networks.iter().any(|place| place.network == value),
+            _ => self.ports.iter().any(|port| port.published.to_string() == value),
+        }
+    }
+}
+
 impl ServiceDetail {
     /// About `service`.
     pub fn new(cluster: &Cluster, service: &Service) -> Self {
@@ -212,7 +235,7 @@ impl ServiceDetail {
             networks.row([place.network.clone(), list(&place.vips), list(&place.aliases)]);
         }
         page.section("Networks", networks)
-            .section("Tasks", task_table(&self.tasks))
+            .section("Tasks", task_table(&self.tasks, short))
             .lines("Warnings", &listener_lines(&self.listeners));
         page.render()
     }

@@ -6,9 +6,21 @@ use mesh_types::{Endpoint, EndpointState, Name};
 use serde::Serialize;
 
 use super::Cluster;
-use crate::output::{Table, list, short, state};
-use comfy_table::Cell;
+use crate::{
+    filter::{Filtered, Keys},
+    output::{Cell, Table, list, state},
+};
 
+/// What tasks can be chosen by.
+pub const TASK_FILTERS: Keys = &[
+    ("id", &[]),
+    ("name", &[]),
+    ("service", &[]),
+    ("network", &[]),
+    ("node", &[]),
+    ("state", &["ready", "draining", "drained"]),
+    ("health", &["healthy", "starting", "unhealthy", "none"]),
+];
 /// A task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TaskReport {
@@ -109,15 +121,35 @@ pub fn health(text: &str) -> Cell {
     if text == "none" { Cell::new("-") } else { state(text) }
 }
 
-/// The table of tasks.
-pub fn task_table(tasks: &[TaskReport]) -> Table {
+impl Filtered for TaskReport {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is(&self, key: &str, value: &str) -> bool {
+        match key {
+            "service" => self.service.as_deref() == Some(value),
+            "network" => self.networks.iter().any(|place| place.network == value),
+            "node" => self.node == value,
+            "state" => self.state == value,
+            _ => self.health == value,
+        }
+    }
+}
+
+/// The table of tasks, whose ids `id` shows.
+pub fn task_table(tasks: &[TaskReport], id: fn(&str) -> String) -> Table {
     let mut headings = vec!["ID", "NAME", "SERVICE", "NODE", "NETWORKS", "ADDRESSES", "STATE", "HEALTH"];
     let why = tasks.iter().any(|task| task.health_note.is_some());
     headings.extend(why.then_some("WHY"));
-    let mut table = Table::new(&headings);
+    let mut table = Table::new(&headings).optional(&["NETWORKS", "SERVICE", "HEALTH"]);
     for task in tasks {
         let mut cells = vec![
-            Cell::new(short(&task.id)),
+            Cell::new(id(&task.id)),
             Cell::new(&task.name),
             Cell::new(task.service.as_deref().unwrap_or("-")),
             Cell::new(&task.node),

@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     context::Context,
+    filter::{Filter, admitted},
+    listing::Listing,
     name::reference,
-    output::{Table, short},
-    report::{Cluster, task_table},
+    report::{Cluster, TASK_FILTERS, task_table},
 };
 
 /// List the tasks of all nodes, as far as this node hears of them
@@ -17,6 +18,8 @@ use crate::{
 Examples:
   meshctl task ls
   meshctl task ls --network prod --service web
+  meshctl task ls --filter node=n1 --filter health=unhealthy
+  meshctl task ls --format '{{.Name}}\t{{range .Networks}}{{join .Addresses \",\"}} {{end}}'
 
 A node hears of the tasks on networks that it has tasks on, and of services with published ports; managers of all."
 )]
@@ -27,9 +30,12 @@ pub struct Args {
     /// Only those of this service
     #[arg(long, value_parser = reference)]
     service: Option<String>,
-    /// Print only ids
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    listing: Listing,
+    /// Condition: name=PART, id=BEGINNING, service=NAME, network=NAME, node=NAME, state=S or health=H; of those of one key
+    /// one has to hold, of all keys each
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = |text: &str| Filter::parse(text, TASK_FILTERS))]
+    filter: Vec<Filter>,
 }
 
 /// Asks the daemon.
@@ -44,10 +50,6 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
         let id = cluster.view.service(reference)?.id.to_string();
         tasks.retain(|task| task.service_id.as_ref() == Some(&id));
     }
-    context.show(&tasks, |tasks| {
-        if args.quiet {
-            return tasks.iter().map(|task| short(&task.id) + "\n").collect();
-        }
-        Table::render(task_table(tasks))
-    })
+    tasks.retain(|task| admitted(&args.filter, task));
+    args.listing.show(context, &tasks, task_table)
 }
