@@ -28,6 +28,8 @@ mod owned;
 pub mod planner;
 mod reconcile;
 mod renewing;
+mod ping;
+mod reach;
 mod resolver;
 mod session;
 mod state;
@@ -47,7 +49,7 @@ pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
 pub use interfaces::TaskInterface;
 pub use kept_sockets::KeptSockets;
 pub use leases::Leases;
-pub use mesh_gossip::{MemberState, Stats as GossipCounters};
+pub use mesh_gossip::{MemberState, Way, Stats as GossipCounters};
 pub use mesh_lb::{
     FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
 };
@@ -55,5 +57,7 @@ pub use owned::Detached;
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
 pub use status::{GossipStatus, Status, UplinkStatus};
+pub use ping::{PingError, PingSpec, Pinged};
+pub use reach::ReachedNode;
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use uplinks::{DataPathAddress, DataPathChoice};

@@ -38,6 +38,7 @@ pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use mesh_types::SharedMap;
+pub use questions::ask_data_path;
 pub use reach::{ReachSpec, Reached, Way};
 pub use report::{EntryReport, MemberReport, Rates, Report, TableReport};
 pub use seal::{SealError, Sealer};

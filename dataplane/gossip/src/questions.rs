@@ -1,9 +1,16 @@
 //! Questions to other nodes' data paths, by a socket of its own: they answer the address of this node's data path only.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use mesh_abi::{QUESTION, QUESTION_LEN};
-use tokio::net::UdpSocket;
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
+use tokio::{net::UdpSocket, time::timeout};
 use tracing::debug;
 
 const LEN: usize = QUESTION_LEN as usize;
@@ -74,6 +81,46 @@ impl Questions {
             }
         }
     }
+}
+
+/// Asks the data path of another node once, from `own`, by a packet of `size` bytes with its IP header, or of the least
+/// size, that may not be fragmented. How long the answer took; none if there was none in `wait`. An error is `EMSGSIZE`
+/// (`ErrorKind::Other`) where the packet is larger than this node's own interface takes.
+pub async fn ask_data_path(
+    own: IpAddr,
+    to: SocketAddr,
+    size: u32,
+    wait: Duration,
+) -> io::Result<Option<Duration>> {
+    let socket = UdpSocket::bind(SocketAddr::new(own, 0)).await?;
+    let headers = match own {
+        IpAddr::V4(_) => {
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+            28
+        }
+        IpAddr::V6(_) => {
+            set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+            48
+        }
+    };
+    let mut packet = question(rand::random()).to_vec();
+    packet.resize(LEN.max(usize::try_from(size.saturating_sub(headers)).unwrap_or(LEN)), 0);
+    let asked = Instant::now();
+    socket.send_to(&packet, to).await?;
+    let mut buffer = vec![0; packet.len() + 1];
+    let answered = async {
+        loop {
+            match socket.recv_from(&mut buffer).await {
+                Ok((len, from)) if from == to && buffer[..len] == packet[..] => return Some(asked.elapsed()),
+                Ok(_) => {}
+                Err(error) => {
+                    debug!(%error, "answer of a data path not received");
+                    return None;
+                }
+            }
+        }
+    };
+    Ok(timeout(wait, answered).await.unwrap_or(None))
 }
 
 fn question(nonce: u64) -> [u8; LEN] {

@@ -18,7 +18,7 @@ use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
     gossip,
     join::JoinSpec,
-    tasks,
+    reach, tasks,
 };
 
 /// Where a task's own name server listens.
@@ -298,6 +298,22 @@ fn initialized(new: &NewMember) -> v1::InitResponse {
         node_id: new.membership.node.to_string(),
         worker_token: new.worker_token.clone(),
         managers: new.managers.iter().map(ToString::to_string).collect(),
+
+    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        reach::ping(&agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn reach(
+        &self,
+        request: Request<v1::ReachRequest>,
+    ) -> Result<Response<v1::ReachResponse>, Status> {
+        let (agent, ends) = {
+            let member = self.daemon.member().await?;
+            (member.agent.clone(), member.identity.current().not_after())
+        };
+        reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
+    }
     }
 }
 

@@ -42,6 +42,8 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Local/ConnectNetwork", Needs::Group),
     ("/mesh.v1.Local/DisconnectNetwork", Needs::Group),
     ("/mesh.v1.Local/ExplainName", Needs::Group),
+    ("/mesh.v1.Local/Reach", Needs::Group),
+    ("/mesh.v1.Local/Ping", Needs::Group),
     ("/mesh.v1.Control/GetJoinToken", Needs::Root),
     ("/mesh.v1.Control/RemoveNode", Needs::Root),
     ("/mesh.v1.Control/SetRole", Needs::Root),

@@ -18,6 +18,7 @@ mod local_access;
 mod lock;
 mod membership;
 mod roles;
+mod reach;
 mod socket;
 mod state_dir;
 mod tasks;

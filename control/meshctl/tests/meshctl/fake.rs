@@ -379,6 +379,35 @@ impl Local for Service {
     async fn explain_name(
         &self,
         request: Request<v1::ExplainNameRequest>,
+    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        let request = request.into_inner();
+        if request.to != "n2" {
+            return Err(Status::not_found(format!("there is no node {}", request.to)));
+        }
+        Ok(Response::new(v1::PingResponse {
+            name: request.to,
+            path: "data path, from 192.168.0.1".to_owned(),
+            address: "192.168.0.2".to_owned(),
+            answered: request.packet_size <= 1500,
+            micros: 1234,
+            too_large: false,
+        }))
+    }
+
+    async fn reach(&self, _: Request<v1::ReachRequest>) -> Result<Response<v1::ReachResponse>, Status> {
+        Ok(Response::new(v1::ReachResponse {
+            nodes: vec![v1::NodeReach {
+                node_id: NODE_2.to_owned(),
+                open: vec!["gossip-udp".to_owned(), "gossip-tcp".to_owned()],
+                open_back: vec!["gossip-tcp".to_owned(), "manager".to_owned()],
+                closed_back: vec!["gossip-udp".to_owned()],
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }))
+    }
+
     ) -> Result<Response<v1::ExplainNameResponse>, Status> {
         let request = request.into_inner();
         self.0.lock().unwrap().asked.push(format!("{request:?}"));
