@@ -96,15 +96,9 @@ impl Cluster {
         self.init()?;
         let token = self.worker_token()?;
         for some in self.nodes[1..].chunks(AT_ONCE) {
-            std::thread::scope(|scope| {
-                // A manager among so many may be slow to answer.
-                let join =
-                    |node: &Node| wait("a node to join", MEET, || self.join_with(node.index(), &token));
-                let joining: Vec<_> = some.iter().map(|node| scope.spawn(move || join(node))).collect();
-                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                    thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
-                };
-                joining.into_iter().try_for_each(join)
+            // A manager among so many may be slow to answer.
+            self.all_at_once(some, |node| {
+                wait("a node to join", MEET, || self.join_with(node.index(), &token))
             })?;
             for node in some {
                 // Loading the programs is most of the work: the next ones are not to begin upon it.
@@ -121,10 +115,23 @@ impl Cluster {
     /// Makes the daemons one cluster and waits until all see all.
     pub fn form(&self) -> Result<()> {
         self.init()?;
-        for index in 1..self.nodes.len() {
-            self.join(index)?;
+        if self.nodes.len() > 1 {
+            let token = self.worker_token()?;
+            // Each loads its programs before it answers.
+            self.all_at_once(&self.nodes[1..], |node| self.join_with(node.index(), &token))?;
         }
         self.wait_for_members(self.nodes.len())
+    }
+
+    fn all_at_once(&self, nodes: &[Node], work: impl Fn(&Node) -> Result<()> + Sync) -> Result<()> {
+        let work = &work;
+        std::thread::scope(|scope| {
+            let working: Vec<_> = nodes.iter().map(|node| scope.spawn(move || work(node))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+            };
+            working.into_iter().try_for_each(join)
+        })
     }
 
     /// `init` on the first node.

@@ -99,7 +99,7 @@ fn a_worker_attaches_to_what_was_just_created() -> Result<()> {
             cluster[0].ctl(&["service", "create", "--network", &network, &service])?;
             let (_namespace, path) = sandbox(cluster, &format!("new{turn}"))?;
             cluster[1].ctl(&["attach", "--service", &service, &path])?;
-            cluster[1].ctl(&["detach", &path])?;
+            cluster[1].ctl(&["detach", "--force", &path])?;
         }
         Ok(())
     })

@@ -22,7 +22,10 @@ fn create(cluster: &Cluster, name: &str, words: &[&str]) -> Result<()> {
 }
 
 fn network(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"]).map(drop)
+    // It may have been started a moment ago.
+    wait("a manager that decides", SOON, || {
+        cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"]).map(drop)
+    })
 }
 
 fn spec<'a>(name: &'a str, service: &'a str) -> TaskSpec<'a> {

@@ -2,12 +2,12 @@
 //! overlays work at once, `--internal` has no way out, and all else has.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Nginx, OUTSIDE, TaskSpec, get, run, wait};
+use mesh_tests::{Cluster, GATEWAY, Nginx, OUTSIDE, StubDns, TaskSpec, get, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ fn networks_do_not_meet() -> Result<()> {
         reaches_not(&red[0], port_80(&green[0])?)?;
         reaches_not(&red[0], port_80(&green[1])?)?;
         reaches_not(&green[1], port_80(&red[0])?)?;
+        let outside = cluster.net().hub().run(|| UdpSocket::bind((GATEWAY, 53)))?.context("port 53")?;
+        let _stub = StubDns::serve(outside, OUTSIDE)?;
         for (from, own, foreign) in [
             (&red[0], "red", ["blue", "green"]),
             (&blue[1], "blue", ["red", "green"]),
@@ -71,8 +73,13 @@ fn networks_do_not_meet() -> Result<()> {
             }
             for other in foreign {
                 for name in [format!("{other}-web"), format!("{other}1"), format!("tasks.{other}-web")] {
-                    let found = from.task.dig(&[&name])?;
-                    ensure!(found.is_empty(), "{} resolves {name}: {found:?}", from.task.name());
+                    // To this network it is a name like any other: somebody outside is asked, who knows all.
+                    wait("an answer from outside", SOON, || {
+                        let found = from.task.dig(&[&name])?;
+                        ensure!(found == [OUTSIDE.to_string()], "{} finds {found:?}", from.task.name());
+                        Ok(())
+                    })
+                    .with_context(|| name.clone())?;
                 }
             }
         }
@@ -98,7 +105,7 @@ fn internal_networks_have_no_way_out() -> Result<()> {
         ensure!(seen.ip() == cluster[1].address(), "the world sees {seen}, not the task's node");
         drop(stream);
         ensure!(closed[0].task.inside(connect)?.is_err(), "an internal network has a way out");
-        let gateway = (mesh_tests::GATEWAY, 7000).into();
+        let gateway = (GATEWAY, 7000).into();
         let connect = || TcpStream::connect_timeout(&gateway, A_WHILE);
         ensure!(closed[1].task.inside(connect)?.is_err(), "an internal network reaches the underlay");
         Ok(())

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(8);
 /// So many kills at least, and for so long at least.
 const KILLS: usize = 10;
-const LENGTH: Duration = Duration::from_secs(30);
+const LENGTH: Duration = Duration::from_secs(20);
 /// Nodes are dead after three seconds of silence, if nothing else speaks for them.
 const AWAY: Duration = Duration::from_secs(6);
 /// iperf3's port.

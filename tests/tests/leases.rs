@@ -163,7 +163,11 @@ fn a_silent_node_keeps_what_its_tasks_use() -> Result<()> {
         ensure!(refusal.message.contains("leased to node n2"), "{refusal:?}");
         // It comes back with its task, and gives nothing that is others' by now.
         worker.start()?;
-        ensure!(tasks(worker)?.contains(&"first".to_owned()), "{:?}", tasks(worker)?);
+        wait("its task to be listed", SOON, || {
+            let tasks = tasks(worker)?;
+            ensure!(tasks.contains(&"first".to_owned()), "{tasks:?}");
+            Ok(())
+        })?;
         ensure!(first.address()? == used, "it has another address");
         wait("it to know that there is no other address", SOON, || {
             let refusal = worker.refused(&asked.words(&[])).inspect_err(|_| {

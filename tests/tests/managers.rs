@@ -153,7 +153,7 @@ enum Disturbance {
 fn patience() -> Result<Duration> {
     match std::env::var("MESHD_DISTURB_SECONDS") {
         Ok(text) => Ok(Duration::from_secs(text.parse().context("MESHD_DISTURB_SECONDS")?)),
-        Err(_) => Ok(Duration::from_secs(45)),
+        Err(_) => Ok(Duration::from_secs(20)),
     }
 }
 
@@ -250,12 +250,18 @@ fn with_two_of_three_gone_packets_flow_and_the_last_goes_on_alone_when_told_to()
         wait("the name", SOON, resolves)?;
         cluster[0].kill()?;
         cluster[1].kill()?;
-        let refused = cluster[2].refused(&["network", "create", "never"])?;
-        ensure!(refused.message.contains("majority"), "{}", refused.message);
+        wait("the last to find that it cannot decide", SOON, || {
+            let refused = cluster[2].refused(&["network", "create", "never"])?;
+            ensure!(refused.message.contains("majority"), "{}", refused.message);
+            Ok(())
+        })?;
         // What it shows it shows with a warning.
-        let shown = cluster[2].meshctl()?.args(["network", "ls"]).output().context("meshctl")?;
-        let said = String::from_utf8_lossy(&shown.stderr);
-        ensure!(shown.status.success() && said.contains("no majority of managers"), "{said}");
+        wait("a warning", SOON, || {
+            let shown = cluster[2].meshctl()?.args(["network", "ls"]).output().context("meshctl")?;
+            let said = String::from_utf8_lossy(&shown.stderr);
+            ensure!(shown.status.success() && said.contains("no majority of managers"), "{said}");
+            Ok(())
+        })?;
         wait("names without managers", SOON, resolves)?;
         cluster[0].start()?;
         let mut number = 0;
@@ -342,7 +348,11 @@ fn managers_are_made_and_unmade() -> Result<()> {
         let third = third.context("the third")?;
         third.ctl(&["leave"])?;
         create_by_any(&[other], "after", &mut number)?;
-        ensure!(nodes(other)?.len() == 2, "{:?}", nodes(other)?);
+        wait("the one that left to be gone", SOON, || {
+            let nodes = nodes(other)?;
+            ensure!(nodes.len() == 2, "{nodes:?}");
+            Ok(())
+        })?;
         let refused = other.refused(&["leave"])?;
         ensure!(refused.message.contains("only manager"), "{}", refused.message);
         leading.ctl(&["leave"])?;

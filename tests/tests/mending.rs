@@ -3,7 +3,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Binaries, Cluster, Lifetime, NetNs, Prefix, TaskSpec, curl, output, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -54,8 +54,11 @@ fn a_task_without_its_link_does_not_keep_the_daemon_from_starting() -> Result<()
         node.kill()?;
         output(node.command("ip")?.args(["link", "del", link]))?;
         node.start()?;
-        let tasks = node.ctl_json(&["task", "ls"])?;
-        ensure!(tasks.as_array().is_some_and(Vec::is_empty), "still listed: {tasks}");
+        wait("the task without a link to go", SOON, || {
+            let tasks = node.ctl_json(&["task", "ls"])?;
+            ensure!(tasks.as_array().is_some_and(Vec::is_empty), "still listed: {tasks}");
+            Ok(())
+        })?;
         node.ctl(&["attach", "--network", "open", "--name", "guest", &path])?;
         node.ctl(&["detach", "guest"]).map(drop)
     })
@@ -105,8 +108,11 @@ fn a_daemon_killed_while_it_makes_a_cluster_starts_in_none() -> Result<()> {
         if status["state"] == "active" {
             node.ctl(&["leave", "--force"])?;
         }
-        ensure!(node.links()? == before, "after {pause} ms: links {:?}", node.links()?);
-        ensure!(node.pins().is_empty(), "after {pause} ms: pins {:?}", node.pins());
+        wait("nothing to be left", SOON, || {
+            ensure!(node.links()? == before, "after {pause} ms: links {:?}", node.links()?);
+            ensure!(node.pins().is_empty(), "after {pause} ms: pins {:?}", node.pins());
+            Ok(())
+        })?;
     }
     cluster.init()
 }
@@ -124,8 +130,12 @@ fn a_node_leaves_without_a_manager_by_force_only() -> Result<()> {
         ensure!(worker.ctl_json(&["status"])?["state"] == "active", "a refused leave had an effect");
         worker.ctl(&["leave", "--force"])?;
         manager.start()?;
-        cluster.join(1).expect_err("its name is taken");
-        manager.ctl(&["node", "rm", "n2"])?;
+        wait("its name to be refused", SOON, || {
+            let Err(refusal) = cluster.join(1) else { bail!("its name was given twice") };
+            ensure!(format!("{refusal:#}").contains("taken"), "{refusal:#}");
+            Ok(())
+        })?;
+        wait("the node to be given up", SOON, || manager.ctl(&["node", "rm", "n2"]).map(drop))?;
         cluster.join(1)
     })
 }

@@ -57,6 +57,15 @@ fn state(cluster: &Cluster, task: &str) -> Result<String> {
     Ok(found["state"].as_str().unwrap_or_default().to_lowercase())
 }
 
+/// Waits until the first node knows the task to be in that state.
+fn is(cluster: &Cluster, task: &str, wanted: &str) -> Result<()> {
+    wait("the task's state", 2 * SOON, || {
+        let now = state(cluster, task)?;
+        ensure!(now == wanted, "{task} is {now}");
+        Ok(())
+    })
+}
+
 #[test]
 fn a_node_is_drained_and_comes_back() -> Result<()> {
     run(2, |cluster| {
@@ -84,7 +93,7 @@ fn a_node_is_drained_and_comes_back() -> Result<()> {
 
         cluster[0].ctl(&["node", "update", "n2", "--availability", "drain"])?;
         expect(cluster, &["web1"])?;
-        ensure!(state(cluster, "web2")? == "draining", "{}", state(cluster, "web2")?);
+        is(cluster, "web2", "draining")?;
         let refusal = cluster[1].refused(&["run", "--network", "prod", "--name", "late", "--", "true"])?;
         ensure!(refusal.message.contains("drain"), "{refusal:?}");
         let mut served = BTreeSet::new();
@@ -113,7 +122,7 @@ fn a_node_is_drained_and_comes_back() -> Result<()> {
 
         cluster[0].ctl(&["node", "update", "n2", "--availability", "active"])?;
         expect(cluster, &["web1", "web2"])?;
-        ensure!(state(cluster, "web2")? == "ready", "{}", state(cluster, "web2")?);
+        is(cluster, "web2", "ready")?;
         // A node that only takes no more tasks keeps what it has.
         cluster[0].ctl(&["node", "update", "n2", "--availability", "pause"])?;
         wait("an attach to be refused", SOON, || {

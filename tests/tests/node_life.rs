@@ -37,6 +37,7 @@ fn names(node: &Node) -> Result<Vec<String>> {
 fn a_node_that_runs_is_removed_by_force_only() -> Result<()> {
     run(3, |cluster| {
         let manager = &cluster[0];
+        wait_for(manager, "n2", "ready")?;
         let refusal = manager.refused(&["node", "rm", "n2"])?;
         ensure!(refusal.message.contains("is ready") && refusal.message.contains("--force"), "{refusal:?}");
         manager.ctl(&["node", "rm", "--force", "n2"])?;
@@ -101,7 +102,11 @@ fn a_rebooted_node_comes_back_without_a_manager() -> Result<()> {
         ghost.kill()?;
         drop(namespace);
         worker.reboot()?;
-        ensure!(names(worker)?.is_empty(), "{:?}", names(worker)?);
+        wait("those of processes to be forgotten", SOON, || {
+            let names = names(worker)?;
+            ensure!(names.is_empty(), "{names:?}");
+            Ok(())
+        })?;
         let links = worker.links()?;
         let namespace = NetNs::create(&name)?;
         wait("the task to come back", SOON, || {

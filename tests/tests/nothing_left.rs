@@ -21,7 +21,9 @@ fn round(cluster: &Cluster, round: usize) -> Result<()> {
     cluster[0].ctl(&["service", "create", "--network", &network, &service])?;
     cluster[0].ctl(&["publish", "8080:80", &service])?;
     cluster.wait_for_view()?;
-    let spec = TaskSpec { name: "web", network: &network, service: Some(&service), ..TaskSpec::default() };
+    // Tasks end in order, with a drain or without.
+    let options = ["--drain-timeout", if round.is_multiple_of(4) { "1s" } else { "0s" }];
+    let spec = TaskSpec { name: "web", network: &network, service: Some(&service), options: &options };
     let web = cluster[round % 3].run_nginx(&spec)?;
     let guest = NetNs::create(&cluster.net().prefix().namespace("guest"))?;
     let path = guest.path();

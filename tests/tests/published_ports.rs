@@ -96,7 +96,14 @@ fn connections_spread_evenly_and_show_the_client() -> Result<()> {
             Ok(())
         };
         wait("every node to know all tasks", SOON, all_there)?;
-        let before: usize = tasks.iter().map(|task| task.clients().len()).sum();
+        // A line is written once its request is over, and it is over to the client before.
+        let count = || tasks.iter().map(|task| task.clients().len()).sum::<usize>();
+        let before = wait("the logs to come to rest", SOON, || {
+            let before = count();
+            std::thread::sleep(Duration::from_millis(300));
+            ensure!(count() == before, "requests are still being logged");
+            Ok(before)
+        })?;
         let tally = client.run(|| -> Result<Tally> {
             let mut tally = Tally::default();
             for server in servers.iter().cycle().take(1000) {

@@ -125,6 +125,14 @@ fn found(answer: &[u8], task: &Task) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the sockets of so many tasks are kept.
+fn of_tasks_are_kept(manager: &mut ServiceManager, count: usize) -> Result<()> {
+    wait("the right sockets to be kept", SOON, || {
+        ensure!(manager.kept()?.len() == count, "kept are {:?}", manager.kept()?);
+        Ok(())
+    })
+}
+
 #[test]
 fn what_is_asked_during_a_restart_is_answered_where_sockets_are_kept() -> Result<()> {
     run(1, |cluster| {
@@ -140,7 +148,7 @@ fn what_is_asked_during_a_restart_is_answered_where_sockets_are_kept() -> Result
             ensure!(known == [other.address()?.to_string()], "other is {known:?}");
             Ok(())
         })?;
-        ensure!(manager.kept()?.len() == 2, "of two tasks' sockets are kept {:?}", manager.kept()?);
+        of_tasks_are_kept(&mut manager, 2)?;
 
         // Twice: what was taken over is kept still.
         for round in ["first", "second"] {
@@ -168,14 +176,11 @@ fn what_is_asked_during_a_restart_is_answered_where_sockets_are_kept() -> Result
                 ensure!(!manager.kept()?.contains_key("dns-0stray"), "kept are {:?}", manager.kept()?);
                 Ok(())
             })?;
-            ensure!(manager.kept()?.len() == 2, "kept are {:?}", manager.kept()?);
+            of_tasks_are_kept(&mut manager, 2)?;
         }
         // A task that ends leaves nothing to be kept: it would keep the namespace.
         other.stop()?;
-        wait("the ended task's sockets to be forgotten", SOON, || {
-            ensure!(manager.kept()?.len() == 1, "kept are {:?}", manager.kept()?);
-            Ok(())
-        })
+        of_tasks_are_kept(&mut manager, 1)
     })
 }
 

@@ -38,6 +38,15 @@ fn uplinks(node: &Node) -> Result<Vec<String>> {
     Ok(uplinks.iter().filter_map(|u| u["interface"].as_str()).map(str::to_owned).collect())
 }
 
+/// Waits until these are the node's uplinks.
+fn are_uplinks(node: &Node, wanted: &[&str]) -> Result<()> {
+    wait("the right uplinks", 2 * SOON, || {
+        let now = uplinks(node)?;
+        ensure!(now == wanted, "{}: {now:?}, not {wanted:?}", node.name());
+        Ok(())
+    })
+}
+
 /// Bytes that went out by a link of a namespace.
 fn sent_by(namespace: &NetNs, link: &str) -> Result<u64> {
     let text = output(namespace.command("ip")?.args(["-json", "-s", "link", "show", "dev", link]))?;
@@ -89,7 +98,7 @@ fn several_uplinks_serve_and_lead_to_other_nodes() -> Result<()> {
         create(cluster)?;
         let net = cluster.net();
         for node in cluster.nodes() {
-            ensure!(uplinks(node)? == ["eth0", "eth1"], "{}: {:?}", node.name(), uplinks(node)?);
+            are_uplinks(node, &["eth0", "eth1"])?;
         }
         let web = cluster[1].run_nginx(&task("web1", Some("web")))?;
         let asker = cluster[0].run_idle(&task("asker", None))?;
@@ -108,7 +117,7 @@ fn several_uplinks_serve_and_lead_to_other_nodes() -> Result<()> {
         let fetch = || curl(client.command("curl")?, "http://192.168.79.11:8080/");
         let body = wait("the port on an interface upon another", SOON, fetch)?;
         ensure!(body == "web1 192.168.79.100", "{body}");
-        ensure!(uplinks(&cluster[0])? == ["eth0", "eth1", "eth1.7"], "{:?}", uplinks(&cluster[0])?);
+        are_uplinks(&cluster[0], &["eth0", "eth1", "eth1.7"])?;
         node.ip("link del eth1.7")?;
 
         let stream = stream(&asker, &web.task)?;
@@ -131,10 +140,7 @@ fn several_uplinks_serve_and_lead_to_other_nodes() -> Result<()> {
         net.nodes()[1].ip("route del 192.168.77.11/32")?;
         net.nodes()[0].ip("link set eth1 down")?;
         wait("the stream to go on by eth0", 4 * SOON, || stream.goes_on(4 * MEGABYTE, SOON))?;
-        wait("eth1 to be no uplink", SOON, || {
-            ensure!(uplinks(&cluster[0])? == ["eth0"], "{:?}", uplinks(&cluster[0])?);
-            Ok(())
-        })
+        are_uplinks(&cluster[0], &["eth0"])
     })
 }
 
@@ -146,7 +152,7 @@ fn uplinks_of_the_configuration_replace_the_choice() -> Result<()> {
         let config = std::fs::read_to_string(node.config())?;
         std::fs::write(node.config(), format!("uplinks = [\"eth7\"]\nuplink_hook = \"tc\"\n{config}"))?;
         node.start()?;
-        ensure!(uplinks(node)? == ["eth0"], "{:?}", uplinks(node)?);
+        are_uplinks(node, &["eth0"])?;
         let status = node.ctl_json(&["status"])?;
         let warnings = status["warnings"].to_string();
         ensure!(warnings.contains("eth7"), "{warnings}");
