@@ -38,8 +38,8 @@ pub use node::{Availability, Node, Role};
 pub use owner::{Owner, OwnerError};
 pub use port::{PortConfig, PortError, PortFilter, Protocol, PublishAt, PublishMode, ReturnMode};
 pub use resolver::{
-    Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, ResolverError, ResolverOption, SearchDomain,
-    TaskDns,
+    Hostname, MAX_NAMESERVERS, MAX_SEARCH_DOMAINS, Nameserver, PREVIOUS_NAMESERVER, ResolverError,
+    ResolverOption, SearchDomain, TaskDns,
 };
 pub use service::{
     Affinity, AffinityError, DEFAULT_DRAIN_SECS, EndpointMode, EndpointModeError, Service, ServiceNetwork,

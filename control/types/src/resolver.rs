@@ -1,12 +1,19 @@
 //! What a task's resolver is told, and the task's host name.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Name servers of one task at most; no resolver asks more (resolv.conf(5), MAXNS).
 pub const MAX_NAMESERVERS: usize = 3;
+/// As a task's name server: the one that listened at 127.0.0.11 in its namespace before the task's own, such as Docker's,
+/// which an nftables rule of its own leads there. Names that are not ours are asked of it.
+pub const PREVIOUS_NAMESERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 /// Search domains of one task at most.
 pub const MAX_SEARCH_DOMAINS: usize = 16;
 
@@ -74,6 +81,11 @@ impl Nameserver {
     /// Its address.
     pub fn address(self) -> IpAddr {
         self.0
+    }
+
+    /// Whether it is [`PREVIOUS_NAMESERVER`].
+    pub fn is_previous(self) -> bool {
+        self.0 == IpAddr::V4(PREVIOUS_NAMESERVER)
     }
 }
 

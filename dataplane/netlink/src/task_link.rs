@@ -22,6 +22,10 @@ use crate::{
     sysctl,
 };
 
+/// Of our default routes: more than the usual ones of a container's runtime (0, and 1024 for IPv6), which then neither meets
+/// ours when it adds its own, nor loses to it.
+const METRIC: u32 = 2048;
+
 /// What [`Netlink::add_task_link`] makes.
 #[derive(Debug)]
 pub struct TaskLink<'a> {
@@ -207,12 +211,14 @@ impl Netlink {
                 .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
                 .gateway(v4)
                 .output_interface(ifindex)
+                .priority(METRIC)
                 .onlink()
                 .build(),
             IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
                 .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
                 .gateway(v6)
                 .output_interface(ifindex)
+                .priority(METRIC)
                 .onlink()
                 .build(),
         };

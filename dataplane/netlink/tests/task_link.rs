@@ -82,7 +82,7 @@ fn a_second_link_keeps_the_first_default_route() {
     add(&node, &second).unwrap();
     assert_eq!(
         sh(&task, "ip route show default").trim(),
-        "default via 10.10.3.1 dev eth0 proto static onlink"
+        "default via 10.10.3.1 dev eth0 proto static metric 2048 onlink"
     );
 }
 

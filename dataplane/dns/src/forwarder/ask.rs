@@ -3,12 +3,14 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use mesh_netlink::NetNs;
+use mesh_netlink::{BEHIND_MARK, NetNs};
+use mesh_types::PREVIOUS_NAMESERVER;
+use nix::sys::socket::{setsockopt, sockopt::Mark};
 use tokio::{
     net::{TcpSocket, TcpStream, UdpSocket},
     task::JoinSet,
@@ -19,7 +21,10 @@ use super::{
     Told, Upstream,
     wire::{Answer, Asked, REFUSED, SERVFAIL, code_of},
 };
-use crate::tcp::{read_message, write_message};
+use crate::{
+    DNS_ADDRESS,
+    tcp::{read_message, write_message},
+};
 
 /// All servers together: within the five seconds that libc waits for us.
 const TOGETHER: Duration = Duration::from_millis(4500);
@@ -151,14 +156,31 @@ fn udp(server: SocketAddr) -> io::Result<std::net::UdpSocket> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(any)?;
+    let (server, mark) = way(server);
+    if let Some(mark) = mark {
+        setsockopt(&socket, Mark, &mark)?;
+    }
     socket.connect(server)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
+/// Where a server is spoken to, and with which mark: the one behind our own is at our own's address.
+fn way(server: SocketAddr) -> (SocketAddr, Option<u32>) {
+    match server.ip() == IpAddr::V4(PREVIOUS_NAMESERVER) {
+        true => (SocketAddr::V4(DNS_ADDRESS), Some(BEHIND_MARK)),
+        false => (server, None),
+    }
+}
+
 async fn ask_tcp(place: &Place, server: SocketAddr, asked: &Asked) -> io::Result<Vec<u8>> {
     let make = move || if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let mut stream: TcpStream = place.make(make).await??.connect(server).await?;
+    let socket = place.make(make).await??;
+    let (server, mark) = way(server);
+    if let Some(mark) = mark {
+        setsockopt(&socket, Mark, &mark)?;
+    }
+    let mut stream: TcpStream = socket.connect(server).await?;
     let id = rand::random();
     write_message(&mut stream, &asked.query(id, true)).await?;
     let response = read_message(&mut stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
