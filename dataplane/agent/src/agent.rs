@@ -11,7 +11,7 @@ use std::{
 use mesh_ca::IdentityCell;
 use mesh_dns::{DnsThread, Forwarder};
 use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Timing};
-use mesh_lb::DataPath;
+use mesh_lb::{DataPath, FlowTimeouts};
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -64,7 +64,7 @@ pub struct AgentOptions {
     pub data_path: mesh_lb::Options,
     /// Where the node's own resolvers are listed.
     pub resolv_conf: PathBuf,
-    /// Whether services may have commands run here to check their tasks.
+    /// Whether services may have commands run here to check their tasks; [`Agent::follow`] changes it.
     pub health_commands: bool,
 }
 
@@ -237,7 +237,7 @@ impl Agent {
             tickets: AtomicU64::new(0),
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
-            checks: Checks::default(),
+            checks: Checks::new(options.health_commands),
             ways_out: tokio::sync::Mutex::default(),
             services: tokio::sync::Notify::new(),
             renewing: Renewing::default(),
@@ -405,6 +405,12 @@ impl Agent {
         self.inner.gossip.watch().borrow().members.iter().map(|(&id, m)| (id, m.state)).collect()
     }
 
+    /// Follows what the node's configuration says now.
+    pub async fn follow(&self, health_commands: bool, flows: FlowTimeouts) {
+        self.inner.checks.allow_commands(health_commands);
+        self.inner.reconciler.lock().await.set_flow_timeouts(flows);
+    }
+
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
@@ -486,10 +492,22 @@ pub async fn remove_from_node(bpf_dir: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(DataPath::remove_pins(bpf_dir).err().map(|e| e.to_string()));
     match Netlink::connect() {
-        Ok(netlink) => problems.extend(Host::remove(&netlink).await.iter().map(ToString::to_string)),
+        Ok(netlink) => {
+            problems.extend(Host::remove(&netlink).await.iter().map(ToString::to_string));
+            problems.extend(remove_task_links(&netlink).await.err().map(|e| e.to_string()));
+        }
         Err(error) => problems.push(error.to_string()),
     }
     problems
+}
+
+/// Tasks keep their namespaces, and lose what leads into them.
+async fn remove_task_links(netlink: &Netlink) -> Result<(), mesh_netlink::Error> {
+    let links = netlink.links(TASK_LINK_PREFIX).await?;
+    for link in links.iter().filter(|link| is_task_link(&link.name)) {
+        netlink.remove_link(&link.name).await?;
+    }
+    Ok(())
 }
 
 /// Waits until gossip knows what the others run. The data path goes on by what an earlier daemon knew, which may be more

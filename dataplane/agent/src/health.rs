@@ -9,7 +9,10 @@ mod probe;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,6 +49,8 @@ pub struct LastCheck {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     wake: Notify,
+    /// Whether services may have commands run here.
+    commands: AtomicBool,
     last: Mutex<BTreeMap<TaskId, LastCheck>>,
     heard: Mutex<Option<(Arc<Tables>, Arc<Checked>)>>,
 }
@@ -53,6 +58,21 @@ pub(crate) struct Checks {
 type Checked = BTreeMap<TaskId, Arc<Endpoint>>;
 
 impl Checks {
+    /// Nothing is checked yet.
+    pub fn new(commands: bool) -> Self {
+        Self { commands: commands.into(), ..Self::default() }
+    }
+
+    /// Whether services may have commands run here from now on.
+    pub fn allow_commands(&self, allowed: bool) {
+        self.commands.store(allowed, Ordering::Relaxed);
+        self.follow();
+    }
+
+    fn commands(&self) -> bool {
+        self.commands.load(Ordering::Relaxed)
+    }
+
     /// Tasks or services may have changed.
     pub fn follow(&self) {
         self.wake.notify_one();
@@ -84,7 +104,7 @@ impl Agent {
 
     /// The health of a new task of `service`: it takes flows at once only if nobody checks it.
     pub(crate) fn first_health(&self, service: Option<&Service>) -> (Health, Option<HealthNote>) {
-        match wanted(service, self.inner.options.health_commands) {
+        match wanted(service, self.inner.checks.commands()) {
             Wanted::Check(_) => (Health::Starting, None),
             Wanted::Nothing(note) => (Health::None, note),
         }
@@ -207,8 +227,8 @@ struct Checkers {
     running: BTreeMap<TaskId, Checker>,
     /// Of the last one begun.
     number: u64,
-    /// What they follow.
-    seen: Option<(Arc<ClusterView>, Arc<Vec<LocalTask>>)>,
+    /// What they follow, and whether commands were run then.
+    seen: Option<(Arc<ClusterView>, Arc<Vec<LocalTask>>, bool)>,
 }
 
 struct Checker {
@@ -224,14 +244,16 @@ impl Checkers {
             let state = agent.lock();
             (state.view.clone(), state.tasks.clone())
         };
-        if self.seen.as_ref().is_some_and(|(v, t)| Arc::ptr_eq(v, &view) && Arc::ptr_eq(t, &tasks)) {
+        let commands = agent.inner.checks.commands();
+        let same = |(v, t, c): &(_, _, _)| Arc::ptr_eq(v, &view) && Arc::ptr_eq(t, &tasks) && *c == commands;
+        if self.seen.as_ref().is_some_and(same) {
             return Vec::new();
         }
         let mut before = std::mem::take(&mut self.running);
         let mut changes = Vec::new();
         for task in tasks.iter() {
             let service = task.service.and_then(|id| view.services.get(&id));
-            let check = match wanted(service, agent.inner.options.health_commands) {
+            let check = match wanted(service, commands) {
                 Wanted::Check(check) => check,
                 Wanted::Nothing(note) => {
                     if (task.health, &task.health_note) != (Health::None, &note) {
@@ -252,7 +274,7 @@ impl Checkers {
         }
         // What is left of `before` ends here.
         lock(&agent.inner.checks.last).retain(|task, _| self.running.contains_key(task));
-        self.seen = Some((view, tasks));
+        self.seen = Some((view, tasks, commands));
         changes
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskForwarder, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
-use mesh_lb::{DataPath, HookKind};
+use mesh_lb::{DataPath, FlowTimeouts, HookKind};
 use mesh_netlink::NetNs;
 use mesh_types::{Endpoint, LocalEndpointId, NetworkId, TaskId};
 use tokio::sync::watch;
@@ -86,6 +86,10 @@ impl Reconciler {
             uplinks_hooked: Vec::new(),
             sockets_hooked: false,
         }
+    }
+
+    pub(crate) fn set_flow_timeouts(&mut self, timeouts: FlowTimeouts) {
+        self.data_path.set_flow_timeouts(timeouts);
     }
 
     /// What is decided but cannot be done on this node, one line each.

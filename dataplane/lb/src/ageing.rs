@@ -49,6 +49,11 @@ pub(crate) fn now() -> Result<u64, Error> {
 }
 
 impl DataPath {
+    /// How long established flows may be silent from now on.
+    pub fn set_flow_timeouts(&mut self, timeouts: FlowTimeouts) {
+        self.options.timeouts = timeouts;
+    }
+
     /// Forgets established flows that are over: silent for too long, closed, or left by a task that is gone. Looks at
     /// about `budget` flows and goes on there with the next call, so that no call takes long; to be called each second
     /// or so.

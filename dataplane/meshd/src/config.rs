@@ -1,39 +1,21 @@
 //! The one configuration, checked before anything happens.
+//!
+//! `file` reads it and finds every fault at once, `check` says which values make no sense, `change` what of a changed
+//! file a running daemon can follow. `packaging/meshd.toml` explains every key; a test holds it against this type.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod change;
+mod check;
+mod file;
+mod flags;
+mod keys;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
 use mesh_agent::{DataPathOptions, FlowTimeouts, Limits, Sizes, UplinkHook};
-use mesh_types::InterfaceName;
 use serde::{Deserialize, Serialize};
 
-/// Where the configuration is looked for when no flag names one; it may be absent there.
-const DEFAULT_CONFIG: &str = "/etc/meshd/meshd.toml";
-
-/// meshd: overlay networking and a routing mesh for this node.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-pub struct Flags {
-    /// Configuration file (TOML) [default: /etc/meshd/meshd.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder for identity, cluster state and kept tasks [default: /var/lib/meshd]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Folder for the socket that meshctl talks to [default: /run/meshd]
-    #[arg(long, value_name = "DIR")]
-    run_dir: Option<PathBuf>,
-    /// Folder, on a bpffs, for pinned maps and links [default: /sys/fs/bpf/meshd]
-    #[arg(long, value_name = "DIR")]
-    bpf_dir: Option<PathBuf>,
-    /// Check the configuration, print what is in force, and exit
-    #[arg(long)]
-    pub check_config: bool,
-}
+pub use self::{change::Change, file::Findings, flags::Flags};
 
 /// What is in force. Every key may be set in the file; a flag wins over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +49,30 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
     pub conntrack: ConntrackConfig,
+    /// Networks of the mesh for containers of a Docker engine.
+    pub docker: DockerConfig,
+}
+
+/// `[docker]`: the plugin for a Docker engine on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerConfig {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// Where Docker looks for it; the file's name without `.sock` is the driver's name in Docker.
+    pub plugin_socket: PathBuf,
+    /// Docker's API, where labels of containers are read.
+    pub engine_socket: PathBuf,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            plugin_socket: "/run/docker/plugins/mesh.sock".into(),
+            engine_socket: "/run/docker.sock".into(),
+        }
+    }
 }
 
 /// Which programs handle packets of uplinks first. The tc program is there in any case.
@@ -153,6 +159,21 @@ impl Default for ConntrackConfig {
     }
 }
 
+impl ConntrackConfig {
+    /// As the data path takes them.
+    pub fn timeouts(&self) -> FlowTimeouts {
+        let secs = |secs: u32| Duration::from_secs(secs.into());
+        FlowTimeouts {
+            tcp_established: secs(self.tcp_established),
+            tcp_half_closed: secs(self.tcp_half_closed),
+            tcp_closing: secs(self.tcp_closing),
+            udp: secs(self.udp),
+            sctp: secs(self.sctp),
+            other: secs(self.other),
+        }
+    }
+}
+
 /// How packets travel between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -178,65 +199,15 @@ impl Default for Config {
             health_commands: false,
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
+            docker: DockerConfig::default(),
         }
     }
 }
 
 impl Config {
-    /// Reads the file, if any, and lets the flags win.
-    pub fn load(flags: &Flags) -> Result<Self> {
-        let mut config = match &flags.config {
-            Some(path) => Self::read(path)?,
-            None if Path::new(DEFAULT_CONFIG).exists() => Self::read(Path::new(DEFAULT_CONFIG))?,
-            None => Self::default(),
-        };
-        let given = [
-            (&mut config.state_dir, &flags.state_dir),
-            (&mut config.run_dir, &flags.run_dir),
-            (&mut config.bpf_dir, &flags.bpf_dir),
-        ];
-        for (value, flag) in given {
-            if let Some(flag) = flag {
-                value.clone_from(flag);
-            }
-        }
-        config.check()?;
-        Ok(config)
-    }
-
-    fn read(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))
-    }
-
-    fn check(&self) -> Result<()> {
-        let folders =
-            [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("bpf_dir", &self.bpf_dir)];
-        for (key, folder) in folders {
-            if !folder.is_absolute() {
-                bail!("{key} {}: give an absolute path", folder.display());
-            }
-        }
-        let limits = toml::Table::try_from(self.limits).context("limits")?;
-        if let Some((key, _)) = limits.iter().find(|(_, value)| value.as_integer() == Some(0)) {
-            bail!("limits.{key} is 0; give at least 1, or leave it out");
-        }
-        for name in self.uplinks.iter().flatten() {
-            InterfaceName::new(name).with_context(|| format!("uplinks: {name:?}"))?;
-        }
-        for (place, (key, folder)) in folders.iter().enumerate() {
-            if let Some((other, _)) = folders[..place].iter().find(|(_, f)| f == folder) {
-                bail!("{key} and {other} are both {}; each needs a folder of its own", folder.display());
-            }
-        }
-        Ok(())
-    }
-
     /// How the data path is to be opened.
     pub fn data_path(&self) -> DataPathOptions {
-        let (l, c) = (self.limits, self.conntrack);
-        let secs = |secs: u32| Duration::from_secs(secs.into());
+        let l = self.limits;
         let limits = Limits {
             peers: l.peers,
             networks: l.networks,
@@ -252,14 +223,7 @@ impl Config {
         };
         DataPathOptions {
             sizes: Sizes::default().with(&limits),
-            timeouts: FlowTimeouts {
-                tcp_established: secs(c.tcp_established),
-                tcp_half_closed: secs(c.tcp_half_closed),
-                tcp_closing: secs(c.tcp_closing),
-                udp: secs(c.udp),
-                sctp: secs(c.sctp),
-                other: secs(c.other),
-            },
+            timeouts: self.conntrack.timeouts(),
             uplink_hook: match self.uplink_hook {
                 HookMode::Auto => UplinkHook::Auto,
                 HookMode::Xdp => UplinkHook::Xdp,
@@ -276,57 +240,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, flags: &[&str]) -> Result<Config> {
-        let dir = tempfile::tempdir()?;
-        let file = dir.path().join("meshd.toml");
-        std::fs::write(&file, text)?;
-        let file = file.display().to_string();
-        let args = ["meshd", "--config", &file].into_iter().chain(flags.iter().copied());
-        Config::load(&Flags::try_parse_from(args)?)
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config = load("state_dir = '/a'\nrun_dir = '/b'", &["--run-dir", "/c"]).unwrap();
-        assert_eq!(config.state_dir, Path::new("/a"));
-        assert_eq!(config.run_dir, Path::new("/c"));
-        assert_eq!(config.bpf_dir, Path::new("/sys/fs/bpf/meshd"));
-        let again: Config = toml::from_str(&config.to_toml().unwrap()).unwrap();
-        assert_eq!(again, config);
-    }
-
-    #[test]
-    fn limits_and_timeouts_reach_the_data_path() {
-        let text =
-            "uplinks = ['eth0', 'eth1.7']\nuplink_hook = 'tc'\n[limits]\nflows = 5000\n[conntrack]\nudp = 7";
-        let config = load(text, &[]).unwrap();
-        let options = config.data_path();
-        assert_eq!((options.sizes.flows, options.sizes.peers), (5000, Sizes::default().peers));
-        assert_eq!(options.timeouts.udp, Duration::from_secs(7));
-        assert_eq!(options.timeouts.tcp_established, Duration::from_secs(5 * 24 * 3600));
-        assert_eq!(options.uplink_hook, UplinkHook::Tc);
-        let again: Config = toml::from_str(&config.to_toml().unwrap()).unwrap();
-        assert_eq!(again, config);
-        assert_eq!(
-            toml::from_str::<Config>(&Config::default().to_toml().unwrap()).unwrap(),
-            Config::default()
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let error = |text: &str, flags: &[&str]| format!("{:#}", load(text, flags).unwrap_err());
-        assert!(error("stat_dir = '/a'", &[]).contains("stat_dir"));
-        assert!(error("path = 'quick'", &[]).contains("quick"));
-        assert!(error("state_dir = 'a'", &[]).contains("absolute"));
-        assert!(error("uplinks = ['eth0', 'a/b']", &[]).contains("a/b"));
-        assert!(error("[limits]\nflow = 1", &[]).contains("flow"));
-        assert!(error("[conntrack]\nudp = -1", &[]).contains("udp"));
-        assert!(error("state_dir = '/x'", &["--run-dir", "/x"]).contains("both /x"));
-        let flags = Flags::try_parse_from(["meshd", "--config", "/nonexistent/meshd.toml"]).unwrap();
-        assert!(format!("{:#}", Config::load(&flags).unwrap_err()).contains("/nonexistent/meshd.toml"));
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ mod making;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::Result;
@@ -33,7 +33,10 @@ use crate::{
 
 /// See the module.
 pub struct Daemon {
+    /// As it was at the start.
     pub(crate) config: Config,
+    /// With what was followed of the file since.
+    followed: Mutex<Config>,
     pub(crate) member: RwLock<Option<Member>>,
     /// What a manager's files are encrypted with.
     pub(crate) keys: Arc<Keys>,
@@ -98,7 +101,8 @@ impl Daemon {
             }
             None => None,
         };
-        Ok(Self { config, member: RwLock::new(member), keys })
+        let followed = Mutex::new(config.clone());
+        Ok(Self { config, followed, member: RwLock::new(member), keys })
     }
 
     /// The member, or what to do to become one.
@@ -173,13 +177,24 @@ impl Daemon {
     /// Starts the agent, then makes the membership last.
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
-        let agent = start_agent(&self.config, membership, cell.clone()).await?;
+        let config = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let agent = start_agent(&config, membership, cell.clone()).await?;
         let state_dir = &self.config.state_dir;
         if let Err(error) = membership.save(state_dir).and_then(|()| state_dir::finished(state_dir)) {
             agent.stop().await;
             return Err(error);
         }
         Ok(agent)
+    }
+
+    /// Follows what a running daemon can of a changed configuration.
+    pub async fn follow_config(&self, next: &Config) {
+        // The member first, so that no agent that is just being started misses it.
+        let member = self.member.read().await;
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).follow(next);
+        if let Some(member) = member.as_ref() {
+            member.agent.follow(next.health_commands, next.conntrack.timeouts()).await;
+        }
     }
 
     /// Stops what runs; the data path stays.

@@ -16,24 +16,26 @@ mod join;
 mod local;
 mod local_access;
 mod lock;
+mod log;
 mod membership;
-mod roles;
 mod reach;
+mod reload;
+mod roles;
 mod socket;
 mod state_dir;
 mod tasks;
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    config::{Config, Flags},
+    config::{Config, Findings, Flags},
     daemon::Daemon,
+    log::LogFilter,
 };
 
 fn main() -> ExitCode {
@@ -41,8 +43,8 @@ fn main() -> ExitCode {
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let root = nix::unistd::geteuid().is_root();
-            eprintln!("meshd: {error:#}{}", if root { "" } else { " (meshd needs root)" });
+            let may_need_root = !nix::unistd::geteuid().is_root() && !error.is::<Findings>();
+            eprintln!("meshd: {error:#}{}", if may_need_root { " (meshd needs root)" } else { "" });
             ExitCode::FAILURE
         }
     }
@@ -50,19 +52,24 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> Result<()> {
     let config = Config::load(flags)?;
-    if flags.check_config {
-        println!("{}", config.to_toml()?);
+    if flags.check_only() {
+        print!("{}", config.to_toml()?);
         return Ok(());
     }
-    start_log(&config)?;
+    let log = LogFilter::start(&config.log)?;
     // Few threads: the daemon only decides and programs; packets never pass through it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served = runtime.block_on(serve(config));
+    let served = match flags.take_down {
+        true => runtime.block_on(take_down(&config)),
+        false => runtime.block_on(serve(config, flags, log)),
+    };
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     served
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
+    // Before anything else: a hangup that comes early must not end the daemon.
+    let hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
     let _lock = socket::lock_state(&config.state_dir)?;
@@ -70,12 +77,13 @@ async fn serve(config: Config) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         warn!("meshd does not run as root; it will hardly be allowed to make links and load programs");
     }
-    let daemon = Arc::new(Daemon::open(config).await?);
+    let daemon = Arc::new(Daemon::open(config.clone()).await?);
     // The agent has taken those that it needs; in no cluster there is no agent.
     mesh_agent::KeptSockets::from_environment().forget_rest();
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
+    tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, log, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");
     }
@@ -95,22 +103,12 @@ async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// To journald where systemd started us with it, to standard error otherwise.
-fn start_log(config: &Config) -> Result<()> {
-    // What the filter says of these comes later and wins. Their `info` and `warn` are of their own workings.
-    let directives = format!("openraft=warn,netlink_proto=error,{}", config.log);
-    let filter = EnvFilter::try_new(directives).with_context(|| format!("log filter {:?}", config.log))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    match journald {
-        Some(layer) => registry.with(layer).try_init()?,
-        None => registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .with_writer(std::io::stderr)
-                    .with_ansi(std::io::stderr().is_terminal()),
-            )
-            .try_init()?,
+/// Leaves nothing in the kernel of what a daemon that runs no more has made.
+async fn take_down(config: &Config) -> Result<()> {
+    let _lock = socket::lock_state(&config.state_dir)?;
+    let problems = mesh_agent::remove_from_node(&config.bpf_dir).await;
+    if problems.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    anyhow::bail!("the data path is removed, but: {}", problems.join("; "))
 }
