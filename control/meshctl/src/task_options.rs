@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mesh_api::v1::{AttachRequest, attach_request};
-use mesh_types::{Hostname, Name, Nameserver, ResolverOption, SearchDomain, TaskDns};
+use mesh_types::{
+    Hostname, Name, Nameserver, PortConfig, PublishMode, ResolverOption, ReturnMode, SearchDomain, TaskDns,
+};
 
 use crate::{failure::Failure, name::reference};
 
@@ -43,9 +45,21 @@ pub struct TaskOptions {
     /// Option for the resolver, for example ndots:1; may be repeated [default: the node's, and ndots:0]
     #[arg(long, value_name = "OPTION", alias = "dns-opt")]
     dns_option: Vec<ResolverOption>,
+    /// Port of this node alone that leads to this task alone, for example 8080:80 or 10.0.0.5:53:53/udp; may be repeated
+    #[arg(long, value_name = "[ADDRESS:]PORT:TARGET[/PROTOCOL]", value_parser = host_port)]
+    host_port: Vec<PortConfig>,
     /// Host name, by which the task is found on its networks too
     #[arg(long, value_name = "NAME")]
     hostname: Option<Hostname>,
+}
+
+/// A port in mode host, which nothing else can be said of.
+fn host_port(text: &str) -> Result<PortConfig, String> {
+    let port: PortConfig = text.parse().map_err(|error: mesh_types::PortError| error.to_string())?;
+    match port.return_mode {
+        ReturnMode::Tunnel => Ok(PortConfig { mode: PublishMode::Host, ..port }),
+        ReturnMode::Direct => Err("a port of this node alone has no way of return to choose".to_owned()),
+    }
 }
 
 impl TaskOptions {
@@ -64,6 +78,7 @@ impl TaskOptions {
             weight: self.weight.into(),
             drain_timeout_secs: self.drain_timeout,
             dns: Some(dns),
+            host_ports: self.host_port.into_iter().map(Into::into).collect(),
             ..AttachRequest::default()
         }
     }

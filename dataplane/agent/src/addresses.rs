@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_types::{Network, NetworkId};
+use mesh_types::{Network, NetworkId, Owner};
 use tracing::warn;
 
 use crate::{Agent, AttachError, LocalTask, SessionError, SessionState, leases::boot_time, planner::Family};
@@ -24,11 +24,12 @@ impl Agent {
         &self,
         networks: &[Network],
         fixed: &[IpAddr],
+        owner: Option<&Owner>,
     ) -> Result<Vec<Taken>, AttachError> {
         let mut all: Vec<Taken> = Vec::new();
         for network in networks {
             let mut taken = Taken { network: network.id, addresses: Vec::new(), fixed: fixed.to_vec() };
-            let done = self.take_on(network, fixed, &mut taken.addresses).await;
+            let done = self.take_on(network, fixed, owner, &mut taken.addresses).await;
             all.push(taken);
             if let Err(error) = done {
                 self.give_back(all).await;
@@ -42,18 +43,23 @@ impl Agent {
         &self,
         network: &Network,
         fixed: &[IpAddr],
+        owner: Option<&Owner>,
         taken: &mut Vec<IpAddr>,
     ) -> Result<(), AttachError> {
         for family in Family::ALL {
             let asked = fixed.iter().copied().find(|a| Family::of(*a) == family);
             if family.is_on(network) || asked.is_some() {
-                taken.push(self.take_address(network, family, asked).await?);
+                let held = self.lock().take_held(network.id, family, asked, owner);
+                taken.push(match held {
+                    Some(address) => address,
+                    None => self.take_address(network, family, asked).await?,
+                });
             }
         }
         Ok(())
     }
 
-    async fn take_address(
+    pub(crate) async fn take_address(
         &self,
         network: &Network,
         family: Family,
@@ -108,6 +114,10 @@ impl Agent {
             return Err(AttachError::AddressOutside { address, network, subnets });
         }
         let state = self.lock();
+        if let Some(hold) = state.holds.iter().find(|h| !h.used && (h.network, h.address) == (network.id, address)) {
+            let (network, owner) = (network.name.clone(), hold.owner.clone());
+            return Err(AttachError::AddressHeld { address, network, owner });
+        }
         let on = |t: &&LocalTask| {
             t.attachments.iter().any(|a| a.network == network.id && a.addresses.contains(&address))
         };
@@ -126,7 +136,9 @@ impl Agent {
         let mut wanted = false;
         {
             let (mut state, now) = (self.lock(), boot_time());
-            for Taken { network, addresses, fixed } in had {
+            for Taken { network, mut addresses, fixed } in had {
+                // What somebody keeps stays in use.
+                addresses.retain(|address| !state.use_held(network, *address, false));
                 addresses.iter().for_each(|a| state.leases.put_back(network, *a, now));
                 let fixed: Vec<_> = fixed.into_iter().filter(|a| addresses.contains(a)).collect();
                 state.leases.give_back(network, &fixed);

@@ -115,7 +115,7 @@ impl Agent {
     pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
         let kept_sockets = KeptSockets::from_environment();
         let files = Files::new(&options.state_dir);
-        let Tasks { running: mut tasks, absent, generation } = files.load_tasks()?;
+        let Tasks { running: mut tasks, absent, holds, generation } = files.load_tasks()?;
         let (kept_leases, same_boot) = files.load_leases()?;
         let mut leases = Leases::restore(kept_leases, same_boot);
         tasks.retain(|task| {
@@ -208,6 +208,7 @@ impl Agent {
             tasks: Arc::default(),
             absent: Vec::new(),
             leases,
+            holds: Vec::new(),
             reserved: BTreeMap::new(),
             leaving: false,
             generation,
@@ -250,6 +251,7 @@ impl Agent {
         let agent = Self { inner: Arc::new(inner) };
         agent.keep_data_path(&host);
         agent.keep_advertise(&host).await;
+        agent.adopt_holds(holds, same_boot);
         agent.adopt(tasks).await;
         agent.adopt_ways_out().await?;
         agent.inner.kept_sockets.forget_rest();
@@ -293,7 +295,10 @@ impl Agent {
                 let mut state = self.lock();
                 for attachment in &task.attachments {
                     let (network, now) = (attachment.network, boot_time());
-                    attachment.addresses.iter().for_each(|a| state.leases.adopt(network, *a, now));
+                    for address in &attachment.addresses {
+                        state.leases.adopt(network, *address, now);
+                        state.use_held(network, *address, true);
+                    }
                 }
                 state.tasks_mut().push(task.clone());
             }
@@ -465,7 +470,7 @@ impl Agent {
     pub(crate) fn save_tasks(&self) -> Result<(), AgentError> {
         let state = self.lock();
         let all: Vec<_> = state.tasks.iter().chain(&state.absent).cloned().collect();
-        Ok(self.inner.files.save_tasks(&all, state.generation)?)
+        Ok(self.inner.files.save_tasks(all, state.holds.clone(), state.generation)?)
     }
 
     /// What the others run, by gossip, and as it is remembered where gossip could not tell yet.

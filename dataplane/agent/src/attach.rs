@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mesh_netlink::{NetNs, TaskLink};
 use mesh_types::{
     Availability, ClusterView, Generation, InterfaceName, LocalEndpointId, Lookup, Mac, Name, Network,
-    NetworkId, NodeId, Owner, Service, TaskDns, TaskId,
+    NetworkId, NodeId, Owner, PortConfig, Service, TaskDns, TaskId,
 };
 use tracing::{info, warn};
 
@@ -21,6 +21,7 @@ use crate::{
     connect::Place,
     ending::{Ending, open_process},
     host::TASK_LINK_PREFIX,
+    host_ports::settle,
     leases::boot_time,
     planner::{Family, egress_address4, egress_address6},
     resolver,
@@ -64,6 +65,8 @@ pub struct AttachSpec {
     pub interface: Option<InterfaceName>,
     /// Address of that interface, likewise; made from its IP address when there is none.
     pub mac: Option<Mac>,
+    /// Ports of this node that lead to this task alone. Each is asked for on all addresses or one; the mode is taken for host.
+    pub host_ports: Vec<PortConfig>,
 }
 
 /// An attach that is decided but not yet made.
@@ -120,6 +123,7 @@ impl Agent {
             service && spec.networks.iter().all(|n| view.network(n).is_ok())
         };
         self.wait_for_news(known).await;
+        self.check_places(&spec.host_ports).await?;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
         // They come while addresses and links are made.
@@ -221,6 +225,7 @@ impl Agent {
                 return Err(name_taken(&view, network, &name, self.inner.node));
             }
         }
+        let host_ports = settle(&state, &spec.host_ports)?;
         let (local_ids, generation) =
             state.free_ids(networks.len()).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
         let reservation = Reservation {
@@ -229,13 +234,18 @@ impl Agent {
             networks: ids,
             ids: local_ids.clone(),
             owners: spec.owner.iter().cloned().collect(),
+            host_ports: host_ports.clone(),
         };
         state.reserved.insert(ticket, reservation);
-        let mut place = Place { by_service: service.is_some(), ..Place::of(spec) };
+        let mut place =
+            Place { by_service: service.is_some(), host_ports: Vec::new(), ..Place::of(spec) };
         if !spec.names_are_of_networks() {
             place.aliases.clear();
         }
-        let places = vec![place; networks.len()];
+        let mut places = vec![place; networks.len()];
+        if let Some(first) = places.first_mut() {
+            first.host_ports = host_ports;
+        }
         Ok(Plan { id, name, service, networks, places, ids: local_ids, generation, ns, ns_id })
     }
 
@@ -252,7 +262,7 @@ impl Agent {
 
     /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
     async fn make(&self, spec: &AttachSpec, plan: Plan) -> Result<LocalTask, AttachError> {
-        let taken = self.take_addresses(&plan.networks, &spec.addresses).await?;
+        let taken = self.take_addresses(&plan.networks, &spec.addresses, spec.owner.as_ref()).await?;
         let (health, health_note) = self.first_health(plan.service.as_ref());
         let mut task = LocalTask {
             id: plan.id,
@@ -430,6 +440,7 @@ impl Agent {
                 networks: Vec::new(),
                 ids: task.attachments.iter().map(|a| a.local_id).collect(),
                 owners: task.owners().into_iter().cloned().collect(),
+                host_ports: Vec::new(),
             };
             state.reserved.insert(ticket, held);
             task

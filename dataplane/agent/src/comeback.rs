@@ -38,7 +38,10 @@ impl Agent {
                 warn!(task = %task.name, "its addresses were not confirmed before the reboot; attach it again");
                 continue;
             }
-            addresses.iter().for_each(|(network, a)| state.leases.adopt(*network, *a, now));
+            for (network, address) in &addresses {
+                state.leases.adopt(*network, *address, now);
+                state.use_held(*network, *address, true);
+            }
             info!(task = %task.name, namespace = %task.namespace, "waits for its namespace after the reboot");
             state.absent.push(task);
         }
@@ -143,6 +146,7 @@ impl Agent {
             networks: networks.iter().map(|n| n.id).collect(),
             ids: ids.clone(),
             owners: task.owners().into_iter().cloned().collect(),
+            host_ports: Vec::new(),
         };
         state.reserved.insert(ticket, reservation);
         let service = task.service.and_then(|id| view.services.get(&id)).cloned();

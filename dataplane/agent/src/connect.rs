@@ -17,6 +17,7 @@ use crate::{
     Agent, AgentError, AttachError, AttachSpec, Attachment, LocalTask, TaskError,
     addresses::Taken,
     attach::{NewLink, interface, name_taken, same_name, way_out},
+    host_ports::settle,
     one_line,
     planner::Family,
     state::{MAX_ENDPOINTS, Reservation},
@@ -67,7 +68,7 @@ impl Place {
             owner: spec.owner.clone(),
             interface: spec.interface,
             mac: spec.mac,
-            host_ports: Vec::new(),
+            host_ports: spec.host_ports.clone(),
         }
     }
 }
@@ -155,7 +156,7 @@ impl Agent {
     ) -> Result<LocalTask, ConnectError> {
         let ns = task.namespace.open().map_err(AttachError::from)?;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
-        let (local_id, generation) = self.reserve(ticket, task, network, place.owner.clone())?;
+        let (local_id, generation) = self.reserve(ticket, task, network, &mut place)?;
         // It comes while address and link are made.
         self.want_tables().await;
         place.by_service |= self.is_service_network(task, network.id);
@@ -189,7 +190,7 @@ impl Agent {
         ticket: u64,
         task: &LocalTask,
         network: &Network,
-        owner: Option<Owner>,
+        place: &mut Place,
     ) -> Result<(mesh_types::LocalEndpointId, mesh_types::Generation), ConnectError> {
         let own = self.is_service_network(task, network.id);
         let mut state = self.lock();
@@ -213,6 +214,7 @@ impl Agent {
         if names.any(|name| same_name(name, &task.name)) {
             return Err(name_taken(&state.view, network, &task.name, self.inner.node).into());
         }
+        place.host_ports = settle(&state, &place.host_ports)?;
         let (ids, generation) = state.free_ids(1).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
         let &[id] = ids.as_slice() else { return Err(AttachError::Full(MAX_ENDPOINTS).into()) };
         let reservation = Reservation {
@@ -220,7 +222,8 @@ impl Agent {
             name: task.name.clone(),
             networks: vec![network.id],
             ids,
-            owners: owner.into_iter().collect(),
+            owners: place.owner.iter().cloned().collect(),
+            host_ports: place.host_ports.clone(),
         };
         state.reserved.insert(ticket, reservation);
         Ok((id, generation))
@@ -235,7 +238,9 @@ impl Agent {
     /// Takes addresses, makes the link, programs the data path, tells the others; undoes all of it on an error.
     async fn make_place(&self, task: &LocalTask, new: NewLink<'_>) -> Result<LocalTask, ConnectError> {
         let network = new.network;
-        let taken = self.take_addresses(std::slice::from_ref(network), &new.place.addresses).await?;
+        let taken = self
+            .take_addresses(std::slice::from_ref(network), &new.place.addresses, new.place.owner.as_ref())
+            .await?;
         let made = async {
             let addresses = taken.first().ok_or(AttachError::NoNetwork)?;
             let task_link = interface(new.ns, new.place.interface)?;
@@ -317,6 +322,7 @@ impl Agent {
                 networks: Vec::new(),
                 ids: vec![attachment.local_id],
                 owners: attachment.owner.iter().cloned().collect(),
+                host_ports: Vec::new(),
             };
             state.reserved.insert(ticket, held);
             attachment

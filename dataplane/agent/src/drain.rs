@@ -88,7 +88,7 @@ impl Agent {
         Ok(self.flows_of(&[task]).await?.first().copied().unwrap_or(0))
     }
 
-    async fn change(
+    pub(crate) async fn change(
         &self,
         reference: &str,
         change: impl FnOnce(&mut LocalTask),

@@ -128,6 +128,57 @@ pub enum AttachError {
         /// Who has it.
         task: Name,
     },
+    /// Somebody keeps the address.
+    #[error("address {address} on network {network} is kept for {owner}")]
+    AddressHeld {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: Name,
+        /// For whom.
+        owner: Owner,
+    },
+    /// The network has no addresses of that family.
+    #[error("network {network} has no {family} subnet")]
+    NoSubnet {
+        /// The network.
+        network: Name,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// A service publishes the port.
+    #[error("port {port} of this node is published by service {service}; choose another port")]
+    PortPublished {
+        /// The port.
+        port: String,
+        /// The service.
+        service: Name,
+    },
+    /// Another task has the port.
+    #[error("port {port} of this node leads to task {task} already; choose another port")]
+    PortOfTask {
+        /// The port.
+        port: String,
+        /// The task.
+        task: Name,
+    },
+    /// The same port leads to two places.
+    #[error("port {0} is asked for twice, with different targets or at overlapping addresses")]
+    PortTwice(String),
+    /// Every port that could be given out is taken.
+    #[error("no port of this node is free for it; name one")]
+    NoFreePort,
+    /// Ports of single tasks are open at addresses.
+    #[error("port {0}: a port that leads to one task is opened at an address of the node, not at an interface")]
+    PortInterface(String),
+    /// The node has no such address.
+    #[error("this node opens no port at {address}; its addresses are {own}; leave it out for all of them and localhost")]
+    PortAddress {
+        /// The address.
+        address: IpAddr,
+        /// What it has.
+        own: String,
+    },
     /// The name is taken.
     #[error(
         "name {name} is taken on network {network} by a task of node {node}; choose another one with --name"

@@ -1,8 +1,11 @@
 //! Tasks of runtimes, which ask again: for the same task, for a further network of it, for its end.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use mesh_types::{ClusterView, Owner};
+use mesh_types::{ClusterView, Name, Owner, PortConfig};
 use tracing::warn;
 
 use crate::{
@@ -91,6 +94,17 @@ impl Agent {
         }
     }
 
+    /// Gives the task other names on the networks that the owner joined it to, instead of those that it had there.
+    pub async fn set_aliases(&self, owner: &Owner, aliases: Vec<Name>) -> Result<LocalTask, TaskError> {
+        let task = self.task_of(owner)?;
+        let rename = |task: &mut LocalTask| {
+            for attachment in task.attachments.iter_mut().filter(|a| a.owner.as_ref() == Some(owner)) {
+                attachment.aliases.clone_from(&aliases);
+            }
+        };
+        self.change(&task.id.to_string(), rename).await
+    }
+
     /// Takes the owner's task from the networks that it joined it to; the task ends when no other has joined it to any.
     /// `None` when it has none.
     pub async fn detach_owner(&self, owner: &Owner) -> Result<Option<Detached>, DetachError> {
@@ -150,10 +164,15 @@ impl Agent {
         // A network that its service is not on takes it as one that stands free.
         let on_all = spec.networks.iter().all(|n| view.network(n).is_ok_and(|n| own(n.id)));
         let networks = networks(&view, spec, service.filter(|_| on_all))?;
+        self.check_places(&spec.host_ports).await?;
         let mut joined = Vec::new();
         let mut now = task.clone();
         for network in &networks {
-            match self.join(task, network, Place::of(spec)).await {
+            let mut place = Place::of(spec);
+            if !joined.is_empty() {
+                place.host_ports.clear();
+            }
+            match self.join(task, network, place).await {
                 Ok(task) => {
                     joined.push(network);
                     now = task;
@@ -211,6 +230,16 @@ fn differs(
     let service = spec.service.as_ref().map(|s| view.service(s).ok().map(|s| s.id));
     let aliases = || task.aliases.iter().chain(places().flat_map(|a| &a.aliases));
     let same_aliases = spec.aliases.iter().all(|alias| aliases().any(|a| same_name(a, alias)));
+    let had: Vec<_> = places().flat_map(|a| &a.host_ports).collect();
+    let opened = |port: &PortConfig| {
+        let same = |h: &&PortConfig| {
+            (h.target, h.protocol, h.at) == (port.target, port.protocol, port.at)
+                && (port.published == 0 || h.published == port.published)
+        };
+        had.iter().copied().any(|h| same(&h))
+    };
+    let wanted: BTreeSet<_> = spec.host_ports.iter().collect();
+    let same_ports = wanted.len() == had.len() && spec.host_ports.iter().all(opened);
     let first = task.attachments.first().is_some_and(|a| a.owner.as_ref() == Some(owner));
     let dns = &spec.dns;
     let same_dns = !first
@@ -225,6 +254,7 @@ fn differs(
         (spec.interface.is_none_or(|name| places().any(|a| a.task_link == name.as_str())), "interface"),
         (spec.mac.is_none_or(|mac| places().any(|a| a.mac == mac)), "MAC"),
         (same_aliases, "alias"),
+        (same_ports, "port"),
         (same_dns, "name server or host name"),
     ];
     wishes.into_iter().find(|(same, _)| !same).map(|(_, what)| what)

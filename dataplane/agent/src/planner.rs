@@ -13,7 +13,7 @@ use std::{
 use mesh_dns::NetworkNames;
 use mesh_gossip::{Announcement, Interest, Tables};
 use mesh_lb::{Desired, LocalEntry, NodeSettings, PeerEntry};
-use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId};
+use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, ServiceId};
 
 use crate::{LocalTask, names::network_names};
 
@@ -21,6 +21,7 @@ mod announce;
 mod facts;
 mod family;
 mod findings;
+mod host_ports;
 mod network;
 mod places;
 mod remembered;
@@ -65,6 +66,10 @@ pub struct Planned {
     pub interest: Interest,
     /// What an operator should know of.
     pub findings: Vec<Finding>,
+    /// The same of ports that lead to single tasks.
+    pub host_findings: Vec<Finding>,
+    /// The services that stand for those ports.
+    host_services: BTreeSet<ServiceId>,
 }
 
 /// Plans for one node.
@@ -125,6 +130,8 @@ impl Planned {
             announcements: Arc::default(),
             interest: Interest::default(),
             findings: Vec::new(),
+            host_findings: Vec::new(),
+            host_services: BTreeSet::new(),
         }
     }
 
@@ -150,6 +157,21 @@ impl Planned {
         for id in &changes.services {
             let made = facts.view().services.get(id).and_then(|s| service::service_plan(facts, s));
             put(&mut self.desired.services, *id, made);
+        }
+        if changes.view || changes.tasks {
+            self.follow_host_ports(facts);
+        }
+    }
+
+    fn follow_host_ports(&mut self, facts: &Facts) {
+        let (plans, findings) = host_ports::plans(facts);
+        self.host_findings = findings;
+        let now = plans.keys().copied().collect();
+        for gone in std::mem::replace(&mut self.host_services, now).difference(&self.host_services) {
+            self.desired.services.remove(gone);
+        }
+        for (id, plan) in plans {
+            put(&mut self.desired.services, id, Some(plan));
         }
     }
 
@@ -208,7 +230,7 @@ fn local(facts: &Facts) -> BTreeMap<LocalEndpointId, LocalEntry> {
             generation: attachment.generation,
             egress4: attachment.egress4,
             egress6: attachment.egress6,
-            served: task.service.is_some(),
+            served: task.service.is_some() || task.has_host_ports(),
         };
         Some((attachment.local_id, entry))
     });

@@ -166,7 +166,8 @@ impl Agent {
             return;
         }
         let concerned: BTreeSet<_> = {
-            let state = self.lock();
+            let mut state = self.lock();
+            state.let_go_of(addresses);
             let has = |network: NetworkId, all: &[IpAddr]| {
                 addresses.iter().any(|(n, address)| *n == network && all.contains(address))
             };

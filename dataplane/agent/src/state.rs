@@ -9,11 +9,11 @@ use std::{
     time::Instant,
 };
 
-use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId, Owner};
+use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId, Owner, PortConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Leases, LocalTask, NsIdentity,
+    Hold, Leases, LocalTask, NsIdentity,
     kept::{self, Durability, Format, KeptError},
     leases::KeptLeases,
     uplinks::DataPathAddress,
@@ -36,6 +36,8 @@ pub struct State {
     pub absent: Vec<LocalTask>,
     /// The addresses leased to it.
     pub leases: Leases,
+    /// Addresses that are kept for somebody.
+    pub holds: Vec<Hold>,
     /// What attaches and detaches under way hold.
     pub reserved: BTreeMap<u64, Reservation>,
     /// Whether the node leaves its cluster; nothing is attached any more.
@@ -67,6 +69,8 @@ pub struct Reservation {
     pub ids: Vec<LocalEndpointId>,
     /// For whom it is done.
     pub owners: Vec<Owner>,
+    /// Ports of the node.
+    pub host_ports: Vec<PortConfig>,
 }
 
 impl State {
@@ -104,6 +108,8 @@ pub struct Tasks {
     pub running: Vec<LocalTask>,
     /// Those of before a reboot whose namespaces may come back by their names.
     pub absent: Vec<LocalTask>,
+    /// Addresses that are kept for somebody.
+    pub holds: Vec<Hold>,
     /// The last generation given out.
     pub generation: Generation,
 }
@@ -119,6 +125,7 @@ pub(crate) struct KeptTasks {
     pub boot: String,
     pub tasks: Vec<LocalTask>,
     pub generation: Generation,
+    pub holds: Vec<Hold>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -184,23 +191,29 @@ impl Files {
     }
 
     /// Keeps the tasks. They come back after a reboot only if their namespaces do, so this does not wait for the disk.
-    pub fn save_tasks(&self, tasks: &[LocalTask], generation: Generation) -> Result<(), KeptError> {
-        let kept = KeptTasks { boot: boot_id(), tasks: tasks.to_vec(), generation };
+    pub fn save_tasks(
+        &self,
+        tasks: Vec<LocalTask>,
+        holds: Vec<Hold>,
+        generation: Generation,
+    ) -> Result<(), KeptError> {
+        let kept = KeptTasks { boot: boot_id(), tasks, generation, holds };
         kept::save(&self.path("tasks"), &kept, Durability::Process)
     }
 
     /// The tasks as they were kept.
     pub fn load_tasks(&self) -> Result<Tasks, KeptError> {
         let kept: Option<KeptTasks> = kept::load(&self.path("tasks"))?;
-        let Some(KeptTasks { boot, tasks, generation }) = kept else {
-            return Ok(Tasks { running: Vec::new(), absent: Vec::new(), generation: Generation(0) });
+        let Some(KeptTasks { boot, tasks, generation, holds }) = kept else {
+            let (running, absent, holds) = Default::default();
+            return Ok(Tasks { running, absent, holds, generation: Generation(0) });
         };
         if boot == boot_id() {
-            return Ok(Tasks { running: tasks, absent: Vec::new(), generation });
+            return Ok(Tasks { running: tasks, absent: Vec::new(), holds, generation });
         }
         // Pids and numbers of namespaces may be the same; they are others'.
         let absent = tasks.into_iter().filter(|task| task.namespace.pid().is_none()).collect();
-        Ok(Tasks { running: Vec::new(), absent, generation })
+        Ok(Tasks { running: Vec::new(), absent, holds, generation })
     }
 
     /// Keeps what the others run.

@@ -198,6 +198,11 @@ impl LocalTask {
         })
     }
 
+    /// Whether ports of the node lead to it alone.
+    pub fn has_host_ports(&self) -> bool {
+        self.attachments.iter().any(|a| !a.host_ports.is_empty())
+    }
+
     /// Its host name, where that is another name than its own and its aliases.
     fn host_name(&self) -> Option<Name> {
         let name = Name::new(self.dns.hostname.as_ref()?.as_str()).ok()?;

@@ -78,6 +78,7 @@ impl Agent {
         ports
             .filter(|(service, p)| p.mode == PublishMode::Ingress || runs(*service))
             .map(|(_, p)| p)
+            .chain(state.tasks.iter().flat_map(|t| t.attachments.iter().flat_map(|a| a.host_ports.clone())))
             .collect()
     }
 

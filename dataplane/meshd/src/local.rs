@@ -9,9 +9,9 @@ use mesh_agent::{
 };
 use mesh_api::{
     node_listeners,
-    v1::{self, attach_request::Namespace, local_server::Local},
+    v1::{self, attach_request::Namespace, local_server::Local, port::At},
 };
-use mesh_types::{ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, ResolverError};
+use mesh_types::{ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, PortConfig, ResolverError};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -192,6 +192,7 @@ impl Local for LocalService {
             endpoints: endpoints.iter().map(Into::into).collect(),
             members: members_of(&members),
             local: member.agent.tasks().iter().map(tasks::message).collect(),
+            reserved: member.agent.holds().iter().map(tasks::reserved).collect(),
         }))
     }
 
@@ -219,6 +220,7 @@ impl Local for LocalService {
             resolv_conf: task.resolv_conf().into_bytes(),
             interfaces: interfaces.iter().map(tasks::interface).collect(),
             options: task.dns.options.iter().map(ToString::to_string).collect(),
+            host_ports: tasks::host_ports(&task, owner.as_ref()),
         }))
     }
 
@@ -273,12 +275,52 @@ impl Local for LocalService {
         tasks::get(&member.agent, member.membership.node, &disconnected).await.map(Response::new)
     }
 
+    async fn reserve(
+        &self,
+        request: Request<v1::ReserveRequest>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::reserve(agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::release(agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_aliases(
+        &self,
+        request: Request<v1::SetAliasesRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        tasks::set_aliases(agent, request.into_inner()).await.map(Response::new)
+    }
+
     async fn explain_name(
         &self,
         request: Request<v1::ExplainNameRequest>,
     ) -> Result<Response<v1::ExplainNameResponse>, Status> {
         let agent = self.daemon.member().await?.agent.clone();
         tasks::explain_name(&agent, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        reach::ping(&agent, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn reach(
+        &self,
+        request: Request<v1::ReachRequest>,
+    ) -> Result<Response<v1::ReachResponse>, Status> {
+        let (agent, ends) = {
+            let member = self.daemon.member().await?;
+            (member.agent.clone(), member.identity.current().not_after())
+        };
+        reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
     }
 }
 
@@ -298,22 +340,6 @@ fn initialized(new: &NewMember) -> v1::InitResponse {
         node_id: new.membership.node.to_string(),
         worker_token: new.worker_token.clone(),
         managers: new.managers.iter().map(ToString::to_string).collect(),
-
-    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
-        let agent = self.daemon.member().await?.agent.clone();
-        reach::ping(&agent, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn reach(
-        &self,
-        request: Request<v1::ReachRequest>,
-    ) -> Result<Response<v1::ReachResponse>, Status> {
-        let (agent, ends) = {
-            let member = self.daemon.member().await?;
-            (member.agent.clone(), member.identity.current().not_after())
-        };
-        reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
-    }
     }
 }
 
@@ -409,7 +435,27 @@ fn attach_spec(request: v1::AttachRequest) -> Result<AttachSpec, Status> {
         weight,
         drain_timeout_secs: request.drain_timeout_secs,
         dns: request.dns.unwrap_or_default().try_into().map_err(|e: ResolverError| invalid(&e))?,
+        owner: optional(request.owner).map(Owner::new).transpose().map_err(|e| invalid(&e))?,
+        interface: optional(request.interface)
+            .map(|name| InterfaceName::new(&name))
+            .transpose()
+            .map_err(|e| invalid(&e))?,
+        host_ports: request.host_ports.into_iter().map(host_port).collect::<Result<_, _>>()?,
+        mac: optional(request.mac).map(|mac| mac.parse::<Mac>()).transpose().map_err(|e| invalid(&e))?,
     })
+}
+
+/// One that is asked for at the unspecified address is asked for on all.
+fn host_port(mut port: v1::Port) -> Result<PortConfig, Status> {
+    let unspecified = |address: &String| {
+        address.is_empty() || address.parse().is_ok_and(|address: IpAddr| address.is_unspecified())
+    };
+    if let Some(At::Address(address)) = &port.at
+        && unspecified(address)
+    {
+        port.at = None;
+    }
+    port.try_into().map_err(|e: mesh_api::Invalid| Status::invalid_argument(e.to_string()))
 }
 
 /// Runs to its end even when the caller goes away: half an `init` would be neither here nor there.
@@ -425,12 +471,6 @@ fn failed(error: &Error) -> Status {
     Status::failed_precondition(one_line(error.as_ref()))
 }
 
-        owner: optional(request.owner).map(Owner::new).transpose().map_err(|e| invalid(&e))?,
-        interface: optional(request.interface)
-            .map(|name| InterfaceName::new(&name))
-            .transpose()
-            .map_err(|e| invalid(&e))?,
-        mac: optional(request.mac).map(|mac| mac.parse::<Mac>()).transpose().map_err(|e| invalid(&e))?,
 pub(crate) fn attach_status(error: &AttachError) -> Status {
     let text = one_line(error);
     match error {
@@ -439,6 +479,10 @@ pub(crate) fn attach_status(error: &AttachError) -> Status {
         | AttachError::NetworkTwice(_)
         | AttachError::NeedsOneNetwork(_)
         | AttachError::GroupMac(_)
+        | AttachError::PortTwice(_)
+        | AttachError::PortInterface(_)
+        | AttachError::PortAddress { .. }
+        | AttachError::NoSubnet { .. }
         | AttachError::TwoOfAFamily(..)
         | AttachError::Resolver(_)
         | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
@@ -446,6 +490,9 @@ pub(crate) fn attach_status(error: &AttachError) -> Status {
         | AttachError::NameTaken { .. }
         | AttachError::AlreadyAttached { .. }
         | AttachError::Other { .. }
+        | AttachError::AddressHeld { .. }
+        | AttachError::PortPublished { .. }
+        | AttachError::PortOfTask { .. }
         | AttachError::Owned { .. } => Status::already_exists(text),
         AttachError::Join(error) => tasks::connect_status(error),
         AttachError::Busy(_) => Status::aborted(text),

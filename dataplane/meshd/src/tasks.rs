@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use mesh_agent::{
-    Agent, ConnectError, ConnectSpec, DetachError, Detached, Drain, ExplainError, Explained, LocalTask,
+    Agent, ConnectError, ConnectSpec, Hold, HoldSpec, Release, DetachError, Detached, Drain, ExplainError, Explained, LocalTask,
     TaskError, TaskInterface, one_line,
 };
 use mesh_api::{v1, weight};
@@ -79,6 +79,15 @@ pub async fn detach(agent: Agent, request: v1::DetachRequest) -> Result<v1::Deta
 pub async fn update(agent: Agent, request: v1::UpdateTaskRequest) -> Result<v1::LocalTask, Status> {
     let weight = weight("weight", request.weight)?;
     changed(async move { agent.set_weight(&request.reference, weight).await }).await
+}
+
+/// Gives it other names where the owner joined it.
+pub async fn set_aliases(agent: Agent, request: v1::SetAliasesRequest) -> Result<v1::LocalTask, Status> {
+    let invalid = |e: &dyn std::fmt::Display| Status::invalid_argument(e.to_string());
+    let owner = Owner::new(request.owner).map_err(|e| invalid(&e))?;
+    let aliases = request.aliases.into_iter().map(Name::new).collect::<Result<Vec<_>, _>>();
+    let aliases = aliases.map_err(|e| invalid(&e))?;
+    changed(async move { agent.set_aliases(&owner, aliases).await }).await
 }
 
 /// Begins to drain it.
@@ -166,6 +175,59 @@ pub async fn explain_name(
     })
 }
 
+/// The node's ports that lead to it: those of one owner, or all.
+pub fn host_ports(task: &LocalTask, owner: Option<&Owner>) -> Vec<v1::Port> {
+    let places = task.attachments.iter().filter(|a| owner.is_none() || a.owner.as_ref() == owner);
+    places.flat_map(|a| &a.host_ports).map(|port| (*port).into()).collect()
+}
+
+/// An address that is kept.
+pub fn reserved(hold: &Hold) -> v1::ReservedAddress {
+    v1::ReservedAddress {
+        network_id: hold.network.to_string(),
+        address: hold.address.to_string(),
+        owner: hold.owner.to_string(),
+        used: hold.used,
+    }
+}
+
+/// Keeps an address.
+pub async fn reserve(agent: Agent, request: v1::ReserveRequest) -> Result<v1::ReserveResponse, Status> {
+    let address = match request.address.as_str() {
+        "" => None,
+        text => Some(address(text)?),
+    };
+    let owner = Owner::new(request.owner).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let spec = HoldSpec { network: request.network, address, ipv6: request.ipv6, owner };
+    let held = tokio::spawn(async move { agent.hold_address(spec).await }).await;
+    let held = held.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| attach_status(&e))?;
+    Ok(v1::ReserveResponse {
+        network_id: held.network.to_string(),
+        address: held.address.to_string(),
+        gateway: held.gateway.to_string(),
+    })
+}
+
+/// Keeps addresses no more.
+pub async fn release(agent: Agent, request: v1::ReleaseRequest) -> Result<v1::ReleaseResponse, Status> {
+    let v1::ReleaseRequest { owner, network, address: text } = request;
+    let which = match (owner.is_empty(), network.is_empty() && text.is_empty()) {
+        (false, true) => {
+            Release::Of(Owner::new(owner).map_err(|e| Status::invalid_argument(e.to_string()))?)
+        }
+        (true, false) => Release::Address { network, address: address(&text)? },
+        _ => return Err(Status::invalid_argument("name either an owner, or a network and an address")),
+    };
+    let released = tokio::spawn(async move { agent.release_addresses(&which).await }).await;
+    let released = released.map_err(|e| Status::internal(e.to_string()))?;
+    let released = released.map_err(|e| Status::internal(one_line(&e)))?;
+    Ok(v1::ReleaseResponse { released: u32::try_from(released).unwrap_or(u32::MAX) })
+}
+
+fn address(text: &str) -> Result<IpAddr, Status> {
+    text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is not an IP address")))
+}
+
 /// One of its interfaces.
 pub fn interface(interface: &TaskInterface) -> v1::TaskInterface {
     let text = |all: &[IpAddr]| all.iter().map(ToString::to_string).collect();
@@ -207,6 +269,7 @@ pub fn message(task: &LocalTask) -> v1::LocalTask {
         last_check: None,
         owners: task.owners().into_iter().map(ToString::to_string).collect(),
         interfaces: Vec::new(),
+        host_ports: host_ports(task, None),
     }
 }
 

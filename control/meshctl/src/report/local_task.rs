@@ -34,6 +34,10 @@ pub struct LocalTaskReport {
     pub last_check: Option<LastCheckReport>,
     /// What its resolver was told when it was attached, and its host name.
     pub dns: DnsReport,
+    /// Ports of its node that lead to it alone.
+    pub host_ports: Vec<String>,
+    /// Who attached it, if it was a runtime: what that calls it.
+    pub owners: Vec<String>,
 }
 
 /// A task's settings for names.
@@ -105,7 +109,18 @@ impl LocalTaskReport {
                 failure: Some(check.failure.clone()).filter(|failure| !failure.is_empty()),
             }),
             dns: DnsReport::new(task.dns.clone().unwrap_or_default()),
+            host_ports: task.host_ports.iter().map(host_port).collect(),
+            owners: task.owners.clone(),
         }
+    }
+}
+
+/// As it is written: `8080:80/tcp`.
+fn host_port(port: &v1::Port) -> String {
+    match mesh_types::PortConfig::try_from(port.clone()) {
+        // That it is of this node alone is what its heading says.
+        Ok(port) => mesh_types::PortConfig { mode: mesh_types::PublishMode::Ingress, ..port }.to_string(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -176,6 +191,12 @@ impl TaskDetail {
             page.field("Namespace", namespace);
         }
         if let Some(local) = &self.local {
+            if !local.host_ports.is_empty() {
+                page.field("Ports of this node", list(&local.host_ports));
+            }
+            if !local.owners.is_empty() {
+                page.field("Attached by", list(&local.owners));
+            }
             local.dns.fields(&mut page);
             if let Some(flows) = local.flows {
                 page.field("Connections", flows);

@@ -96,6 +96,7 @@ fn spec() -> AttachSpec {
         owner: Some(owner("one")),
         interface: None,
         mac: None,
+        host_ports: vec![],
     }
 }
 
@@ -119,6 +120,8 @@ fn the_same_wishes_are_the_same_task() {
     assert_eq!(differs(AttachSpec { interface: interface("eth1"), ..spec() }), Some("interface"));
     assert_eq!(differs(AttachSpec { mac: Some(Mac([2, 0, 0, 0, 0, 2])), ..spec() }), Some("MAC"));
     assert_eq!(differs(AttachSpec { aliases: vec![Name::new("a").unwrap()], ..spec() }), Some("alias"));
+    let ports = |text: &str| vec![text.parse().unwrap()];
+    assert_eq!(differs(AttachSpec { host_ports: ports("80:80"), ..spec() }), Some("port"));
     let elsewhere = NsIdentity { dev: 4, ino: 8 };
     assert_eq!(super::differs(&task, &owner("one"), &spec(), elsewhere, &view()), Some("namespace"));
 }

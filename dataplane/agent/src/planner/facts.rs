@@ -38,6 +38,8 @@ pub(super) struct Facts {
     vteps: BTreeMap<NodeId, IpAddr>,
     ingress: Option<NetworkId>,
     services_on: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+    /// All published ports.
+    published: BTreeMap<(u16, Protocol), Vec<(PublishAt, ServiceId)>>,
     /// Ports published at one address.
     addressed: BTreeMap<(IpAddr, u16, Protocol), ServiceId>,
     /// Networks that tasks of this node are on.
@@ -102,6 +104,7 @@ impl Facts {
             vteps: BTreeMap::new(),
             ingress: None,
             services_on: BTreeMap::new(),
+            published: BTreeMap::new(),
             addressed: BTreeMap::new(),
             local: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -199,6 +202,18 @@ impl Facts {
         self.addressed.get(&(address, port.published, port.protocol)).copied()
     }
 
+    /// The service that publishes a port where `port` would be open.
+    pub(super) fn publisher(&self, port: &PortConfig) -> Option<ServiceId> {
+        let published = self.published.get(&(port.published, port.protocol)).into_iter().flatten();
+        let meets = |at: PublishAt| match (at, port.at) {
+            (PublishAt::Interface(name), PublishAt::Address(address)) => {
+                self.host_addresses.get(&address).is_some_and(|on| on == name.as_str())
+            }
+            _ => at.overlaps(port.at),
+        };
+        published.into_iter().find(|(at, _)| meets(*at)).map(|(_, service)| *service)
+    }
+
     /// Takes over what the inputs say.
     pub(super) fn update(&mut self, inputs: &Inputs<'_>, forget: bool) -> Changes {
         let mut changes = Changes::default();
@@ -258,12 +273,15 @@ impl Facts {
 
     fn index_services(&mut self) {
         self.services_on.clear();
+        self.published.clear();
         self.addressed.clear();
         for service in self.view.services.values() {
             for network in &service.networks {
                 self.services_on.entry(network.network).or_default().insert(service.id);
             }
             for port in &service.ports {
+                let key = (port.published, port.protocol);
+                self.published.entry(key).or_default().push((port.at, service.id));
                 if let PublishAt::Address(address) = port.at {
                     let key = (address, port.published, port.protocol);
                     self.addressed.entry(key).or_insert(service.id);

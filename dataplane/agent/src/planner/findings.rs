@@ -23,6 +23,16 @@ pub enum Finding {
         /// This node's.
         own: IpAddr,
     },
+    /// A port of a task that something else has.
+    #[error("port {port} of this node does not lead to task {task}: {by} has it")]
+    HostPort {
+        /// The port.
+        port: String,
+        /// The task.
+        task: Name,
+        /// What has it.
+        by: String,
+    },
     /// A port published on an interface, one of whose addresses another service has the port of.
     #[error(
         "{port} of service {service} is not open on {address}: service {by} publishes it there by address"

@@ -23,7 +23,7 @@ pub(super) fn service_plan(facts: &Facts, service: &Service) -> Option<ServicePl
 }
 
 /// A number that is the same on every node, and different for nearly all services.
-fn number_of(service: ServiceId) -> u32 {
+pub(super) fn number_of(service: ServiceId) -> u32 {
     let id = service.as_u128();
     (id ^ (id >> 32) ^ (id >> 64) ^ (id >> 96)) as u32
 }
@@ -99,7 +99,7 @@ impl Builder<'_> {
             if !own && whose == Whose::Own {
                 continue;
             }
-            let Some(backend) = self.backend(endpoint, network) else { continue };
+            let Some(backend) = backend(facts, endpoint, network) else { continue };
             let has = |family| endpoint.addresses.iter().any(|a| Family::of(*a) == family);
             let candidate = Candidate { backend, own, v4: has(Family::V4), v6: has(Family::V6) };
             // This node knows best who runs its own tasks.
@@ -115,26 +115,27 @@ impl Builder<'_> {
         }
         all
     }
+}
 
-    fn backend(&self, endpoint: &Endpoint, network: &Network) -> Option<Backend> {
-        let place = self.facts.place_of(endpoint)?;
-        if endpoint.state == EndpointState::Drained {
-            return None;
-        }
-        Some(Backend {
-            key: BackendKey(endpoint.task, endpoint.network),
-            vni: network.vni,
-            // The same one for both families: it is one backend.
-            address: *endpoint.addresses.first()?,
-            vtep: place.vtep,
-            ifindex: place.ifindex,
-            endpoint: endpoint.local_id,
-            generation: endpoint.generation,
-            // One that is out of order keeps its flows too: they may yet end well.
-            draining: !endpoint.takes_flows(),
-            weight: endpoint.weight,
-        })
+/// The endpoint as clients reach it; none if it is drained, or on a node that cannot be reached.
+pub(super) fn backend(facts: &Facts, endpoint: &Endpoint, network: &Network) -> Option<Backend> {
+    let place = facts.place_of(endpoint)?;
+    if endpoint.state == EndpointState::Drained {
+        return None;
     }
+    Some(Backend {
+        key: BackendKey(endpoint.task, endpoint.network),
+        vni: network.vni,
+        // The same one for both families: it is one backend.
+        address: *endpoint.addresses.first()?,
+        vtep: place.vtep,
+        ifindex: place.ifindex,
+        endpoint: endpoint.local_id,
+        generation: endpoint.generation,
+        // One that is out of order keeps its flows too: they may yet end well.
+        draining: !endpoint.takes_flows(),
+        weight: endpoint.weight,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

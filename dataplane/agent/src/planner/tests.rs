@@ -11,6 +11,7 @@ use super::*;
 use crate::{Attachment, Drain, NsIdentity, NsRef};
 
 mod families;
+mod host_ports;
 mod incremental;
 mod ports;
 mod remembered;

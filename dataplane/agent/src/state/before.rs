@@ -1,4 +1,4 @@
-//! The tasks as the format version before this one kept them: without owners and ports of their own.
+//! The tasks as the format version before this one kept them: without owners, ports of their own and kept addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -55,7 +55,7 @@ pub(super) struct AttachmentBefore {
 impl From<TasksBefore> for KeptTasks {
     fn from(kept: TasksBefore) -> Self {
         let tasks = kept.tasks.into_iter().map(LocalTask::from).collect();
-        Self { boot: kept.boot, tasks, generation: kept.generation }
+        Self { boot: kept.boot, tasks, generation: kept.generation, holds: Vec::new() }
     }
 }
 

@@ -68,6 +68,10 @@ fn a_task(node: u8, id: u8, how: u8) -> LocalTask {
         _ => Drain::None,
     };
     task.weight = u16::from(how % 7) + 1;
+    if how & 32 != 0 {
+        let port = ["90:80", "84:80", "192.168.7.1:84:80"][usize::from(id % 3)];
+        task.attachments[0].host_ports = vec![port.parse().unwrap()];
+    }
     task
 }
 
@@ -179,6 +183,7 @@ proptest! {
             prop_assert_eq!(&now.announcements, &anew.announcements);
             prop_assert_eq!(&now.interest, &anew.interest);
             prop_assert_eq!(&now.findings, &anew.findings);
+            prop_assert_eq!(&now.host_findings, &anew.host_findings);
             for (vni, network) in &now.desired.networks {
                 let before = last.desired.networks.get(vni).filter(|before| *before == network);
                 prop_assert!(before.is_none_or(|before| Arc::ptr_eq(before, network)), "equal parts are shared");
