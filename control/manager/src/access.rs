@@ -63,6 +63,7 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/RemoveNode", Needs::Manager),
     ("/mesh.v1.Control/SetRole", Needs::Manager),
     ("/mesh.v1.Control/Backup", Needs::Manager),
+    ("/mesh.v1.Control/GetProgress", Needs::Manager),
 ];
 
 /// The member that makes a call; put into the request's extensions by the layer.

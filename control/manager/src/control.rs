@@ -37,6 +37,21 @@ impl control_server::Control for Control {
         Ok(Response::new(self.0.events.stream(request.into_inner().since_millis)))
     }
 
+    async fn get_progress(
+        &self,
+        request: Request<v1::ProgressRequest>,
+    ) -> Result<Response<v1::ProgressResponse>, Status> {
+        let programmed = self.0.reports.with_applied(request.into_inner().version);
+        let state = self.0.state();
+        let nodes = state.nodes().map(|node| v1::NodeProgress {
+            node_id: node.id.to_string(),
+            name: node.name.to_string(),
+            programmed: programmed.contains(&node.id),
+            status: self.0.status_of(node.id).as_str().to_owned(),
+        });
+        Ok(Response::new(v1::ProgressResponse { nodes: nodes.collect() }))
+    }
+
     async fn update_network(
         &self,
         request: Request<v1::UpdateNetworkRequest>,

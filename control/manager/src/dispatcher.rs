@@ -111,6 +111,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         if request.gossip_keys_version > 0 {
             self.shared.reports.set_gossip_keys(node, request.gossip_keys_version);
         }
+        if request.applied_version > 0 {
+            self.shared.reports.set_applied(node, request.applied_version);
+        }
         // Where it is reached goes first: more hangs on it.
         if !request.advertise_addr.is_empty() {
             let address = address(&request.advertise_addr)?.to_canonical();

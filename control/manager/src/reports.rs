@@ -18,12 +18,19 @@ pub(crate) struct Reports {
     listeners: watch::Sender<Arc<Listeners>>,
     /// The version of the state by which each node took its gossip keys.
     gossip_keys: Mutex<BTreeMap<NodeId, u64>>,
+    /// The version of the state that each node follows.
+    applied: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Default for Reports {
     fn default() -> Self {
         let listeners = watch::channel(Arc::default()).0;
-        Self { sessions: Mutex::default(), listeners, gossip_keys: Mutex::default() }
+        Self {
+            sessions: Mutex::default(),
+            listeners,
+            gossip_keys: Mutex::default(),
+            applied: Mutex::default(),
+        }
     }
 }
 
@@ -61,6 +68,17 @@ impl Reports {
         all.iter().filter(|(_, has)| **has >= version).map(|(node, _)| *node).collect()
     }
 
+    /// Notes which version of the state `node` follows.
+    pub fn set_applied(&self, node: NodeId, version: u64) {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(node, version);
+    }
+
+    /// The nodes that follow this version of the state or a later one.
+    pub fn with_applied(&self, version: u64) -> BTreeSet<NodeId> {
+        let all = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, has)| **has >= version).map(|(node, _)| *node).collect()
+    }
+
     /// Whether a session of `node` lasts.
     pub fn has_session(&self, node: NodeId) -> bool {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
@@ -89,6 +107,7 @@ impl Drop for SessionGuard {
             sessions.remove(&self.node);
             drop(sessions);
             self.reports.gossip_keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
+            self.reports.applied.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
             self.reports.set(self.node, Vec::new());
         }
     }
@@ -113,6 +132,7 @@ mod tests {
         let mut seen = reports.watch();
         let old = reports.session(NODE);
         reports.set_gossip_keys(NODE, 7);
+        reports.set_applied(NODE, 5);
         reports.set(NODE, vec![listener(81), listener(80), listener(80)]);
         assert_eq!(seen.borrow_and_update().get(&NODE).unwrap(), &[listener(80), listener(81)]);
         reports.set(NODE, vec![listener(80), listener(81)]);
@@ -122,8 +142,9 @@ mod tests {
         assert!(!seen.has_changed().unwrap());
         assert!(reports.has_session(NODE));
         assert_eq!((reports.with_gossip_keys(7).len(), reports.with_gossip_keys(8).len()), (1, 0));
+        assert_eq!((reports.with_applied(5).len(), reports.with_applied(6).len()), (1, 0));
         drop(new);
         assert!(seen.borrow_and_update().is_empty() && !reports.has_session(NODE));
-        assert!(reports.with_gossip_keys(0).is_empty());
+        assert!(reports.with_gossip_keys(0).is_empty() && reports.with_applied(0).is_empty());
     }
 }

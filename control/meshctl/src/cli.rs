@@ -11,8 +11,8 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion,
     context::{Context, Options},
-    debug, detach, dns, events, export, init, join, join_token, leave, network, node, publish, run, service,
-    status, task, unlock, unlock_key, unpublish,
+    debug, detach, dns, events, export, init, join, join_token, leave, man, network, node, publish, run, service,
+    status, systemd, task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -69,6 +69,10 @@ enum Command {
     Unpublish(unpublish::Args),
     Attach(attach::Args),
     Detach(detach::Args),
+    SystemdAttach(systemd::AttachArgs),
+    SystemdDetach(systemd::DetachArgs),
+    #[command(hide = true)]
+    SystemdNetns(systemd::NetnsArgs),
     Run(run::Args),
     /// Tasks: namespaces attached to networks
     #[command(subcommand)]
@@ -80,6 +84,8 @@ enum Command {
     #[command(subcommand)]
     Debug(debug::Command),
     Completion(completion::Args),
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 impl Cli {
@@ -107,6 +113,9 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args, &context),
             Command::Completion(args) => completion::run(&args, &context).map(|()| ExitCode::SUCCESS),
+            Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::SystemdAttach(args) => systemd::attach(&args, &context).map(|()| ExitCode::SUCCESS),
+            Command::SystemdDetach(args) => systemd::detach(&args, &context).map(|()| ExitCode::SUCCESS),
             // These are the way out of being in no cluster.
             command @ (Command::Init(_) | Command::Join(_)) => {
                 context.runtime()?.block_on(command.execute(&context))?;
@@ -143,13 +152,17 @@ impl Command {
             Command::Unpublish(args) => unpublish::run(args, context).await,
             Command::Attach(args) => attach::run(args, context).await,
             Command::Detach(args) => detach::run(args, context).await,
+            Command::SystemdNetns(args) => systemd::run(args, context).await,
             Command::Task(command) => command.run(context).await,
             Command::Dns(command) => command.run(context).await,
             // `Cli::execute` does these: they need no runtime, or one of their own.
+            Command::Man(_) | Command::SystemdAttach(_) | Command::SystemdDetach(_) => Ok(()),
             Command::Run(_) | Command::Completion(_) => Ok(()),
         }
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,10 @@
 //! What every verb is given: the global options, the daemon, and how to print.
 
-use std::{future::Future, path::PathBuf, str::FromStr};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -15,6 +19,8 @@ use crate::{
     template::Template,
 };
 
+/// What names another socket than the usual one.
+const SOCKET_VARIABLE: &str = "MESHCTL_SOCKET";
 const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
 
 /// Options of every verb.
@@ -22,7 +28,7 @@ const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
 #[command(next_help_heading = "Options of every verb")]
 pub struct Options {
     /// Socket of the daemon on this node
-    #[arg(long, global = true, display_order = 900, env = "MESHCTL_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, display_order = 900, env = SOCKET_VARIABLE, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// How to print: for people, as JSON (full ids, lists as arrays), or by a Go template over that JSON, such as
     /// '{{.Name}}\t{{.ID}}' or 'table {{.Name}}\t{{.ID}}'
@@ -72,6 +78,11 @@ impl Context {
         Self { options }
     }
 
+    /// The daemon's socket, if it is not where it usually is.
+    pub fn other_socket(&self) -> Option<&Path> {
+        Some(self.options.socket.as_path()).filter(|socket| *socket != Path::new(DEFAULT_SOCKET))
+    }
+
     /// A runtime on the calling thread alone: `run` changes the namespaces of that thread.
     pub fn runtime(&self) -> Result<Runtime> {
         Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
@@ -113,21 +124,27 @@ impl Context {
 
     /// Prints `value` for programs, or what `text` makes of it for people.
     pub fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        let text = match &self.options.format {
-            Format::Table => text(value),
-            Format::Json => serde_json::to_string_pretty(value).context("cannot write JSON")?,
-            Format::Template(template) => fill(template, value)?,
-        };
-        output::print(&text)
+        match &self.options.format {
+            Format::Table => output::print(&text(value)),
+            Format::Json => {
+                output::print_data(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
+            }
+            Format::Template(template) => output::print_data(&fill(template, value)?),
+        }
     }
 
     /// The same for one of many that come one after the other: JSON is on one line.
     pub fn show_one<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         match &self.options.format {
-            Format::Json => output::print(&serde_json::to_string(value).context("cannot write JSON")?),
+            Format::Json => output::print_data(&serde_json::to_string(value).context("cannot write JSON")?),
             _ => self.show(value, text),
         }
     }
+}
+
+/// The socket when no option names one.
+pub fn usual_socket() -> PathBuf {
+    std::env::var_os(SOCKET_VARIABLE).map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
 }
 
 /// Each element of a list for itself, anything else as a whole, each on a line.
@@ -149,7 +166,7 @@ fn fill<T: Serialize>(template: &Template, value: &T) -> Result<String> {
     let headings = template.headings();
     let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
     for line in lines.iter().flat_map(|line| line.lines()) {
-        table.row(line.split('\t'));
+        table.row(line.split('\t').map(str::trim_end));
     }
     Ok(table.render())
 }

@@ -73,6 +73,14 @@ pub enum Failure {
         /// What exec gave.
         cause: io::ErrorKind,
     },
+    /// Nodes that are there do not follow a change yet. The change is made.
+    #[error("{text}; not yet: {late}")]
+    NotProgrammed {
+        /// How many do.
+        text: String,
+        /// Those that do not.
+        late: String,
+    },
     /// Some of several; each is told for itself.
     #[error("{} failed", .0.len())]
     Several(Vec<anyhow::Error>),
@@ -124,6 +132,11 @@ impl Failure {
             }
             Failure::NeedsRoot(_) => "Run meshctl as root, for example with sudo.".to_owned(),
             Failure::NoResolvConf(path) => format!("Make one, it may be empty: `touch {}`.", path.display()),
+            Failure::NotProgrammed { .. } => {
+                "The change is made, and nodes follow when they can: see `meshctl node ls`, and `meshctl status` on \
+                 those nodes."
+                    .to_owned()
+            }
             Failure::Usage(_) => "For more information, try '--help'.".to_owned(),
             _ => return None,
         })

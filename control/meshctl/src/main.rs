@@ -11,6 +11,7 @@ mod attach;
 mod ca;
 mod cli;
 mod cluster;
+mod complete;
 mod completion;
 mod context;
 mod daemon;
@@ -29,6 +30,7 @@ mod join_token;
 mod label;
 mod leave;
 mod listing;
+mod man;
 mod name;
 mod namespace;
 mod network;
@@ -44,16 +46,19 @@ mod service;
 mod status;
 mod stop_signal;
 mod supervise;
+mod systemd;
 mod task;
 mod task_options;
 mod template;
 mod unlock;
 mod unlock_key;
 mod unpublish;
+mod wait;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    complete::answer_shell();
     let done = match supervise::BecomeArgs::of_process() {
         Some(args) => supervise::become_command(&args),
         None => cli::Cli::of_process().execute(),

@@ -39,10 +39,18 @@ impl ColorWhen {
 
 /// Writes `text`, if there is any, to stdout as a line or lines, without colours when that is no terminal.
 pub fn print(text: &str) -> Result<()> {
+    write(anstream::stdout().lock(), text)
+}
+
+/// The same with what looks like colours as it is: what programs get is data.
+pub fn print_data(text: &str) -> Result<()> {
+    write(std::io::stdout().lock(), text)
+}
+
+fn write(mut out: impl Write, text: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    let mut out = anstream::stdout().lock();
     let written = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
     match written {
         // Whoever reads has seen enough, as with `| head`.

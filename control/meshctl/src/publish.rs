@@ -10,6 +10,7 @@ use crate::{
     name::reference,
     ports::{self, Ports},
     report::{Cluster, ServiceReport},
+    wait::Wait,
 };
 
 /// Open a port on every node for a service
@@ -22,6 +23,7 @@ Examples:
   meshctl publish 10.0.0.5:80:80 web      on one address of a node; [fd00::5]:80:80 for IPv6
   meshctl publish eth0:80:80 web          on the addresses of one interface
   meshctl publish 8000-8010:8000-8010 web
+  meshctl publish --wait 443:443 web      until every node that is there has it open
   meshctl publish published=8080,target=80,protocol=tcp,mode=host web
 
 Fields: published, target, protocol=tcp|udp|sctp, mode=ingress|host, address, interface, return=tunnel|direct.
@@ -37,6 +39,8 @@ pub struct Args {
     /// client, if the network lets it [default: tunnel]
     #[arg(long = "return", value_name = "tunnel|direct")]
     return_mode: Option<ReturnMode>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// Asks a manager, by way of the daemon, and prints the ports as they are then published.
@@ -53,5 +57,6 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let new = ports::lines(&now.ports[now.ports.len().saturating_sub(count)..]);
     let names = Cluster::fetch(&daemon).await.ok();
     let report = ServiceReport::of_answer(names.as_ref(), service)?;
-    context.show(&report, |_| new)
+    context.show(&report, |_| new)?;
+    args.wait.finish(&daemon, report.version).await
 }

@@ -9,6 +9,7 @@ use crate::{
     daemon::answer,
     name::reference,
     report::{Cluster, ServiceReport},
+    wait::Wait,
 };
 
 /// Close published ports on every node
@@ -30,6 +31,8 @@ pub struct Args {
     /// Service that has to be the port's [default: whichever publishes it]
     #[arg(value_parser = reference)]
     service: Option<String>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// Asks a manager, by way of the daemon.
@@ -42,5 +45,6 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let service = answered.with_context(|| format!("cannot unpublish {port}"))?;
     let names = Cluster::fetch(&daemon).await.ok();
     let report = ServiceReport::of_answer(names.as_ref(), service)?;
-    context.show(&report, |report| format!("{port} of {} is closed", report.name))
+    context.show(&report, |report| format!("{port} of {} is closed", report.name))?;
+    args.wait.finish(&daemon, report.version).await
 }

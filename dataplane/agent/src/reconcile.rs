@@ -94,8 +94,7 @@ impl Reconciler {
 
     /// What is decided but cannot be done on this node, one line each.
     pub(crate) fn findings(&self) -> Vec<String> {
-        let planned = self.planner.last().into_iter();
-        let findings = planned.flat_map(|planned| planned.findings.iter().chain(&planned.host_findings));
+        let findings = self.planner.last().into_iter().flat_map(|planned| &planned.findings);
         findings.map(ToString::to_string).collect()
     }
 
@@ -229,6 +228,7 @@ impl Agent {
             self.update_names(&planned.names).await;
         }
         reconciler.applied = version;
+        self.inner.session.report_applied(version);
         Ok(())
     }
 

@@ -40,6 +40,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(3);
 /// After this silence the next manager is asked too.
 const HEDGE: Duration = Duration::from_millis(300);
+/// The least time between two reports that only tell how far this node has come.
+const STEADY: Duration = Duration::from_secs(1);
 /// How long calls wait for the next manager when one has gone.
 const MOVE: Duration = Duration::from_secs(3);
 
@@ -64,6 +66,15 @@ struct Report {
     advertise: Option<IpAddr>,
     /// What gossip is sealed with, and the version of the state that first said so.
     gossip_keys: Option<(KeyRing, u64)>,
+    /// The version of the state that the data path and the names follow.
+    applied: u64,
+}
+
+impl Report {
+    /// Whether it says no more than the other, but for how far this node has come.
+    fn says_like(&self, other: &Self) -> bool {
+        *self == Self { applied: self.applied, ..other.clone() }
+    }
 }
 
 /// How the session stands, for people.
@@ -184,6 +195,11 @@ impl Session {
             }
             !same
         });
+    }
+
+    /// Tells the managers which version of the state this node follows, likewise.
+    pub fn report_applied(&self, version: u64) {
+        self.shared.report.send_if_modified(|report| std::mem::replace(&mut report.applied, version) != version);
     }
 
     /// Tells the managers which processes of this node published ports shadow, likewise.
@@ -403,7 +419,8 @@ impl Session {
                 data_path_addr: report.data_path.map(|a| a.to_string()).unwrap_or_default(),
                 listeners: report.listeners.iter().map(Into::into).collect(),
                 advertise_addr: report.advertise.map(|a| a.to_string()).unwrap_or_default(),
-                gossip_keys_version: report.gossip_keys.map_or(0, |(_, version)| version),
+                gossip_keys_version: report.gossip_keys.as_ref().map_or(0, |(_, version)| *version),
+                applied_version: report.applied,
             };
             let told = call(client.report(message)).await;
             *lock(&self.shared.refusal) = match &told {
@@ -415,9 +432,13 @@ impl Session {
                 tokio::time::sleep(MAX_BACKOFF).await;
                 continue;
             }
+            let told_at = tokio::time::Instant::now();
             if reports.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            // Of many changes one after the other each node would tell each manager: of them the last is enough.
+            let more = reports.wait_for(|now| !now.says_like(&report));
+            let _ = tokio::time::timeout_at(told_at + STEADY, more).await;
         }
     }
 }

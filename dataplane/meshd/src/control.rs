@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_api::v1::{self, control_server::Control};
 use tonic::{Request, Response, Status};
 
-use crate::daemon::Daemon;
+use crate::{daemon::Daemon, progress};
 
 /// See the module.
 pub struct LocalControl {
@@ -78,6 +78,14 @@ impl Control for LocalControl {
         request: Request<v1::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
         self.manager().await?.events(request).await
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<v1::ProgressRequest>,
+    ) -> Result<Response<v1::ProgressResponse>, Status> {
+        let member = self.daemon.member().await?;
+        progress::of_all(member.manager()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn update_network(

@@ -18,6 +18,7 @@ mod local_access;
 mod lock;
 mod log;
 mod membership;
+mod progress;
 mod reach;
 mod reload;
 mod roles;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use mesh_api::v1::{self, CreateNetworkRequest};
 use mesh_types::{Name, Network, Subnet};
 
-use crate::{context::Context, daemon::answer, failure::Failure, label, report::NetworkReport};
+use crate::{context::Context, daemon::answer, failure::Failure, label, report::NetworkReport, wait::Wait};
 
 /// Make a network that tasks on all nodes can share
 #[derive(Debug, clap::Args)]
@@ -56,6 +56,8 @@ pub struct Args {
     /// Option of the driver: mtu=BYTES
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = opt)]
     opt: Vec<u16>,
+    #[command(flatten)]
+    wait: Wait,
     /// Name of the network
     name: Name,
 }
@@ -110,7 +112,8 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         .await
         .with_context(|| format!("cannot create network {}", args.name))?;
     let network = Network::try_from(network).context("the daemon's answer makes no sense")?;
-    context.show(&NetworkReport::new(&network), |network| network.id.clone())
+    context.show(&NetworkReport::new(&network), |network| network.id.clone())?;
+    args.wait.finish(&daemon, network.version).await
 }
 
 /// Gives each gateway to the subnet that holds it.

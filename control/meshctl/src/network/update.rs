@@ -5,7 +5,8 @@ use mesh_api::v1::UpdateNetworkRequest;
 use mesh_types::Network;
 
 use crate::{
-    context::Context, daemon::answer, failure::Failure, label::Labels, name::reference, report::NetworkReport,
+    context::Context, daemon::answer, failure::Failure, label::Labels, name::reference,
+    report::NetworkReport, wait::Wait,
 };
 
 /// Change a network's labels, or whether tasks of no service may join
@@ -22,6 +23,8 @@ pub struct Args {
     attachable: Option<bool>,
     #[command(flatten)]
     labels: Labels,
+    #[command(flatten)]
+    wait: Wait,
     /// Refuse the change unless the network has this version, as `inspect` shows it
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
@@ -49,5 +52,6 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
     let network = answer(daemon.control().update_network(request)).await.context(what)?;
     let network = Network::try_from(network).context("the daemon's answer makes no sense")?;
-    context.show(&NetworkReport::new(&network), |network| network.id.clone())
+    context.show(&NetworkReport::new(&network), |network| network.id.clone())?;
+    args.wait.finish(&daemon, network.version).await
 }

@@ -89,7 +89,8 @@ fn table(nodes: &[NodeReport], id: fn(&str) -> String) -> Table {
             state(node.manager_status.unwrap_or("-")),
             Cell::new(node.advertise_addr),
             Cell::new(gossip.map_or_else(|| "-".to_owned(), |known| known.statement.to_string())),
-            Cell::new(gossip.and_then(|known| known.behind_millis).map_or_else(|| "-".to_owned(), age)),
+            Cell::new(gossip.and_then(|known| known.behind_millis).map_or_else(|| "-".to_owned(), age))
+                .whole(),
         ]);
     }
     table

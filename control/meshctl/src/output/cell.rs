@@ -9,17 +9,24 @@ use super::plain;
 pub struct Cell {
     pub(super) text: String,
     pub(super) style: Style,
+    /// Not to be broken between its words.
+    pub(super) whole: bool,
 }
 
 impl Cell {
     /// In no colour.
     pub fn new(value: impl ToString) -> Self {
-        Self { text: plain(&value.to_string()), style: Style::new() }
+        Self { text: plain(&value.to_string()), style: Style::new(), whole: false }
     }
 
     /// In this colour.
     pub fn colour(self, colour: AnsiColor) -> Self {
         Self { style: self.style.fg_color(Some(colour.into())), ..self }
+    }
+
+    /// On one line, whatever blanks are in it.
+    pub fn whole(self) -> Self {
+        Self { whole: true, ..self }
     }
 
     /// In bold.

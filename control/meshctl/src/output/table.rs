@@ -59,7 +59,7 @@ impl Table {
     /// The same with as many columns as given; none for as many as it takes.
     pub fn render_within(self, width: Option<usize>) -> String {
         let mut columns: Vec<usize> = (0..self.width_of(Vec::len)).collect();
-        let natural = |column: &usize| self.measure(*column, |text| text.width());
+        let natural = |column: &usize| self.measure(*column, |cell| cell.text.width());
         let Some(width) = width else {
             return self.draw(&columns, &columns.iter().map(natural).collect::<Vec<_>>(), GAP);
         };
@@ -91,9 +91,9 @@ impl Table {
     }
 
     /// The largest `size` of what stands in a column.
-    fn measure(&self, column: usize, size: impl Fn(&str) -> usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| size(&cell.text));
-        let heading = self.headings.get(column).map(|heading| size(heading));
+    fn measure(&self, column: usize, size: impl Fn(&Cell) -> usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(column)).map(&size);
+        let heading = self.headings.get(column).map(|heading| size(&Cell::new(heading)));
         cells.chain(heading).max().unwrap_or_default()
     }
 
@@ -146,28 +146,25 @@ fn total(widths: &[usize], gap: usize) -> usize {
     widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1)
 }
 
-/// Gives the columns what there is: at least the least, then each a like part of the rest until it has what it wants.
+/// Gives the columns what there is: at least the least, and of the rest first what those want that want little.
 fn share(least: &[usize], wanted: &[usize], width: usize) -> Vec<usize> {
     let mut widths = least.to_vec();
     let mut left = width.saturating_sub(total(least, NARROW_GAP));
-    while left > 0 {
-        let mut gave = false;
-        for (width, wanted) in widths.iter_mut().zip(wanted) {
-            if *width < *wanted && left > 0 {
-                *width += 1;
-                left -= 1;
-                gave = true;
-            }
-        }
-        if !gave {
-            break;
-        }
+    let mut wishes: Vec<_> = widths.iter_mut().zip(wanted).collect();
+    wishes.sort_by_key(|(width, wanted)| wanted.saturating_sub(**width));
+    for (width, wanted) in wishes {
+        let more = wanted.saturating_sub(*width).min(left);
+        *width += more;
+        left -= more;
     }
     widths
 }
 
-fn longest_word(text: &str) -> usize {
-    text.split_whitespace().map(UnicodeWidthStr::width).max().unwrap_or_default()
+fn longest_word(cell: &Cell) -> usize {
+    if cell.whole {
+        return cell.text.width();
+    }
+    cell.text.split_whitespace().map(UnicodeWidthStr::width).max().unwrap_or_default()
 }
 
 /// In lines of at most `width`, broken between words only.

@@ -16,6 +16,7 @@ use crate::{
         place::Place,
         shown,
     },
+    wait::Wait,
 };
 
 /// Make a service: a name and an address for a group of tasks
@@ -28,6 +29,7 @@ Examples:
   meshctl service create --network prod --affinity client-ip,30m --drain-timeout 2m shop
   meshctl service create --network prod --health http:80/ready --health-interval 5s web
   meshctl service create --network name=prod,alias=www --network test web
+  meshctl service create --network prod --publish 80:80 --wait web
 
 Tasks of it are made with `meshctl run --service NAME` and `meshctl attach --service NAME`, on any node.")]
 pub struct Args {
@@ -50,6 +52,8 @@ pub struct Args {
     /// Label; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = label::parse)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    wait: Wait,
     /// Name of the service
     name: Name,
 }
@@ -81,5 +85,7 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let service = answer(daemon.control().create_service(request))
         .await
         .with_context(|| format!("cannot create service {}", args.name))?;
-    shown(context, &daemon, service).await
+    let version = service.version;
+    shown(context, &daemon, service).await?;
+    args.wait.finish(&daemon, version).await
 }

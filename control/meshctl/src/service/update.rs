@@ -20,6 +20,7 @@ use crate::{
         place::{Alias, Place},
         shown,
     },
+    wait::Wait,
 };
 
 /// Change a service, all at once or not at all
@@ -69,6 +70,8 @@ pub struct Args {
     /// Refuse the change unless the service has this version, as `inspect` shows it
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
+    #[command(flatten)]
+    wait: Wait,
     /// Service
     #[arg(value_parser = reference)]
     service: String,
@@ -78,6 +81,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let what = format!("cannot update service {}", args.service);
     let service = args.service.clone();
+    let wait = args.wait.clone();
     let (expected_version, request) = (args.if_version, args.request()?);
     let empty = UpdateServiceRequest { service, expected_version, ..UpdateServiceRequest::default() };
     if request == empty {
@@ -87,7 +91,9 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     }
     let daemon = context.daemon().await?;
     let service = answer(daemon.control().update_service(request)).await.context(what)?;
-    shown(context, &daemon, service).await
+    let version = service.version;
+    shown(context, &daemon, service).await?;
+    wait.finish(&daemon, version).await
 }
 
 impl Args {

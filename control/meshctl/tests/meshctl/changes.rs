@@ -205,7 +205,8 @@ fn attach_and_detach() {
     let (asked_for, printed) = asked("detach web.1");
     let steps: Vec<&str> = asked_for.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(steps, ["GetTaskRequest", "DrainTaskRequest", "DetachRequest"], "{asked_for}");
-    assert!(asked_for.contains("\"web.1\"") && asked_for.ends_with(&format!("\"{TASK_WEB_1}\" }}")));
+    let detach = format!("DetachRequest {{ reference: \"{TASK_WEB_1}\"");
+    assert!(asked_for.contains("\"web.1\"") && asked_for.contains(&detach), "{asked_for}");
     assert_eq!(printed, "web.1\n");
     assert!(!asked("detach --force web.1").0.contains("DrainTask"));
     assert!(asked("detach red").0.contains("netns/red\""));
@@ -250,6 +251,37 @@ fn task_update() {
 }
 
 #[test]
+fn changes_wait_for_the_nodes() {
+    let late = |late| Fake::start(Script { late, ..Script::default() });
+    for words in [
+        "network create --wait prod",
+        "network update --wait --label-add a=b prod",
+        "service create --wait web",
+        "service update --wait --prefer-local web",
+        "publish --wait 81:81 web",
+        "unpublish --wait 80 web",
+    ] {
+        let fake = late(2);
+        let told = fake.run(words);
+        assert_eq!(told.code, Some(0), "{words}: {}", told.errors);
+        // What is no terminal gets no progress; who is away is told.
+        assert_eq!(told.errors, "meshctl: n3 is away; it follows when back\n", "{words}");
+        let asked = fake.asked();
+        let version = if words.contains("network") { 0 } else { 17 };
+        let progress = format!("ProgressRequest {{ version: {version} }}");
+        assert_eq!(asked.iter().filter(|asked| **asked == progress).count(), 3, "{words}: {asked:?}");
+    }
+    let told = late(usize::MAX).run("publish --wait --timeout 0s 81:81 web");
+    assert_eq!((told.code, told.text.as_str()), (Some(1), "81:81/tcp\n"));
+    assert!(
+        told.errors.starts_with("meshctl: 1 of 2 nodes programmed; not yet: n2\nThe change is made"),
+        "{}",
+        told.errors
+    );
+    assert_eq!(fake().run("publish --timeout 3s 81:81 web").code, Some(2), "no use without --wait");
+}
+
+#[test]
 fn completions_need_no_daemon() {
     for shell in ["bash", "zsh", "fish"] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_meshctl"))
@@ -257,6 +289,7 @@ fn completions_need_no_daemon() {
             .output()
             .unwrap();
         assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("unpublish"), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("COMPLETE") && script.contains("meshctl"), "{shell}: {script}");
     }
 }

@@ -41,6 +41,8 @@ pub struct Script {
     pub warnings: Vec<String>,
     /// Answers views with what is none.
     pub nonsense: bool,
+    /// A label would steer a terminal.
+    pub hostile: bool,
     /// There is a network that nobody uses.
     pub spare: bool,
     pub resolv_conf: String,
@@ -53,6 +55,8 @@ pub struct Script {
     pub flows_cut: u64,
     /// Somebody has asked it to drain.
     pub draining: bool,
+    /// How many times a node is not programmed yet when asked for.
+    pub late: usize,
 }
 
 /// A running daemon, stopped on drop.
@@ -225,14 +229,6 @@ impl Service {
                 hostname: "web-a".to_owned(),
                 ..v1::TaskDns::default()
             }),
-            host_ports: vec![v1::Port {
-                published: 8080,
-                target: 80,
-                protocol: 1,
-                mode: 2,
-                ..v1::Port::default()
-            }],
-            owners: vec!["cni:prod/4f1e/eth0".to_owned()],
             ..v1::LocalTask::default()
         })
     }
@@ -317,6 +313,10 @@ impl Local for Service {
         if script.nonsense {
             view.networks[0].vni = 0;
         }
+        if script.hostile {
+            let text = "\u{1b}]0;x\u{7}\r\n\u{202e}b".to_owned();
+            view.networks[2].labels.insert("team".to_owned(), text);
+        }
         if script.spare {
             let name = "spare".to_owned();
             let other = view.networks[0].clone();
@@ -347,7 +347,6 @@ impl Local for Service {
                 pid: 4711,
                 ..v1::LocalTask::default()
             }],
-            reserved: Vec::new(),
         }))
     }
 
@@ -385,6 +384,9 @@ impl Local for Service {
         )
     }
 
+    async fn explain_name(
+        &self,
+        request: Request<v1::ExplainNameRequest>,
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
         let request = request.into_inner();
         if request.to != "n2" {
@@ -414,30 +416,6 @@ impl Local for Service {
         }))
     }
 
-    async fn reserve(
-        &self,
-        request: Request<v1::ReserveRequest>,
-    ) -> Result<Response<v1::ReserveResponse>, Status> {
-        self.change(request, v1::ReserveResponse::default())
-    }
-
-    async fn set_aliases(
-        &self,
-        request: Request<v1::SetAliasesRequest>,
-    ) -> Result<Response<v1::LocalTask>, Status> {
-        self.change(request, v1::LocalTask::default())
-    }
-
-    async fn release(
-        &self,
-        request: Request<v1::ReleaseRequest>,
-    ) -> Result<Response<v1::ReleaseResponse>, Status> {
-        self.change(request, v1::ReleaseResponse::default())
-    }
-
-    async fn explain_name(
-        &self,
-        request: Request<v1::ExplainNameRequest>,
     ) -> Result<Response<v1::ExplainNameResponse>, Status> {
         let request = request.into_inner();
         self.0.lock().unwrap().asked.push(format!("{request:?}"));
@@ -526,6 +504,27 @@ impl Control for Service {
     ) -> Result<Response<v1::Network>, Status> {
         let network = data::view().networks.into_iter().find(|network| network.id == PROD);
         self.change(request, network.unwrap())
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<v1::ProgressRequest>,
+    ) -> Result<Response<v1::ProgressResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.asked.push(format!("{:?}", request.into_inner()));
+        let late = script.asked.iter().filter(|asked| asked.starts_with("ProgressRequest")).count() <= script.late;
+        let node = |node_id: &str, name: &str, programmed, status: &str| v1::NodeProgress {
+            node_id: node_id.to_owned(),
+            name: name.to_owned(),
+            programmed,
+            status: status.to_owned(),
+        };
+        let nodes = vec![
+            node(NODE_1, "n1", true, "ready"),
+            node(NODE_2, "n2", !late, "ready"),
+            node(NODE_3, "n3", false, "down"),
+        ];
+        Ok(Response::new(v1::ProgressResponse { nodes }))
     }
 
     async fn remove_network(

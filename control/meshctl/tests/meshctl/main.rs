@@ -20,3 +20,7 @@ mod managers;
 mod pages;
 #[cfg(test)]
 mod run;
+#[cfg(test)]
+mod systemd;
+#[cfg(test)]
+mod terminal;
