@@ -94,7 +94,8 @@ impl Reconciler {
 
     /// What is decided but cannot be done on this node, one line each.
     pub(crate) fn findings(&self) -> Vec<String> {
-        let findings = self.planner.last().into_iter().flat_map(|planned| &planned.findings);
+        let planned = self.planner.last().into_iter();
+        let findings = planned.flat_map(|planned| planned.findings.iter().chain(&planned.host_findings));
         findings.map(ToString::to_string).collect()
     }
 

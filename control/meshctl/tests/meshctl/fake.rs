@@ -229,6 +229,14 @@ impl Service {
                 hostname: "web-a".to_owned(),
                 ..v1::TaskDns::default()
             }),
+            host_ports: vec![v1::Port {
+                published: 8080,
+                target: 80,
+                protocol: 1,
+                mode: 2,
+                ..v1::Port::default()
+            }],
+            owners: vec!["cni:prod/4f1e/eth0".to_owned()],
             ..v1::LocalTask::default()
         })
     }
@@ -347,6 +355,7 @@ impl Local for Service {
                 pid: 4711,
                 ..v1::LocalTask::default()
             }],
+            reserved: Vec::new(),
         }))
     }
 
@@ -384,9 +393,6 @@ impl Local for Service {
         )
     }
 
-    async fn explain_name(
-        &self,
-        request: Request<v1::ExplainNameRequest>,
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
         let request = request.into_inner();
         if request.to != "n2" {
@@ -416,6 +422,30 @@ impl Local for Service {
         }))
     }
 
+    async fn reserve(
+        &self,
+        request: Request<v1::ReserveRequest>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        self.change(request, v1::ReserveResponse::default())
+    }
+
+    async fn set_aliases(
+        &self,
+        request: Request<v1::SetAliasesRequest>,
+    ) -> Result<Response<v1::LocalTask>, Status> {
+        self.change(request, v1::LocalTask::default())
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        self.change(request, v1::ReleaseResponse::default())
+    }
+
+    async fn explain_name(
+        &self,
+        request: Request<v1::ExplainNameRequest>,
     ) -> Result<Response<v1::ExplainNameResponse>, Status> {
         let request = request.into_inner();
         self.0.lock().unwrap().asked.push(format!("{request:?}"));
