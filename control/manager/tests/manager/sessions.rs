@@ -2,7 +2,8 @@
 
 use mesh_api::v1::{
     CreateNetworkRequest, IpFamily, LeaseRequest, LeaveRequest, Listener, NetworkLeaseChange, NodeListeners,
-    NodeReport, Protocol, RemoveNodeRequest, RenewLeasesRequest, Subnet, control_server::Control,
+    NodeReport, ProgressRequest, Protocol, RemoveNodeRequest, RenewLeasesRequest, Subnet,
+    control_server::Control,
 };
 use tonic::{Code, Request};
 
@@ -129,6 +130,34 @@ async fn a_nodes_report_is_followed_and_told() {
 
     drop(own_session);
     session.until(|_, state| state.listeners.is_empty()).await;
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn progress_is_what_nodes_in_session_say() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let programmed = async |version| {
+        let progress = manager.control().get_progress(Request::new(ProgressRequest { version })).await.unwrap();
+        let nodes = progress.into_inner().nodes;
+        assert_eq!(nodes.len(), 2);
+        assert!(nodes.iter().all(|node| node.status == "ready" || node.name == "second"), "{nodes:?}");
+        nodes.into_iter().filter(|node| node.programmed).map(|node| node.name).collect::<Vec<_>>()
+    };
+    let mut session = member.session().await;
+    session.next().await.unwrap();
+    assert!(programmed(1).await.is_empty(), "it has said nothing");
+    let report = NodeReport { applied_version: 5, ..Default::default() };
+    member.dispatcher().report(report).await.unwrap();
+    assert_eq!((programmed(5).await, programmed(6).await), (vec!["second".to_owned()], Vec::new()));
+    // What does not say it says nothing other.
+    member.dispatcher().report(NodeReport::default()).await.unwrap();
+    assert_eq!(programmed(5).await, ["second"]);
+    drop(session);
+    while !programmed(5).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
     manager.shutdown().await;
 }
 

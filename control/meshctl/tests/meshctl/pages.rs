@@ -104,19 +104,21 @@ fn task_inspect() {
     assert_eq!(
         fake.print("task inspect web.1"),
         "\
-ID:                 1task00000000000000000000
-Name:               web.1
-Service:            web
-Node:               n1
-State:              ready
-Health:             healthy
-Weight:             1
-Last check:         passed (2 ms, 4 s ago)
-Namespace:          pid 4711
-Host name:          web-a
-Name servers:       192.0.2.53
-Resolver options:   ndots:0
-Connections:        3
+ID:                   1task00000000000000000000
+Name:                 web.1
+Service:              web
+Node:                 n1
+State:                ready
+Health:               healthy
+Weight:               1
+Last check:           passed (2 ms, 4 s ago)
+Namespace:            pid 4711
+Ports of this node:   8080:80/tcp
+Attached by:          cni:prod/4f1e/eth0
+Host name:            web-a
+Name servers:         192.0.2.53
+Resolver options:     ndots:0
+Connections:          3
 
 Networks:
   NAME   ADDRESSES   MAC                 ALIASES
