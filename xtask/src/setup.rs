@@ -26,6 +26,7 @@ const TOOLS: &[&str] = &[
     "nginx-light",
     "procps",
     "socat",
+    "systemd",
     "tcpdump",
     "util-linux",
     "wrk",
