@@ -478,6 +478,7 @@ impl Agent {
         let mut problems = Vec::new();
         problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
         self.stop_dns(task.id).await;
+        problems.extend(resolver::step_back(task).await.err().map(|e| e.to_string()));
         for attachment in &task.attachments {
             problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
             problems

@@ -317,6 +317,7 @@ impl Agent {
         let thread = &self.inner.dns_thread;
         let forwarder = Arc::new(resolver::forwarder(&self.inner.forwarder, ns, &task.dns)?);
         let server = DnsServer::start(thread, sockets, receiver, Arc::clone(&forwarder))?;
+        resolver::come_first(ns, &task.dns).await?;
         self.inner.dns.lock().await.insert(task.id, Dns { view: sender, forwarder, _server: server });
         Ok(())
     }

@@ -49,6 +49,38 @@ pub(crate) fn forwarder(
     Ok(node.for_task_asking(NetNs::from_fd(ns.as_fd())?, &servers))
 }
 
+/// Where the namespace had a name server at our own's address before, makes ours the one that answers there.
+pub(crate) async fn come_first(ns: &NetNs, dns: &TaskDns) -> Result<(), mesh_netlink::Error> {
+    if !dns.servers.iter().any(|server| server.is_previous()) {
+        return Ok(());
+    }
+    let ns = NetNs::from_fd(ns.as_fd())?;
+    on_thread(move || mesh_netlink::prefer_own_resolver(&ns)).await
+}
+
+/// Takes that back; a namespace that is gone is fine.
+pub(crate) async fn step_back(task: &LocalTask) -> Result<(), mesh_netlink::Error> {
+    if !task.dns.servers.iter().any(|server| server.is_previous()) || !task.namespace_is_there() {
+        return Ok(());
+    }
+    match task.namespace.open() {
+        Ok(ns) => on_thread(move || mesh_netlink::forget_own_resolver(&ns)).await,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Off the threads that must not wait.
+async fn on_thread(
+    work: impl FnOnce() -> Result<(), mesh_netlink::Error> + Send + 'static,
+) -> Result<(), mesh_netlink::Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The daemon ends.
+        Err(_) => Ok(()),
+    }
+}
+
 impl LocalTask {
     /// What its `/etc/resolv.conf` should say.
     pub fn resolv_conf(&self) -> String {

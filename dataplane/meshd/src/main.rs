@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod control;
 mod daemon;
+mod docker;
 mod gossip;
 mod identity;
 mod join;
@@ -84,6 +85,7 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
+    tokio::spawn(docker::follow(config.clone()));
     tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, log, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");

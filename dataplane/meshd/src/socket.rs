@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -54,11 +54,16 @@ fn private_dir(dir: &Path) -> Result<()> {
     made.with_context(|| format!("make the folder {}", dir.display()))
 }
 
+/// Where the socket is.
+pub fn path(run_dir: &Path) -> PathBuf {
+    run_dir.join(SOCKET)
+}
+
 /// Listens on the socket; a stale one is replaced. Root and the group [`GROUP`] may use it.
 pub fn listen(run_dir: &Path) -> Result<UnixListener> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir);
     made.with_context(|| format!("make the folder {}", run_dir.display()))?;
-    let path = run_dir.join(SOCKET);
+    let path = path(run_dir);
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         bail!("another meshd answers on {}; give this one another --run-dir", path.display());
     }

@@ -1,0 +1,103 @@
+//! Containers whose namespace is not there yet when Docker joins them to a network.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info, warn};
+
+use crate::{
+    book::KeptEndpoint,
+    engine::EngineError,
+    plugin::{Plugin, PluginError},
+    protocol::EndpointOnly,
+    wishes::Wishes,
+};
+
+/// How often the namespace is looked for. The runtime goes on for some tens of milliseconds after it has made it, before
+/// the container's own process begins.
+const LOOK: Duration = Duration::from_millis(2);
+/// The same once a start takes long.
+const LOOK_SLOWLY: Duration = Duration::from_millis(20);
+/// What a start usually takes at most.
+const USUAL: Duration = Duration::from_secs(5);
+/// After this, nothing comes any more. Docker says so when a start fails; this is for when it is gone itself.
+const LONGEST: Duration = Duration::from_secs(600);
+/// How often an engine that does not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Whether a namespace is at `path`: a file that Docker makes first, and then mounts the namespace on.
+pub(crate) fn is_there(path: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    match (device(path), path.parent().and_then(device)) {
+        (Some(file), Some(folder)) => file != folder,
+        _ => false,
+    }
+}
+
+impl Plugin {
+    /// Attaches an endpoint's container once its namespace is there; if that fails, the container is stopped: it would run
+    /// without the network that it was started for.
+    pub(crate) async fn attach_later(&self, endpoint: String, kept: KeptEndpoint, wishes: Option<Wishes>) {
+        let Some(sandbox) = &kept.sandbox else { return };
+        let begin = Instant::now();
+        while !is_there(sandbox) {
+            if begin.elapsed() > LONGEST {
+                warn!(endpoint, sandbox = %sandbox.display(), "no namespace came for a container that Docker joined");
+                return;
+            }
+            tokio::time::sleep(if begin.elapsed() < USUAL { LOOK } else { LOOK_SLOWLY }).await;
+        }
+        let request = EndpointOnly { network: kept.network.clone(), endpoint: endpoint.clone() };
+        let wishes = match wishes {
+            Some(wishes) => Ok(wishes),
+            None => loop {
+                match self.wishes(&request, &kept, sandbox).await {
+                    Err(PluginError::Engine(EngineError { .. })) if is_there(sandbox) => {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    wishes => break wishes,
+                }
+            },
+        };
+        let attached = match &wishes {
+            Ok(wishes) => self.attach(&endpoint, &kept, wishes).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match (attached, wishes) {
+            (Ok(()), Ok(wishes)) => {
+                info!(endpoint, container = wishes.container.id, took = ?begin.elapsed(), "attached");
+                self.tell_aliases(&endpoint, &wishes).await;
+            }
+            // It ended before it began.
+            (Err(_), _) if !is_there(sandbox) => {}
+            (Err(error), wishes) => {
+                let container = wishes.map(|wishes| wishes.container.id);
+                error!(endpoint, ?container, error, "a container cannot join its network and is stopped");
+                if let Ok(id) = container
+                    && let Err(error) = self.engine.kill(&id).await
+                {
+                    error!(container = id, %error, "stop a container");
+                }
+            }
+            (Ok(()), Err(_)) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_a_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ns");
+        assert!(!is_there(&file));
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_there(&file));
+        assert!(is_there(Path::new("/proc/self/ns/net")));
+    }
+}

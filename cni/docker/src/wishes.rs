@@ -1,0 +1,259 @@
+//! What a container is to be in the mesh: from its labels, checked while Docker still listens.
+
+use std::{collections::BTreeMap, path::Path};
+
+use mesh_api::v1::{self, MemberState, attach_request::Namespace};
+use mesh_types::{ClusterView, Name, Network, PortConfig, Service};
+use tracing::{info, warn};
+
+use crate::{
+    book::KeptEndpoint,
+    engine::{Container, DockerNetwork, EngineError},
+    http::CallError,
+    labels::Labels,
+    places,
+    plugin::{OWNER, Plugin, PluginError, owner},
+    protocol::EndpointOnly,
+};
+
+/// Stands for the name server that the namespace had at 127.0.0.11 before ours: Docker's.
+const DOCKERS_RESOLVER: &str = "127.0.0.10";
+
+/// What a container is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Wishes {
+    /// The container.
+    pub container: Container,
+    /// Its name, where it is one in the mesh too.
+    name: Option<Name>,
+    network: Network,
+    service: Option<Service>,
+    /// By label.
+    pub aliases: Vec<Name>,
+}
+
+impl Plugin {
+    /// The wishes of an endpoint's container. None if the engine does not answer at all: it starts containers itself before
+    /// it serves anybody, so that whoever waited for it here would wait in vain.
+    pub(crate) async fn wishes_now(
+        &self,
+        request: &EndpointOnly,
+        kept: &KeptEndpoint,
+        sandbox: &Path,
+    ) -> Result<Option<Wishes>, PluginError> {
+        match self.wishes(request, kept, sandbox).await {
+            Err(PluginError::Engine(EngineError { source: CallError::Silent(_), .. })) => {
+                warn!(endpoint = request.endpoint, "Docker does not answer; labels are read when it does");
+                Ok(None)
+            }
+            wishes => wishes.map(Some),
+        }
+    }
+
+    /// As [`Plugin::wishes_now`], of an engine that answers.
+    pub(crate) async fn wishes(
+        &self,
+        request: &EndpointOnly,
+        kept: &KeptEndpoint,
+        sandbox: &Path,
+    ) -> Result<Wishes, PluginError> {
+        let page = self.engine.network(&request.network).await?;
+        let other = || PluginError::OtherEngine(self.engine.socket().to_owned());
+        let called = page.as_ref().and_then(|page| name_of(page, &request.endpoint)).ok_or_else(other)?;
+        let container = self.engine.container(called).await?.ok_or_else(other)?;
+        let mut labels: BTreeMap<String, String> = container.labels.clone();
+        labels.extend(kept.options.clone());
+        let labels = Labels::read(&labels)?;
+
+        let place = self.place(&request.network).await?;
+        let view = self.mesh.view().await?;
+        let network = places::by_id(&view, place.network)?.clone();
+        let elsewhere = self.book.read(|pages| {
+            let mut others = pages.endpoints.iter().filter(|(id, _)| **id != request.endpoint);
+            others.any(|(_, other)| other.sandbox.as_deref() == Some(sandbox))
+        });
+        let service = service(&view, &network, labels.service.as_deref(), elsewhere)?;
+        let name = Name::new(called).ok();
+        self.check(&view, &network, name.as_ref(), kept, sandbox).await?;
+        if let Some(service) = &service {
+            self.publish(service, labels.publish).await?;
+        }
+        Ok(Wishes { container, name, network, service, aliases: labels.aliases })
+    }
+
+    /// What the daemon would refuse too, but later. A task of this container's former life, which nobody ended, is ended.
+    async fn check(
+        &self,
+        view: &ClusterView,
+        network: &Network,
+        name: Option<&Name>,
+        kept: &KeptEndpoint,
+        sandbox: &Path,
+    ) -> Result<(), PluginError> {
+        let mut tasks = self.mesh.tasks().await?;
+        if let Some(name) = name {
+            let named = tasks.local.iter().filter(|task| task.name.eq_ignore_ascii_case(name.as_str()));
+            let former: Vec<String> = named.flat_map(|task| self.former_lives(task, sandbox)).collect();
+            for endpoint in &former {
+                info!(endpoint, %name, "Docker has forgotten an endpoint of a container that it starts again");
+                self.end(endpoint).await?;
+            }
+            if !former.is_empty() {
+                tasks = self.mesh.tasks().await?;
+            }
+            let own = |task: &str| {
+                tasks.local.iter().any(|local| local.task_id == task && self.is_in(local, sandbox))
+            };
+            let gone = |node: &str| {
+                let member = tasks.members.iter().find(|member| member.node_id == node);
+                member.is_some_and(|m| matches!(m.state(), MemberState::Down | MemberState::Left))
+            };
+            let id = network.id.to_string();
+            let mut there = tasks.endpoints.iter().filter(|e| e.network_id == id && !gone(&e.node_id));
+            let same = |e: &&v1::Endpoint| e.name.eq_ignore_ascii_case(name.as_str()) && !own(&e.task_id);
+            if let Some(other) = there.find(same) {
+                let node = view.nodes.values().find(|node| node.id.to_string() == other.node_id);
+                let node = node.map_or(other.node_id.clone(), |node| node.name.to_string());
+                return Err(PluginError::NameTaken {
+                    name: name.clone(),
+                    network: network.name.clone(),
+                    node,
+                });
+            }
+        }
+        for port in &kept.host_ports {
+            let by_service = view.services.values().find(|s| s.ports.iter().any(|p| p.clashes(port)));
+            if let Some(service) = by_service {
+                return Err(PluginError::PortTaken { port: *port, by: format!("service {}", service.name) });
+            }
+            let clashes =
+                |other: &v1::Port| PortConfig::try_from(other.clone()).is_ok_and(|p| p.clashes(port));
+            let by_task = tasks.local.iter().find(|task| task.host_ports.iter().any(clashes));
+            if let Some(task) = by_task {
+                return Err(PluginError::PortTaken { port: *port, by: format!("task {}", task.name) });
+            }
+        }
+        Ok(())
+    }
+
+    /// The endpoints of Docker's that made a task, if it is not one of the sandbox: Docker has no two containers of a name.
+    fn former_lives(&self, task: &v1::LocalTask, sandbox: &Path) -> Vec<String> {
+        if self.is_in(task, sandbox) {
+            return Vec::new();
+        }
+        task.owners.iter().filter_map(|owner| owner.strip_prefix(OWNER)).map(str::to_owned).collect()
+    }
+
+    /// Whether an endpoint in the sandbox made the task.
+    fn is_in(&self, task: &v1::LocalTask, sandbox: &Path) -> bool {
+        let mut endpoints = task.owners.iter().filter_map(|owner| owner.strip_prefix(OWNER));
+        self.book.read(|pages| {
+            let of = |id: &str| pages.endpoints.get(id).and_then(|kept| kept.sandbox.as_deref());
+            endpoints.any(|id| of(id) == Some(sandbox))
+        })
+    }
+
+    /// Opens the ports that are not open yet.
+    async fn publish(&self, service: &Service, ports: Vec<PortConfig>) -> Result<(), PluginError> {
+        for port in ports.into_iter().filter(|port| !service.ports.contains(port)) {
+            if let Err(why) = self.mesh.publish(service.id, vec![port]).await {
+                return Err(PluginError::Publish { port, service: service.name.clone(), why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the namespace a task; it is there.
+    pub(crate) async fn attach(
+        &self,
+        endpoint: &str,
+        kept: &KeptEndpoint,
+        wishes: &Wishes,
+    ) -> Result<(), PluginError> {
+        let request = attach_request(endpoint, kept, wishes);
+        Ok(self.mesh.attach(request).await.map(drop)?)
+    }
+
+    /// Gives the task the names that Docker tells only of a container that is started.
+    pub(crate) async fn tell_aliases(&self, endpoint: &str, wishes: &Wishes) {
+        let told = match self.engine.aliases(&wishes.container.id, endpoint).await {
+            Ok(Some(told)) => told,
+            Ok(None) => return,
+            Err(error) => {
+                warn!(container = wishes.container.id, %error, "read the aliases of a container");
+                return;
+            }
+        };
+        let aliases = aliases(wishes, told);
+        if aliases.len() > wishes.aliases.len()
+            && let Err(error) = self.mesh.set_aliases(&owner(endpoint), aliases).await
+        {
+            warn!(container = wishes.container.id, %error, "give a container's aliases to its task");
+        }
+    }
+}
+
+/// The name of the container that an endpoint is of.
+fn name_of<'a>(page: &'a DockerNetwork, endpoint: &str) -> Option<&'a str> {
+    let all = page.containers.iter().flatten().map(|(_, other)| other);
+    all.into_iter().find(|other| other.endpoint == endpoint).map(|other| other.name.as_str())
+}
+
+/// The service that the label means. A container that is on another network of the mesh may be of a service there.
+fn service(
+    view: &ClusterView,
+    network: &Network,
+    reference: Option<&str>,
+    elsewhere: bool,
+) -> Result<Option<Service>, PluginError> {
+    let found = match reference {
+        Some(reference) => match view.service(reference) {
+            Ok(service) => Some(service),
+            Err(_) => {
+                let (service, network) = (reference.to_owned(), network.name.clone());
+                return Err(PluginError::NoSuchService { service, network });
+            }
+        },
+        None => None,
+    };
+    let here = found.filter(|service| service.networks.iter().any(|on| on.network == network.id));
+    match (found, here) {
+        (Some(service), None) if !elsewhere => Err(PluginError::ServiceElsewhere {
+            service: service.name.clone(),
+            network: network.name.clone(),
+        }),
+        (_, None) if !network.attachable => Err(PluginError::NotAttachable(network.name.clone())),
+        (_, here) => Ok(here.cloned()),
+    }
+}
+
+fn attach_request(endpoint: &str, kept: &KeptEndpoint, wishes: &Wishes) -> v1::AttachRequest {
+    let sandbox = kept.sandbox.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    v1::AttachRequest {
+        namespace: Some(Namespace::Path(sandbox)),
+        name: wishes.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        service: wishes.service.as_ref().map(|service| service.id.to_string()).unwrap_or_default(),
+        networks: vec![wishes.network.id.to_string()],
+        addresses: kept.addresses.iter().map(ToString::to_string).collect(),
+        aliases: wishes.aliases.iter().map(ToString::to_string).collect(),
+        dns: Some(v1::TaskDns { servers: vec![DOCKERS_RESOLVER.to_owned()], ..Default::default() }),
+        owner: owner(endpoint),
+        interface: kept.interface.clone(),
+        host_ports: kept.host_ports.iter().map(|port| (*port).into()).collect(),
+        mac: kept.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+/// Those by label and those of Docker, without the container's name, and without those that are no names.
+fn aliases(wishes: &Wishes, told: Vec<String>) -> Vec<String> {
+    let mut all: Vec<String> = wishes.aliases.iter().map(ToString::to_string).collect();
+    for alias in told {
+        let own = wishes.name.as_ref().is_some_and(|name| name.as_str().eq_ignore_ascii_case(&alias));
+        let known = own || all.iter().any(|other| other.eq_ignore_ascii_case(&alias));
+        if !known && Name::new(alias.as_str()).is_ok() {
+            all.push(alias);
+        }
+    }
+    all
+}
