@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod findings;
 mod licences;
+mod package;
 mod progress;
 mod setup;
 mod test;
@@ -53,6 +54,8 @@ enum Chore {
     /// The main job on Debian's kernel, in a virtual machine: every program before its verifier, then clusters, also
     /// over network cards.
     VmTest(vm_test::Options),
+    /// Make the Debian package, and an archive of static programs for other distributions.
+    Package(package::Options),
     /// Measure what each eBPF program costs the verifiers of this kernel and of Debian's; writes
     /// docs/verifier-budget.md (as root).
     VerifierBudget(verifier_budget::Options),
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
         Chore::Check => check::run(),
         Chore::Bench(options) => bench::run(&options),
         Chore::VmTest(options) => vm_test::run(&options),
+        Chore::Package(options) => package::run(&options),
         Chore::VerifierBudget(options) => verifier_budget::run(&options),
         Chore::VmGuest { order } => vm_test::run_guest(&order),
     }

@@ -13,6 +13,7 @@ const TOOLS: &[&str] = &[
     "clang-22",
     "cmake",
     "curl",
+    "debootstrap",
     "ethtool",
     "gcc",
     "haproxy",

@@ -1,0 +1,105 @@
+//! The Debian package, by `dpkg-deb` (docs/adr/0014-packages-by-xtask.md).
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::{Making, contents, contents::Programs, empty, needs};
+use crate::command::{self, output, workspace};
+
+/// What somebody may have changed, and keeps.
+const CONFIGURATION: &str = "/etc/meshd/meshd.toml";
+
+/// Where Debian has CNI plugins (containernetworking-plugins).
+const CNI: &str = "usr/lib/cni";
+
+/// Makes the package; its path.
+pub fn make(making: &Making, programs: &Programs) -> Result<PathBuf> {
+    let root = making.out.join("deb");
+    empty(&root)?;
+    let packaging = workspace().join("packaging");
+    let places = [
+        ("meshd", "usr/sbin/meshd"),
+        ("meshctl", "usr/bin/meshctl"),
+        ("mesh-cni", &format!("{CNI}/mesh-cni")),
+    ];
+    for (name, place) in places {
+        programs.install(name, &root.join(place))?;
+    }
+    contents::install_share(programs, &root.join("usr/share"), true)?;
+    let documents = root.join("usr/share/doc/meshd");
+    contents::copy(&workspace().join("CHANGELOG.md"), &documents.join("changelog"), 0o644)?;
+    contents::compress(&documents.join("changelog"))?;
+    let copied = [
+        ("debian/copyright", "usr/share/doc/meshd/copyright"),
+        ("meshd.service", "lib/systemd/system/meshd.service"),
+        ("debian/sysusers.conf", "usr/lib/sysusers.d/meshd.conf"),
+        ("debian/tmpfiles.conf", "usr/lib/tmpfiles.d/meshd.conf"),
+        ("meshd.toml", CONFIGURATION.trim_start_matches('/')),
+    ];
+    for (source, place) in copied {
+        contents::copy(&packaging.join(source), &root.join(place), 0o644)?;
+    }
+    let sums = contents::sums("md5sum", &root)?;
+    let files = contents::files(&root)?;
+    let binaries: Vec<_> = places.iter().map(|(_, place)| root.join(place)).collect();
+    let glibc = needs::glibc(binaries.iter().map(PathBuf::as_path))?;
+
+    let about = root.join("DEBIAN");
+    let architecture =
+        output(Command::new("dpkg").arg("--print-architecture")).context("dpkg is not there")?;
+    let architecture = architecture.trim();
+    let control = control(&making.version, architecture, &glibc, size(&files)?);
+    contents::write(&about.join("control"), control.as_bytes(), 0o644)?;
+    contents::write(&about.join("conffiles"), format!("{CONFIGURATION}\n").as_bytes(), 0o644)?;
+    // Of what the configuration's files are, dpkg keeps count itself.
+    let sums: String = sums
+        .lines()
+        .filter(|line| !line.ends_with(" etc/meshd/meshd.toml"))
+        .flat_map(|l| [l, "\n"])
+        .collect();
+    contents::write(&about.join("md5sums"), sums.as_bytes(), 0o644)?;
+    for script in ["postinst", "prerm", "postrm"] {
+        contents::copy(&packaging.join("debian").join(script), &about.join(script), 0o755)?;
+    }
+    let made = making.out.join(format!("meshd_{}_{architecture}.deb", making.version));
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.env("SOURCE_DATE_EPOCH", &making.epoch).stdout(std::process::Stdio::null());
+    dpkg.args(["--root-owner-group", if making.quick { "-Zgzip" } else { "-Zxz" }]);
+    if making.quick {
+        dpkg.arg("-z1");
+    }
+    command::run(dpkg.arg("--build").arg(&root).arg(&made))?;
+    std::fs::remove_dir_all(&root).with_context(|| root.display().to_string())?;
+    Ok(made)
+}
+
+/// KiB that the files take up.
+fn size(files: &[PathBuf]) -> Result<u64> {
+    let bytes = |path: &Path| path.metadata().map(|m| m.len()).with_context(|| path.display().to_string());
+    files.iter().try_fold(0, |sum, path| Ok(sum + bytes(path)?.div_ceil(1024)))
+}
+
+fn control(version: &str, architecture: &str, glibc: &str, size: u64) -> String {
+    format!(
+        "Package: meshd\n\
+         Version: {version}\n\
+         Architecture: {architecture}\n\
+         Maintainer: The meshd authors <meshd@localhost>\n\
+         Installed-Size: {size}\n\
+         Depends: libc6 (>= {glibc}), libgcc-s1, nftables, passwd\n\
+         Recommends: systemd\n\
+         Suggests: bash-completion, containerd | podman | docker.io\n\
+         Section: net\n\
+         Priority: optional\n\
+         Description: overlay networks and a routing mesh for containers\n\
+         \u{20}meshd runs on every node. Together the nodes give containers, network\n\
+         \u{20}namespaces and plain processes overlay networks, published ports that every\n\
+         \u{20}node answers, and names, by eBPF programs that go on when the daemon stops.\n\
+         \u{20}.\n\
+         \u{20}The kernel has to be 6.1 or later.\n"
+    )
+}
