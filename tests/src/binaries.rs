@@ -35,6 +35,22 @@ impl Binaries {
         std::env::var_os("MESHD_BINARIES").map(|folder| Self::present(Path::new(&folder))).transpose()
     }
 
+    /// A further program of ours beside meshd, such as `mesh-cni`; the same holds for its age.
+    pub fn beside(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.meshd.parent().context("meshd is in no folder")?;
+        let program = folder.join(name);
+        if !program.is_file() {
+            bail!("{} is not there: run `{}` first", program.display(), build_command(folder));
+        }
+        match newer_source(&program) {
+            Ok(Some(source)) if std::env::var_os("MESHD_BINARIES").is_none() => {
+                let hint = build_command(folder);
+                bail!("{} is older than {}: run `{hint}` first", program.display(), source.display())
+            }
+            _ => Ok(program),
+        }
+    }
+
     /// Those in `folder`, which must not be older than their sources.
     fn up_to_date(folder: &Path) -> Result<Self> {
         let found = Self::present(folder)?;

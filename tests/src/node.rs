@@ -287,6 +287,11 @@ impl Node {
         Ok(Refusal { code, message })
     }
 
+    /// A further program of ours, such as `mesh-cni`.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        self.binaries.beside(name)
+    }
+
     /// The command line of meshctl on this node.
     pub fn meshctl(&self) -> Result<Command> {
         let mut command = self.command(&self.binaries.meshctl)?;

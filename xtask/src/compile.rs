@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::command;
 
-/// Builds meshd and meshctl.
+/// Builds meshd, meshctl and mesh-cni.
 pub fn binaries(release: bool) -> Result<()> {
-    packages(&["meshd", "meshctl"], release)
+    packages(&["meshd", "meshctl", "mesh-cni"], release)
 }
 
 /// Builds the named packages.

@@ -37,7 +37,7 @@ enum Chore {
         #[arg(long)]
         peers: bool,
     },
-    /// Build meshd and meshctl.
+    /// Build meshd, meshctl and mesh-cni.
     Build {
         /// With optimizations.
         #[arg(long)]

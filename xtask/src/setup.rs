@@ -12,8 +12,11 @@ const TOOLS: &[&str] = &[
     "busybox-static",
     "clang-22",
     "cmake",
+    "containerd",
+    "containernetworking-plugins",
     "curl",
     "debootstrap",
+    "docker.io",
     "ethtool",
     "gcc",
     "haproxy",
@@ -25,7 +28,9 @@ const TOOLS: &[&str] = &[
     "musl-tools",
     "nftables",
     "nginx-light",
+    "podman",
     "procps",
+    "runc",
     "socat",
     "systemd",
     "tcpdump",
@@ -34,7 +39,7 @@ const TOOLS: &[&str] = &[
 ];
 
 /// What benches compare meshd with, and what asks it. A bench whose peer is missing says so and goes on with the others.
-const PEERS: &[&str] = &["dnsmasq-base", "dnsperf", "docker.io"];
+const PEERS: &[&str] = &["dnsmasq-base", "dnsperf"];
 
 /// A compiler with the standard library's source, which the BPF target is built from.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];

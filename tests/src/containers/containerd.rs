@@ -26,7 +26,11 @@ impl Containerd {
     pub fn start(node: &Node, image: &Busybox) -> Result<Self> {
         let folders = Folders::of(node)?;
         // What serves Kubernetes is not used, and asks for more than is here.
-        folders.write("/etc/containerd/config.toml", "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+        folders.write(
+            "/etc/containerd/config.toml",
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )?;
+        folders.add_plugins(node)?;
         let command = folders.command("containerd")?;
         let daemon = folders.start(command, "containerd.log")?;
         let containerd = Self { daemon, folders };
@@ -34,7 +38,13 @@ impl Containerd {
         let log = containerd.folders.home().join("containerd.log");
         wait("containerd to answer", Duration::from_secs(30), answers).with_context(|| lines_of(&log, 10))?;
         let archive = image.archive()?;
-        containerd.ctr(&["images", "import", "--snapshotter", "overlayfs", &archive.display().to_string()])?;
+        containerd.ctr(&[
+            "images",
+            "import",
+            "--snapshotter",
+            "overlayfs",
+            &archive.display().to_string(),
+        ])?;
         Ok(containerd)
     }
 

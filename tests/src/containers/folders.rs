@@ -15,6 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
 };
 
+use super::REFERENCE_PLUGINS;
 use crate::{
     leftovers::names,
     netns::{enter, open},
@@ -27,18 +28,16 @@ use crate::{
 /// seen by all, and so are the folders of the tests.
 const SET_UP: &str = r#"set -e
 mount --make-private /
-own=$1
-mkdir -p "$own"
-mount -t tmpfs own "$own"
-mkdir "$own/run" "$own/etc" "$own/work"
-mount --rbind /run "$own/run"
+mount -t tmpfs opt /opt
+own=/opt/own
+mkdir -p $own/run $own/etc $own/work
+mount --rbind /run $own/run
 mount -t tmpfs run /run
 mkdir /run/netns /run/meshd-tests /run/lock
-mount --rbind "$own/run/netns" /run/netns
-mount --rbind "$own/run/meshd-tests" /run/meshd-tests
-mount -t overlay -o "lowerdir=/etc,upperdir=$own/etc,workdir=$own/work" etc /etc
+mount --rbind $own/run/netns /run/netns
+mount --rbind $own/run/meshd-tests /run/meshd-tests
+mount -t overlay -o lowerdir=/etc,upperdir=$own/etc,workdir=$own/work etc /etc
 mount -t tmpfs lib /var/lib
-mount -t tmpfs opt /opt
 rm -rf /etc/cni/net.d
 mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni
 touch /run/ready
@@ -60,8 +59,7 @@ impl Folders {
         let home = node.folder().join("engine");
         std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         let mut command = node.command("unshare")?;
-        command.args(["--mount", "--propagation", "unchanged", "sh", "-c", SET_UP, "folders"]);
-        command.arg(home.join("own"));
+        command.args(["--mount", "--propagation", "unchanged", "sh", "-c", SET_UP]);
         let log = home.join("folders.log");
         let mut holder = Process::start(command, Lifetime::Owner, &log, &node.records())?;
         let ready = || {
@@ -84,6 +82,19 @@ impl Folders {
         PathBuf::from(format!("/proc/{}/root{inside}", self.holder.pid()))
     }
 
+    /// Makes `mesh-cni` and Debian's reference plugins those of the machine.
+    pub fn add_plugins(&self, node: &Node) -> Result<()> {
+        let mut programs = vec![node.program("mesh-cni")?];
+        programs
+            .extend(names(Path::new(REFERENCE_PLUGINS)).iter().map(|n| Path::new(REFERENCE_PLUGINS).join(n)));
+        for program in programs {
+            let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let link = self.path(&format!("/opt/cni/bin/{name}"));
+            std::os::unix::fs::symlink(&program, link).with_context(|| format!("the plugin {name}"))?;
+        }
+        Ok(())
+    }
+
     /// Writes a file at the absolute path `inside`.
     pub fn write(&self, inside: &str, text: &str) -> Result<()> {
         let path = self.path(inside);
@@ -101,7 +112,10 @@ impl Folders {
             vec![(open(&self.network)?, CloneFlags::CLONE_NEWNET), (open(&mounts)?, CloneFlags::CLONE_NEWNS)];
         enter(&mut command, namespaces);
         // Packages put plugins and run times in places that are not on every path.
-        command.stdin(std::process::Stdio::null()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env_remove("TMPDIR");
+        command
+            .stdin(std::process::Stdio::null())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env_remove("TMPDIR");
         Ok(command)
     }
 
@@ -128,7 +142,8 @@ impl Folders {
         let mut found: BTreeSet<u32> = numbers().filter(|number| mounts(*number) == Some(ours)).collect();
         // Containers have folders of their own; they are children of what runs with these.
         loop {
-            let children = numbers().filter(|n| !found.contains(n) && parent(*n).is_some_and(|p| found.contains(&p)));
+            let children =
+                numbers().filter(|n| !found.contains(n) && parent(*n).is_some_and(|p| found.contains(&p)));
             let children: Vec<u32> = children.collect();
             if children.is_empty() {
                 break;
