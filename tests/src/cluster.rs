@@ -117,8 +117,10 @@ impl Cluster {
         self.init()?;
         if self.nodes.len() > 1 {
             let token = self.worker_token()?;
-            // Each loads its programs before it answers.
-            self.all_at_once(&self.nodes[1..], |node| self.join_with(node.index(), &token))?;
+            // Each loads its programs before it answers, so that more at a time would all be late.
+            for two in self.nodes[1..].chunks(2) {
+                self.all_at_once(two, |node| self.join_with(node.index(), &token))?;
+            }
         }
         self.wait_for_members(self.nodes.len())
     }
