@@ -66,7 +66,8 @@ fn a_unit_gets_its_network_and_gives_it_back() -> Result<()> {
             let has: u64 = node.ctl(&["status", "--format", "{{.ViewVersion}}"])?.trim().parse()?;
             ensure!(has >= version, "{} has version {has} of {version}", node.name());
         }
-        let vip = first.ctl(&["service", "inspect", "--format", "{{index (index .Networks 0).VIPs 0}}", "web"])?;
+        let vip =
+            first.ctl(&["service", "inspect", "--format", "{{index (index .Networks 0).VIPs 0}}", "web"])?;
         let vip: IpAddr = vip.trim().parse().with_context(|| format!("an address, not {vip:?}"))?;
         let client = first.run_idle(&TaskSpec { name: "client", network: "prod", ..TaskSpec::default() })?;
 

@@ -11,8 +11,8 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion,
     context::{Context, Options},
-    debug, detach, dns, events, export, init, join, join_token, leave, man, network, node, publish, run, service,
-    status, systemd, task, unlock, unlock_key, unpublish,
+    debug, detach, dns, events, export, init, join, join_token, leave, man, network, node, publish, run,
+    service, status, systemd, task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.

@@ -40,7 +40,7 @@ pub struct Options {
         default_value = "table"
     )]
     format: Format,
-    /// When to print in colours
+    /// When to print in colours; auto: on terminals, unless NO_COLOR is set
     #[arg(long, global = true, display_order = 900, value_enum, value_name = "WHEN", default_value_t)]
     color: ColorWhen,
 }

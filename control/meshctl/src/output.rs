@@ -16,12 +16,10 @@ pub use table::Table;
 /// When to print in colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum ColorWhen {
-    /// On terminals, unless NO_COLOR is set
+    // No doc comments: they would make every verb's help the long one.
     #[default]
     Auto,
-    /// Also into files and pipes
     Always,
-    /// Never
     Never,
 }
 

@@ -13,7 +13,7 @@ use std::{fs, io, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::{context::Context, failure::Failure, output};
+use crate::{context::Context, failure::Failure, output, report::Cluster};
 
 use given::Given;
 pub use netns::{Args as NetnsArgs, run};
@@ -75,7 +75,7 @@ struct Report {
     files: Vec<PathBuf>,
 }
 
-/// Writes the files and has systemd read them. Needs no daemon.
+/// Writes the files and has systemd read them. Needs no daemon; one that is there is asked for what is named.
 pub fn attach(args: &AttachArgs, context: &Context) -> Result<()> {
     let what = || format!("cannot attach {}", args.unit);
     args.task.check().with_context(what)?;
@@ -91,6 +91,7 @@ pub fn attach(args: &AttachArgs, context: &Context) -> Result<()> {
         let text: Vec<_> = files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect();
         return output::print(&text.join("\n"));
     }
+    context.runtime()?.block_on(look_up(&args.task, context)).with_context(what)?;
     for (path, text) in &files {
         write(path, text).with_context(what)?;
     }
@@ -125,6 +126,19 @@ pub fn detach(args: &DetachArgs, context: &Context) -> Result<()> {
     context.show(&Report { unit: args.unit.to_string(), files: gone }, |report| {
         format!("{0} leaves at its next start: `systemctl restart {0}`", report.unit)
     })
+}
+
+/// A misspelled name is better told now than at the next boot.
+async fn look_up(task: &Given, context: &Context) -> Result<()> {
+    let Ok(daemon) = context.daemon().await else { return Ok(()) };
+    let Ok(cluster) = Cluster::fetch(&daemon).await else { return Ok(()) };
+    for network in task.values("--network=") {
+        cluster.view.network(network)?;
+    }
+    for service in task.values("--service=") {
+        cluster.view.service(service)?;
+    }
+    Ok(())
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<()> {

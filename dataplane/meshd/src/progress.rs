@@ -5,11 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures::future::join_all;
 use mesh_api::{
     transport,
-    v1::{
-        self, ProgressRequest, ProgressResponse,
-        control_client::ControlClient,
-        control_server::Control,
-    },
+    v1::{self, ProgressRequest, ProgressResponse, control_client::ControlClient, control_server::Control},
 };
 use mesh_ca::IdentityCell;
 use mesh_manager::Manager;
@@ -75,7 +71,10 @@ mod tests {
             ..v1::NodeProgress::default()
         };
         let mut all = ProgressResponse { nodes: vec![node("a", true), node("b", false), node("c", false)] };
-        merge(&mut all, &ProgressResponse { nodes: vec![node("a", false), node("c", true), node("d", true)] });
+        merge(
+            &mut all,
+            &ProgressResponse { nodes: vec![node("a", false), node("c", true), node("d", true)] },
+        );
         let programmed: Vec<_> = all.nodes.iter().map(|node| node.programmed).collect();
         assert_eq!(programmed, [true, false, true]);
     }

@@ -139,7 +139,8 @@ async fn progress_is_what_nodes_in_session_say() {
     let manager = home.init().await;
     let member = Member::join(&manager, "second").await;
     let programmed = async |version| {
-        let progress = manager.control().get_progress(Request::new(ProgressRequest { version })).await.unwrap();
+        let progress =
+            manager.control().get_progress(Request::new(ProgressRequest { version })).await.unwrap();
         let nodes = progress.into_inner().nodes;
         assert_eq!(nodes.len(), 2);
         assert!(nodes.iter().all(|node| node.status == "ready" || node.name == "second"), "{nodes:?}");

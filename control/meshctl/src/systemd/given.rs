@@ -18,6 +18,11 @@ impl Given {
         self.task.check()
     }
 
+    /// What was given with an option, such as `--network=`.
+    pub fn values(&self, option: &str) -> impl Iterator<Item = &str> {
+        self.words.iter().filter_map(move |word| word.strip_prefix(option))
+    }
+
     /// Whether the task belongs to a service.
     pub fn has_service(&self) -> bool {
         self.task.has_service()

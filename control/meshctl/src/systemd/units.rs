@@ -131,7 +131,8 @@ StopWhenUnneeded=yes
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={up}
-ExecStop={meshctl} systemd-netns down {plain}
+# After an attempt that failed too.
+ExecStopPost={meshctl} systemd-netns down {plain}
 TimeoutStartSec=2min
 "
         );

@@ -542,7 +542,8 @@ impl Control for Service {
     ) -> Result<Response<v1::ProgressResponse>, Status> {
         let mut script = self.0.lock().unwrap();
         script.asked.push(format!("{:?}", request.into_inner()));
-        let late = script.asked.iter().filter(|asked| asked.starts_with("ProgressRequest")).count() <= script.late;
+        let late =
+            script.asked.iter().filter(|asked| asked.starts_with("ProgressRequest")).count() <= script.late;
         let node = |node_id: &str, name: &str, programmed, status: &str| v1::NodeProgress {
             node_id: node_id.to_owned(),
             name: name.to_owned(),

@@ -62,6 +62,21 @@ fn files_that_systemd_takes() {
 }
 
 #[test]
+fn a_name_that_is_not_there_is_told_before_anything_is_written() {
+    let fake = Fake::start(Script::default());
+    let folder = tempfile::tempdir().unwrap();
+    let attach =
+        ["systemd-attach", "--unit-dir", folder.path().to_str().unwrap(), "--network", "prood", "redis"];
+    let told = run(&fake, &attach);
+    assert_eq!(told.code, Some(1));
+    assert_eq!(
+        told.errors,
+        "meshctl: cannot attach redis.service: no such network: prood\n`meshctl network ls` lists them.\n"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn what_would_be_written_is_shown() {
     let fake = Fake::start(Script::default());
     let text = fake.print("systemd-attach --network prod --print redis");
