@@ -199,7 +199,9 @@ impl Session {
 
     /// Tells the managers which version of the state this node follows, likewise.
     pub fn report_applied(&self, version: u64) {
-        self.shared.report.send_if_modified(|report| std::mem::replace(&mut report.applied, version) != version);
+        self.shared
+            .report
+            .send_if_modified(|report| std::mem::replace(&mut report.applied, version) != version);
     }
 
     /// Tells the managers which processes of this node published ports shadow, likewise.
