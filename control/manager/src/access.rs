@@ -39,6 +39,7 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Dispatcher/Lease", Needs::Member),
     ("/mesh.v1.Dispatcher/RenewLeases", Needs::Member),
     ("/mesh.v1.Dispatcher/Report", Needs::Member),
+    ("/mesh.v1.Dispatcher/ReportTest", Needs::Member),
     ("/mesh.v1.Dispatcher/Leave", Needs::Member),
     ("/mesh.v1.Identity/Renew", Needs::Member),
     ("/mesh.v1.Identity/Confirm", Needs::Member),
@@ -62,6 +63,7 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/UpdateNode", Needs::Manager),
     ("/mesh.v1.Control/RemoveNode", Needs::Manager),
     ("/mesh.v1.Control/SetRole", Needs::Manager),
+    ("/mesh.v1.Control/TestConnectivity", Needs::Manager),
     ("/mesh.v1.Control/Backup", Needs::Manager),
     ("/mesh.v1.Control/GetProgress", Needs::Manager),
 ];

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::{
     backup::Backup,
     cluster::join_token,
+    connectivity::{self, TestReports},
     events::EventStream,
     identity::decided,
     membership,
@@ -32,6 +33,14 @@ pub struct Control(pub(crate) Arc<Shared>);
 #[tonic::async_trait]
 impl control_server::Control for Control {
     type EventsStream = EventStream;
+    type TestConnectivityStream = TestReports;
+
+    async fn test_connectivity(
+        &self,
+        request: Request<v1::TestConnectivityRequest>,
+    ) -> Result<Response<TestReports>, Status> {
+        connectivity::test(self.clone(), request.into_inner()).await.map(Response::new)
+    }
 
     async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<EventStream>, Status> {
         Ok(Response::new(self.0.events.stream(request.into_inner().since_millis)))

@@ -48,7 +48,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let changes = self.shared.state.clone();
         let listeners = self.shared.reports.watch();
         let running = self.shared.reports.session(node);
-        let follower = Follower { place: self.shared.place, node, changes: request.get_ref().changes };
+        let follower = Follower {
+            place: self.shared.place,
+            node,
+            changes: request.get_ref().changes,
+            tests: self.shared.tests.watch(),
+        };
         tokio::spawn(async move {
             follower.serve(changes, listeners, states, stop).await;
             drop(running);
@@ -123,6 +128,15 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             let address = address(&request.data_path_addr)?.to_canonical();
             self.follow_data_path_addr(node, address).await?;
         }
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+
+    async fn report_test(
+        &self,
+        request: Request<v1::TestReport>,
+    ) -> Result<Response<v1::ReportResponse>, Status> {
+        let node_id = Caller::of(&request)?.node.to_string();
+        self.shared.tests.report(v1::TestReport { node_id, order: None, ..request.into_inner() });
         Ok(Response::new(v1::ReportResponse {}))
     }
 

@@ -12,6 +12,7 @@
 mod access;
 mod backup;
 mod cluster;
+mod connectivity;
 mod control;
 mod dispatcher;
 mod error;

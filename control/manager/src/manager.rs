@@ -28,6 +28,7 @@ use crate::{
     Cluster, Control, EndpointView, ManagerError, NewCluster, NodeStatus, RestoredCluster,
     access::AccessLayer,
     cluster::join_token,
+    connectivity,
     dispatcher::Dispatcher,
     error::io_error,
     events::Events,
@@ -368,6 +369,8 @@ async fn serve(
         endpoints: options.endpoints,
         place: Place { cluster: own.cluster, node: own.node, advertise: bound.advertise },
         reports: Arc::default(),
+        tests: Arc::default(),
+        identity: identity.clone(),
         touch: Touch::new(),
         events: Arc::new(Events::new(stop.clone())),
     });
@@ -392,6 +395,7 @@ async fn serve(
         .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
     tokio::spawn(membership::run(shared.raft.clone(), stop.clone()));
     tokio::spawn(silence::run(shared.raft.clone(), stop.clone()));
+    tokio::spawn(connectivity::sweep(shared.clone(), stop.clone()));
     tokio::spawn(gossip_keys::run(shared.clone(), stop.clone()));
     let touch = shared.clone();
     let touch_stop = stop.clone();

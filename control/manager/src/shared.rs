@@ -7,6 +7,7 @@ use std::{
     time::SystemTime,
 };
 
+use mesh_ca::IdentityCell;
 use mesh_raft::{ProposeError, RaftNode};
 use mesh_store::{Command, NodeChange, Response, State};
 use mesh_types::{ClusterId, Endpoint, MANAGER_PORT, NodeId, Role, TaskId};
@@ -15,6 +16,7 @@ use tonic::Status;
 use tracing::info;
 
 use crate::{
+    connectivity::Tests,
     events::Events,
     liveness::{Heard, NodeStatus},
     reports::Reports,
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     pub reports: Arc<Reports>,
     pub touch: Touch,
     pub events: Arc<Events>,
+    pub tests: Arc<Tests>,
+    pub identity: Arc<IdentityCell>,
 }
 
 impl Shared {

@@ -25,7 +25,12 @@ pub fn session(
     stop: CancellationToken,
 ) -> mpsc::Receiver<Result<v1::NodeState, Status>> {
     let (states, stream) = mpsc::channel(1);
-    let follower = Follower { place: Place { cluster, node: raft.node(), advertise }, node, changes: true };
+    let follower = Follower {
+        place: Place { cluster, node: raft.node(), advertise },
+        node,
+        changes: true,
+        tests: tokio::sync::watch::channel(std::sync::Arc::default()).1,
+    };
     let changes = raft.watch();
     tokio::spawn(async move {
         let (_told, listeners) = watch::channel(Default::default());

@@ -9,10 +9,10 @@ use clap::{
 };
 
 use crate::{
-    apply, attach, ca, cluster, completion,
+    apply, attach, ca, cluster, completion, connectivity,
     context::{Context, Options},
-    debug, detach, dns, events, export, init, join, join_token, leave, man, network, node, publish, run,
-    service, status, systemd, task, unlock, unlock_key, unpublish,
+    debug, detach, dns, doctor, events, export, init, join, join_token, leave, man, network, node, ping,
+    publish, run, service, status, systemd, task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -80,6 +80,11 @@ enum Command {
     /// Names as tasks see them
     #[command(subcommand)]
     Dns(dns::Command),
+    Doctor(doctor::Args),
+    Ping(ping::Args),
+    /// Whether tasks of all nodes reach each other
+    #[command(subcommand)]
+    Connectivity(connectivity::Command),
     /// What the daemon knows, for people who look for a fault
     #[command(subcommand)]
     Debug(debug::Command),
@@ -116,6 +121,11 @@ impl Cli {
             Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
             Command::SystemdAttach(args) => systemd::attach(&args, &context).map(|()| ExitCode::SUCCESS),
             Command::SystemdDetach(args) => systemd::detach(&args, &context).map(|()| ExitCode::SUCCESS),
+            Command::Doctor(args) => context.runtime()?.block_on(doctor::run(&args, &context)),
+            Command::Ping(args) => context.runtime()?.block_on(context.explained(ping::run(&args, &context))),
+            Command::Connectivity(command) => {
+                context.runtime()?.block_on(context.explained(command.run(&context)))
+            }
             // These are the way out of being in no cluster.
             command @ (Command::Init(_) | Command::Join(_)) => {
                 context.runtime()?.block_on(command.execute(&context))?;
@@ -155,9 +165,13 @@ impl Command {
             Command::SystemdNetns(args) => systemd::run(args, context).await,
             Command::Task(command) => command.run(context).await,
             Command::Dns(command) => command.run(context).await,
-            // `Cli::execute` does these: they need no runtime, or one of their own.
+            // `Cli::execute` does these: they need no runtime, or one of their own, or end with codes of their own.
             Command::Man(_) | Command::SystemdAttach(_) | Command::SystemdDetach(_) => Ok(()),
-            Command::Run(_) | Command::Completion(_) => Ok(()),
+            Command::Run(_)
+            | Command::Completion(_)
+            | Command::Doctor(_)
+            | Command::Ping(_)
+            | Command::Connectivity(_) => Ok(()),
         }
     }
 }

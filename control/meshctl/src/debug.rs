@@ -1,5 +1,7 @@
 //! `meshctl debug`.
 
+mod archive;
+mod bundle;
 mod dump;
 mod gossip;
 
@@ -11,6 +13,7 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Gossip(gossip::Args),
+    Bundle(bundle::Args),
 }
 
 impl Command {
@@ -18,6 +21,7 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Gossip(args) => gossip::run(&args, context).await,
+            Command::Bundle(args) => bundle::run(&args, context).await,
         }
     }
 }

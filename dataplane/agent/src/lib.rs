@@ -39,6 +39,7 @@ mod status;
 mod task;
 mod tend;
 mod uplinks;
+mod testing;
 mod way_out;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};

@@ -131,6 +131,8 @@ struct Shared {
     elsewhere: Notify,
     state: watch::Sender<SessionState>,
     report: watch::Sender<Report>,
+    /// Tests of connectivity that the managers want.
+    tests: watch::Sender<Vec<v1::TestOrder>>,
 }
 
 impl Session {
@@ -143,10 +145,12 @@ impl Session {
     ) -> Self {
         let (state, _) = watch::channel(SessionState::Disconnected("not tried yet".into()));
         let report = watch::channel(Report::default()).0;
+        let tests = watch::channel(Vec::new()).0;
         let (managers, channel, lost) = (Mutex::new(managers), Mutex::new(None), Mutex::new(None));
         let elsewhere = Notify::new();
         let (heard, refusal) = (Mutex::default(), Mutex::default());
-        let shared = Shared { identity, managers, heard, refusal, channel, lost, elsewhere, state, report };
+        let shared =
+            Shared { identity, managers, heard, refusal, channel, lost, elsewhere, state, report, tests };
         let session = Self { shared: Arc::new(shared) };
         let run = session.clone();
         tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
@@ -252,6 +256,17 @@ impl Session {
         let mut client = self.client().await?;
         let answer = call(client.renew_leases(request)).await?.into_inner();
         renewal_answer(answer).map_err(SessionError::Failed)
+    }
+
+    /// The tests of connectivity that the managers want, as they change. They stay while no manager is followed.
+    pub fn tests(&self) -> watch::Receiver<Vec<v1::TestOrder>> {
+        self.shared.tests.subscribe()
+    }
+
+    /// Tells the managers of a test.
+    pub async fn report_test(&self, report: v1::TestReport) -> Result<(), SessionError> {
+        let mut client = self.client().await?;
+        call(client.report_test(report)).await.map(drop)
     }
 
     /// Tells the managers that this node leaves the cluster.
@@ -388,6 +403,7 @@ impl Session {
         let mut next = Some(first);
         let mut last = None;
         while let Some(state) = next {
+            let tests = state.tests.clone();
             let state = match heard(last.take(), state) {
                 Ok(state) => state,
                 Err(error) => {
@@ -407,6 +423,11 @@ impl Session {
             if told.send(state).await.is_err() {
                 return Ok(());
             }
+            self.shared.tests.send_if_modified(|known| {
+                let changed = *known != tests;
+                *known = tests;
+                changed
+            });
             next = stream.message().await.map_err(Ended::Refused)?;
         }
         Ok(())

@@ -88,6 +88,15 @@ impl Control for LocalControl {
         progress::of_all(member.manager()?, request.into_inner()).await.map(Response::new)
     }
 
+    type TestConnectivityStream = <mesh_manager::Control as Control>::TestConnectivityStream;
+
+    async fn test_connectivity(
+        &self,
+        request: Request<v1::TestConnectivityRequest>,
+    ) -> Result<Response<Self::TestConnectivityStream>, Status> {
+        self.manager().await?.test_connectivity(request).await
+    }
+
     async fn update_network(
         &self,
         request: Request<v1::UpdateNetworkRequest>,

@@ -24,6 +24,7 @@ pub use self::{
 };
 use crate::{
     config::{Config, PathMode},
+    connectivity,
     identity::Renewal,
     join::{self, JoinSpec},
     lock::{Keys, LOCKED},
@@ -318,7 +319,9 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         resolv_conf: config.resolv_conf.clone(),
         health_commands: config.health_commands,
     };
-    Ok(Agent::start(options).await?)
+    let agent = Agent::start(options).await?;
+    tokio::spawn(connectivity::follow(agent.clone()));
+    Ok(agent)
 }
 
 /// Where gossip listens: on any address, so that another one needs no new socket, unless --listen-addr names just the one

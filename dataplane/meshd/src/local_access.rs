@@ -62,6 +62,7 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/UpdateNetwork", Needs::Group),
     ("/mesh.v1.Control/Events", Needs::Group),
     ("/mesh.v1.Control/GetProgress", Needs::Group),
+    ("/mesh.v1.Control/TestConnectivity", Needs::Group),
     ("/mesh.v1.Cluster/GetCluster", Needs::Group),
     ("/mesh.v1.Cluster/UpdateCluster", Needs::Root),
     ("/mesh.v1.Cluster/GetCa", Needs::Group),

@@ -8,6 +8,7 @@
 mod address;
 mod cluster;
 mod config;
+mod connectivity;
 mod control;
 mod daemon;
 mod docker;
@@ -20,8 +21,8 @@ mod lock;
 mod log;
 mod membership;
 mod progress;
-mod reach;
 mod reload;
+mod reach;
 mod roles;
 mod socket;
 mod state_dir;
@@ -41,6 +42,9 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = connectivity::helper_of_process() {
+        return code;
+    }
     let flags = Flags::parse();
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,8 @@ pub(crate) struct Follower {
     pub node: NodeId,
     /// It can follow changes; else it is sent the whole state each time.
     pub changes: bool,
+    /// The tests of connectivity that are under way.
+    pub tests: watch::Receiver<Arc<Vec<v1::TestOrder>>>,
 }
 
 /// What a message says.
@@ -29,6 +31,7 @@ struct Said {
     /// Which of these networks have little left, in their order.
     scarce: Vec<bool>,
     listeners: Arc<Listeners>,
+    tests: Arc<Vec<v1::TestOrder>>,
 }
 
 impl Said {
@@ -36,6 +39,7 @@ impl Said {
         self.state.view_version() != other.state.view_version()
             || !self.same_leases(other)
             || self.listeners != other.listeners
+            || self.tests != other.tests
     }
 
     fn same_leases(&self, other: &Self) -> bool {
@@ -46,7 +50,7 @@ impl Said {
 impl Follower {
     /// Sends the state now and after every change that concerns the node.
     pub(crate) async fn serve(
-        self,
+        mut self,
         mut changes: watch::Receiver<Arc<State>>,
         mut listeners: watch::Receiver<Arc<Listeners>>,
         states: mpsc::Sender<Result<v1::NodeState, Status>>,
@@ -55,6 +59,8 @@ impl Follower {
         let node = self.node;
         // What was looked at last, and what was sent last.
         let (mut seen, mut sent): (Option<Said>, Option<Said>) = (None, None);
+        // Nobody begins one any more once this is false.
+        let mut tests_go_on = true;
         debug!(%node, "session begins");
         while let Ok(slot) = states.reserve().await {
             // Whatever changed while the node was busy is in this one.
@@ -65,6 +71,7 @@ impl Follower {
                 ))));
                 break;
             }
+            self.tests.borrow_and_update();
             let now = self.look(seen.take(), state, listeners.borrow_and_update().clone());
             if sent.as_ref().is_none_or(|sent| sent.differs(&now)) {
                 slot.send(Ok(self.message(sent.as_ref(), &now)));
@@ -76,6 +83,7 @@ impl Follower {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
                 changed = listeners.changed() => if changed.is_err() { break },
+                changed = self.tests.changed(), if tests_go_on => tests_go_on = changed.is_ok(),
                 () = states.closed() => break,
                 () = stop.cancelled() => {
                     let why = "this manager stops, or reaches no majority of the managers";
@@ -94,20 +102,22 @@ impl Follower {
             _ => state.leases_of(self.node),
         };
         let scarce = leases.keys().map(|network| state.is_scarce(*network)).collect();
-        Said { state, leases, scarce, listeners }
+        let tests = self.tests.borrow().clone();
+        Said { state, leases, scarce, listeners, tests }
     }
 
     fn message(&self, sent: Option<&Said>, now: &Said) -> v1::NodeState {
         let state = &*now.state;
         let managers = self.place.manager_list(state);
         let leases = || now.leases.iter().map(|(network, all)| network_lease(state, *network, all)).collect();
+        let tests = now.tests.to_vec();
         let listeners = || now.listeners.iter().map(|(node, all)| node_listeners(*node, all)).collect();
         let sent = sent.filter(|_| self.changes);
         let change = sent.and_then(|sent| Some((sent, sent.state.view_change(state)?)));
         let Some((sent, change)) = change else {
             let view = state.view().as_ref().map(Into::into);
             let (leases, listeners) = (leases(), listeners());
-            return v1::NodeState { view, leases, managers, listeners, ..Default::default() };
+            return v1::NodeState { view, leases, managers, listeners, tests, ..Default::default() };
         };
         let (same_leases, same_listeners) = (sent.same_leases(now), sent.listeners == now.listeners);
         v1::NodeState {
@@ -118,6 +128,7 @@ impl Follower {
             change: Some((&change).into()),
             same_leases,
             same_listeners,
+            tests,
         }
     }
 }

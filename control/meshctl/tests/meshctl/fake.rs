@@ -604,6 +604,43 @@ impl Control for Service {
         self.change(request, self.service("web"))
     }
 
+    type TestConnectivityStream = std::pin::Pin<
+        Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<v1::TestReport, Status>> + Send>,
+    >;
+
+    async fn test_connectivity(
+        &self,
+        _: Request<v1::TestConnectivityRequest>,
+    ) -> Result<Response<Self::TestConnectivityStream>, Status> {
+        let result = |to: &str, check: &str, failure: &str| v1::TestResult {
+            to_node: to.to_owned(),
+            check: check.to_owned(),
+            failure: failure.to_owned(),
+        };
+        let report = |node: &str, stage: &str, results| v1::TestReport {
+            test_id: "1".to_owned(),
+            node_id: node.to_owned(),
+            stage: stage.to_owned(),
+            results,
+            ..Default::default()
+        };
+        let order = v1::TestOrder {
+            id: "1".to_owned(),
+            nodes: vec![NODE_1.to_owned(), NODE_2.to_owned()],
+            ..Default::default()
+        };
+        let reports = [
+            v1::TestReport { order: Some(order), ..report(NODE_1, "begun", Vec::new()) },
+            report(
+                NODE_1,
+                "done",
+                vec![result(NODE_1, "vip", ""), result(NODE_2, "tcp", "no answer in time")],
+            ),
+            v1::TestReport { failure: "no room".to_owned(), ..report(NODE_2, "failed", Vec::new()) },
+        ];
+        Ok(Response::new(Box::pin(tonic::codegen::tokio_stream::iter(reports.map(Ok)))))
+    }
+
     type EventsStream =
         std::pin::Pin<Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<v1::Event, Status>> + Send>>;
 
