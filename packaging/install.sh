@@ -75,6 +75,7 @@ if [ -n "$uninstall" ]; then
         "$prefix/sbin/meshd" --take-down || echo "install.sh: what is left of the data path goes with the next boot" >&2
     fi
     installed | while read -r file; do rm -f "$file"; done
+    rm -rf "$prefix/share/doc/meshd"
     if has_systemd; then
         systemctl daemon-reload
     fi
