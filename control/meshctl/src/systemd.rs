@@ -8,7 +8,11 @@ mod given;
 mod netns;
 mod units;
 
-use std::{fs, io, path::PathBuf, process::Command};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -141,7 +145,7 @@ async fn look_up(task: &Given, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &PathBuf, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
     match folder.and_then(|()| fs::write(path, text)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -152,8 +156,8 @@ fn write(path: &PathBuf, text: &str) -> Result<()> {
 }
 
 /// Where systemd does not run, it reads the files when it starts.
-fn reload(unit_dir: &PathBuf) -> Result<()> {
-    if unit_dir.as_os_str() != UNIT_DIR || !PathBuf::from(BOOTED).is_dir() {
+fn reload(unit_dir: &Path) -> Result<()> {
+    if unit_dir.as_os_str() != UNIT_DIR || !Path::new(BOOTED).is_dir() {
         return Ok(());
     }
     let status = Command::new("systemctl").arg("daemon-reload").status().context("cannot run systemctl")?;
