@@ -98,7 +98,7 @@ impl NetNs {
 
     fn checked(fd: OwnedFd, path: PathBuf) -> Result<Self> {
         // ioctl_ns(2). An ordinary file answers ENOTTY.
-        const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+        const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
         // SAFETY: the descriptor is open for the whole call and the request takes no argument.
         let kind = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != libc::CLONE_NEWNET {
