@@ -71,6 +71,8 @@ fn works(cluster: &Cluster, nodes: &[usize], round: u32) -> Result<()> {
     sees(&cluster[*first], &name, true)?;
     drop(task);
     sees(&cluster[*first], &name, false)?;
+    // Its own node is the last to be through with it: the next task may be given a namespace with the same number.
+    wait("the task to be gone", SOON, || cluster[*last].refused(&["task", "inspect", &name]).map(drop))?;
     let all: Vec<String> = nodes.iter().map(|node| cluster[*node].name()).collect();
     for node in nodes {
         // One that hears nothing for seconds, on a machine that is busy, is doubted until it answers again. That nobody is
@@ -78,9 +80,8 @@ fn works(cluster: &Cluster, nodes: &[usize], round: u32) -> Result<()> {
         wait("the nodes to be ready to each other", SOON, || {
             let listed = cluster[*node].ctl_json(&["node", "ls"])?;
             let listed = listed.as_array().context("`node ls` is no list")?;
-            let doubted = |other: &&Value| {
-                all.iter().any(|name| other["name"] == **name) && other["status"] != "ready"
-            };
+            let doubted =
+                |other: &&Value| all.iter().any(|name| other["name"] == **name) && other["status"] != "ready";
             match listed.iter().find(doubted) {
                 None => Ok(()),
                 Some(other) => bail!("{}: {other}", cluster[*node].name()),

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    io::ErrorKind,
     net::{IpAddr, Ipv6Addr},
     process::Command,
 };
@@ -10,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use mesh_abi::{
     ANY_V4, ANY_V6, Address, BackendValue, ChoiceValue, Counter, DropReason, EGRESS_POOL6, EndpointKey,
@@ -366,7 +367,7 @@ impl Node {
         let mut ebpf = self.ebpf.borrow_mut();
         let program: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
         if program.fd().is_err() {
-            program.load().expect("the verifier takes the program");
+            load(|| program.load());
         }
         // `struct xdp_md` of linux/bpf.h.
         let mut context = [0u8; 24];
@@ -411,7 +412,7 @@ impl Node {
         let mut ebpf = self.ebpf.borrow_mut();
         let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
         if program.fd().is_err() {
-            program.load().expect("the verifier takes the program");
+            load(|| program.load());
         }
         // `struct __sk_buff` of linux/bpf.h, of which a test run takes these fields.
         let mut context = [0u8; 192];
@@ -472,6 +473,16 @@ fn choices(ebpf: &Ebpf) -> mesh_lb::Choices {
         _ => panic!("no array {name}"),
     };
     mesh_lb::Choices::new(map("CHOICES"), map("CHOICE_INDEX"), map("CHOICE_HEADS")).unwrap()
+}
+
+/// Loads a program. A verifier that is interrupted, by whatever signal, asks to be called again.
+fn load(mut attempt: impl FnMut() -> Result<(), ProgramError>) {
+    let interrupted = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => io_error.kind() == ErrorKind::WouldBlock,
+        _ => false,
+    };
+    let last = (0..20).map(|_| attempt()).find(|loaded| !loaded.as_ref().is_err_and(interrupted));
+    last.expect("a verifier that is not interrupted each time").expect("the verifier takes the program");
 }
 
 /// A family of IP.
