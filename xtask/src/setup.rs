@@ -15,6 +15,7 @@ const TOOLS: &[&str] = &[
     "containerd",
     "containernetworking-plugins",
     "curl",
+    "docker.io",
     "debootstrap",
     "docker.io",
     "ethtool",

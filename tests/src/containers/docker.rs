@@ -45,22 +45,33 @@ impl Docker {
             shown.to_string()
         )
         .context("meshd's configuration")?;
-        node.stop()?;
-        node.start()?;
         let folders = Folders::of(node)?;
         folders.write("/etc/docker/plugins/mesh.spec", &format!("unix://{shown}"))?;
         folders.write("/etc/resolv.conf", &format!("nameserver {GATEWAY}\n"))?;
         let mut docker = Self { daemon: None, folders };
+        node.stop()?;
+        docker.start_meshd(node)?;
         docker.begin()?;
         docker.run(&["load", "--input", &image.archive()?.display().to_string()])?;
         Ok(docker)
     }
 
+    /// Starts the node's meshd where it sees what the engine mounts: namespaces of containers.
+    pub fn start_meshd(&self, node: &Node) -> Result<()> {
+        let usual = node.meshd()?;
+        let mut command = self.folders.command(usual.get_program())?;
+        command.args(usual.get_args()).env("NO_COLOR", "1");
+        node.start_as(command)
+    }
+
     /// Starts the engine again, after [`Docker::stop`] or [`Docker::kill`], and waits until it answers.
     pub fn begin(&mut self) -> Result<()> {
         let home = self.folders.home().to_owned();
-        // A killed one leaves it behind, and another process may have its number.
-        let _ = fs::remove_file(home.join("docker.pid"));
+        // A killed one leaves them behind, and its number may be another's, or that of a process that nobody has waited for:
+        // both would be taken for one that runs.
+        for left in ["docker.pid", "exec/containerd/containerd.pid"] {
+            let _ = fs::remove_file(home.join(left));
+        }
         let mut command = self.folders.command("dockerd")?;
         command.arg("--data-root").arg(home.join("data")).arg("--exec-root").arg(home.join("exec"));
         command.arg("--pidfile").arg(home.join("docker.pid")).arg("--host").arg(self.host());
