@@ -6,6 +6,7 @@
 //! the rounds' ratios.
 
 mod attach;
+mod cni;
 mod control;
 mod cpu;
 mod datapath;
@@ -37,6 +38,8 @@ enum What {
     Dns(dns::Options),
     /// How soon a new task is reached and an ended one no more.
     Attach(attach::Options),
+    /// ADD and DEL of the CNI plugin, beside Debian's bridge plugin.
+    Cni(cni::Options),
     /// What meshd uses of processor and memory when nothing happens.
     Idle(idle::Options),
     /// Changes a second with 1, 3 and 5 managers, time to a new leader and to all agents, what a large state costs.
@@ -51,6 +54,7 @@ fn main() -> Result<()> {
         What::Datapath(options) => datapath::run(&options),
         What::Dns(options) => dns::run(&options),
         What::Attach(options) => attach::run(&options),
+        What::Cni(options) => cni::run(&options),
         What::Idle(options) => idle::run(&options),
         What::Control(options) => control::run(&options),
         What::Loss(options) => loss::run(&options),

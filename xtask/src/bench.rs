@@ -30,6 +30,8 @@ enum What {
     Gossip,
     /// How soon a new task is reached and an ended one no more.
     Attach,
+    /// ADD and DEL of the CNI plugin, one at a time and 200 at once, beside Debian's bridge plugin.
+    Cni,
     /// What meshd uses of processor and memory when nothing happens.
     Idle,
     /// Changes a second with 1, 3 and 5 managers, time to a new leader and to all agents, what a large state costs.
@@ -45,12 +47,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     command::need_root("bench")?;
     setup::run_quietly()?;
-    compile::packages(&["meshd", "meshctl", "mesh-bench"], true)?;
+    compile::packages(&["meshd", "meshctl", "mesh-cni", "mesh-bench"], true)?;
     let what = match options.what {
         What::Datapath => &["datapath"] as &[&str],
         What::Overlay => &["datapath", "overlay"],
         What::Dns => &["dns"],
         What::Attach => &["attach"],
+        What::Cni => &["cni"],
         What::Idle => &["idle"],
         What::Control => &["control"],
         What::Loss => &["loss"],
