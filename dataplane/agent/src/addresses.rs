@@ -114,7 +114,9 @@ impl Agent {
             return Err(AttachError::AddressOutside { address, network, subnets });
         }
         let state = self.lock();
-        if let Some(hold) = state.holds.iter().find(|h| !h.used && (h.network, h.address) == (network.id, address)) {
+        if let Some(hold) =
+            state.holds.iter().find(|h| !h.used && (h.network, h.address) == (network.id, address))
+        {
             let (network, owner) = (network.name.clone(), hold.owner.clone());
             return Err(AttachError::AddressHeld { address, network, owner });
         }

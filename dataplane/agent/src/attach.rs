@@ -20,6 +20,7 @@ use crate::{
     addresses::Taken,
     connect::Place,
     ending::{Ending, open_process},
+    fault::point,
     host::TASK_LINK_PREFIX,
     host_ports::settle,
     leases::boot_time,
@@ -237,8 +238,7 @@ impl Agent {
             host_ports: host_ports.clone(),
         };
         state.reserved.insert(ticket, reservation);
-        let mut place =
-            Place { by_service: service.is_some(), host_ports: Vec::new(), ..Place::of(spec) };
+        let mut place = Place { by_service: service.is_some(), host_ports: Vec::new(), ..Place::of(spec) };
         if !spec.names_are_of_networks() {
             place.aliases.clear();
         }
@@ -263,6 +263,7 @@ impl Agent {
     /// Takes addresses, makes the links, programs the data path, tells the others; undoes all of it on an error.
     async fn make(&self, spec: &AttachSpec, plan: Plan) -> Result<LocalTask, AttachError> {
         let taken = self.take_addresses(&plan.networks, &spec.addresses, spec.owner.as_ref()).await?;
+        point("addresses");
         let (health, health_note) = self.first_health(plan.service.as_ref());
         let mut task = LocalTask {
             id: plan.id,
@@ -364,6 +365,7 @@ impl Agent {
             host_ports: new.place.host_ports,
         };
         self.open_way_out(&attachment).await?;
+        point("way out");
         let with_prefix = |address: &IpAddr| {
             let subnet = network.subnet_of(*address)?;
             IpNet::new(*address, subnet.net().prefix_len()).ok()
@@ -388,14 +390,18 @@ impl Agent {
                 return Err(error.into());
             }
         }
+        point("link");
         Ok(attachment)
     }
 
     pub(crate) async fn bring_up(&self, ns: &NetNs, task: &LocalTask) -> Result<(), AttachError> {
         self.start_dns(ns, task).await?;
+        point("name server");
         self.lock().tasks_mut().push(task.clone());
         self.reconcile().await?;
+        point("announced");
         self.save_tasks()?;
+        point("kept");
         Ok(())
     }
 
@@ -447,8 +453,10 @@ impl Agent {
         };
         // The others first: nobody should send any more when the link goes.
         self.announce().await;
+        point("withdrawn");
         let mut problems = self.take_down(&task).await;
         problems.extend(self.save_tasks().err().map(|e| e.to_string()));
+        point("forgotten");
         let had = task.attachments.iter().map(|a| Taken {
             network: a.network,
             addresses: a.addresses.clone(),
@@ -477,12 +485,15 @@ impl Agent {
         self.lock().tasks_mut().retain(|t| t.id != task.id);
         let mut problems = Vec::new();
         problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
+        point("unplanned");
         self.stop_dns(task.id).await;
         problems.extend(resolver::step_back(task).await.err().map(|e| e.to_string()));
         for attachment in &task.attachments {
             problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
+            point("unhooked");
             problems
                 .extend(self.inner.netlink.remove_link(&attachment.link).await.err().map(|e| e.to_string()));
+            point("unlinked");
             problems.extend(self.close_way_out(attachment).await.err().map(|e| e.to_string()));
         }
         problems

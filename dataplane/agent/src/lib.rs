@@ -15,6 +15,7 @@ mod connect;
 mod drain;
 mod ending;
 mod error;
+mod fault;
 mod follow;
 mod health;
 mod holds;
@@ -38,8 +39,8 @@ mod state;
 mod status;
 mod task;
 mod tend;
-mod uplinks;
 mod testing;
+mod uplinks;
 mod way_out;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Agent, AgentError, AttachError, LocalTask,
+    fault::point,
     host::{HOST_LINK, Host, VXLAN_LINK},
     planner::{Inputs, Planned, Planner, announcements, interest},
     resolver::{self, NameServer},
@@ -217,12 +218,14 @@ impl Agent {
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
         let applied = reconciler.data_path.apply(&planned.desired)?;
         debug!(?applied, version, "data path applied");
+        point("maps");
         if reconciler.planner.remembered().next().is_some() {
             self.lock().remember_until.get_or_insert_with(|| Instant::now() + REMEMBER);
         }
         // After the maps: what an earlier daemon attached goes on until then.
         let tasks = self.lock().tasks.clone();
         reconciler.attach(&tasks)?;
+        point("programs");
         reconciler.data_path.settle()?;
         if let Some(planned) = reconciler.planner.last() {
             self.speak(&planned.interest, &planned.announcements).await;

@@ -11,7 +11,9 @@ use mesh_api::{
     node_listeners,
     v1::{self, attach_request::Namespace, local_server::Local, port::At},
 };
-use mesh_types::{ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, PortConfig, ResolverError};
+use mesh_types::{
+    ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, PortConfig, ResolverError,
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -312,10 +314,7 @@ impl Local for LocalService {
         reach::ping(&agent, request.into_inner()).await.map(Response::new)
     }
 
-    async fn reach(
-        &self,
-        request: Request<v1::ReachRequest>,
-    ) -> Result<Response<v1::ReachResponse>, Status> {
+    async fn reach(&self, request: Request<v1::ReachRequest>) -> Result<Response<v1::ReachResponse>, Status> {
         let (agent, ends) = {
             let member = self.daemon.member().await?;
             (member.agent.clone(), member.identity.current().not_after())

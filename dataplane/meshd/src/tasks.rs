@@ -3,8 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use mesh_agent::{
-    Agent, ConnectError, ConnectSpec, Hold, HoldSpec, Release, DetachError, Detached, Drain, ExplainError, Explained, LocalTask,
-    TaskError, TaskInterface, one_line,
+    Agent, ConnectError, ConnectSpec, DetachError, Detached, Drain, ExplainError, Explained, Hold, HoldSpec,
+    LocalTask, Release, TaskError, TaskInterface, one_line,
 };
 use mesh_api::{v1, weight};
 use mesh_types::{LookupError, Name, NodeId, Owner};
@@ -212,9 +212,7 @@ pub async fn reserve(agent: Agent, request: v1::ReserveRequest) -> Result<v1::Re
 pub async fn release(agent: Agent, request: v1::ReleaseRequest) -> Result<v1::ReleaseResponse, Status> {
     let v1::ReleaseRequest { owner, network, address: text } = request;
     let which = match (owner.is_empty(), network.is_empty() && text.is_empty()) {
-        (false, true) => {
-            Release::Of(Owner::new(owner).map_err(|e| Status::invalid_argument(e.to_string()))?)
-        }
+        (false, true) => Release::Of(Owner::new(owner).map_err(|e| Status::invalid_argument(e.to_string()))?),
         (true, false) => Release::Address { network, address: address(&text)? },
         _ => return Err(Status::invalid_argument("name either an owner, or a network and an address")),
     };

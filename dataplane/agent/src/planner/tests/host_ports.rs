@@ -34,8 +34,13 @@ fn they_lead_to_their_task_alone_and_go_with_it() {
     world.runs([LocalTask { drain: DRAINED, ..task }]);
     assert!(world.plan().published(PublishedOn::AnyV4, 9080).is_none());
     world.runs([]);
-    assert!(world.plan().desired.services.values().all(|s| s.frontends.keys().all(|f| matches!(f, Frontend::Vip { .. }))
-        || !s.frontends.contains_key(&udp)));
+    assert!(
+        world.plan().desired.services.values().all(|s| s
+            .frontends
+            .keys()
+            .all(|f| matches!(f, Frontend::Vip { .. }))
+            || !s.frontends.contains_key(&udp))
+    );
 }
 
 #[test]
