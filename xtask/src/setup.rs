@@ -15,7 +15,6 @@ const TOOLS: &[&str] = &[
     "containerd",
     "containernetworking-plugins",
     "curl",
-    "docker.io",
     "debootstrap",
     "docker.io",
     "ethtool",
