@@ -17,8 +17,8 @@ use tonic::{Code as Grpc, Response, Status, transport::Channel};
 
 use crate::error::{CniError, Code};
 
-/// Longest wait for an answer. Runtimes give up after some minutes.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Longest wait for an answer, where very many containers start or end at once. Runtimes give up after two minutes.
+const ANSWER: Duration = Duration::from_secs(100);
 /// How long a daemon may be away that is being restarted.
 const RESTART: Duration = Duration::from_secs(3);
 /// A view of thousands of nodes and services passes tonic's 4 MiB.

@@ -101,6 +101,17 @@ fn containers_have_what_podman_asks_for() -> Result<()> {
         ensure!(answer((cluster[0].address(), 8081).into(), client)? == "hello", "another answer");
 
         here.podman(&["rm", "--force", "--time", "0", "web1"])?;
+        // What cannot be done is told in words.
+        configure(here, &cluster[0], "nothing")?;
+        let Err(error) = here.run("lost", &["--network", "nothing"], &["sleep", "1000"]) else {
+            anyhow::bail!("a container runs on a network that is not there")
+        };
+        let told = format!("{error:#}");
+        ensure!(
+            told.contains("no such network: nothing") && told.contains("meshctl network create"),
+            "{told}"
+        );
+
         there.podman(&["rm", "--force", "--time", "0", "peer"])?;
         cluster.nodes().iter().try_for_each(no_tasks)?;
         wait("everything to be as before", SOON, || {
@@ -110,24 +121,5 @@ fn containers_have_what_podman_asks_for() -> Result<()> {
             }
             Ok(())
         })
-    })
-}
-
-#[test]
-fn podmans_user_reads_what_is_wrong() -> Result<()> {
-    run(1, |cluster| {
-        prepare(cluster)?;
-        let image = Busybox::make(&cluster.net().prefix().folder())?;
-        let podman = Podman::on(&cluster[0], &image)?;
-        configure(&podman, &cluster[0], "nothing")?;
-        let Err(error) = podman.run("lost", &["--network", "nothing"], &["sleep", "1000"]) else {
-            anyhow::bail!("a container runs on a network that is not there")
-        };
-        let told = format!("{error:#}");
-        ensure!(
-            told.contains("no such network: nothing") && told.contains("meshctl network create"),
-            "{told}"
-        );
-        no_tasks(&cluster[0])
     })
 }
