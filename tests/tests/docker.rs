@@ -65,7 +65,8 @@ fn wait_for_tasks(node: &Node, names: &[&str]) -> Result<()> {
 #[test]
 fn containers_of_two_engines() -> Result<()> {
     run(2, |cluster| {
-        let engines = engines(cluster, ADDRESSED)?;
+        // Docker lets people choose addresses where it was told of a subnet.
+        let engines = engines(cluster, &[ADDRESSED, &["--subnet", "10.10.3.0/24"]].concat())?;
         let (one, two) = (&engines[0], &engines[1]);
         let before = kernel(cluster)?;
 
@@ -98,6 +99,17 @@ fn containers_of_two_engines() -> Result<()> {
             ensure!(found == [shown_address(two, "client")?], "buddy is {found:?}");
             Ok(())
         })?;
+
+        let pinned = ["--network", "name=prod,driver-opt=mesh.alias=pinned", "--ip", "10.10.3.77"];
+        two.container("fixed", &[&pinned[..], &["--mac-address", "02:00:00:00:00:77"]].concat(), SLEEP)?;
+        wait("the chosen address by an option's name", SOON, || {
+            let found = look_up(one, "web1", "pinned")?;
+            ensure!(found == ["10.10.3.77"], "pinned is {found:?}");
+            Ok(())
+        })?;
+        let inside = two.exec("fixed", &["ip", "addr", "show", "mesh0"])?;
+        ensure!(inside.contains("10.10.3.77/24") && inside.contains("02:00:00:00:00:77"), "{inside}");
+        two.run(&["rm", "--force", "fixed"])?;
 
         // The service's address from a container, its port on every node, and the port of one host.
         let vip = look_up(two, "client", "web")?.first().context("web has no address")?.clone();

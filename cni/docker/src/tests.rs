@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -418,5 +418,5 @@ async fn a_lost_book_is_written_anew_from_the_engine() {
     again.join(HERE).await.unwrap();
     let attached = again.mesh.with(|state| state.attached.get("docker:e1").cloned()).unwrap();
     assert_eq!(attached.addresses, ["10.10.3.2"]);
-    assert_eq!(PathBuf::from(again.folder.path()).join("book.json").exists(), true);
+    assert!(again.folder.path().join("book.json").exists());
 }
