@@ -11,6 +11,8 @@ mod fake;
 #[cfg(test)]
 mod fake_cluster;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod intent;
