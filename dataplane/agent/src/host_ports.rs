@@ -13,7 +13,7 @@ const ANY: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 impl Agent {
     /// Whether the node has the addresses that the ports are asked for at.
     pub(crate) async fn check_places(&self, ports: &[PortConfig]) -> Result<(), AttachError> {
-        let asked: BTreeSet<IpAddr> = ports.iter().filter_map(|port| address_of(port)).collect();
+        let asked: BTreeSet<IpAddr> = ports.iter().filter_map(address_of).collect();
         if asked.is_empty() {
             return Ok(());
         }

@@ -1,14 +1,13 @@
 //! The daemon is killed at each step of an attach and of a detach: after its next start nothing of the half-made task is
 //! left on the node, and the same request by the same owner succeeds.
 
-mod local_api;
-
 use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use local_api::{Local, request};
 use mesh_api::v1;
 use mesh_tests::{Cluster, Inventory, NetNs, Node, output, run, wait};
+
+use crate::local_api::{Local, request};
 
 const SOON: Duration = Duration::from_secs(30);
 const OWNER: &str = "cni:prod/1/eth0";

@@ -1,15 +1,14 @@
 //! What container runtimes need of the daemon: the same task again for who asks again, further networks for a namespace,
 //! ends that are no error twice, ports of the node for one task, and addresses that are kept.
 
-mod local_api;
-
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use local_api::{Local, refused, request};
 use mesh_api::v1;
 use mesh_tests::{Cluster, Greeter, NetNs, Node, Talk, run, wait};
 use tonic::Code;
+
+use crate::local_api::{Local, refused, request};
 
 const SOON: Duration = Duration::from_secs(20);
 
