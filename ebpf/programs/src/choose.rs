@@ -18,6 +18,7 @@ use crate::{
     parse::{RST, TCP},
     recent,
     verdict::count,
+    verifier::alone,
 };
 
 /// What a flow is given.
@@ -114,22 +115,29 @@ pub fn choose_again(
 /// The first backend but `not` in the slots behind a flow's own.
 #[inline(always)]
 fn other_slot(key: &FlowKey, service: &ServiceValue, not: u32) -> Option<(u32, &'static BackendValue)> {
-    /// Neighbours in a table are as good as drawn by lot.
-    const SLOTS: u32 = 16;
-    if service.table_len == 0 {
-        return None;
-    }
-    let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
-    let mut found = not;
-    for next in 1..=SLOTS {
-        let slot = service.table_base + hash.wrapping_add(next) % service.table_len;
-        let id = MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize];
-        if id != not {
-            found = id;
-            break;
-        }
-    }
+    let found = other_id(key, service, not);
     if found == not { None } else { Some((found, backend(found)?)) }
+}
+
+alone! {
+    /// Its key into `BACKENDS`; `not` when there is none.
+    fn other_id[choice_other_id](key: &FlowKey, service: &ServiceValue, not: u32) -> u32, or not; {
+        /// Neighbours in a table are as good as drawn by lot.
+        const SLOTS: u32 = 16;
+        if service.table_len == 0 {
+            return not;
+        }
+        let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
+        for next in 1..=SLOTS {
+            let slot = service.table_base + hash.wrapping_add(next) % service.table_len;
+            let Some(block) = MAGLEV.get(slot / TABLE_BLOCK) else { return not };
+            let id = block[(slot % TABLE_BLOCK) as usize];
+            if id != not {
+                return id;
+            }
+        }
+        not
+    }
 }
 
 /// The entry of an established flow.
@@ -248,7 +256,7 @@ pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
             return Some(&*kept);
         }
     }
-    let recent = recent::find(key, hash::flow(key))?;
+    let recent = recent::find(key)?;
     let next = conntrack::answered(recent.state, tcp, flags);
     if recent.is_news(next, now) {
         go_on(key, recent, next, now);
@@ -276,7 +284,7 @@ pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {
 /// The entry of a flow that is not established.
 #[inline(always)]
 pub fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
-    recent::find(key, hash::flow(key)).map(|recent| &*recent)
+    recent::find(key).map(|recent| &*recent)
 }
 
 #[inline(always)]
@@ -333,7 +341,7 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
         }
         return;
     }
-    let Some(recent) = recent::find(key, hash::flow(key)) else { return };
+    let Some(recent) = recent::find(key) else { return };
     recent.client = by.client;
     recent.ifindex = by.ifindex;
     let next = conntrack::asked(recent.state, tcp, by.flags);
@@ -347,7 +355,7 @@ fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
     recent.state = next;
     recent.last_seen = now;
     if !settles || keep(key, recent) == 0 {
-        recent::change(key, recent, hash::flow(key));
+        recent::change(key, recent);
     }
 }
 
@@ -356,7 +364,7 @@ fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
 fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
     let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
     if kept {
-        recent::remove(key, hash::flow(key));
+        recent::remove(key);
     }
     kept.into()
 }
@@ -364,7 +372,7 @@ fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
 #[inline(always)]
 fn forget(key: &FlowKey) {
     let _ = CHOICES_KEPT.remove(key);
-    recent::remove(key, hash::flow(key));
+    recent::remove(key);
 }
 
 #[inline(always)]
@@ -379,7 +387,7 @@ fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u
         reserved: [0; 3],
     };
     // A choice that cannot be kept is made again, alike, for the next packet.
-    recent::insert(key, &choice, hash::flow(key));
+    recent::insert(key, &choice);
     count(Counter::NewFlow);
 }
 

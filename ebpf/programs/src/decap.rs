@@ -206,7 +206,7 @@ fn steered<F: Family>(
         Err(reason) => {
             let turn = refusal(steering.turn).ok_or(reason)?;
             strip(skb, arrival, packet)?;
-            way.vtep = key::bytes(key::words(&arrival.sender));
+            key::copy(&mut way.vtep, &arrival.sender);
             way.vni = RETURN_VNI;
             way.macs = Macs::of(Steering { turn, ..steering });
             count(Counter::Refused);
@@ -218,7 +218,7 @@ fn steered<F: Family>(
         return Err(DropReason::ForgedSource);
     }
     fragment::require(packet, if is_vip { local.vni } else { PUBLISHED })?;
-    way.vtep = key::bytes(key::words(&arrival.sender));
+    key::copy(&mut way.vtep, &arrival.sender);
     way.ifindex = 0;
     way.target_port = steering.target_port;
     way.path = match steering.kind {

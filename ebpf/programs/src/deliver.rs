@@ -127,7 +127,7 @@ pub fn to_endpoint(
         count(Counter::Local);
         into_task(skb, endpoint.ifindex, &endpoint.mac, from).map(Next::Done)
     } else {
-        way.vtep = key::bytes(key::words(&endpoint.vtep));
+        key::copy(&mut way.vtep, &endpoint.vtep);
         way.vni = vni;
         way.macs = Macs { to: endpoint.mac, from: *from };
         Ok(Next::Send)
@@ -200,7 +200,7 @@ fn towards(
     turn: Turn,
 ) -> Result<Next, DropReason> {
     if backend.ifindex != 0 {
-        way.vtep = key::bytes(key::words(&node.vtep));
+        key::copy(&mut way.vtep, &node.vtep);
         way.ifindex = front.ifindex;
         way.target_port = front.service.target_port;
         way.path = front.path;
@@ -214,7 +214,7 @@ fn towards(
         target_port: carried(node, front),
         vni: front.scope,
     };
-    way.vtep = key::bytes(key::words(&backend.vtep));
+    key::copy(&mut way.vtep, &backend.vtep);
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(steering);
     Ok(Next::Send)
@@ -349,7 +349,7 @@ fn entered<F: Family>(packet: &Packet<F>, local: &LocalEndpoint, way: &Way) -> R
     *reply = key::backward(&new, packet.protocol, local.vni);
     value.source = F::mapped(&packet.tuple.destination);
     value.destination = F::mapped(&packet.tuple.source);
-    value.vtep = key::bytes(key::words(&way.vtep));
+    key::copy(&mut value.vtep, &way.vtep);
     value.source_port = packet.tuple.destination_port;
     value.destination_port = packet.tuple.source_port;
     value.ifindex = way.ifindex;

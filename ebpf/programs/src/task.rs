@@ -193,7 +193,7 @@ pub fn leave<F: Family>(
         path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
         _ => SteeringKind::Published,
     };
-    way.vtep = key::bytes(key::words(&back.vtep));
+    key::copy(&mut way.vtep, &back.vtep);
     way.vni = RETURN_VNI;
     way.macs = Macs::of(Steering::to(task.id, task.generation, kind));
     Ok(Next::Send)
