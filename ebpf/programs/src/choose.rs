@@ -82,6 +82,14 @@ pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Cho
     }
 }
 
+/// What a flow is given instead.
+pub enum Again {
+    /// A task: the key into `BACKENDS`.
+    Backend(u32),
+    /// As in [`Choice`].
+    Gone,
+}
+
 /// Another backend than the one that its node has refused to know, for the flow `key`, whose choice was made here.
 /// Connections that go on have none, and after the `last` refusal there is none for anybody.
 #[inline(always)]
@@ -91,7 +99,7 @@ pub fn choose_again(
     by: &Chooser,
     is_refused: impl Fn(&BackendValue) -> bool,
     last: bool,
-) -> Result<Choice, DropReason> {
+) -> Result<Again, DropReason> {
     let now = conntrack::now();
     let kept = established(key);
     let Some(known) = kept.or_else(|| recent(key)) else { return Err(DropReason::UnexpectedReturn) };
@@ -100,16 +108,16 @@ pub fn choose_again(
         && !is_refused(old)
     {
         // An earlier packet of the flow has been refused, too; a connection is told by its own.
-        return if goes_on { Err(DropReason::StaleEndpoint) } else { Ok(Choice::Backend(old)) };
+        return if goes_on { Err(DropReason::StaleEndpoint) } else { Ok(Again::Backend(known.backend)) };
     }
     let new = if goes_on || last { None } else { other_slot(key, service, known.backend) };
     if let Some((id, new)) = new {
         let step = if kept.is_some() { Step::Replace } else { Step::Begin };
         note(Pick { backend: Some(new), id, step }, key, service, by, now);
-        return Ok(Choice::Backend(new));
+        return Ok(Again::Backend(id));
     }
     forget(key);
-    if key.protocol == TCP { Ok(Choice::Gone) } else { Err(DropReason::NoBackend) }
+    if key.protocol == TCP { Ok(Again::Gone) } else { Err(DropReason::NoBackend) }
 }
 
 /// The first backend but `not` in the slots behind a flow's own.
@@ -287,8 +295,9 @@ pub fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
     recent::find(key).map(|recent| &*recent)
 }
 
+/// What is behind a key into `BACKENDS`.
 #[inline(always)]
-fn backend(id: u32) -> Option<&'static BackendValue> {
+pub fn backend(id: u32) -> Option<&'static BackendValue> {
     // SAFETY: values of a map without preallocation stay as they were until the program ends.
     unsafe { BACKENDS.get(id) }
 }

@@ -2,8 +2,8 @@
 //! nobody had translated anything: the packet that they quote is the one that was sent.
 
 use mesh_abi::{
-    BackendValue, ChoiceValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
+    BackendValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint, NodeConfig,
+    PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
 };
 
 use crate::{
@@ -277,16 +277,14 @@ fn searched(reply: &mut FlowKey, value: &ReverseValue) -> i64 {
     reverse::search(reply, value).map_or(-1, |port| u16::from_be_bytes(port).into())
 }
 
-/// Whether an error that came back to this node, translated already, is about a packet that the node has passed on.
-#[inline(always)]
-pub fn is_asked<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static ChoiceValue> {
-    asked(skb, packet)
-}
-
-#[inline(never)]
-fn asked<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static ChoiceValue> {
-    let quote = quote(skb, packet)?;
-    choose::known(&key::forward(&quote.tuple, quote.protocol, PUBLISHED))
+alone! {
+    /// Whether an error that came back to this node, translated already, is about a packet that the node has passed on: the
+    /// interface of the choice, plus one, or 0.
+    pub fn is_asked[error4_is_asked, error6_is_asked]<F>(skb: Skb, packet: &Packet<F>) -> u64, or 0; {
+        let Some(quote) = quote(skb, packet) else { return 0 };
+        let choice = choose::known(&key::forward(&quote.tuple, quote.protocol, PUBLISHED));
+        choice.map_or(0, |choice| u64::from(choice.ifindex) + 1)
+    }
 }
 
 /// To the task of this node whose packet to an address of the node an error is about.

@@ -95,17 +95,23 @@ pub trait Argument: Sized {
     unsafe fn taken(raw: Self::Raw) -> Option<Self>;
 }
 
-impl Argument for u32 {
-    type Raw = u32;
-    #[inline(always)]
-    fn given(self) -> u32 {
-        self
-    }
-    #[inline(always)]
-    unsafe fn taken(raw: u32) -> Option<u32> {
-        Some(raw)
-    }
+macro_rules! numbers {
+    ($($ty:ty),*) => {$(
+        impl Argument for $ty {
+            type Raw = $ty;
+            #[inline(always)]
+            fn given(self) -> $ty {
+                self
+            }
+            #[inline(always)]
+            unsafe fn taken(raw: $ty) -> Option<$ty> {
+                Some(raw)
+            }
+        }
+    )*};
 }
+
+numbers!(u32, u64);
 
 impl<T> Argument for &T {
     type Raw = *const T;
