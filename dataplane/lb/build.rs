@@ -2,7 +2,7 @@
 //!
 //! Takes whichever toolchain has the standard library's source, which that target is built from: a distribution's own
 //! (Debian's `rustc-web` with `rust-web-src`), else rustup's nightly with the `rust-src` component. `MESHD_BPF_OBJECT`
-//! names an object built elsewhere instead.
+//! names an object built elsewhere instead. Of its information for debuggers only what the kernel asks for is embedded.
 
 use std::{
     env,
@@ -10,6 +10,11 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     process::Command,
+};
+
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
 };
 
 const OBJECT: &str = "mesh-ebpf";
@@ -30,6 +35,7 @@ enum Problem {
     NoToolchain,
     NoLinker,
     Build(String),
+    Strip(PathBuf, object::build::Error),
 }
 
 impl fmt::Display for Problem {
@@ -49,6 +55,7 @@ impl fmt::Display for Problem {
                 "the eBPF programs need bpf-linker, which is neither in PATH nor in cargo's bin folder: run `cargo xtask \
                  setup`, or name a built object in MESHD_BPF_OBJECT"
             ),
+            Self::Strip(path, error) => write!(f, "{} is no ELF object: {error}", path.display()),
             Self::Build(output) => write!(f, "the eBPF programs do not compile:\n{output}"),
         }
     }
@@ -74,8 +81,27 @@ fn embed() -> Result<(), Problem> {
         }
         None => compile(&programs, &out.join("bpf"))?,
     };
+    let whole = fs::read(&object).map_err(|e| Problem::File(object.clone(), e))?;
+    let stripped = without_debug(&whole).map_err(|e| Problem::Strip(object, e))?;
     let embedded = out.join(OBJECT);
-    fs::copy(&object, &embedded).map(drop).map_err(|e| Problem::File(object, e))
+    fs::write(&embedded, stripped).map_err(|e| Problem::File(embedded, e))
+}
+
+/// The object without DWARF, which the linker leaves beside the BTF that it makes of it: nine tenths.
+fn without_debug(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps the sections' names among the symbols'.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 fn variable(name: &'static str) -> Result<OsString, Problem> {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Instructions that the verifier may process for one program. The kernel refuses a program at 1,000,000
-/// (`BPF_COMPLEXITY_LIMIT_INSNS`); half of it leaves room for kernels whose verifier prunes less.
-pub const BUDGET: u32 = 500_000;
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`); a fifth of it leaves room for kernels whose verifier prunes less, and keeps starts short.
+pub const BUDGET: u32 = 200_000;
 
 /// Names the file that `tests/verifier.rs` writes its findings to, as JSON: a list of [`Verified`].
 pub const FINDINGS: &str = "MESHD_VERIFIER_FINDINGS";

@@ -1,6 +1,6 @@
 //! The programs, by name. Those that an earlier daemon pinned are taken when they are of this object and use these maps:
-//! the kernel's verifier needs seconds for all of them on a small machine. Others are loaded, and pinned for the next
-//! daemon.
+//! the kernel's verifier needs a third of a second for all of them, and several on a small machine. Others are loaded, and
+//! pinned for the next daemon.
 
 use std::{
     collections::BTreeMap,

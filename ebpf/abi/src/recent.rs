@@ -74,14 +74,15 @@ impl Place {
     /// nobody has answered. `heads` are the next numbers of both rings, that of answered flows second.
     #[inline(always)]
     pub fn spare(entry: u64, heads: (u32, u32), mask: u32) -> u32 {
+        // What is higher is left for the entry of the very flow that is to be entered.
         if entry == 0 {
-            return u32::MAX;
+            return u32::MAX - 1;
         }
         let place = Self(entry as u32);
         let next = if place.answered() { heads.1 } else { heads.0 };
         let age = next.wrapping_sub(place.0).wrapping_add(Self::AHEAD) & !Self::ANSWERED;
         if age > mask.wrapping_add(Self::AHEAD) {
-            u32::MAX - 1
+            u32::MAX - 2
         } else if place.answered() {
             age
         } else {

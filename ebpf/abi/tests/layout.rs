@@ -79,6 +79,7 @@ fn an_index_gives_up_what_is_missed_least() {
         let answered = spare(entry(true, 70_000 - 1000));
         let gone_too = spare(entry(true, 60_000));
         assert!(answered < young && young < old && old < gone && gone < spare(0), "{base}");
+        assert!(spare(0) < u32::MAX, "the flow's own entry goes before any");
         assert_eq!(gone, gone_too);
         // Another CPU was faster.
         assert!(spare(entry(false, base.wrapping_add(40))) < young);

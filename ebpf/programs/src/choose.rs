@@ -18,6 +18,7 @@ use crate::{
     parse::{RST, TCP},
     recent,
     verdict::count,
+    verifier::alone,
 };
 
 /// What a flow is given.
@@ -81,6 +82,14 @@ pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Cho
     }
 }
 
+/// What a flow is given instead.
+pub enum Again {
+    /// A task: the key into `BACKENDS`.
+    Backend(u32),
+    /// As in [`Choice`].
+    Gone,
+}
+
 /// Another backend than the one that its node has refused to know, for the flow `key`, whose choice was made here.
 /// Connections that go on have none, and after the `last` refusal there is none for anybody.
 #[inline(always)]
@@ -90,7 +99,7 @@ pub fn choose_again(
     by: &Chooser,
     is_refused: impl Fn(&BackendValue) -> bool,
     last: bool,
-) -> Result<Choice, DropReason> {
+) -> Result<Again, DropReason> {
     let now = conntrack::now();
     let kept = established(key);
     let Some(known) = kept.or_else(|| recent(key)) else { return Err(DropReason::UnexpectedReturn) };
@@ -99,37 +108,44 @@ pub fn choose_again(
         && !is_refused(old)
     {
         // An earlier packet of the flow has been refused, too; a connection is told by its own.
-        return if goes_on { Err(DropReason::StaleEndpoint) } else { Ok(Choice::Backend(old)) };
+        return if goes_on { Err(DropReason::StaleEndpoint) } else { Ok(Again::Backend(known.backend)) };
     }
     let new = if goes_on || last { None } else { other_slot(key, service, known.backend) };
     if let Some((id, new)) = new {
         let step = if kept.is_some() { Step::Replace } else { Step::Begin };
         note(Pick { backend: Some(new), id, step }, key, service, by, now);
-        return Ok(Choice::Backend(new));
+        return Ok(Again::Backend(id));
     }
     forget(key);
-    if key.protocol == TCP { Ok(Choice::Gone) } else { Err(DropReason::NoBackend) }
+    if key.protocol == TCP { Ok(Again::Gone) } else { Err(DropReason::NoBackend) }
 }
 
 /// The first backend but `not` in the slots behind a flow's own.
 #[inline(always)]
 fn other_slot(key: &FlowKey, service: &ServiceValue, not: u32) -> Option<(u32, &'static BackendValue)> {
-    /// Neighbours in a table are as good as drawn by lot.
-    const SLOTS: u32 = 16;
-    if service.table_len == 0 {
-        return None;
-    }
-    let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
-    let mut found = not;
-    for next in 1..=SLOTS {
-        let slot = service.table_base + hash.wrapping_add(next) % service.table_len;
-        let id = MAGLEV.get(slot / TABLE_BLOCK)?[(slot % TABLE_BLOCK) as usize];
-        if id != not {
-            found = id;
-            break;
-        }
-    }
+    let found = other_id(key, service, not);
     if found == not { None } else { Some((found, backend(found)?)) }
+}
+
+alone! {
+    /// Its key into `BACKENDS`; `not` when there is none.
+    fn other_id[choice_other_id](key: &FlowKey, service: &ServiceValue, not: u32) -> u32, or not; {
+        /// Neighbours in a table are as good as drawn by lot.
+        const SLOTS: u32 = 16;
+        if service.table_len == 0 {
+            return not;
+        }
+        let hash = if affinity::is_asked_for(service) { hash::client(&key.source) } else { hash::flow(key) };
+        for next in 1..=SLOTS {
+            let slot = service.table_base + hash.wrapping_add(next) % service.table_len;
+            let Some(block) = MAGLEV.get(slot / TABLE_BLOCK) else { return not };
+            let id = block[(slot % TABLE_BLOCK) as usize];
+            if id != not {
+                return id;
+            }
+        }
+        not
+    }
 }
 
 /// The entry of an established flow.
@@ -248,7 +264,7 @@ pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
             return Some(&*kept);
         }
     }
-    let recent = recent::find(key, hash::flow(key))?;
+    let recent = recent::find(key)?;
     let next = conntrack::answered(recent.state, tcp, flags);
     if recent.is_news(next, now) {
         go_on(key, recent, next, now);
@@ -276,11 +292,12 @@ pub fn known(key: &FlowKey) -> Option<&'static ChoiceValue> {
 /// The entry of a flow that is not established.
 #[inline(always)]
 pub fn recent(key: &FlowKey) -> Option<&'static ChoiceValue> {
-    recent::find(key, hash::flow(key)).map(|recent| &*recent)
+    recent::find(key).map(|recent| &*recent)
 }
 
+/// What is behind a key into `BACKENDS`.
 #[inline(always)]
-fn backend(id: u32) -> Option<&'static BackendValue> {
+pub fn backend(id: u32) -> Option<&'static BackendValue> {
     // SAFETY: values of a map without preallocation stay as they were until the program ends.
     unsafe { BACKENDS.get(id) }
 }
@@ -333,7 +350,7 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
         }
         return;
     }
-    let Some(recent) = recent::find(key, hash::flow(key)) else { return };
+    let Some(recent) = recent::find(key) else { return };
     recent.client = by.client;
     recent.ifindex = by.ifindex;
     let next = conntrack::asked(recent.state, tcp, by.flags);
@@ -347,7 +364,7 @@ fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
     recent.state = next;
     recent.last_seen = now;
     if !settles || keep(key, recent) == 0 {
-        recent::change(key, recent, hash::flow(key));
+        recent::change(key, recent);
     }
 }
 
@@ -356,7 +373,7 @@ fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
 fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
     let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
     if kept {
-        recent::remove(key, hash::flow(key));
+        recent::remove(key);
     }
     kept.into()
 }
@@ -364,7 +381,7 @@ fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
 #[inline(always)]
 fn forget(key: &FlowKey) {
     let _ = CHOICES_KEPT.remove(key);
-    recent::remove(key, hash::flow(key));
+    recent::remove(key);
 }
 
 #[inline(always)]
@@ -379,7 +396,7 @@ fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u
         reserved: [0; 3],
     };
     // A choice that cannot be kept is made again, alike, for the next packet.
-    recent::insert(key, &choice, hash::flow(key));
+    recent::insert(key, &choice);
     count(Counter::NewFlow);
 }
 

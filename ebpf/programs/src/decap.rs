@@ -10,8 +10,8 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_get_tunnel_key,
 };
 use mesh_abi::{
-    Address, ChoiceValue, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
-    Steering, SteeringKind, Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
+    Address, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering,
+    SteeringKind, Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
 };
 
 use crate::{
@@ -25,7 +25,8 @@ use crate::{
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, TCP},
     skb::{self, ETHERNET, Skb},
     task,
-    verdict::{self, Outcome, Verdict, count},
+    verdict::{self, FAILED, Outcome, Verdict, count},
+    verifier::alone,
 };
 
 /// A VXLAN packet whose outer headers have been read.
@@ -136,7 +137,7 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Nex
     skb::parse(skb, arrival.inner.wrapping_add(ETHERNET), packet)?;
     if arrival.inner != 0 {
         if is_for_the_device(skb, arrival, packet) {
-            return Ok(Next::Done(Verdict::Pass));
+            return Ok(Next::done(Verdict::Pass));
         }
         count(Counter::FastReceived);
     }
@@ -144,7 +145,7 @@ fn open<F: Family>(skb: Skb, node: &NodeConfig, arrival: &Arrival) -> Result<Nex
     match arrival.vni {
         INGRESS_VNI => steered(skb, node, arrival, (packet, way), &macs),
         RETURN_VNI => returned(skb, node, arrival, packet, &macs),
-        _ => overlay(skb, arrival, packet, &macs).map(Next::Done),
+        _ => overlay(skb, arrival, packet, &macs).map(Next::done),
     }
 }
 
@@ -170,7 +171,7 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
         }
         // The answer of a VIP. Those within a connection would tell the choice nothing new.
         if packet.flags & (SYN | FIN | RST) != 0 {
-            let _ = heard(packet, u32::from_ne_bytes(vni));
+            heard(packet, u32::from_ne_bytes(vni));
         }
     }
     let endpoint = match deliver::endpoint::<F>(vni, &packet.tuple.destination) {
@@ -181,11 +182,12 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
     deliver::into_task(skb, endpoint.ifindex, &endpoint.mac, &macs.from)
 }
 
-/// Lets the choice behind an answer know of it.
-#[inline(never)]
-fn heard<F: Family>(packet: &Packet<F>, scope: u32) -> Option<&'static ChoiceValue> {
-    let asked = key::backward(&packet.tuple, packet.protocol, scope.to_ne_bytes());
-    choose::answered(&asked, packet.flags)
+alone! {
+    /// Lets the choice behind an answer know of it. The interface of the choice, plus one; 0 when there is no choice.
+    fn heard[answer4_heard, answer6_heard]<F>(packet: &Packet<F>, scope: u32) -> u64, or 0; {
+        let asked = key::backward(&packet.tuple, packet.protocol, scope.to_ne_bytes());
+        choose::answered(&asked, packet.flags).map_or(0, |choice| u64::from(choice.ifindex) + 1)
+    }
 }
 
 /// A packet to a VIP or published port, for a task of this node that the sender chose; or an error about such a task's
@@ -206,7 +208,7 @@ fn steered<F: Family>(
         Err(reason) => {
             let turn = refusal(steering.turn).ok_or(reason)?;
             strip(skb, arrival, packet)?;
-            way.vtep = key::bytes(key::words(&arrival.sender));
+            key::copy(&mut way.vtep, &arrival.sender);
             way.vni = RETURN_VNI;
             way.macs = Macs::of(Steering { turn, ..steering });
             count(Counter::Refused);
@@ -218,7 +220,7 @@ fn steered<F: Family>(
         return Err(DropReason::ForgedSource);
     }
     fragment::require(packet, if is_vip { local.vni } else { PUBLISHED })?;
-    way.vtep = key::bytes(key::words(&arrival.sender));
+    key::copy(&mut way.vtep, &arrival.sender);
     way.ifindex = 0;
     way.target_port = steering.target_port;
     way.path = match steering.kind {
@@ -326,13 +328,13 @@ fn returned<F: Family>(
     } else {
         heard(packet, u32::from_ne_bytes(PUBLISHED))
     };
-    let choice = choice.ok_or(DropReason::UnexpectedReturn)?;
-    let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
+    let ifindex = choice.checked_sub(1).ok_or(DropReason::UnexpectedReturn)? as u32;
+    let uplink = if ifindex == 0 { node.uplink_ifindex } else { ifindex };
     strip(skb, arrival, packet)?;
     if matches!(steering.kind, SteeringKind::Host) {
-        return task::to_node(skb, node, packet).map(Next::Done);
+        return task::to_node(skb, node, packet).map(Next::done);
     }
-    Ok(Next::Done(Verdict::Out(uplink)))
+    Ok(Next::done(Verdict::Out(uplink)))
 }
 
 /// Whether an address is one of this node's.
@@ -354,9 +356,10 @@ fn strip<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> Resu
     verdict::ok(stripped(skb, arrival, packet))
 }
 
-#[inline(never)]
-fn stripped<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> u64 {
-    verdict::code(take_off(skb, arrival, packet))
+alone! {
+    fn stripped[stripped4, stripped6]<F>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>) -> u64, or FAILED; {
+        verdict::code(take_off(skb, arrival, packet))
+    }
 }
 
 #[inline(always)]

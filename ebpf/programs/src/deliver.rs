@@ -7,7 +7,7 @@ use mesh_abi::{
 };
 
 use crate::{
-    choose::{Choice, Chooser, choose, choose_again},
+    choose::{Again, Choice, Chooser, backend, choose, choose_again},
     encap,
     family::Family,
     header::Macs,
@@ -18,6 +18,7 @@ use crate::{
     skb::Skb,
     translate::translate,
     verdict::{self, Outcome, Verdict, count, pack, unpack},
+    verifier::alone,
 };
 
 /// What is known of the way that a packet takes: towards another node, or into a task of this one. Whoever sets the way
@@ -41,8 +42,9 @@ pub struct Way {
 /// The last step of a packet's way. Paths through a program meet before it, so that it is there, and walked by the
 /// verifier, once.
 pub enum Next {
-    /// None.
-    Done(Verdict),
+    /// None: the outcome, packed at once. In a verdict without a number the compiler would leave that out, and go on to
+    /// count with what the register holds.
+    Done(u64),
     /// Into a task, translated.
     Land(&'static LocalEndpoint),
     /// The same for an ICMP error about what the task sent.
@@ -65,12 +67,18 @@ pub fn room<F: Family>() -> Result<(&'static mut Packet<F>, &'static mut Way), D
 pub type Local = Option<&'static LocalEndpoint>;
 
 impl Next {
+    /// Nothing remains to be done.
+    #[inline(always)]
+    pub fn done(verdict: Verdict) -> Self {
+        Self::Done(pack(Ok(verdict)))
+    }
+
     /// The step in one number, and the task that it leads into: the function that found it out gives its stack frame up before
     /// the step is taken.
     #[inline(always)]
     pub fn pack(next: Result<Self, DropReason>, task: &mut Local) -> u64 {
         match next {
-            Ok(Self::Done(verdict)) => pack(Ok(verdict)),
+            Ok(Self::Done(code)) => code,
             Ok(Self::Land(local)) => {
                 *task = Some(local);
                 LAND
@@ -125,9 +133,9 @@ pub fn to_endpoint(
 ) -> Result<Next, DropReason> {
     if endpoint.ifindex != 0 {
         count(Counter::Local);
-        into_task(skb, endpoint.ifindex, &endpoint.mac, from).map(Next::Done)
+        into_task(skb, endpoint.ifindex, &endpoint.mac, from).map(Next::done)
     } else {
-        way.vtep = key::bytes(key::words(&endpoint.vtep));
+        key::copy(&mut way.vtep, &endpoint.vtep);
         way.vni = vni;
         way.macs = Macs { to: endpoint.mac, from: *from };
         Ok(Next::Send)
@@ -162,7 +170,7 @@ pub fn to_service<F: Family>(
     let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
         if failure == GONE {
             let sender = Sender::of(front.client, skb.ifindex());
-            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::Done);
+            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::done);
         }
         return Err(verdict::reason(failure));
     };
@@ -179,13 +187,14 @@ pub fn to_another<F: Family>(
     packet: &Packet<F>,
     (front, sender, refusal): (&Front, u64, &mut Refusal),
 ) -> Result<Next, DropReason> {
-    let by = Chooser { flags: packet.flags, client: front.client, ifindex: front.ifindex };
-    let Some(backend) = chosen_again(packet, front.service, &by, refusal) else {
+    let id = chosen_again(packet, front.service, front.client, front.ifindex, refusal);
+    if id == NO_BACKEND {
         if refusal.failure == GONE {
-            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::Done);
+            return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::done);
         }
         return Err(verdict::reason(refusal.failure));
-    };
+    }
+    let backend = backend(id as u32).ok_or(DropReason::NoBackend)?;
     count(Counter::ChosenAgain);
     towards(node, way, front, backend, Turn::Second)
 }
@@ -200,7 +209,7 @@ fn towards(
     turn: Turn,
 ) -> Result<Next, DropReason> {
     if backend.ifindex != 0 {
-        way.vtep = key::bytes(key::words(&node.vtep));
+        key::copy(&mut way.vtep, &node.vtep);
         way.ifindex = front.ifindex;
         way.target_port = front.service.target_port;
         way.path = front.path;
@@ -214,7 +223,7 @@ fn towards(
         target_port: carried(node, front),
         vni: front.scope,
     };
-    way.vtep = key::bytes(key::words(&backend.vtep));
+    key::copy(&mut way.vtep, &backend.vtep);
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(steering);
     Ok(Next::Send)
@@ -231,37 +240,44 @@ impl Sender {
     }
 }
 
-/// Tells the sender of a packet that the task it was speaking to is gone. `path` is that of [`Front`].
-#[inline(never)]
-fn gone<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, path: u32, sender: u64) -> u64 {
-    const UPLINK: u32 = ReturnPath::Uplink as u32;
-    const HOST: u32 = ReturnPath::Host as u32;
-    let (client, ifindex) = ((sender >> 32) as u32, sender as u32);
-    let mut to = packet.tuple.source;
-    if client != 0 {
-        // SAFETY: see `endpoint`. Its address has given way to the one that stands for it outside.
-        match unsafe { LOCAL_BY_ID.get(client) } {
-            Some(local) => to = F::local(local),
-            None => return pack(Err(DropReason::StaleEndpoint)),
+alone! {
+    /// Tells the sender of a packet that the task it was speaking to is gone. `path` is that of [`Front`].
+    fn gone[told_gone4, told_gone6]<F>(
+        skb: Skb,
+        node: &NodeConfig,
+        packet: &Packet<F>,
+        path: u32,
+        sender: u64,
+    ) -> u64, or pack(Err(DropReason::HelperFailed)); {
+        const UPLINK: u32 = ReturnPath::Uplink as u32;
+        const HOST: u32 = ReturnPath::Host as u32;
+        let (client, ifindex) = ((sender >> 32) as u32, sender as u32);
+        let mut to = packet.tuple.source;
+        if client != 0 {
+            // SAFETY: see `endpoint`. Its address has given way to the one that stands for it outside.
+            match unsafe { LOCAL_BY_ID.get(client) } {
+                Some(local) => to = F::local(local),
+                None => return pack(Err(DropReason::StaleEndpoint)),
+            }
         }
-    }
-    match reset::turn(skb, packet, &to) {
-        reset::TURNED => {}
-        reset::NOTHING => return pack(Ok(Verdict::Consume)),
-        _ => return pack(Err(DropReason::HelperFailed)),
-    }
-    match (path, client) {
-        (UPLINK, _) => pack(Ok(Verdict::Out(ifindex))),
-        (HOST, 0) => match skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC }) {
-            Ok(()) => pack(Ok(Verdict::Host(node.host_ifindex))),
-            Err(reason) => pack(Err(reason)),
-        },
-        // Of a task.
-        // SAFETY: see `endpoint`.
-        _ => match unsafe { LOCAL_BY_IFINDEX.get(ifindex) } {
-            Some(local) => pack(into_task(skb, ifindex, &local.mac, &GATEWAY_MAC)),
-            None => pack(Err(DropReason::StaleEndpoint)),
-        },
+        match reset::turn(skb, packet, &to) {
+            reset::TURNED => {}
+            reset::NOTHING => return pack(Ok(Verdict::Consume)),
+            _ => return pack(Err(DropReason::HelperFailed)),
+        }
+        match (path, client) {
+            (UPLINK, _) => pack(Ok(Verdict::Out(ifindex))),
+            (HOST, 0) => match skb.store(0, &Macs { to: node.host_mac, from: GATEWAY_MAC }) {
+                Ok(()) => pack(Ok(Verdict::Host(node.host_ifindex))),
+                Err(reason) => pack(Err(reason)),
+            },
+            // Of a task.
+            // SAFETY: see `endpoint`.
+            _ => match unsafe { LOCAL_BY_IFINDEX.get(ifindex) } {
+                Some(local) => pack(into_task(skb, ifindex, &local.mac, &GATEWAY_MAC)),
+                None => pack(Err(DropReason::StaleEndpoint)),
+            },
+        }
     }
 }
 
@@ -349,7 +365,7 @@ fn entered<F: Family>(packet: &Packet<F>, local: &LocalEndpoint, way: &Way) -> R
     *reply = key::backward(&new, packet.protocol, local.vni);
     value.source = F::mapped(&packet.tuple.destination);
     value.destination = F::mapped(&packet.tuple.source);
-    value.vtep = key::bytes(key::words(&way.vtep));
+    key::copy(&mut value.vtep, &way.vtep);
     value.source_port = packet.tuple.destination_port;
     value.destination_port = packet.tuple.source_port;
     value.ifindex = way.ifindex;
@@ -387,32 +403,38 @@ pub struct Refusal {
     pub vtep: Address,
 }
 
-/// The choice for a packet that came back; when there is none, `refusal.failure` says why.
-#[inline(never)]
-fn chosen_again<F: Family>(
-    packet: &Packet<F>,
-    service: &ServiceValue,
-    by: &Chooser,
-    refusal: &mut Refusal,
-) -> Option<&'static BackendValue> {
-    let key = key::flow(packet, refusal.scope.to_ne_bytes());
-    let is_refused = |backend: &BackendValue| {
-        backend.endpoint == refusal.endpoint
-            && u32::from(backend.generation) == refusal.generation
-            && key::same(&backend.vtep, &refusal.vtep)
-    };
-    match choose_again(&key, service, by, is_refused, refusal.last != 0) {
-        Ok(Choice::Backend(backend)) => Some(backend),
-        Ok(Choice::Gone) => {
-            refusal.failure = GONE;
-            None
-        }
-        Err(reason) => {
-            refusal.failure = reason as u32;
-            None
+alone! {
+    /// The choice for a packet that came back: a key into `BACKENDS`. When there is none, `refusal.failure` says why.
+    fn chosen_again[chosen_again4, chosen_again6]<F>(
+        packet: &Packet<F>,
+        service: &ServiceValue,
+        client: u32,
+        ifindex: u32,
+        refusal: &mut Refusal,
+    ) -> u64, or NO_BACKEND; {
+        let by = Chooser { flags: packet.flags, client, ifindex };
+        let key = key::flow(packet, refusal.scope.to_ne_bytes());
+        let is_refused = |backend: &BackendValue| {
+            backend.endpoint == refusal.endpoint
+                && u32::from(backend.generation) == refusal.generation
+                && key::same(&backend.vtep, &refusal.vtep)
+        };
+        match choose_again(&key, service, &by, is_refused, refusal.last != 0) {
+            Ok(Again::Backend(id)) => id.into(),
+            Ok(Again::Gone) => {
+                refusal.failure = GONE;
+                NO_BACKEND
+            }
+            Err(reason) => {
+                refusal.failure = reason as u32;
+                NO_BACKEND
+            }
         }
     }
 }
+
+/// In place of a key into `BACKENDS`.
+const NO_BACKEND: u64 = u64::MAX;
 
 /// The endpoint of a network that has an address.
 #[inline(always)]

@@ -2,8 +2,8 @@
 //! nobody had translated anything: the packet that they quote is the one that was sent.
 
 use mesh_abi::{
-    BackendValue, ChoiceValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint,
-    NodeConfig, PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
+    BackendValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint, NodeConfig,
+    PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
 };
 
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
     skb::{self, Skb},
     task,
     translate::{self, translate},
-    verdict::{self, Outcome, count, pack, unpack},
+    verdict::{self, FAILED, Outcome, count, pack, unpack},
+    verifier::alone,
 };
 
 /// Offset of the quoted packet in an error, and of its checksum.
@@ -43,9 +44,10 @@ fn quote<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static Packet<F>> 
     if quoted(skb, packet, quote) == 0 { Some(quote) } else { None }
 }
 
-#[inline(never)]
-fn quoted<F: Family>(skb: Skb, packet: &Packet<F>, quote: &mut Packet<F>) -> u64 {
-    verdict::code(quote.fill_quoted(skb, packet.l4 + QUOTE))
+alone! {
+    fn quoted[quote4_filled, quote6_filled]<F>(skb: Skb, packet: &Packet<F>, quote: &mut Packet<F>) -> u64, or FAILED; {
+        verdict::code(quote.fill_quoted(skb, packet.l4 + QUOTE))
+    }
 }
 
 /// An error from a task about a packet that was translated on its way to the task: translated, and how it leaves. When it
@@ -137,12 +139,12 @@ pub fn from_client<F: Family>(
     };
     count(Counter::FlowError);
     if backend.ifindex != 0 {
-        way.vtep = key::bytes(key::words(&node.vtep));
+        key::copy(&mut way.vtep, &node.vtep);
         way.path = path;
         way.target_port = found.target_port;
         return Some(deliver::local(backend.endpoint, backend.generation).map(Next::LandError));
     }
-    way.vtep = key::bytes(key::words(&backend.vtep));
+    key::copy(&mut way.vtep, &backend.vtep);
     way.vni = INGRESS_VNI;
     way.macs = Macs::of(Steering {
         endpoint: backend.endpoint,
@@ -221,9 +223,9 @@ fn land_here<F: Family>(
 ) -> Result<(), DropReason> {
     let quote = quote(skb, packet).ok_or(DropReason::Malformed)?;
     let (outer, inner) = tuples::<F>()?;
-    *inner = quote.tuple;
+    key::copy(inner, &quote.tuple);
     as_sent(node, quote, local, (way, inner))?;
-    *outer = packet.tuple;
+    key::copy(outer, &packet.tuple);
     outer.destination = inner.source;
     if F::same(&outer.source, &outer.destination) {
         outer.source = inner.destination;
@@ -275,16 +277,14 @@ fn searched(reply: &mut FlowKey, value: &ReverseValue) -> i64 {
     reverse::search(reply, value).map_or(-1, |port| u16::from_be_bytes(port).into())
 }
 
-/// Whether an error that came back to this node, translated already, is about a packet that the node has passed on.
-#[inline(always)]
-pub fn is_asked<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static ChoiceValue> {
-    asked(skb, packet)
-}
-
-#[inline(never)]
-fn asked<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static ChoiceValue> {
-    let quote = quote(skb, packet)?;
-    choose::known(&key::forward(&quote.tuple, quote.protocol, PUBLISHED))
+alone! {
+    /// Whether an error that came back to this node, translated already, is about a packet that the node has passed on: the
+    /// interface of the choice, plus one, or 0.
+    pub fn is_asked[error4_is_asked, error6_is_asked]<F>(skb: Skb, packet: &Packet<F>) -> u64, or 0; {
+        let Some(quote) = quote(skb, packet) else { return 0 };
+        let choice = choose::known(&key::forward(&quote.tuple, quote.protocol, PUBLISHED));
+        choice.map_or(0, |choice| u64::from(choice.ifindex) + 1)
+    }
 }
 
 /// To the task of this node whose packet to an address of the node an error is about.
@@ -310,12 +310,12 @@ fn asker<F: Family>(skb: Skb, packet: &Packet<F>) -> Option<&'static LocalEndpoi
 #[inline(never)]
 pub fn inwards<F: Family>(skb: Skb, packet: &mut Packet<F>, task: &LocalEndpoint) -> u64 {
     let Ok((outer, inner)) = tuples::<F>() else { return verdict::code(Err(DropReason::HelperFailed)) };
-    *outer = packet.tuple;
+    key::copy(outer, &packet.tuple);
     outer.destination = F::local(task);
     verdict::code(match quote(skb, packet) {
         Some(quote) if F::same(&quote.tuple.source, &F::egress(task)) => {
-            *inner = quote.tuple;
-            inner.source = outer.destination;
+            key::copy(inner, &quote.tuple);
+            key::copy(&mut inner.source, &outer.destination);
             count(Counter::FlowError);
             rewrite(skb, packet, quote, (outer, inner))
         }
@@ -327,11 +327,11 @@ pub fn inwards<F: Family>(skb: Skb, packet: &mut Packet<F>, task: &LocalEndpoint
 #[inline(never)]
 pub fn outwards<F: Family>(skb: Skb, packet: &mut Packet<F>, task: &LocalEndpoint) -> u64 {
     let Ok((outer, inner)) = tuples::<F>() else { return verdict::code(Err(DropReason::HelperFailed)) };
-    *outer = packet.tuple;
+    key::copy(outer, &packet.tuple);
     outer.source = F::egress(task);
     verdict::code(match quote(skb, packet) {
         Some(quote) if F::same(&quote.tuple.destination, &F::local(task)) => {
-            *inner = quote.tuple;
+            key::copy(inner, &quote.tuple);
             inner.destination = outer.source;
             count(Counter::FlowError);
             rewrite(skb, packet, quote, (outer, inner))
@@ -352,9 +352,15 @@ fn rewrite<F: Family>(
     translate(skb, packet, outer)
 }
 
-#[inline(never)]
-fn requoted<F: Family>(skb: Skb, packet: &Packet<F>, quote: &Packet<F>, new: &Tuple<F>) -> u64 {
-    verdict::code(requote(skb, packet, quote, new))
+alone! {
+    fn requoted[requoted4, requoted6]<F>(
+        skb: Skb,
+        packet: &Packet<F>,
+        quote: &Packet<F>,
+        new: &Tuple<F>,
+    ) -> u64, or FAILED; {
+        verdict::code(requote(skb, packet, quote, new))
+    }
 }
 
 #[inline(always)]

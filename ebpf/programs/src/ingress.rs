@@ -93,10 +93,10 @@ fn error_came_in<F: Family>(
     way: &mut Way,
 ) -> Result<Next, DropReason> {
     if !decap::is_own::<F>(&packet.tuple.destination) {
-        return Ok(Next::Done(Verdict::Pass));
+        return Ok(Next::done(Verdict::Pass));
     }
     let next = icmp_error::from_client(skb, node, packet, way, Side::outside());
-    next.unwrap_or(Ok(Next::Done(Verdict::Pass)))
+    next.unwrap_or(Ok(Next::done(Verdict::Pass)))
 }
 
 /// Whether a packet is for the node's VXLAN port.
@@ -170,7 +170,7 @@ fn socket_sent<F: Family>(skb: Skb, node: &NodeConfig, local: &mut Local) -> u64
     }
     if icmp_error::is_error(packet) {
         let next = icmp_error::from_client(skb, node, packet, way, Side::host());
-        let next = next.unwrap_or(Ok(Next::Done(Verdict::Consume)));
+        let next = next.unwrap_or(Ok(Next::done(Verdict::Consume)));
         return Next::pack(next, local);
     }
     if let Err(reason) = fragment::require(packet, PUBLISHED) {

@@ -38,6 +38,42 @@ pub fn words(a: &Address) -> [u32; 4] {
     unsafe { core::ptr::from_ref(a).cast::<[u32; 4]>().read() }
 }
 
+/// Makes `to` what `from` is, word by word; both are aligned to four, as all in a struct of the ABI is. Where the two might
+/// be one, the compiler makes of an assignment a call of `memmove`, a loop over bytes. The words are as long as the type
+/// allows: a processor waits for a word that was written in parts.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(4)) };
+    let (to, from) = (core::ptr::from_mut(to), core::ptr::from_ref(from));
+    if align_of::<T>() == 8 {
+        let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+        for word in 0..size_of::<T>() / 8 {
+            // SAFETY: within both, and aligned as they are.
+            unsafe { to.add(word).write(unseen(from.add(word).read())) };
+        }
+    } else {
+        let (to, from) = (to.cast::<u32>(), from.cast::<u32>());
+        for word in 0..size_of::<T>() / 4 {
+            // SAFETY: as above.
+            unsafe { to.add(word).write(unseen(from.add(word).read().into()) as u32) };
+        }
+    }
+}
+
+/// The same word, of which the compiler does not know where it comes from.
+#[inline(always)]
+fn unseen(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut register = word;
+        // SAFETY: changes nothing. Without an instruction two of the lines that debuggers are told of would be one.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) register, options(pure, nomem, nostack)) };
+        register
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    word
+}
+
 /// The words of an address that is known when this is compiled.
 #[inline(always)]
 pub const fn constant(a: &Address) -> [u32; 4] {

@@ -5,6 +5,7 @@ use mesh_abi::DropReason;
 use crate::{
     family::Family,
     header::{Fragment, Header, Icmp, Ipv4, Ipv6, Tcp, Udp},
+    key,
     verifier::forget,
 };
 
@@ -169,8 +170,8 @@ impl<F: Family> Packet<F> {
             return Err(DropReason::Malformed);
         }
         let fragment = u16::from_be_bytes(ip.fragment);
-        self.tuple.source = address(&ip.source);
-        self.tuple.destination = address(&ip.destination);
+        key::copy(&mut self.tuple.source, &address(&ip.source));
+        key::copy(&mut self.tuple.destination, &address(&ip.destination));
         self.l4 = self.l3 + ip_len;
         self.header_len = ip_len;
         self.total_len = total_len;
@@ -189,8 +190,8 @@ impl<F: Family> Packet<F> {
         if ip.version >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
-        self.tuple.source = address(&ip.source);
-        self.tuple.destination = address(&ip.destination);
+        key::copy(&mut self.tuple.source, &address(&ip.source));
+        key::copy(&mut self.tuple.destination, &address(&ip.destination));
         self.l4 = self.l3 + F::HEADER;
         self.header_len = F::HEADER;
         self.total_len = F::HEADER + u32::from(u16::from_be_bytes(ip.payload_len));

@@ -35,8 +35,8 @@ impl Passing {
     pub fn established(&mut self, key: &FlowKey, now: u64) -> Option<&ChoiceValue> {
         if now.wrapping_sub(self.asked) > TRUST_NS || !key::same_flow(&self.key, key) {
             self.asked = 0;
-            self.choice = *choose::established(key)?;
-            self.key = *key;
+            key::copy(&mut self.choice, choose::established(key)?);
+            key::copy(&mut self.key, key);
             self.asked = now;
         }
         Some(&self.choice)

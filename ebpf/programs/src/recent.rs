@@ -8,9 +8,9 @@ use mesh_abi::{
 };
 
 use crate::{
-    atomic, conntrack, key,
+    atomic, conntrack, hash, key,
     maps::{CHOICE_BLOCKS, CHOICE_HEADS, CHOICE_INDEX, CHOICES, RECENT, node},
-    verifier::forget,
+    verifier::{alone, forget},
 };
 
 /// Places that a CPU is given at once.
@@ -25,103 +25,120 @@ pub struct Block {
 }
 
 /// The entry of a flow, as it was at one moment: a copy, in this CPU's own room until the next call.
-#[inline(never)]
-pub fn find(key: &FlowKey, hash: u32) -> Option<&'static mut ChoiceValue> {
-    let mask = node()?.choice_mask;
-    let set = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask))?;
-    let place = Place::of(entry(set, way(set, hash)), hash)?;
-    let slot = CHOICES.get_ptr_mut(place.index(mask))?;
+#[inline(always)]
+pub fn find(key: &FlowKey) -> Option<&'static mut ChoiceValue> {
     let room = RECENT.get_ptr_mut(0)?;
-    // SAFETY: a map's value and this CPU's own room. What others write meanwhile is found out by the version.
-    unsafe {
-        let version = read_version(slot);
-        // An assignment would be a call, since the compiler takes the two for parts of one.
-        room.copy_from_nonoverlapping(&raw const (*slot).value, 1);
-        let same = key::same_flow(&(*slot).key, key);
-        if !same || version & 1 != 0 || read_version(slot) != version {
-            return None;
-        }
-        Some(&mut *room)
-    }
+    // SAFETY: this CPU's own room, which nobody else uses before the next call.
+    let room = unsafe { &mut *room };
+    if found(key, room) == 0 { None } else { Some(room) }
 }
 
 /// Writes down a flow that begins, in place of the oldest.
 #[inline(always)]
-pub fn insert(key: &FlowKey, value: &ChoiceValue, hash: u32) {
+pub fn insert(key: &FlowKey, value: &ChoiceValue) {
     // A result that nobody looks at is left out by the compiler, and then the register for it holds what the verifier may
     // refuse.
-    forget(inserted(key, value, hash));
+    forget(inserted(key, value));
 }
 
 /// Writes down what became of a flow, if it is there still.
 #[inline(always)]
-pub fn change(key: &FlowKey, value: &ChoiceValue, hash: u32) {
-    if forget(changed(key, value, hash)) == MOVES {
-        forget(inserted(key, value, hash));
+pub fn change(key: &FlowKey, value: &ChoiceValue) {
+    if forget(changed(key, value)) == MOVES {
+        forget(inserted(key, value));
     }
 }
 
 /// Forgets a flow.
 #[inline(always)]
-pub fn remove(key: &FlowKey, hash: u32) {
-    if find(key, hash).is_some() {
-        forget(removed(hash));
+pub fn remove(key: &FlowKey) {
+    if find(key).is_some() {
+        forget(removed(key));
     }
 }
 
-/// 0 when that can't be just now.
-#[inline(never)]
-fn inserted(key: &FlowKey, value: &ChoiceValue, hash: u32) -> u32 {
-    let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
-    let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
-    let Some(place) = next_place(lives(value), mask) else { return 0 };
-    let Some(way) = spare_way(set, hash, mask) else { return 0 };
-    let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
-    let Some(version) = claim(slot) else { return 0 };
-    // SAFETY: a map's value, which is this program's own until it is given back.
-    unsafe {
-        (*slot).key = *key;
-        (*slot).value = *value;
-        give_back(slot, version);
-        (*set)[way] = place.entry(hash);
+alone! {
+    /// 0 when there is no such flow.
+    fn found[recent_found](key: &FlowKey, room: &mut ChoiceValue) -> u32, or 0; {
+        let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
+        let hash = hash::flow(key);
+        let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
+        let Some(place) = Place::of(entry(set, way(set, hash)), hash) else { return 0 };
+        let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
+        // SAFETY: a map's value. What others write meanwhile is found out by the version.
+        unsafe {
+            let version = read_version(slot);
+            key::copy(room, &(*slot).value);
+            let same = key::same_flow(&(*slot).key, key);
+            if !same || version & 1 != 0 || read_version(slot) != version {
+                return 0;
+            }
+        }
+        1
     }
-    1
+}
+
+alone! {
+    /// 0 when that can't be just now.
+    fn inserted[recent_inserted](key: &FlowKey, value: &ChoiceValue) -> u32, or 0; {
+        let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
+        let Some(place) = next_place(lives(value), mask) else { return 0 };
+        let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
+        let Some(version) = claim(slot) else { return 0 };
+        // SAFETY: a map's value, which is this program's own until it is given back.
+        unsafe {
+            key::copy(&mut (*slot).key, key);
+            key::copy(&mut (*slot).value, value);
+        }
+        give_back(slot, version);
+        // No sooner than now: what is not needed any more takes nothing of the stack.
+        let hash = hash::flow(key);
+        let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
+        let Some(way) = spare_way(set, hash, mask) else { return 0 };
+        // SAFETY: a map's value; `way` is within it.
+        unsafe { (*set)[way] = place.entry(hash) };
+        1
+    }
 }
 
 /// It belongs into the other ring. What calls the one function calls the other: calls within calls take of the stack.
 const MOVES: u32 = 2;
 
-/// 0 when that can't be just now, or [`MOVES`].
-#[inline(never)]
-fn changed(key: &FlowKey, value: &ChoiceValue, hash: u32) -> u32 {
-    let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
-    let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
-    let Some(place) = Place::of(entry(set, way(set, hash)), hash) else { return 0 };
-    if lives(value) && !place.answered() {
-        return MOVES;
-    }
-    let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
-    let Some(version) = claim(slot) else { return 0 };
-    // SAFETY: see `insert`.
-    unsafe {
-        if key::same_flow(&(*slot).key, key) {
-            (*slot).value = *value;
+alone! {
+    /// 0 when that can't be just now, or [`MOVES`].
+    fn changed[recent_changed](key: &FlowKey, value: &ChoiceValue) -> u32, or 0; {
+        let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
+        let hash = hash::flow(key);
+        let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
+        let Some(place) = Place::of(entry(set, way(set, hash)), hash) else { return 0 };
+        if lives(value) && !place.answered() {
+            return MOVES;
         }
+        let Some(slot) = CHOICES.get_ptr_mut(place.index(mask)) else { return 0 };
+        let Some(version) = claim(slot) else { return 0 };
+        // SAFETY: see `insert`.
+        unsafe {
+            if key::same_flow(&(*slot).key, key) {
+                key::copy(&mut (*slot).value, value);
+            }
+        }
+        give_back(slot, version);
+        1
     }
-    give_back(slot, version);
-    1
 }
 
-/// Takes out the entry that was found; 0 when it cannot be. It does not look for itself: calls within calls take of the stack.
-#[inline(never)]
-fn removed(hash: u32) -> u32 {
-    let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
-    let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
-    let way = way(set, hash);
-    // SAFETY: a map's value; the mask changes nothing. Should another flow be written there meanwhile, its choice is made
-    // again.
-    unsafe { (*set)[way] = 0 };
-    1
+alone! {
+    /// Takes out the entry that was found; 0 when it cannot be. It does not look for itself: calls within calls take of the stack.
+    fn removed[recent_removed](key: &FlowKey) -> u32, or 0; {
+        let Some(mask) = node().map(|node| node.choice_mask) else { return 0 };
+        let hash = hash::flow(key);
+        let Some(set) = CHOICE_INDEX.get_ptr_mut(set_of(hash, mask)) else { return 0 };
+        let way = way(set, hash);
+        // SAFETY: a map's value; the mask changes nothing. Should another flow be written there meanwhile, its choice is made
+        // again.
+        unsafe { (*set)[way] = 0 };
+        1
+    }
 }
 
 /// Whether a flow was answered and has not ended.

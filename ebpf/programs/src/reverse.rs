@@ -15,6 +15,7 @@ use crate::{
     hash, key,
     maps::{DISPLACED, REVERSE, REVERSE_KEPT, SEARCH},
     parse::TCP,
+    verifier::alone,
 };
 
 /// Source ports tried for one flow, its own included.
@@ -39,9 +40,9 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Res
     reply.destination_port = own;
     let first = entry(reply);
     let place = match first {
-        Some(known) if same_flow(known, value) => Place::found(own),
+        Some(known) if same_flow(known, value) => Place::new(own, Place::FOUND),
         // Others may have been given a later port, but seldom were; a connection that opens may have any.
-        None if conntrack::opens(flags) || !is_displaced(value) => Place::free(own),
+        None if conntrack::opens(flags) || !is_displaced(value) => Place::new(own, Place::FREE),
         _ => search_all(reply, value),
     };
     let port = place.port();
@@ -81,18 +82,8 @@ impl Place {
     const SILENT: u32 = 3;
 
     #[inline(always)]
-    fn found([a, b]: [u8; 2]) -> Self {
-        Self(u32::from_le_bytes([a, b, Self::FOUND as u8, 0]))
-    }
-
-    #[inline(always)]
-    fn free([a, b]: [u8; 2]) -> Self {
-        Self(u32::from_le_bytes([a, b, Self::FREE as u8, 0]))
-    }
-
-    #[inline(always)]
-    fn silent([a, b]: [u8; 2]) -> Self {
-        Self(u32::from_le_bytes([a, b, Self::SILENT as u8, 0]))
+    fn new([a, b]: [u8; 2], kind: u32) -> Self {
+        Self(u32::from_le_bytes([a, b, kind as u8, 0]))
     }
 
     #[inline(always)]
@@ -122,45 +113,44 @@ fn search_all(reply: &FlowKey, value: &ReverseValue) -> Place {
     let Some(search) = SEARCH.get_ptr_mut(0) else { return Place(Place::NOWHERE) };
     // SAFETY: this CPU's own slot, and nothing else runs there before this program ends.
     let search = unsafe { &mut *search };
-    search.reply = *reply;
-    search.value = *value;
-    walk(search)
+    key::copy(&mut search.reply, reply);
+    key::copy(&mut search.value, value);
+    Place(walk())
 }
 
-/// Three plain loops, for which the verifier has no more than one thing to remember.
-#[inline(never)]
-fn walk(search: &mut Search) -> Place {
-    let Search { reply, value } = search;
-    let own = value.destination_port;
-    let mut candidate = own;
-    for _ in 0..CANDIDATES {
-        reply.destination_port = candidate;
-        if let Some(known) = entry(reply)
-            && same_flow(known, value)
-        {
-            return Place::found(candidate);
+alone! {
+    /// The [`Place`] for what is in `SEARCH`.
+    fn walk[reverse_walk]() -> u32, or Place::NOWHERE; {
+        let Some(search) = SEARCH.get_ptr_mut(0) else { return Place::NOWHERE };
+        // SAFETY: see `search_all`; only `kind_of` changes it meanwhile, and not the value.
+        let value = unsafe { &(*search).value };
+        for wanted in [Place::FOUND, Place::FREE, Place::SILENT] {
+            let mut candidate = value.destination_port;
+            for _ in 0..CANDIDATES {
+                if kind_of(u16::from_ne_bytes(candidate).into()) == wanted {
+                    return Place::new(candidate, wanted).0;
+                }
+                candidate = next_candidate(candidate, value);
+            }
         }
-        candidate = next_candidate(candidate, value);
+        Place::NOWHERE
     }
-    candidate = own;
-    for _ in 0..CANDIDATES {
-        reply.destination_port = candidate;
-        if entry(reply).is_none() {
-            return Place::free(candidate);
+}
+
+alone! {
+    /// Which kind of [`Place`] a port is for what is in `SEARCH`. It asks for that itself, for its key is a map's.
+    fn kind_of[reverse_kind_of](port: u32) -> u32, or Place::NOWHERE; {
+        let Some(search) = SEARCH.get_ptr_mut(0) else { return Place::NOWHERE };
+        // SAFETY: see `search_all`.
+        let Search { reply, value } = unsafe { &mut *search };
+        reply.destination_port = (port as u16).to_ne_bytes();
+        match entry(reply) {
+            None => Place::FREE,
+            Some(known) if same_flow(known, value) => Place::FOUND,
+            Some(known) if is_over(known, value.last_seen) => Place::SILENT,
+            Some(_) => Place::NOWHERE,
         }
-        candidate = next_candidate(candidate, value);
     }
-    candidate = own;
-    for _ in 0..CANDIDATES {
-        reply.destination_port = candidate;
-        if let Some(known) = entry(reply)
-            && is_over(known, value.last_seen)
-        {
-            return Place::silent(candidate);
-        }
-        candidate = next_candidate(candidate, value);
-    }
-    Place(Place::NOWHERE)
 }
 
 /// Whether an entry may be given to another flow.
@@ -240,7 +230,7 @@ fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(
     let settles = kept.is_none() && conntrack::settles(known.told(), next, now);
     // SAFETY: see above.
     unsafe {
-        (*entry).vtep = value.vtep;
+        key::copy(&mut (*entry).vtep, &value.vtep);
         (*entry).ifindex = value.ifindex;
         (*entry).path = value.path;
         ReverseValue::tell(entry, (next, now));

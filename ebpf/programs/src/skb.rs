@@ -17,7 +17,8 @@ use crate::{
     family::Family,
     header::Header,
     parse::{Frame, Packet},
-    verdict,
+    verdict::{self, FAILED},
+    verifier::alone,
 };
 
 /// Length of an Ethernet header, and so the offset of the IP header.
@@ -36,6 +37,12 @@ impl Skb {
     #[inline(always)]
     pub fn of(context: &TcContext) -> Self {
         Self(context.skb.skb)
+    }
+
+    /// The packet behind the kernel's own pointer.
+    #[inline(always)]
+    pub fn new(raw: *mut __sk_buff) -> Self {
+        Self(raw)
     }
 
     /// The kernel's own pointer, for helpers.
@@ -205,9 +212,10 @@ pub fn parse<F: Family>(skb: Skb, l3: u32, packet: &mut Packet<F>) -> Result<(),
     verdict::ok(filled(skb, l3, packet))
 }
 
-#[inline(never)]
-fn filled<F: Family>(skb: Skb, l3: u32, packet: &mut Packet<F>) -> u64 {
-    verdict::code(packet.fill(skb, l3))
+alone! {
+    fn filled[packet4_filled, packet6_filled]<F>(skb: Skb, l3: u32, packet: &mut Packet<F>) -> u64, or FAILED; {
+        verdict::code(packet.fill(skb, l3))
+    }
 }
 
 /// What is to be added to the Internet checksum's sum (RFC 1071) of `from` for that of `to`; sizes are multiples of four.

@@ -106,7 +106,7 @@ fn route<F: Family>(
         return deliver::to_endpoint(skb, way, (task.vni, endpoint), &task.mac);
     }
     let front = match deliver::vip::<F>(task.vni, &to) {
-        Some(_) if echo::is_request(packet) => return echo::answer(skb, task, packet).map(Next::Done),
+        Some(_) if echo::is_request(packet) => return echo::answer(skb, task, packet).map(Next::done),
         Some(service) => {
             count(Counter::Vip);
             let (kind, path) = (SteeringKind::Vip, ReturnPath::Network);
@@ -122,7 +122,7 @@ fn route<F: Family>(
                         return next;
                     }
                 }
-                return Ok(Next::Done(verdict));
+                return Ok(Next::done(verdict));
             };
             count(Counter::Published);
             let (kind, path) = (SteeringKind::Host, ReturnPath::Host);
@@ -187,13 +187,13 @@ pub fn leave<F: Family>(
         }
         UPLINK => {
             let ifindex = if back.ifindex == 0 { node.uplink_ifindex } else { back.ifindex };
-            return Ok(Next::Done(Verdict::Out(ifindex)));
+            return Ok(Next::done(Verdict::Out(ifindex)));
         }
-        HOST => return to_node(skb, node, packet).map(Next::Done),
+        HOST => return to_node(skb, node, packet).map(Next::done),
         path if path == ReturnPath::TunnelHost as u8 => SteeringKind::Host,
         _ => SteeringKind::Published,
     };
-    way.vtep = key::bytes(key::words(&back.vtep));
+    key::copy(&mut way.vtep, &back.vtep);
     way.vni = RETURN_VNI;
     way.macs = Macs::of(Steering::to(task.id, task.generation, kind));
     Ok(Next::Send)

@@ -6,7 +6,8 @@ use crate::{
     family::{Family, V4},
     parse::{Packet, SCTP, TCP, Tuple, UDP},
     skb::{self, Skb},
-    verdict,
+    verdict::{self, FAILED},
+    verifier::alone,
 };
 
 /// Offset of the checksum in the IPv4 header (RFC 791).
@@ -30,10 +31,11 @@ pub fn translate<F: Family>(skb: Skb, packet: &mut Packet<F>, new: &Tuple<F>) ->
     verdict::ok(apart(skb, packet, new))
 }
 
-/// In a stack frame of its own.
-#[inline(never)]
-fn apart<F: Family>(skb: Skb, packet: &mut Packet<F>, new: &Tuple<F>) -> u64 {
-    verdict::code(in_place(skb, packet, new))
+alone! {
+    /// In a stack frame of its own.
+    fn apart[translated4, translated6]<F>(skb: Skb, packet: &mut Packet<F>, new: &Tuple<F>) -> u64, or FAILED; {
+        verdict::code(in_place(skb, packet, new))
+    }
 }
 
 #[inline(always)]

@@ -67,6 +67,9 @@ pub fn code(result: Result<(), DropReason>) -> u64 {
     }
 }
 
+/// The number that [`code`] makes of [`DropReason::HelperFailed`].
+pub const FAILED: u64 = DropReason::HelperFailed as u64 + 1;
+
 /// The result behind a number made by [`code`].
 #[inline(always)]
 pub fn ok(code: u64) -> Result<(), DropReason> {

@@ -20,6 +20,12 @@ impl Xdp {
         Self(context.ctx)
     }
 
+    /// The packet behind the kernel's own pointer.
+    #[inline(always)]
+    pub fn new(raw: *mut xdp_md) -> Self {
+        Self(raw)
+    }
+
     /// The kernel's own pointer, for helpers.
     #[inline(always)]
     pub fn raw(self) -> *mut xdp_md {

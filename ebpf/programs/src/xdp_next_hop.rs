@@ -13,6 +13,7 @@ use mesh_abi::{Address, NodeConfig};
 use crate::{
     encap, key,
     maps::{BACKENDS, NEXT_HOPS, ROADS},
+    verifier::alone,
     xdp_frame::Xdp,
 };
 
@@ -119,20 +120,21 @@ pub fn to_backend(frame: Xdp, node: &NodeConfig, id: u32, now: u64) -> Option<&'
     Some(slot)
 }
 
-/// Other than 0 when there is no way.
-#[inline(never)]
-fn find(frame: Xdp, node: &NodeConfig, id: u32, slot: &mut ToBackend) -> i64 {
-    // SAFETY: values of a map without preallocation stay as they were until the program ends.
-    let Some(backend) = (unsafe { BACKENDS.get(id) }) else { return -1 };
-    if backend.ifindex != 0 {
-        return -1;
+alone! {
+    /// Other than 0 when there is no way.
+    fn find[road_found](frame: Xdp, node: &NodeConfig, id: u32, slot: &mut ToBackend) -> i64, or -1; {
+        // SAFETY: values of a map without preallocation stay as they were until the program ends.
+        let Some(backend) = (unsafe { BACKENDS.get(id) }) else { return -1 };
+        if backend.ifindex != 0 {
+            return -1;
+        }
+        slot.id = id;
+        key::copy(&mut slot.vtep, &key::words(&backend.vtep));
+        slot.endpoint = backend.endpoint;
+        slot.generation = backend.generation.into();
+        let uplink = encap::uplink_towards(node, &backend.vtep);
+        ask(frame, &node.vtep, &backend.vtep, uplink, &mut slot.hop)
     }
-    slot.id = id;
-    slot.vtep = key::words(&backend.vtep);
-    slot.endpoint = backend.endpoint;
-    slot.generation = backend.generation.into();
-    let uplink = encap::uplink_towards(node, &backend.vtep);
-    ask(frame, &node.vtep, &backend.vtep, uplink, &mut slot.hop)
 }
 
 #[inline(never)]
