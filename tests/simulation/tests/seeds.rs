@@ -66,3 +66,11 @@ fn a_seed_is_the_same_run_every_time() -> Result<()> {
     assert_eq!(first, String::from_utf8_lossy(&second));
     Ok(())
 }
+
+/// A change of roles whose proposal was given up was decided after the end of the trouble, when nobody looked any more.
+#[test]
+fn a_change_that_was_given_up_is_followed() -> Result<()> {
+    let output = simulation(&["--seed", "40100"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
