@@ -1,0 +1,143 @@
+//! `meshctl doctor` and `ping` on nodes that are well, and on nodes with faults: each is found by name, with its cure.
+
+use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cluster, Node, TaskSpec, run, wait};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(40);
+
+/// What is not well, as lines of check, what was seen, and cure; and whether the exit code says that something failed.
+fn problems(node: &Node) -> Result<(Vec<String>, bool)> {
+    let output = node.meshctl()?.args(["--format", "json", "doctor", "--problems"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let findings: Value = serde_json::from_str(&text)
+        .with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))?;
+    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let findings = findings.as_array().context("a list")?.clone();
+    let bad = findings.iter().filter(|finding| finding["level"] != "unchecked");
+    let lines = bad.map(|finding| {
+        format!("{}: {} -> {}", word(finding, "check"), word(finding, "what"), word(finding, "cure"))
+    });
+    let failed = findings.iter().any(|finding| finding["level"] == "failure");
+    ensure!(output.status.code() == Some(i32::from(failed)), "exit code {:?}: {text}", output.status);
+    Ok((lines.collect(), failed))
+}
+
+/// Waits until the doctor on `node` tells all of `wanted` in one line.
+fn finds(node: &Node, wanted: &[&str]) -> Result<()> {
+    wait("the doctor to find it", SOON, || {
+        let (lines, _) = problems(node)?;
+        ensure!(
+            lines.iter().any(|line| wanted.iter().all(|word| line.contains(word))),
+            "{}: no line with all of {wanted:?} in {lines:#?}",
+            node.name()
+        );
+        Ok(())
+    })
+}
+
+fn well(node: &Node) -> Result<()> {
+    wait("nothing to find", SOON, || {
+        let (lines, failed) = problems(node)?;
+        ensure!(lines.is_empty() && !failed, "{}: {lines:#?}", node.name());
+        Ok(())
+    })
+}
+
+fn nft(node: &Node, rules: &str) -> Result<()> {
+    let mut command: Command = node.command("nft")?;
+    let done = command.arg(rules).output()?;
+    ensure!(done.status.success(), "nft {rules}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
+fn keep_state_private(cluster: &Cluster) -> Result<()> {
+    // The harness makes it as any folder; packages do not.
+    for node in cluster.nodes() {
+        std::fs::set_permissions(node.state_folder(), std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_well_cluster_has_no_finding_and_each_fault_is_found_by_name() -> Result<()> {
+    run(3, |cluster| {
+        keep_state_private(cluster)?;
+        let (one, two, three) = (&cluster[0], &cluster[1], &cluster[2]);
+        well(one)?;
+        well(two)?;
+
+        // A port that is closed by one node's own firewall, seen from both sides.
+        nft(two, "add table inet closed")?;
+        nft(two, "add chain inet closed in { type filter hook input priority 0; }")?;
+        nft(two, "add rule inet closed in udp dport 7946 drop")?;
+        finds(one, &["ports n2", "7946/udp of n2", "not reached from here"])?;
+        finds(two, &["ports n1", "7946/udp of this node (n2)", "not reached from n1"])?;
+        finds(
+            two,
+            &[
+                "firewall",
+                "chain in of nftables table inet closed",
+                "7946/udp",
+                "nft insert rule inet closed in",
+            ],
+        )?;
+        nft(two, "delete table inet closed")?;
+
+        // The host has a route to what a network has.
+        cluster.net().nodes()[0].ip("route add 10.0.0.128/25 via 192.168.77.1")?;
+        finds(one, &["subnets", "10.0.0.128/25 by eth0", "--subnet"])?;
+        cluster.net().nodes()[0].ip("route del 10.0.0.128/25")?;
+
+        // A wire that carries less than its ends think.
+        cluster.net().hub().ip("link set n2 mtu 1400")?;
+        finds(one, &["path n2", "do not pass to n2", "MTU of 1500"])?;
+        let large = one.meshctl()?.args(["ping", "-c", "2", "-i", "0.1", "-s", "1500", "n2"]).output()?;
+        ensure!(large.status.code() == Some(1), "{}", String::from_utf8_lossy(&large.stdout));
+        cluster.net().hub().ip("link set n2 mtu 1500")?;
+
+        // A daemon that has gone: the others see it, and so does meshctl on the node itself.
+        three.kill()?;
+        finds(one, &["node n3", "its daemon does not answer", "systemctl start meshd"])?;
+        finds(three, &["daemon", "systemctl start meshd"])?;
+        let asked = one.ctl(&["ping", "-c", "2", "-i", "0.1", "n3"])?;
+        ensure!(asked.contains("2 answered"), "a data path answers without its daemon: {asked}");
+        three.start()?;
+        cluster.wait_for_members(3)?;
+        well(one)
+    })
+}
+
+#[test]
+fn tasks_are_pinged_through_the_overlay() -> Result<()> {
+    run(2, |cluster| {
+        let create = ["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"];
+        cluster[0].ctl(&create)?;
+        cluster.wait_for_view()?;
+        let spec = |name| TaskSpec { name, network: "prod", ..TaskSpec::default() };
+        let _there = cluster[1].run_idle(&spec("there"))?;
+        let _here = cluster[0].run_idle(&spec("here"))?;
+        wait("the task to answer", SOON, || {
+            let told = cluster[0].ctl_json(&["ping", "-c", "2", "-i", "0.1", "there"])?;
+            ensure!(
+                told["answered"] == 2 && told["path"].as_str().is_some_and(|p| p.contains("prod")),
+                "{told}"
+            );
+            Ok(())
+        })?;
+        // As large as passes, and no larger.
+        let largest = cluster[0].ctl_json(&["ping", "-c", "1", "-s", "1450", "there"])?;
+        ensure!(largest["answered"] == 1, "{largest}");
+        let refused = cluster[0].refused(&["ping", "-c", "1", "nobody"])?;
+        ensure!(refused.message.contains("no node nobody"), "{}", refused.message);
+        let own = cluster[0].refused(&["ping", "-c", "1", "n1"])?;
+        ensure!(own.message.contains("this node"), "{}", own.message);
+
+        // The task has a way out, which the host's firewall closes.
+        nft(&cluster[0], "add table ip closed")?;
+        nft(&cluster[0], "add chain ip closed forw { type filter hook forward priority 0; policy drop; }")?;
+        finds(&cluster[0], &["chain forw of nftables table ip closed", "nft insert rule ip closed forw"])
+    })
+}
