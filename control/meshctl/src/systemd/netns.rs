@@ -206,5 +206,5 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn is_namespace(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == FsType(NSFS_MAGIC))
+    statfs(path).is_ok_and(|found| found.filesystem_type() == FsType(NSFS_MAGIC as _))
 }
