@@ -71,7 +71,7 @@ impl Cluster {
     }
 
     /// The nodes of `net`, whose daemons do not run yet.
-    fn nodes_on(net: TestNet, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
+    pub(crate) fn nodes_on(net: TestNet, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
         let mut cluster = Self { nodes: Vec::new(), net };
         for index in 0..cluster.net.nodes().len() {
             cluster.nodes.push(Node::new(&cluster.net, index, binaries.clone(), lifetime)?);

@@ -11,6 +11,7 @@ mod cluster;
 mod containers;
 mod datagrams;
 mod dns;
+pub mod docs;
 mod echo;
 mod guest;
 mod http;
