@@ -36,9 +36,7 @@ mod wait;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, run, run_many, run_on};
-pub use containers::{
-    Busybox, CniError, CniPlugin, Containerd, Docker, Folders, Podman, REFERENCE_PLUGINS,
-};
+pub use containers::{Busybox, CniError, CniPlugin, Containerd, Docker, Folders, Podman, REFERENCE_PLUGINS};
 pub use datagrams::Datagrams;
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
