@@ -24,6 +24,7 @@ use crate::{
     host::TASK_LINK_PREFIX,
     host_ports::settle,
     leases::boot_time,
+    owned::TURN,
     planner::{Family, egress_address4, egress_address6},
     resolver,
     state::{MAX_ENDPOINTS, Reservation},
@@ -102,10 +103,22 @@ pub(crate) struct NewLink<'a> {
 impl Agent {
     /// Attaches a namespace as a task; when it returns, the task's packets flow, and the others are being told.
     pub async fn attach(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {
+        self.end_former(NsIdentity::from(spec.namespace.open()?.id()?)).await;
         match spec.owner.clone() {
             Some(owner) => self.attach_for(&owner, spec).await,
             None => self.attach_new(spec).await,
         }
+    }
+
+    /// The kernel gives the number of a namespace that is gone to the next one: a task that had it ends before another begins.
+    async fn end_former(&self, ns_id: NsIdentity) {
+        let former = self.lock().tasks.iter().find(|t| t.namespace_id == ns_id).cloned();
+        if let Some(task) = former.filter(|task| !task.namespace_is_there())
+            && let Some(Err(error)) = self.detach_id(task.id, None).await
+        {
+            warn!(task = %task.name, %error, "detach after a task's end");
+        }
+        self.turn(|r| r.namespace == ns_id && r.is_detach(), Instant::now() + TURN).await;
     }
 
     pub(crate) async fn attach_new(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {

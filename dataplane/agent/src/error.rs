@@ -169,10 +169,14 @@ pub enum AttachError {
     #[error("no port of this node is free for it; name one")]
     NoFreePort,
     /// Ports of single tasks are open at addresses.
-    #[error("port {0}: a port that leads to one task is opened at an address of the node, not at an interface")]
+    #[error(
+        "port {0}: a port that leads to one task is opened at an address of the node, not at an interface"
+    )]
     PortInterface(String),
     /// The node has no such address.
-    #[error("this node opens no port at {address}; its addresses are {own}; leave it out for all of them and localhost")]
+    #[error(
+        "this node opens no port at {address}; its addresses are {own}; leave it out for all of them and localhost"
+    )]
     PortAddress {
         /// The address.
         address: IpAddr,

@@ -32,6 +32,19 @@ fn address_of(port: &PortConfig) -> Option<IpAddr> {
     if let PublishAt::Address(address) = port.at { Some(address) } else { None }
 }
 
+/// Whether `had`, which is open, is what `port` asks for.
+pub(crate) fn is_port(had: &PortConfig, port: &PortConfig) -> bool {
+    (had.target, had.protocol, had.at) == (port.target, port.protocol, port.at)
+        && (port.published == 0 || had.published == port.published)
+}
+
+impl LocalTask {
+    /// Its port that is what `port` asks for.
+    pub(crate) fn opened(&self, port: &PortConfig) -> Option<&PortConfig> {
+        self.attachments.iter().flat_map(|a| &a.host_ports).find(|had| is_port(had, port))
+    }
+}
+
 /// The ports as they can be opened on this node now: each once, with a number where any would do.
 pub(crate) fn settle(state: &State, wanted: &[PortConfig]) -> Result<Vec<PortConfig>, AttachError> {
     let mut settled: Vec<PortConfig> = Vec::new();

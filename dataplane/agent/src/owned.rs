@@ -1,9 +1,6 @@
 //! Tasks of runtimes, which ask again: for the same task, for a further network of it, for its end.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use mesh_types::{ClusterView, Name, Owner, PortConfig};
 use tracing::warn;
@@ -12,11 +9,12 @@ use crate::{
     Agent, AttachError, AttachSpec, ConnectError, DetachError, LocalTask, NsIdentity, TaskError,
     attach::{networks, same_name},
     connect::Place,
+    host_ports::is_port,
     state::Reservation,
 };
 
 /// Longest wait for what is just being done for the same owner or namespace: a call to a manager and then some.
-const TURN: Duration = Duration::from_secs(15);
+pub(crate) const TURN: Duration = Duration::from_secs(15);
 const TURN_POLL: Duration = Duration::from_millis(5);
 
 /// What an owner's detach did.
@@ -129,7 +127,7 @@ impl Agent {
     }
 
     /// Whether nothing that is under way is concerned any more; false when it took too long.
-    async fn turn(&self, concerned: impl Fn(&Reservation) -> bool, until: Instant) -> bool {
+    pub(crate) async fn turn(&self, concerned: impl Fn(&Reservation) -> bool, until: Instant) -> bool {
         while self.lock().reserved.values().any(&concerned) {
             if Instant::now() > until {
                 return false;
@@ -230,16 +228,10 @@ fn differs(
     let service = spec.service.as_ref().map(|s| view.service(s).ok().map(|s| s.id));
     let aliases = || task.aliases.iter().chain(places().flat_map(|a| &a.aliases));
     let same_aliases = spec.aliases.iter().all(|alias| aliases().any(|a| same_name(a, alias)));
-    let had: Vec<_> = places().flat_map(|a| &a.host_ports).collect();
-    let opened = |port: &PortConfig| {
-        let same = |h: &&PortConfig| {
-            (h.target, h.protocol, h.at) == (port.target, port.protocol, port.at)
-                && (port.published == 0 || h.published == port.published)
-        };
-        had.iter().copied().any(|h| same(&h))
-    };
-    let wanted: BTreeSet<_> = spec.host_ports.iter().collect();
-    let same_ports = wanted.len() == had.len() && spec.host_ports.iter().all(opened);
+    // Some may have been opened with another network of the task.
+    let opened = |port: &PortConfig| task.opened(port).is_some();
+    let wanted = |had: &PortConfig| spec.host_ports.iter().any(|port| is_port(had, port));
+    let same_ports = spec.host_ports.iter().all(opened) && places().flat_map(|a| &a.host_ports).all(wanted);
     let first = task.attachments.first().is_some_and(|a| a.owner.as_ref() == Some(owner));
     let dns = &spec.dns;
     let same_dns = !first

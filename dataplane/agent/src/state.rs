@@ -73,6 +73,13 @@ pub struct Reservation {
     pub host_ports: Vec<PortConfig>,
 }
 
+impl Reservation {
+    /// Whether a task is ended, not made or changed.
+    pub fn is_detach(&self) -> bool {
+        self.networks.is_empty()
+    }
+}
+
 impl State {
     /// The tasks, to change them.
     pub fn tasks_mut(&mut self) -> &mut Vec<LocalTask> {

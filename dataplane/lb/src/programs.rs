@@ -17,6 +17,10 @@ use tracing::{debug, warn};
 
 use crate::{error::Error, pins, sys};
 
+/// How often a program is loaded again that the kernel gave up since a signal was pending for the thread (`EAGAIN`), as
+/// libbpf does it.
+const TRIES: u32 = 10;
+
 /// The programs of one object and the maps that they use.
 pub(crate) struct Programs {
     ebpf: Ebpf,
@@ -127,6 +131,20 @@ fn short(name: &str) -> &[u8] {
 const BPF_OBJ_NAME_LEN: usize = 16;
 
 fn load(program: &mut Program) -> Result<Loaded, ProgramError> {
+    let mut tries = 1;
+    loop {
+        match load_once(program) {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock && tries < TRIES =>
+            {
+                tries += 1;
+            }
+            loaded => return loaded,
+        }
+    }
+}
+
+fn load_once(program: &mut Program) -> Result<Loaded, ProgramError> {
     let info = match program {
         Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
         Program::Xdp(program) => program.load().and_then(|()| program.info()),

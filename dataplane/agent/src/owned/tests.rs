@@ -122,6 +122,17 @@ fn the_same_wishes_are_the_same_task() {
     assert_eq!(differs(AttachSpec { aliases: vec![Name::new("a").unwrap()], ..spec() }), Some("alias"));
     let ports = |text: &str| vec![text.parse().unwrap()];
     assert_eq!(differs(AttachSpec { host_ports: ports("80:80"), ..spec() }), Some("port"));
+    let mut open = task.clone();
+    open.attachments[1].host_ports = ports("80:80");
+    let two = |host_ports| AttachSpec { networks: vec!["test".into()], host_ports, ..spec() };
+    let with = |by: &str, spec: AttachSpec| super::differs(&open, &owner(by), &spec, NS, &view());
+    assert_eq!(with("two", two(ports("80:80"))), None);
+    assert_eq!(with("two", two(vec![])), Some("port"), "it is open and not wanted");
+    assert_eq!(
+        with("one", AttachSpec { host_ports: ports("80:80"), ..spec() }),
+        None,
+        "open with the other network"
+    );
     let elsewhere = NsIdentity { dev: 4, ino: 8 };
     assert_eq!(super::differs(&task, &owner("one"), &spec(), elsewhere, &view()), Some("namespace"));
 }
