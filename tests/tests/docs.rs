@@ -46,8 +46,10 @@ pages! {
     readme: "README.md",
     cli: "docs/cli.md",
     cni: "docs/cni.md",
+    firewall_and_cloud: "docs/firewall-and-cloud.md",
     getting_started: "docs/getting-started.md",
     health: "docs/health.md",
     mesh_yaml: "docs/mesh-yaml.md",
+    migrating_from_swarm: "docs/migrating-from-swarm.md",
     systemd: "docs/systemd.md",
 }
