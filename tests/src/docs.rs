@@ -11,6 +11,7 @@
 //!
 //! Blocks by indentation cannot say it, and are therefore not taken. `<!-- n1$ COMMAND -->` is run, too, and not shown.
 
+mod links;
 mod machines;
 mod output;
 
@@ -123,6 +124,11 @@ impl Page {
             blank = line.is_empty();
         }
         Ok(Self { path: path.to_owned(), blocks })
+    }
+
+    /// Checks that what it links to in the repository is there: files, and headings in pages.
+    pub fn check_links(&self) -> Result<()> {
+        links::check(&self.path)
     }
 
     /// Whether any of it is run.

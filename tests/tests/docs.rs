@@ -18,6 +18,7 @@ fn every_block_is_run_or_says_why_not() -> Result<()> {
             page.is_run()
         );
         page.check_tried()?;
+        page.check_links()?;
         for block in &page.blocks {
             if let Fate::NotRun(reason) = &block.fate {
                 println!("{}:{}: {reason}", page.path, block.line);

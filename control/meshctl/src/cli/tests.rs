@@ -2,6 +2,8 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::Cli;
 
+mod documented;
+
 fn parse(words: &str) -> Result<Cli, ErrorKind> {
     let words = std::iter::once("meshctl").chain(words.split_whitespace());
     Cli::try_parse_from(words).map_err(|error| error.kind())
