@@ -49,6 +49,8 @@ const AT_ONCE: usize = 4;
 const WAITING: usize = 256;
 /// How long tasks may take to end before their network is removed under them.
 const END: Duration = Duration::from_secs(20);
+/// Between two attempts to remove it.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How often the leader looks for what is left over.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long another manager may take to take an order.
@@ -269,13 +271,19 @@ async fn relay(
     }
 }
 
-/// Removes a test's services and its network, once the tasks have ended or had the time to.
+/// Removes a test's services and its network, once the tasks have ended or had the time to: a task's node would meet with a
+/// network that has gone from under it.
 async fn remove(control: &Control, network: &str) {
     let shared = &control.0;
     let begun = Instant::now();
     loop {
         let state = shared.state();
         let Some(found) = state.networks().find(|found| found.id_text() == network) else { return };
+        let used = shared.endpoints.endpoints().iter().any(|endpoint| endpoint.network == found.id);
+        if used && begun.elapsed() < END {
+            sleep(PAUSE).await;
+            continue;
+        }
         let services: Vec<_> = state
             .services()
             .filter(|s| s.networks.iter().any(|on| on.network == found.id))
@@ -297,7 +305,7 @@ async fn remove(control: &Control, network: &str) {
             }
             Err(error) => debug!(%error, "network of a test not removed yet"),
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(PAUSE).await;
     }
 }
 

@@ -60,14 +60,17 @@ impl Daemon {
 pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
     match timeout(ANSWER, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        // Only what the client itself met has a source; the daemon's refusals come as a code and words.
-        Ok(Err(status)) if status.source().is_some() => Err(Failure::Lost),
-        Ok(Err(status)) => Err(refused(&status)),
+        Ok(Err(status)) => Err(failed(&status)),
         Err(_) => Err(Failure::Silent(ANSWER.as_secs())),
     }
 }
 
-fn refused(status: &Status) -> Failure {
+/// What the end of a call means.
+pub fn failed(status: &Status) -> Failure {
+    // Only what the client itself met has a source; the daemon's refusals come as a code and words.
+    if status.source().is_some() {
+        return Failure::Lost;
+    }
     let message = match status.message() {
         // tonic's own answer to a request that the server's proto files do not have.
         "" if status.code() == Code::Unimplemented => return Failure::OtherVersion,

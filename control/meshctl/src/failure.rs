@@ -15,6 +15,9 @@ use crate::output::plain_lines;
 /// The exit code of sysexits.h for a service that cannot be reached.
 const EX_UNAVAILABLE: u8 = 69;
 
+/// As shells tell of a process that SIGINT ended: 128 and its number.
+const INTERRUPTED: u8 = 130;
+
 /// Why a verb was not done. Nothing has changed, but with [`Failure::Lost`] and [`Failure::Silent`], after which the
 /// change may or may not have been made, and [`Failure::Several`], after which some were.
 #[derive(Debug, Error)]
@@ -81,6 +84,9 @@ pub enum Failure {
         /// Those that do not.
         late: String,
     },
+    /// Ctrl-C ended it; what stays of it, if anything.
+    #[error("interrupted: {0}")]
+    Interrupted(&'static str),
     /// Some of several; each is told for itself.
     #[error("{} failed", .0.len())]
     Several(Vec<anyhow::Error>),
@@ -99,6 +105,7 @@ impl Failure {
         match self {
             Failure::Unreachable { .. } | Failure::Lost | Failure::Silent(_) => EX_UNAVAILABLE,
             Failure::Usage(_) => 2,
+            Failure::Interrupted(_) => INTERRUPTED,
             Failure::Exec { cause: io::ErrorKind::NotFound, .. } => 127,
             Failure::Exec { .. } => 126,
             _ => 1,

@@ -374,6 +374,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             features: agent.missing,
             uplinks: agent.uplinks.into_iter().map(uplink).collect(),
             flows: flow_tables(&agent.data_path),
+            maps: agent.data_path.maps.iter().map(|(name, m)| map_use(name, m.used, m.capacity)).collect(),
         }),
         warnings: member.manager_warnings().chain(agent.warnings).collect(),
         leases: Some(v1::LeaseStatus {
@@ -389,10 +390,13 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
 fn flow_tables(data_path: &DataPathStats) -> Vec<v1::FlowTable> {
     let tables = [("from clients", "CHOICES_KEPT"), ("to tasks", "REVERSE_KEPT")];
     let table = |(name, map): (&str, &str)| {
-        let used = data_path.maps.get(map)?;
-        Some(v1::FlowTable { name: name.to_owned(), used: used.used.into(), capacity: used.capacity.into() })
+        data_path.maps.get(map).map(|m| map_use(name, m.used, m.capacity))
     };
     tables.into_iter().filter_map(table).collect()
+}
+
+fn map_use(name: &str, used: u32, capacity: u32) -> v1::FlowTable {
+    v1::FlowTable { name: name.to_owned(), used: used.into(), capacity: capacity.into() }
 }
 
 fn uplink(uplink: UplinkStatus) -> v1::Uplink {

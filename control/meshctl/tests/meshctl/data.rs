@@ -203,6 +203,7 @@ pub fn status() -> v1::StatusResponse {
                 mtu: 1500,
             }],
             flows: vec![v1::FlowTable { name: "choices".to_owned(), used: 50, capacity: 1000 }],
+            maps: vec![v1::FlowTable { name: "ENDPOINTS".to_owned(), used: 3, capacity: 65_536 }],
         }),
         leases: Some(v1::LeaseStatus { left_secs: 129_600, unconfirmed: 0 }),
         warnings: vec!["the clock is off by 3 s".to_owned()],
