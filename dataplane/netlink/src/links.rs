@@ -1,5 +1,7 @@
 //! Looking at, changing and removing single links.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use mesh_types::Mac;
 use netlink_packet_route::link::{
@@ -12,6 +14,11 @@ use crate::{
     Error, NetNs, Netlink, Result,
     error::{is_errno, to_io},
 };
+
+/// Most links that are removed together: others wait for the kernel's lock that long.
+const AT_ONCE: usize = 128;
+/// Group of links that are being removed, or one of the next: large, so that people's are others.
+const REMOVED_GROUP: u32 = 0x6d65_7368;
 
 /// What is known of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +66,59 @@ impl Netlink {
     pub async fn remove_link(&self, name: &str) -> Result<()> {
         let Some(link) = self.find_link(name).await? else { return Ok(()) };
         self.delete_link(link.header.index, name).await
+    }
+
+    /// Removes links; tells what became of each. Many take the kernel hardly longer than one.
+    pub async fn remove_links(&self, names: &[&str]) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(names.len());
+        for names in names.chunks(AT_ONCE) {
+            if names.len() > 1 {
+                match self.remove_together(names).await {
+                    Ok(()) => {
+                        results.extend(names.iter().map(|_| Ok(())));
+                        continue;
+                    }
+                    Err(error) => tracing::debug!(%error, "links are removed one by one"),
+                }
+            }
+            for name in names {
+                results.push(self.remove_link(name).await);
+            }
+        }
+        results
+    }
+
+    /// Puts the links into a group that no other link is in, and removes that.
+    async fn remove_together(&self, names: &[&str]) -> Result<()> {
+        let links = self.dump_links().await?;
+        let infos = links.iter().map(info_of);
+        let there: Vec<_> = infos.filter(|link| names.contains(&link.name.as_str())).collect();
+        let taken: BTreeSet<u32> = links.iter().filter_map(group_of).collect();
+        let mut group = REMOVED_GROUP;
+        while taken.contains(&group) {
+            group = group.wrapping_add(1);
+        }
+        let group = LinkAttribute::Group(group);
+        let mut any = false;
+        for link in there {
+            let message =
+                LinkUnspec::new_with_index(link.ifindex).append_extra_attribute(group.clone()).build();
+            match self.set_link(message).await {
+                Ok(()) => any = true,
+                // Its other end's namespace has ended.
+                Err(e) if is_errno(&e, libc::ENODEV) => {}
+                Err(e) => return Err(Error::request("set the group of link", link.name, e)),
+            }
+        }
+        if !any {
+            return Ok(());
+        }
+        let mut message = LinkMessage::default();
+        message.attributes.push(group);
+        match self.handle.link().del_with_message(message).execute().await {
+            Err(e) if !is_errno(&e, libc::ENODEV) => Err(Error::request("remove links", names.join(", "), e)),
+            _ => Ok(()),
+        }
     }
 
     /// Sets the MTU of a link of this namespace.
@@ -177,6 +237,13 @@ fn link_info(message: &LinkMessage) -> impl Iterator<Item = &Info> {
     message.attributes.iter().flat_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],
+    })
+}
+
+fn group_of(message: &LinkMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Group(group) => Some(*group),
+        _ => None,
     })
 }
 

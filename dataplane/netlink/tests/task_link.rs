@@ -221,3 +221,40 @@ fn attaching_is_fast() {
     // Generous, for loaded machines; alone it is below 15 ms.
     assert!(times[4] < Duration::from_millis(500), "{times:?}");
 }
+
+#[test]
+fn many_links_go_at_once_and_no_other_with_them() {
+    let node = NetNs::create().unwrap();
+    let tasks: Vec<_> = (0..9).map(|_| NetNs::create().unwrap()).collect();
+    let names: Vec<_> = (0..tasks.len()).map(|n| format!("msh0000000{n}")).collect();
+    // Somebody else's, one in the group that would be taken (0x6d657368).
+    sh(
+        &node,
+        "ip link add other type veth peer name other1; ip link add grouped group 1835365224 type veth peer name grouped1",
+    );
+    for (task, name) in tasks.iter().zip(&names) {
+        let link = TaskLink {
+            host_name: name,
+            addresses: vec![],
+            egress: vec![],
+            default_gateways: vec![],
+            ..wanted(task)
+        };
+        add(&node, &link).unwrap();
+    }
+    let (stays, going) = names.split_last().unwrap();
+    let going: Vec<_> = going.iter().map(String::as_str).chain(["msh0000none"]).collect();
+    let remove = || inside(&node, || async { Netlink::connect().unwrap().remove_links(&going).await });
+    for turn in ["first", "none is left"] {
+        let removed = remove();
+        assert_eq!(removed.len(), going.len(), "{turn}");
+        assert!(removed.iter().all(Result::is_ok), "{turn}: {removed:?}");
+        let left = sh(&node, "ip -o link show | awk '{print $2}' | sort").replace('\n', " ");
+        let with_index =
+            |name: &str| left.split(' ').any(|l| l.trim_end_matches(':').split('@').next() == Some(name));
+        assert!(with_index("other") && with_index("grouped") && with_index(stays), "{turn}: {left}");
+        assert!(!going.iter().any(|name| with_index(name)), "{turn}: {left}");
+    }
+    assert!(sh(&node, "ip -d link show grouped").contains("group 1835365224"));
+    assert!(sh(&node, &format!("ip link show {stays}")).contains("group default"));
+}
