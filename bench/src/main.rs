@@ -38,7 +38,7 @@ enum What {
     Dns(dns::Options),
     /// How soon a new task is reached and an ended one no more.
     Attach(attach::Options),
-    /// ADD and DEL of the CNI plugin, beside Debian's bridge plugin.
+    /// What container runtimes wait for: the CNI plugin beside Debian's bridge plugin, Docker beside its own bridge.
     Cni(cni::Options),
     /// What meshd uses of processor and memory when nothing happens.
     Idle(idle::Options),

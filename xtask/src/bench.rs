@@ -30,7 +30,8 @@ enum What {
     Gossip,
     /// How soon a new task is reached and an ended one no more.
     Attach,
-    /// ADD and DEL of the CNI plugin, one at a time and 200 at once, beside Debian's bridge plugin.
+    /// Containers, one at a time and 200 at once: the CNI plugin beside Debian's bridge plugin, Docker's on the mesh beside its
+    /// own bridge; `plugins` and `docker` behind it choose parts.
     Cni,
     /// What meshd uses of processor and memory when nothing happens.
     Idle,

@@ -152,7 +152,22 @@ impl Docker {
         Ok(Path::new("/proc").join(pid).join("ns/net"))
     }
 
-    fn host(&self) -> String {
-        format!("unix://{}", self.folders.home().join("docker.sock").display())
+    /// The engine's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folders.home().join("docker.sock")
+    }
+
+    /// Notes what runs by now, so that it is ended even if this process is killed.
+    pub fn record(&self) -> Result<()> {
+        self.folders.record()
+    }
+
+    /// Where it keeps what is its own.
+    pub(crate) fn home(&self) -> &Path {
+        self.folders.home()
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
     }
 }
