@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{SOON, answer, no_tasks, prepare, serving};
 
-/// Podman gives a container's ports to each of its networks: one of them is to open them.
 fn configure(podman: &Podman, node: &Node, network: &str) -> Result<()> {
-    let ports = network == "prod";
-    let all = json!({"portMappings": ports, "ips": true, "mac": true, "aliases": true, "dns": true});
+    let all = json!({"portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true});
     let list = json!({
         "cniVersion": "1.0.0", "name": network,
         "plugins": [
@@ -101,6 +99,17 @@ fn containers_have_what_podman_asks_for() -> Result<()> {
         ensure!(answer((cluster[0].address(), 8081).into(), client)? == "hello", "another answer");
 
         here.podman(&["rm", "--force", "--time", "0", "web1"])?;
+
+        // On two networks from the start: Podman gives the port to each of them, one opens it.
+        here.run("web2", &["--network", "prod,back", "--publish", "8082:80"], &program)?;
+        for (network, subnet) in [("prod", "10.10.3."), ("back", "10.10.4.")] {
+            let told = place(here, "web2", network)?;
+            ensure!(told["IPAddress"].as_str().is_some_and(|a| a.starts_with(subnet)), "{told}");
+        }
+        ensure!(answer((cluster[0].address(), 8082).into(), client)? == "hello", "another answer");
+        here.podman(&["rm", "--force", "--time", "0", "web2"])?;
+        no_tasks(&cluster[0])?;
+
         // What cannot be done is told in words.
         configure(here, &cluster[0], "nothing")?;
         let Err(error) = here.run("lost", &["--network", "nothing"], &["sleep", "1000"]) else {
