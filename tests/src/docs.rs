@@ -11,6 +11,7 @@
 //!
 //! Blocks by indentation cannot say it, and are therefore not taken. `<!-- n1$ COMMAND -->` is run, too, and not shown.
 
+mod engines;
 mod links;
 mod machines;
 mod output;

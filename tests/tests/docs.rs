@@ -47,6 +47,7 @@ pages! {
     readme: "README.md",
     cli: "docs/cli.md",
     cni: "docs/cni.md",
+    docker: "docs/docker.md",
     firewall_and_cloud: "docs/firewall-and-cloud.md",
     getting_started: "docs/getting-started.md",
     health: "docs/health.md",

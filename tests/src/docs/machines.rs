@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Fate, Page, Step, output};
+use super::{Fate, Page, Step, engines::Engines, output};
 use crate::{
     cluster::Cluster,
     netns::NetNs,
@@ -25,7 +25,8 @@ pub fn run(page: &Page) -> Result<()> {
     let nodes = page.steps().filter_map(Step::node).max().context("nothing of this page is run on a node")?;
     let count = u8::try_from(nodes + 1).context("too many nodes")?;
     let cluster = Cluster::with_host_names(count)?;
-    let mut machines = Machines { cluster: &cluster, token: None, started: Vec::new() };
+    let mut machines =
+        Machines { cluster: &cluster, token: None, started: Vec::new(), engines: Engines::default() };
     let told = machines.tell(page);
     // Before the daemons, which they are tasks of.
     drop(machines);
@@ -37,12 +38,14 @@ struct Machines<'a> {
     /// The join token that was printed last.
     token: Option<String>,
     started: Vec<Process>,
+    engines: Engines,
 }
 
 impl Machines<'_> {
     fn tell(&mut self, page: &Page) -> Result<()> {
         if !page.steps().any(|step| step.command.starts_with("meshctl init")) {
             self.cluster.form()?;
+            self.engines.start(page, self.cluster)?;
         }
         for block in &page.blocks {
             match &block.fate {
@@ -88,6 +91,7 @@ impl Machines<'_> {
         let shell = format!("{{ {}\n}} 2>&1", self.filled_in(&step.command)?);
         let done =
             self.command(step, &["timeout", LONGEST, "sh", "-c", &shell])?.output().context("a shell")?;
+        self.engines.record()?;
         let printed = String::from_utf8_lossy(&done.stdout).into_owned();
         ensure!(done.status.success(), "{}: {}", done.status, printed.trim());
         if !step.prints.is_empty() && !output::is(&step.prints, &printed) {
@@ -156,6 +160,9 @@ impl Machines<'_> {
         command.env("PATH", std::env::join_paths(folders).context("PATH")?).env("NO_COLOR", "1");
         if let Some(socket) = socket {
             command.env("MESHCTL_SOCKET", socket);
+        }
+        if let Some(node) = step.node() {
+            self.engines.equip(node, &mut command);
         }
         Ok(command)
     }
