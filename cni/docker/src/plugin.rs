@@ -145,6 +145,18 @@ pub enum PluginError {
     /// Not an address.
     #[error("{0:?} is not an address")]
     Address(String),
+    /// meshd opens no port at localhost alone.
+    #[error(
+        "meshd opens no port at localhost alone; -p {published}:{target}/{protocol} opens it at all addresses of this node and localhost, -p ADDRESS:{published}:{target}/{protocol} at one of them"
+    )]
+    PortOfLocalhost {
+        /// The host's port.
+        published: u16,
+        /// The container's port.
+        target: u16,
+        /// The transport.
+        protocol: mesh_types::Protocol,
+    },
     /// A port without a number.
     #[error(
         "port {target}/{protocol}: name the port of the host (-p PORT:{target}); Docker would not show one that meshd chose"
