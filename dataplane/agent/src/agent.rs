@@ -14,12 +14,16 @@ use mesh_gossip::{EndpointTable, Gossip, GossipConfig, KeyRing, MemberState, Tim
 use mesh_lb::{DataPath, FlowTimeouts};
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterId, ClusterView, Endpoint, GOSSIP_PORT, Listener, NodeId};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     AgentError, Attachment, Leases, LocalTask, SessionError, SessionState,
+    detach::Departures,
     ending::Ending,
     follow::gossip_peers,
     health::Checks,
@@ -90,6 +94,8 @@ pub(crate) struct Inner {
     pub forwarder: Arc<Forwarder>,
     pub stop: CancellationToken,
     pub tickets: AtomicU64,
+    /// Tasks that are to be ended.
+    pub departures: Departures,
     pub unhealthy: Mutex<Option<String>>,
     /// Wakes the watcher of drains.
     pub drains: tokio::sync::Notify,
@@ -236,6 +242,7 @@ impl Agent {
             forwarder: Arc::new(forwarder),
             stop,
             tickets: AtomicU64::new(0),
+            departures: Departures::default(),
             unhealthy: Mutex::new(None),
             drains: tokio::sync::Notify::new(),
             checks: Checks::new(options.health_commands),
@@ -341,11 +348,13 @@ impl Agent {
         let attached = self.inner.reconciler.lock().await.attached_tasks();
         let ours = links.into_iter().map(|l| l.name).filter(|name| is_task_link(name));
         let past: BTreeSet<_> = ours.chain(attached).filter(|name| !current.contains(name)).collect();
-        for link in past {
+        let past: Vec<_> = past.iter().map(String::as_str).collect();
+        let detached = self.detach_programs(&past).await;
+        let removed = self.inner.netlink.remove_links(&past).await;
+        for ((link, detached), removed) in past.into_iter().zip(detached).zip(removed) {
             info!(link, "removing the link of a past task");
-            let detached = self.detach_programs(&link).await.map_err(|e| e.to_string());
-            let removed = self.inner.netlink.remove_link(&link).await.map_err(|e| e.to_string());
-            if let Err(error) = detached.and(removed) {
+            let detached = detached.map_err(|e| e.to_string());
+            if let Err(error) = detached.and(removed.map_err(|e| e.to_string())) {
                 warn!(link, error, "remove the link of a past task");
             }
         }
@@ -448,8 +457,13 @@ impl Agent {
         let mut problems = Vec::new();
         self.close().await;
         let ids: Vec<_> = self.lock().tasks.iter().map(|t| t.id).collect();
+        let mut ends = JoinSet::new();
         for id in ids {
-            problems.extend(self.detach_id(id, None).await.and_then(Result::err).map(|e| e.to_string()));
+            let agent = self.clone();
+            ends.spawn(async move { agent.detach_id(id, None).await });
+        }
+        while let Some(ended) = ends.join_next().await {
+            problems.extend(ended.ok().flatten().and_then(Result::err).map(|e| e.to_string()));
         }
         self.inner.gossip.leave().await;
         // The loop would make the node's links anew.

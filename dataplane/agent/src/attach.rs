@@ -15,8 +15,7 @@ use mesh_types::{
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AttachError, Attachment, DetachError, Drain, LocalTask, NsIdentity, NsRef, SessionState,
-    TaskError,
+    Agent, AttachError, Attachment, Drain, LocalTask, NsIdentity, NsRef, SessionState,
     addresses::Taken,
     connect::Place,
     ending::{Ending, open_process},
@@ -307,7 +306,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         if let Err(error) = made {
-            for problem in self.take_down(&task).await {
+            for problem in self.take_down(&[&task]).await.concat() {
                 warn!(task = %task.name, problem, "roll back of attach");
             }
             self.give_back(taken).await;
@@ -418,72 +417,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Detaches the task that `reference` means: its name, id, id prefix, namespace path or pid.
-    pub async fn detach(&self, reference: &str) -> Result<LocalTask, DetachError> {
-        let id = match self.task(reference) {
-            Ok(task) => task.id,
-            Err(TaskError::Ambiguous(ambiguous)) => return Err(ambiguous.into()),
-            Err(_) => {
-                let named =
-                    |t: &LocalTask| t.name.as_str() == reference || t.namespace.to_string() == reference;
-                let absent = self.forget_absent(named).await;
-                return absent.ok_or_else(|| DetachError::Unknown(reference.to_owned()));
-            }
-        };
-        self.detach_id(id, None).await.ok_or_else(|| DetachError::Unknown(reference.to_owned()))?
-    }
-
-    /// Detaches a task; `None` when it is not there (any more), or others than `only` hold it on a network or are about to.
-    pub(crate) async fn detach_id(
-        &self,
-        id: TaskId,
-        only: Option<&Owner>,
-    ) -> Option<Result<LocalTask, DetachError>> {
-        let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
-        let task = {
-            let mut state = self.lock();
-            let place = state.tasks.iter().position(|t| t.id == id)?;
-            if let Some(owner) = only {
-                let found = &state.tasks[place];
-                let theirs = found.attachments.iter().all(|a| a.owner.as_ref() == Some(owner));
-                let still = state.reserved.values().all(|r| r.namespace != found.namespace_id);
-                if !theirs || !still {
-                    return None;
-                }
-            }
-            let task = state.tasks_mut().remove(place);
-            // Until the links are gone, so that no new task has their routes.
-            let held = Reservation {
-                namespace: task.namespace_id,
-                name: task.name.clone(),
-                networks: Vec::new(),
-                ids: task.attachments.iter().map(|a| a.local_id).collect(),
-                owners: task.owners().into_iter().cloned().collect(),
-                host_ports: Vec::new(),
-            };
-            state.reserved.insert(ticket, held);
-            task
-        };
-        // The others first: nobody should send any more when the link goes.
-        self.announce().await;
-        point("withdrawn");
-        let mut problems = self.take_down(&task).await;
-        problems.extend(self.save_tasks().err().map(|e| e.to_string()));
-        point("forgotten");
-        let had = task.attachments.iter().map(|a| Taken {
-            network: a.network,
-            addresses: a.addresses.clone(),
-            fixed: a.fixed.clone(),
-        });
-        self.give_back(had.collect()).await;
-        self.lock().reserved.remove(&ticket);
-        info!(task = %task.name, id = %task.id, "detached");
-        Some(match problems.is_empty() {
-            true => Ok(task),
-            false => Err(DetachError::Leftovers { task: task.name, problems: problems.join("; ") }),
-        })
-    }
-
     /// Refuses further attaches, and waits for the end of those under way.
     pub(crate) async fn close(&self) {
         self.lock().leaving = true;
@@ -491,39 +424,6 @@ impl Agent {
         while !self.lock().reserved.is_empty() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// Removes everything of a task from this node; goes on past errors and tells them.
-    pub(crate) async fn take_down(&self, task: &LocalTask) -> Vec<String> {
-        self.lock().tasks_mut().retain(|t| t.id != task.id);
-        let mut problems = Vec::new();
-        problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
-        point("unplanned");
-        self.stop_dns(task.id).await;
-        problems.extend(resolver::step_back(task).await.err().map(|e| e.to_string()));
-        for attachment in &task.attachments {
-            problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
-            point("unhooked");
-            problems
-                .extend(self.inner.netlink.remove_link(&attachment.link).await.err().map(|e| e.to_string()));
-            point("unlinked");
-            problems.extend(self.close_way_out(attachment).await.err().map(|e| e.to_string()));
-        }
-        problems
-    }
-
-    /// Detaches the task when it ends by itself.
-    pub(crate) fn watch_end(&self, id: TaskId, ending: Ending) {
-        let agent = self.clone();
-        let stop = self.inner.stop.clone();
-        tokio::spawn(async move {
-            if stop.run_until_cancelled(ending.wait()).await.is_none() {
-                return;
-            }
-            if let Some(Err(error)) = agent.detach_id(id, None).await {
-                warn!(task = %id, %error, "detach after a task's end");
-            }
-        });
     }
 }
 

@@ -112,7 +112,7 @@ impl Agent {
         };
         self.lock().reserved.remove(&ticket);
         if let Err(error) = made {
-            for problem in self.take_down(&task).await {
+            for problem in self.take_down(&[&task]).await.concat() {
                 warn!(task = %task.name, problem, "roll back of a task that came back");
             }
             return Err(error);

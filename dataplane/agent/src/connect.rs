@@ -355,7 +355,8 @@ impl Agent {
     async fn take_place_down(&self, attachment: &Attachment) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(self.reconcile().await.err().map(|e| e.to_string()));
-        problems.extend(self.detach_programs(&attachment.link).await.err().map(|e| e.to_string()));
+        let unhooked = self.detach_programs(&[&attachment.link]).await;
+        problems.extend(unhooked.into_iter().filter_map(Result::err).map(|e| e.to_string()));
         let removed = self.inner.netlink.remove_link(&attachment.link).await;
         problems.extend(removed.err().map(|e| e.to_string()));
         problems.extend(self.close_way_out(attachment).await.err().map(|e| e.to_string()));

@@ -12,6 +12,7 @@ mod agent;
 mod attach;
 mod comeback;
 mod connect;
+mod detach;
 mod drain;
 mod ending;
 mod error;

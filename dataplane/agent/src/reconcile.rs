@@ -278,6 +278,18 @@ impl Agent {
     /// Tells the others how the tasks that they know of are now: before the data path here follows.
     pub(crate) async fn announce(&self) {
         let mut spoken = self.inner.spoken.lock().await;
+        self.announce_as(&mut spoken).await;
+    }
+
+    /// Tells the others that a task which is no more among this node's is gone; others that are gone too are told with it.
+    pub(crate) async fn withdraw(&self, task: TaskId) {
+        let mut spoken = self.inner.spoken.lock().await;
+        if spoken.announcements.iter().any(|a| a.endpoint.task == task) {
+            self.announce_as(&mut spoken).await;
+        }
+    }
+
+    async fn announce_as(&self, spoken: &mut Spoken) {
         let known: BTreeSet<_> = spoken.announcements.iter().map(|a| a.endpoint.task).collect();
         let (view, tasks) = {
             let state = self.lock();
@@ -302,10 +314,16 @@ impl Agent {
         self.inner.reconciler.lock().await.host.settings.inner_mtu
     }
 
-    pub(crate) async fn detach_programs(&self, link: &str) -> Result<(), AgentError> {
-        let mut reconciler = self.inner.reconciler.lock().await;
-        reconciler.attached.remove(link);
-        Ok(reconciler.data_path.detach_task(link)?)
+    /// Takes the programs from tasks' links; tells what became of each.
+    pub(crate) async fn detach_programs(&self, links: &[&str]) -> Vec<Result<(), AgentError>> {
+        let mut results = Vec::with_capacity(links.len());
+        for &link in links {
+            // The kernel takes its time over each; others have their turns in between.
+            let mut reconciler = self.inner.reconciler.lock().await;
+            reconciler.attached.remove(link);
+            results.push(reconciler.data_path.detach_task(link).map_err(AgentError::from));
+        }
+        results
     }
 
     /// Starts the name server in a task's namespace.
