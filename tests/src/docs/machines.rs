@@ -143,27 +143,24 @@ impl Machines<'_> {
     fn command(&self, step: &Step, words: &[&str]) -> Result<Command> {
         let net = self.cluster.net();
         let Some(first) = self.cluster.nodes().first() else { bail!("no nodes") };
-        let (path, socket) = match step.node() {
+        let mut command = match step.node() {
             Some(index) => {
                 let node = self.cluster.nodes().get(index).context("no such node")?;
-                (node.namespace_path().to_owned(), Some(node.socket()))
+                let mut command = self.engines.command(node, "unshare")?;
+                command.env("MESHCTL_SOCKET", node.socket());
+                command
             }
-            None => (net.client().path(), None),
+            None => NetNs::command_at(&net.client().path(), "unshare")?,
         };
-        let mut command = NetNs::command_at(&path, "unshare")?;
-        command.args(named(&step.machine)).args(words).current_dir(self.home(&step.machine)?);
+        // Another mount namespace begins in its root: the folder is gone to afterwards.
+        let go = ["sh", "-c", "cd \"$0\" && exec \"$@\""];
+        command.args(named(&step.machine)).args(go).arg(self.home(&step.machine)?).args(words);
         let programs = first.program("meshctl")?;
         let programs = programs.parent().context("meshctl is in no folder")?.to_owned();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders =
             [programs, "/usr/sbin".into(), "/sbin".into()].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(folders).context("PATH")?).env("NO_COLOR", "1");
-        if let Some(socket) = socket {
-            command.env("MESHCTL_SOCKET", socket);
-        }
-        if let Some(node) = step.node() {
-            self.engines.equip(node, &mut command);
-        }
         Ok(command)
     }
 
