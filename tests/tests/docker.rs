@@ -1,5 +1,8 @@
 //! Containers of real Docker engines on two nodes: names, addresses, ports, and nothing left of them.
 
+#[path = "docker/compose.rs"]
+mod compose;
+
 use std::{net::UdpSocket, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -13,16 +16,20 @@ const WEB: &[&str] = &["sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p
 
 /// A network prod with a service web, and as many engines as nodes that know prod.
 fn engines(cluster: &Cluster, docker_words: &[&str]) -> Result<Vec<Docker>> {
-    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
-    cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
-    cluster.wait_for_view()?;
-    let image = Busybox::make(&cluster.net().prefix().folder())?;
-    let engines =
-        cluster.nodes().iter().map(|node| Docker::start(node, &image)).collect::<Result<Vec<_>>>()?;
+    let engines = bare_engines(cluster)?;
     for engine in &engines {
         engine.run(&[&["network", "create", "--driver", "mesh"], docker_words, &["prod"]].concat())?;
     }
     Ok(engines)
+}
+
+/// The same, but the engines know nothing of prod yet.
+fn bare_engines(cluster: &Cluster) -> Result<Vec<Docker>> {
+    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+    cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
+    cluster.wait_for_view()?;
+    let image = Busybox::make(&cluster.net().prefix().folder())?;
+    cluster.nodes().iter().map(|node| Docker::start(node, &image)).collect()
 }
 
 const ADDRESSED: &[&str] = &["--opt", "network=prod", "--ipam-driver", "mesh", "--ipam-opt", "network=prod"];

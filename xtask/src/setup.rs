@@ -16,6 +16,7 @@ const TOOLS: &[&str] = &[
     "containernetworking-plugins",
     "curl",
     "debootstrap",
+    "docker-compose",
     "docker.io",
     "ethtool",
     "gcc",

@@ -230,7 +230,9 @@ mod tests {
     fn ports_of_the_host() {
         let binding = |proto: u8, ip: &str, host: u16, end: u16| json!({"Proto": proto, "IP": "", "Port": 80, "HostIP": ip, "HostPort": host, "HostPortEnd": end});
         for localhost in ["127.0.0.1", "::1"] {
-            assert!(ports(json!([binding(6, localhost, 8080, 8080)])).unwrap_err().contains("-p 8080:80/tcp"));
+            assert!(
+                ports(json!([binding(6, localhost, 8080, 8080)])).unwrap_err().contains("-p 8080:80/tcp")
+            );
         }
         assert_eq!(
             ports(json!([

@@ -245,11 +245,20 @@ fn attach_request(endpoint: &str, kept: &KeptEndpoint, wishes: &Wishes) -> v1::A
     }
 }
 
-/// Those by label and those of Docker, without the container's name, and without those that are no names.
+/// Those by label and those of Docker, without the container's name, and without those that are no names. Nor those of its
+/// service: compose gives each container the name of its part of the file, which is often that of the service in the mesh
+/// too, and would then lead to this one container past the service's address.
 fn aliases(wishes: &Wishes, told: Vec<String>) -> Vec<String> {
     let mut all: Vec<String> = wishes.aliases.iter().map(ToString::to_string).collect();
+    let member = |service: &Service| {
+        let on = service.networks.iter().find(|on| on.network == wishes.network.id);
+        let aliases = on.into_iter().flat_map(|on| on.aliases.clone());
+        std::iter::once(service.name.clone()).chain(aliases).collect::<Vec<_>>()
+    };
+    let named: Vec<Name> =
+        wishes.name.iter().cloned().chain(wishes.service.iter().flat_map(member)).collect();
     for alias in told {
-        let own = wishes.name.as_ref().is_some_and(|name| name.as_str().eq_ignore_ascii_case(&alias));
+        let own = named.iter().any(|name| name.as_str().eq_ignore_ascii_case(&alias));
         let known = own || all.iter().any(|other| other.eq_ignore_ascii_case(&alias));
         if !known && Name::new(alias.as_str()).is_ok() {
             all.push(alias);

@@ -146,6 +146,26 @@ impl Docker {
         self.run(&[&["exec", name], program].concat())
     }
 
+    /// Runs Debian's `docker-compose` for a project of that name, whose file [`Docker::write_project`] wrote; what it
+    /// prints.
+    pub fn compose(&self, project: &str, words: &[&str]) -> Result<String> {
+        let mut command = self.folders.command("docker-compose")?;
+        command.env("DOCKER_CONFIG", self.folders.home()).args(["--ansi", "never", "--host", &self.host()]);
+        command.args(["--project-name", project, "--file"]).arg(self.project(project)).args(words);
+        let done = output(&mut command);
+        self.folders.record()?;
+        Ok(done?.trim().to_owned())
+    }
+
+    /// Writes a project's compose file.
+    pub fn write_project(&self, project: &str, file: &str) -> Result<()> {
+        fs::write(self.project(project), file).context("a compose file")
+    }
+
+    fn project(&self, project: &str) -> PathBuf {
+        self.folders.home().join(format!("{project}.yaml"))
+    }
+
     /// The namespace of a running container.
     pub fn namespace(&self, name: &str) -> Result<PathBuf> {
         let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name])?;

@@ -1,0 +1,142 @@
+//! Projects of Debian's docker-compose on two nodes.
+
+use anyhow::{Context, Result, ensure};
+use mesh_api::v1::{ListTasksRequest, ReservedAddress, local_client::LocalClient};
+use mesh_tests::{Busybox, Cluster, Docker, NetNs, Node, output, run, wait};
+
+use super::{ADDRESSED, SOON, bare_engines, curl, kernel, look_up, nothing_is_left, tasks, wait_for_tasks};
+
+/// The network as docs/docker.md has it.
+const OWN: &str =
+    "{ driver: mesh, driver_opts: { network: prod }, ipam: { driver: mesh, options: { network: prod } } }";
+
+/// A project with a web server, which says in which container it is, and a client.
+fn file(network: &str) -> String {
+    let image = Busybox::NAME;
+    format!(
+        "services:
+  web:
+    image: {image}
+    command: [sh, -c, 'hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp']
+    stop_grace_period: 1s
+    labels: {{ mesh.service: web, mesh.publish: '8080:80' }}
+    networks: {{ prod: {{ aliases: [front] }} }}
+  client:
+    image: {image}
+    command: [sleep, '1000000']
+    stop_grace_period: 1s
+    networks: [prod]
+networks:
+  prod: {network}
+"
+    )
+}
+
+#[test]
+fn projects_of_two_engines() -> Result<()> {
+    run(2, |cluster| {
+        let engines = bare_engines(cluster)?;
+        let (one, two) = (&engines[0], &engines[1]);
+        let before = kernel(cluster)?;
+        for (engine, project) in [(one, "one"), (two, "two")] {
+            engine.write_project(project, &file(OWN))?;
+            engine.compose(project, &["up", "-d"])?;
+        }
+        wait_for_tasks(&cluster[0], &["one_client_1", "one_web_1", "two_client_1", "two_web_1"])?;
+
+        // The names of containers, of the part of the file, which is the service's too, and the one that the file gives.
+        let mut both = vec![address(one, "one_web_1")?, address(two, "two_web_1")?];
+        wait_for_name(two, "two_client_1", "one_web_1", &both[..1])?;
+        wait_for_name(one, "one_client_1", "two_web_1", &both[1..])?;
+        both.sort();
+        wait_for_name(two, "two_client_1", "front", &both)?;
+        wait_for_name(two, "two_client_1", "tasks.web", &both)?;
+        let vip = look_up(two, "two_client_1", "web")?;
+        ensure!(vip.len() == 1 && !both.contains(&vip[0]), "web is {vip:?}, its containers are {both:?}");
+        let inside = NetNs::command_at(&two.namespace("two_client_1")?, "curl");
+        let who = output(inside?.args(["-sS", "--max-time", "3", &format!("http://{}/", vip[0])]))?;
+        let mut names = vec![hostname(one, "one_web_1")?, hostname(two, "two_web_1")?];
+        ensure!(names.iter().any(|name| name == who.trim()), "{who} answers");
+        wait_for_answers(cluster, &names)?;
+
+        one.compose("one", &["up", "-d", "--scale", "web=2"])?;
+        let three = ["one_client_1", "one_web_1", "one_web_2", "two_client_1", "two_web_1"];
+        wait_for_tasks(&cluster[1], &three)?;
+        names.push(hostname(one, "one_web_2")?);
+        wait_for_answers(cluster, &names)?;
+        one.compose("one", &["restart", "--timeout", "1", "web"])?;
+        wait_for_tasks(&cluster[1], &three)?;
+        wait_for_answers(cluster, &names)?;
+
+        one.compose("one", &["down", "--timeout", "1"])?;
+        wait_for_tasks(&cluster[1], &["two_client_1", "two_web_1"])?;
+        wait_for_answers(cluster, &names[1..2])?;
+        two.compose("two", &["down", "--timeout", "1"])?;
+        wait_for_tasks(&cluster[0], &[])?;
+
+        // A network that Docker knows already, and that a project leaves as it is.
+        one.run(&[&["network", "create", "--driver", "mesh"], ADDRESSED, &["prod"]].concat())?;
+        one.write_project("external", &file("{ external: true }"))?;
+        one.compose("external", &["up", "-d"])?;
+        wait_for_tasks(&cluster[1], &["external_client_1", "external_web_1"])?;
+        let only = [address(one, "external_web_1")?];
+        wait_for_name(one, "external_client_1", "front", &only)?;
+        wait_for_answers(cluster, &[hostname(one, "external_web_1")?])?;
+        one.compose("external", &["down", "--timeout", "1"])?;
+        wait_for_tasks(&cluster[1], &[])?;
+        one.run(&["network", "rm", "prod"])?;
+
+        cluster[0].ctl(&["unpublish", "8080", "web"])?;
+        nothing_is_left(cluster, &before)?;
+        for node in cluster.nodes() {
+            let kept = reserved(node)?;
+            ensure!(kept.is_empty(), "addresses are kept on {}: {kept:?}", node.name());
+            ensure!(tasks(node)?.is_empty(), "tasks are left on {}", node.name());
+        }
+        Ok(())
+    })
+}
+
+/// What Docker shows as a container's address.
+fn address(engine: &Docker, container: &str) -> Result<String> {
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    engine.run(&["inspect", "--format", format, container])
+}
+
+fn hostname(engine: &Docker, container: &str) -> Result<String> {
+    engine.exec(container, &["hostname"])
+}
+
+fn wait_for_name(engine: &Docker, container: &str, name: &str, addresses: &[String]) -> Result<()> {
+    wait("a name", SOON, || {
+        let found = look_up(engine, container, name)?;
+        ensure!(found == addresses, "{name} is {found:?}, not {addresses:?}");
+        Ok(())
+    })
+}
+
+/// At the published port of each node each of these containers answers at last, and no other.
+fn wait_for_answers(cluster: &Cluster, names: &[String]) -> Result<()> {
+    for node in cluster.nodes() {
+        let mut missing = names.to_vec();
+        wait("every container to answer", SOON, || {
+            let who = curl(cluster.net().client(), &format!("http://{}:8080/", node.address()))?;
+            ensure!(names.contains(&who), "{who} answers, none of {names:?}");
+            missing.retain(|name| *name != who);
+            ensure!(missing.is_empty(), "{missing:?} have not answered at {}", node.name());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What the node keeps for somebody.
+fn reserved(node: &Node) -> Result<Vec<ReservedAddress>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel =
+            mesh_api::transport::unix_connect(node.socket()).await.context("the daemon's socket")?;
+        let listed = LocalClient::new(channel).list_tasks(ListTasksRequest {}).await?;
+        Ok(listed.into_inner().reserved)
+    })
+}
