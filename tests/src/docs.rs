@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `console` | is run: lines `n1$ COMMAND` and `client$ COMMAND` on the machine of that name; what follows is what it prints |
 //! | `LANGUAGE file=NAME` | is a file of that name for the commands after it, in every machine's working folder |
-//! | `LANGUAGE tried-by=tests/tests/NAME.rs` | another test does the same: the block's verbs and long options are in it |
+//! | `LANGUAGE tried-by=tests/tests/NAME` | another test does the same: the block's verbs and long options are in it |
 //! | `LANGUAGE not-run="REASON"` | is not run |
 //!
 //! Blocks by indentation cannot say it, and are therefore not taken. `<!-- n1$ COMMAND -->` is run, too, and not shown.
@@ -58,9 +58,9 @@ pub enum Fate {
         /// What is in it.
         text: String,
     },
-    /// Tests do the same: their paths below the repository, and the lines that they have to have the words of.
+    /// Tests do the same: their paths below the repository, without `.rs`, and the lines that they have to have the words of.
     TriedBy {
-        /// The tests.
+        /// The tests, or the helpers that they use.
         tests: Vec<String>,
         /// The lines of the block.
         lines: Vec<String>,
@@ -163,13 +163,13 @@ impl Page {
     }
 }
 
-/// A test's text, or that of all files in a folder of it.
+/// The text of a test's file and of those in the folder of its name; one of the two may be missing.
 fn read_test(path: &str) -> Result<String> {
-    if !path.ends_with('/') {
-        return read(path);
-    }
-    let files = names(&repository().join(path));
-    files.iter().filter(|name| name.ends_with(".rs")).map(|name| read(&format!("{path}{name}"))).collect()
+    let within = names(&repository().join(path)).into_iter().map(|name| format!("{path}/{name}"));
+    let files = [format!("{path}.rs")].into_iter().chain(within).filter(|file| file.ends_with(".rs"));
+    let there: Vec<String> = files.filter(|file| repository().join(file).is_file()).collect();
+    ensure!(!there.is_empty(), "there is no {path}.rs, and no folder {path}");
+    there.iter().map(|file| read(file)).collect()
 }
 
 /// The verb and the long options of a command line.
