@@ -109,7 +109,8 @@ fn table(subject: &str, [start, stop]: [&str; 2], at_once: usize, measured: &Mea
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([subject, "operation", "median ms", "p90 ms", "max ms", "to bridge's, median"]);
     for (name, times) in measured {
-        for ((title, times), base) in titles.iter().zip(rows(times)).zip(&base) {
+        let rows = titles.iter().zip(rows(times)).zip(&base);
+        for ((title, times), base) in rows.filter(|((_, times), _)| !times.is_empty()) {
             let figures = [median(&times), percentile(&times, 0.9), percentile(&times, 1.0)];
             let figures = figures.map(|ms| format!("{ms:.1}"));
             let ratio = format!("{:.2}", median_ratio(&times, base));
