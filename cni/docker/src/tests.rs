@@ -126,7 +126,7 @@ fn view() -> ClusterView {
     let service = Service {
         id: ServiceId::random(),
         name: name("web"),
-        networks: vec![ServiceNetwork { network: on, vips: Vec::new(), aliases: Vec::new() }],
+        networks: vec![ServiceNetwork { network: on, vips: Vec::new(), aliases: vec![name("www")] }],
         endpoint_mode: Default::default(),
         ports: vec!["80:80".parse().unwrap()],
         affinity: None,
@@ -226,8 +226,7 @@ impl Story {
             {"Id": "c1", "Names": ["/web1"], "Labels": labels},
         ]);
         pages.insert("/containers/json".to_owned(), listed);
-        let settings =
-            json!({"Networks": {"prod": {"EndpointID": "e1", "Aliases": ["front", "web1", "no name"]}}});
+        let settings = json!({"Networks": {"prod": {"EndpointID": "e1", "Aliases": ["front", "web1", "web", "WWW", "no name"]}}});
         pages.insert("/containers/c1/json".to_owned(), json!({"NetworkSettings": settings}));
     }
 
@@ -279,7 +278,7 @@ async fn a_container_from_join_to_leave() {
     assert_eq!(published, ["81:80".parse().unwrap()], "what is open already is not opened again");
     until(|| story.mesh.with(|state| !state.aliases.is_empty())).await;
     let aliases = story.mesh.with(|state| state.aliases.get("docker:e1").cloned()).unwrap();
-    assert_eq!(aliases, ["shop", "front"], "neither its own name nor what is no name");
+    assert_eq!(aliases, ["shop", "front"], "neither its own name, its service's nor what is no name");
 
     let which = json!({"NetworkID": "n1", "EndpointID": "e1"});
     story.ask("NetworkDriver.Leave", which.clone()).await.unwrap();

@@ -6,30 +6,40 @@ use mesh_tests::{Busybox, Cluster, Docker, NetNs, Node, output, run, wait};
 
 use super::{ADDRESSED, SOON, bare_engines, curl, kernel, look_up, nothing_is_left, tasks, wait_for_tasks};
 
-/// The network as docs/docker.md has it.
-const OWN: &str =
-    "{ driver: mesh, driver_opts: { network: prod }, ipam: { driver: mesh, options: { network: prod } } }";
+/// The page whose file is brought up here.
+const PAGE: &str = include_str!("../../../docs/docker.md");
 
-/// A project with a web server, which says in which container it is, and a client.
-fn file(network: &str) -> String {
+/// The page's project with an image that is there, whose containers say which they are, and with a client.
+fn file() -> Result<String> {
+    let block = PAGE.split("```yaml").nth(1).and_then(|text| text.split("```").next());
+    let (_, block) = block.and_then(|text| text.split_once('\n')).context("no yaml in docs/docker.md")?;
     let image = Busybox::NAME;
-    format!(
-        "services:
-  web:
-    image: {image}
+    let web = format!(
+        "    image: {image}
     command: [sh, -c, 'hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp']
     stop_grace_period: 1s
-    labels: {{ mesh.service: web, mesh.publish: '8080:80' }}
-    networks: {{ prod: {{ aliases: [front] }} }}
+"
+    );
+    let client = format!(
+        "
   client:
     image: {image}
     command: [sleep, '1000000']
     stop_grace_period: 1s
     networks: [prod]
 networks:
-  prod: {network}
 "
-    )
+    );
+    let file = block.replace("    image: nginx\n", &web).replace("\nnetworks:\n", &client);
+    ensure!(file.contains(&web) && file.contains(&client), "docs/docker.md has another project: {block}");
+    Ok(file)
+}
+
+/// The same on a network that Docker has.
+fn external() -> Result<String> {
+    let file = file()?;
+    let (parts, _) = file.split_once("\nnetworks:\n").context("no networks")?;
+    Ok(format!("{parts}\nnetworks:\n  prod: {{ external: true }}\n"))
 }
 
 #[test]
@@ -39,7 +49,7 @@ fn projects_of_two_engines() -> Result<()> {
         let (one, two) = (&engines[0], &engines[1]);
         let before = kernel(cluster)?;
         for (engine, project) in [(one, "one"), (two, "two")] {
-            engine.write_project(project, &file(OWN))?;
+            engine.write_project(project, &file()?)?;
             engine.compose(project, &["up", "-d"])?;
         }
         wait_for_tasks(&cluster[0], &["one_client_1", "one_web_1", "two_client_1", "two_web_1"])?;
@@ -76,7 +86,7 @@ fn projects_of_two_engines() -> Result<()> {
 
         // A network that Docker knows already, and that a project leaves as it is.
         one.run(&[&["network", "create", "--driver", "mesh"], ADDRESSED, &["prod"]].concat())?;
-        one.write_project("external", &file("{ external: true }"))?;
+        one.write_project("external", &external()?)?;
         one.compose("external", &["up", "-d"])?;
         wait_for_tasks(&cluster[1], &["external_client_1", "external_web_1"])?;
         let only = [address(one, "external_web_1")?];
