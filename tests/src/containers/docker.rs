@@ -150,7 +150,8 @@ impl Docker {
     /// prints.
     pub fn compose(&self, project: &str, words: &[&str]) -> Result<String> {
         let mut command = self.folders.command("docker-compose")?;
-        command.env("DOCKER_CONFIG", self.folders.home()).args(["--ansi", "never", "--host", &self.host()]);
+        command.env("DOCKER_CONFIG", self.folders.home()).env("COMPOSE_HTTP_TIMEOUT", "120");
+        command.args(["--ansi", "never", "--host", &self.host()]);
         command.args(["--project-name", project, "--file"]).arg(self.project(project)).args(words);
         let done = output(&mut command);
         self.folders.record()?;

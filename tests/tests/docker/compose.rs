@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_api::v1::{ListTasksRequest, ReservedAddress, local_client::LocalClient};
 use mesh_tests::{Busybox, Cluster, Docker, NetNs, Node, output, run, wait};
 
-use super::{ADDRESSED, SOON, bare_engines, curl, kernel, look_up, nothing_is_left, tasks, wait_for_tasks};
+use super::{ADDRESSED, SOON, bare_engines, curl, kernel, look_up, nothing_is_left, wait_for_tasks};
 
 /// The page whose file is brought up here.
 const PAGE: &str = include_str!("../../../docs/docker.md");
@@ -51,6 +51,8 @@ fn projects_of_two_engines() -> Result<()> {
         for (engine, project) in [(one, "one"), (two, "two")] {
             engine.write_project(project, &file()?)?;
             engine.compose(project, &["up", "-d"])?;
+            // A worker opens no port: it has to know that a manager has.
+            cluster.wait_for_view()?;
         }
         wait_for_tasks(&cluster[0], &["one_client_1", "one_web_1", "two_client_1", "two_web_1"])?;
 
@@ -63,10 +65,14 @@ fn projects_of_two_engines() -> Result<()> {
         wait_for_name(two, "two_client_1", "tasks.web", &both)?;
         let vip = look_up(two, "two_client_1", "web")?;
         ensure!(vip.len() == 1 && !both.contains(&vip[0]), "web is {vip:?}, its containers are {both:?}");
-        let inside = NetNs::command_at(&two.namespace("two_client_1")?, "curl");
-        let who = output(inside?.args(["-sS", "--max-time", "3", &format!("http://{}/", vip[0])]))?;
         let mut names = vec![hostname(one, "one_web_1")?, hostname(two, "two_web_1")?];
-        ensure!(names.iter().any(|name| name == who.trim()), "{who} answers");
+        let inside = two.namespace("two_client_1")?;
+        wait("the service by its address", SOON, || {
+            let mut curl = NetNs::command_at(&inside, "curl")?;
+            let who = output(curl.args(["-sS", "--max-time", "3", &format!("http://{}/", vip[0])]))?;
+            ensure!(names.iter().any(|name| name == who.trim()), "{who} answers");
+            Ok(())
+        })?;
         wait_for_answers(cluster, &names)?;
 
         one.compose("one", &["up", "-d", "--scale", "web=2"])?;
@@ -99,9 +105,12 @@ fn projects_of_two_engines() -> Result<()> {
         cluster[0].ctl(&["unpublish", "8080", "web"])?;
         nothing_is_left(cluster, &before)?;
         for node in cluster.nodes() {
-            let kept = reserved(node)?;
-            ensure!(kept.is_empty(), "addresses are kept on {}: {kept:?}", node.name());
-            ensure!(tasks(node)?.is_empty(), "tasks are left on {}", node.name());
+            wait_for_tasks(node, &[])?;
+            wait("no address to be kept", SOON, || {
+                let kept = reserved(node)?;
+                ensure!(kept.is_empty(), "on {}: {kept:?}", node.name());
+                Ok(())
+            })?;
         }
         Ok(())
     })
