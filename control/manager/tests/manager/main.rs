@@ -5,6 +5,7 @@
 mod access;
 mod certificates;
 mod changes;
+mod connectivity;
 mod gossip_keys;
 mod hostile;
 mod intent;

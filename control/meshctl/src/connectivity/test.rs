@@ -26,7 +26,8 @@ use crate::{
 /// How long the test's network may take to go.
 const CLEAN: Duration = Duration::from_secs(25);
 /// What there is to say after Ctrl-C.
-const BEFORE: &str = "the test had not begun; if anything was made for it, managers remove it within two minutes";
+const BEFORE: &str =
+    "the test had not begun; if anything was made for it, managers remove it within two minutes";
 const REMOVED: &str = "the test has ended, and what it made is removed";
 const LEFT: &str = "the test has ended; managers remove what it made within two minutes";
 
@@ -114,8 +115,7 @@ struct Told {
 async fn follow(mut stream: Streaming<TestReport>, secs: u32, interrupts: &mut Signal) -> Told {
     let until = Instant::now() + Duration::from_secs(secs.into());
     let is_watched = std::io::stderr().is_terminal();
-    let mut told =
-        Told { end: End::Over, nodes: BTreeSet::new(), network: None, reports: BTreeMap::new() };
+    let mut told = Told { end: End::Over, nodes: BTreeSet::new(), network: None, reports: BTreeMap::new() };
     loop {
         let report = tokio::select! {
             report = timeout_at(until, stream.message()) => report,

@@ -8,7 +8,10 @@ use crate::fake::{Fake, Script};
 fn ping_counts_and_its_exit_code_tells() {
     let fake = Fake::start(Script::default());
     let text = fake.print("ping -c 2 -i 0.01 n2");
-    assert!(text.starts_with("PING n2 (192.168.0.2) by its data path, from 192.168.0.1: 84 bytes\n"), "{text}");
+    assert!(
+        text.starts_with("PING n2 (192.168.0.2) by its data path, from 192.168.0.1: 84 bytes\n"),
+        "{text}"
+    );
     assert!(text.contains("answer 2 from 192.168.0.2: time=1.234 ms\n"), "{text}");
     assert!(text.contains("2 asked, 2 answered, 0% lost"), "{text}");
     let lost = fake.run("ping -c 1 -s 9000 n2");
