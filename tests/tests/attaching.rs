@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, NetNs, TaskSpec, UdpEcho, output, run, wait};
+use mesh_tests::{Cluster, Inventory, NetNs, TaskSpec, UdpEcho, output, run, wait};
 
 const SOON: Duration = Duration::from_secs(5);
+/// So many tasks are detached at the same time.
+const AT_ONCE: usize = 24;
 
 fn sandbox(cluster: &Cluster, name: &str) -> Result<(NetNs, String)> {
     let namespace = NetNs::create(&cluster.net().prefix().namespace(name))?;
@@ -101,6 +103,45 @@ fn a_worker_attaches_to_what_was_just_created() -> Result<()> {
             cluster[1].ctl(&["attach", "--service", &service, &path])?;
             cluster[1].ctl(&["detach", "--force", &path])?;
         }
+        Ok(())
+    })
+}
+
+/// They are ended together; each caller hears of its own task, and those that stay are as before.
+#[test]
+fn tasks_that_are_detached_at_once_leave_nothing() -> Result<()> {
+    run(1, |cluster| {
+        let node = &cluster[0];
+        node.ctl(&["network", "create", "--subnet", "10.10.4.0/24", "--attachable", "open"])?;
+        let (_stays, path) = sandbox(cluster, "stays")?;
+        node.ctl(&["attach", "--network", "open", "--name", "stays", &path])?;
+        let before = Inventory::settled(cluster)?;
+        let guests =
+            (0..AT_ONCE).map(|n| sandbox(cluster, &format!("guest{n}"))).collect::<Result<Vec<_>>>()?;
+        let untouched = links(&guests[0].0)?;
+        for (_, path) in &guests {
+            node.ctl(&["attach", "--network", "open", path])?;
+        }
+        std::thread::scope(|scope| {
+            let detach = |path| scope.spawn(move || node.ctl(&["detach", path]).map(drop));
+            let ends: Vec<_> = guests.iter().map(|(_, path)| detach(path.as_str())).collect();
+            let ended = |end: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+                end.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+            };
+            ends.into_iter().try_for_each(ended)
+        })?;
+        for (guest, path) in &guests {
+            ensure!(links(guest)? == untouched, "detach left a link in {path}");
+            let refusal = node.refused(&["detach", path])?;
+            ensure!(refusal.message.contains(path), "detached twice: {refusal:?}");
+        }
+        wait("everything to be as before", SOON, || {
+            let difference = before[0].difference(&Inventory::of(node)?);
+            ensure!(difference.is_empty(), "{difference}");
+            Ok(())
+        })?;
+        let tasks = node.ctl_json(&["task", "ls"])?;
+        ensure!(tasks.as_array().is_some_and(|all| all.len() == 1), "other tasks are left: {tasks}");
         Ok(())
     })
 }

@@ -349,8 +349,8 @@ impl Agent {
         let ours = links.into_iter().map(|l| l.name).filter(|name| is_task_link(name));
         let past: BTreeSet<_> = ours.chain(attached).filter(|name| !current.contains(name)).collect();
         let past: Vec<_> = past.iter().map(String::as_str).collect();
-        let detached = self.detach_programs(&past).await;
         let removed = self.inner.netlink.remove_links(&past).await;
+        let detached = self.detach_programs(&past).await;
         for ((link, detached), removed) in past.into_iter().zip(detached).zip(removed) {
             info!(link, "removing the link of a past task");
             let detached = detached.map_err(|e| e.to_string());

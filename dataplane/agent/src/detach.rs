@@ -178,10 +178,11 @@ impl Agent {
             attachments.extend(task.attachments.iter().map(|attachment| (at, attachment)));
         }
         let links: Vec<_> = attachments.iter().map(|(_, a)| a.link.as_str()).collect();
-        let unhooked = self.detach_programs(&links).await;
-        point("unhooked");
+        // With the programs on them: what a namespace that lives on sends must not pass by them for as long as many take.
         let removed = self.inner.netlink.remove_links(&links).await;
         point("unlinked");
+        let unhooked = self.detach_programs(&links).await;
+        point("unhooked");
         for (((at, attachment), unhooked), removed) in attachments.into_iter().zip(unhooked).zip(removed) {
             problems[at].extend(unhooked.err().map(|e| e.to_string()));
             problems[at].extend(removed.err().map(|e| e.to_string()));

@@ -15,8 +15,9 @@ use crate::{
     error::{is_errno, to_io},
 };
 
-/// Most links that are removed together: others wait for the kernel's lock that long.
-const AT_ONCE: usize = 128;
+/// Most links that are removed together: others wait for the kernel's lock that long, and each program on a link has the
+/// kernel wait once more.
+const AT_ONCE: usize = 16;
 /// Group of links that are being removed, or one of the next: large, so that people's are others.
 const REMOVED_GROUP: u32 = 0x6d65_7368;
 
