@@ -32,15 +32,16 @@ fn nodes_reach_each_other_until_they_are_cut_off() -> Result<()> {
 
 #[test]
 fn what_a_killed_run_left_is_removed() -> Result<()> {
-    // The name of a run of a process that has ended, since it was waited for.
-    let mut ended = Command::new("true").spawn().context("true")?;
-    let name = format!("mt{}-0", ended.id());
-    ended.wait().context("true")?;
-    let left = Prefix::fixed(&name);
+    // The name of a run of a process that ends when all is made: other tests remove what is left of those that have ended.
+    let mut other = Command::new("sleep").arg("60").spawn().context("sleep")?;
+    let left = Prefix::fixed(&format!("mt{}-0", other.id()));
     let mut net = TestNet::create(left.clone(), 1)?;
     net.keep();
     drop(net);
-    ensure!(left.folder().exists(), "the net was not kept");
+    let kept = left.folder().exists();
+    other.kill().context("sleep")?;
+    other.wait().context("sleep")?;
+    ensure!(kept, "the net was not kept");
     let _next = TestNet::create(Prefix::unique(), 0)?;
     ensure!(!left.folder().exists(), "the folder stays");
     ensure!(!Path::new("/run/netns").join(left.namespace("n1")).exists(), "a namespace stays");
