@@ -1,7 +1,7 @@
 //! Docker's network and address plugin: `docker network create -d mesh -o network=prod prod`.
 //!
-//! A Docker engine asks over a unix socket, in the words of libnetwork's remote drivers ([`protocol`]); the plugin asks the
-//! daemon of its node over that one's own socket ([`Mesh`]), and the engine's API for labels and aliases ([`engine`]).
+//! A Docker engine asks over a unix socket, in the words of libnetwork's remote drivers (`protocol`); the plugin asks the
+//! daemon of its node over that one's own socket ([`Mesh`]), and the engine's API for labels and aliases (`engine`).
 //! Docker gives neither interface nor address to a container: the daemon does, as it does for every task.
 //!
 //! An engine that says where the sandbox will be before there is one (Docker before 26) has the container attached in the

@@ -36,7 +36,7 @@ impl Agent {
             .nodes
             .values()
             .filter(|n| nodes.contains(&n.id) && n.id != self.inner.node)
-            .map(|n| Node::clone(n))
+            .map(Node::clone)
             .collect();
         let manager = view.nodes.get(&self.inner.node).is_some_and(|own| own.role == Role::Manager);
         let (mut trying, mut found) = (JoinSet::new(), BTreeMap::new());

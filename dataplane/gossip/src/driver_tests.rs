@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing, Way,
+    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing,
+    Way,
     simulation::{net, node, own},
 };
 

@@ -76,8 +76,21 @@ pub struct ReachSpec {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Word {
-    Ask { nonce: u64, by: Way, advertise: SocketAddr, data_path: Option<IpAddr>, manager: bool },
-    Told { nonce: u64, asked_by: Way, by: Option<Way>, tried: BTreeMap<Way, bool>, clock: u64, version: String },
+    Ask {
+        nonce: u64,
+        by: Way,
+        advertise: SocketAddr,
+        data_path: Option<IpAddr>,
+        manager: bool,
+    },
+    Told {
+        nonce: u64,
+        asked_by: Way,
+        by: Option<Way>,
+        tried: BTreeMap<Way, bool>,
+        clock: u64,
+        version: String,
+    },
 }
 
 /// What asks and answers, beside the core.
@@ -166,11 +179,7 @@ impl Reach {
     }
 }
 
-async fn gather(
-    mut answers: mpsc::Receiver<(Word, Instant)>,
-    spec: &ReachSpec,
-    begun: Instant,
-) -> Reached {
+async fn gather(mut answers: mpsc::Receiver<(Word, Instant)>, spec: &ReachSpec, begun: Instant) -> Reached {
     let mut reached = Reached::default();
     let until = begun + AGAIN.iter().sum::<Duration>() + WAIT;
     let tried = usize::from(spec.data_path.is_some()) + usize::from(spec.manager);
@@ -248,9 +257,7 @@ async fn data_path_answers(own: IpAddr, to: SocketAddr) -> bool {
     for _ in 0..AGAIN.len() {
         let nonce = rand::random();
         questions.ask(to, nonce).await;
-        let answered = async {
-            while questions.answer().await.1 != nonce {}
-        };
+        let answered = async { while questions.answer().await.1 != nonce {} };
         if timeout(OPEN / 3, answered).await.is_ok() {
             return true;
         }

@@ -389,9 +389,8 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
 /// How full the tables of established flows are, as of the last look at all of them.
 fn flow_tables(data_path: &DataPathStats) -> Vec<v1::FlowTable> {
     let tables = [("from clients", "CHOICES_KEPT"), ("to tasks", "REVERSE_KEPT")];
-    let table = |(name, map): (&str, &str)| {
-        data_path.maps.get(map).map(|m| map_use(name, m.used, m.capacity))
-    };
+    let table =
+        |(name, map): (&str, &str)| data_path.maps.get(map).map(|m| map_use(name, m.used, m.capacity));
     tables.into_iter().filter_map(table).collect()
 }
 

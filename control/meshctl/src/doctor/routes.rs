@@ -25,7 +25,7 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let mut routes: Vec<_> = read("/proc/self/net/route").lines().filter_map(route4).collect();
     routes.extend(read("/proc/self/net/ipv6_route").lines().filter_map(route6));
-    routes.retain(|route| matters(route));
+    routes.retain(matters);
     let before = findings.len();
     findings.extend(conflicts(view, &routes));
     if findings.len() == before {

@@ -114,10 +114,10 @@ impl<'a> Reading<'a> {
     fn entry(&mut self, (key, value): Entry<'a>, right: &mut DeTable<'a>) {
         let name = key.get_ref().to_string();
         let Some(section) = keys::of(Some(&name)) else {
-            return match self.take(None, &key, &value) {
-                true => drop(right.insert(key, value)),
-                false => (),
-            };
+            if self.take(None, &key, &value) {
+                right.insert(key, value);
+            }
+            return;
         };
         let span = value.span();
         let inner = match value.into_inner() {
