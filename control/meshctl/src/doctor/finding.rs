@@ -72,10 +72,14 @@ pub fn page(findings: &[Finding], well: usize) -> String {
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let many = |level, what| match count(level) {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
     text += &format!(
-        "\n{well} ok, {} warnings, {} failures, {} cannot be checked\n",
-        count(Level::Warning),
-        count(Level::Failure),
+        "\n{well} ok, {}, {}, {} cannot be checked\n",
+        many(Level::Warning, "warning"),
+        many(Level::Failure, "failure"),
         count(Level::Unchecked)
     );
     text
