@@ -15,6 +15,7 @@ use mesh_types::{
     ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, PortConfig, ResolverError,
 };
 use tonic::{Request, Response, Status};
+use tracing::warn;
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
@@ -208,7 +209,11 @@ impl Local for LocalService {
         // In a task of its own: a caller that goes away leaves no half-made task.
         let owner = spec.owner.clone();
         let attached = tokio::spawn(async move { agent.attach(spec).await }).await;
-        let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| attach_status(&e))?;
+        let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| {
+            let status = attach_status(&error);
+            warn!(code = ?status.code(), error = status.message(), "attach refused");
+            status
+        })?;
         let mut interfaces = member.agent.interfaces(&task).await;
         if owner.is_some() {
             interfaces.retain(|interface| interface.owner == owner);
