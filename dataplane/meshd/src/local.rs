@@ -21,7 +21,7 @@ use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
     gossip,
     join::JoinSpec,
-    reach, tasks,
+    reach, snapshot, tasks,
 };
 
 /// Where a task's own name server listens.
@@ -137,6 +137,15 @@ impl Local for LocalService {
     ) -> Result<Response<v1::DumpGossipResponse>, Status> {
         let member = self.daemon.member().await?;
         gossip::dump(&member.membership, &member.agent).await.map(Response::new)
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::NodeSnapshot>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        let snapshot = agent.snapshot().await.map_err(|e| failed(&e.into()))?;
+        Ok(Response::new(snapshot::message(&snapshot, request.get_ref().without_endpoints)))
     }
 
     async fn get_view(
