@@ -1,6 +1,7 @@
 //! One manager's part in Raft.
 
 mod members;
+mod progress;
 mod standing;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 pub use members::Manager;
+pub use progress::Progress;
 pub use standing::Standing;
 
 use crate::{
