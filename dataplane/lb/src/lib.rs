@@ -30,6 +30,7 @@ mod stats;
 mod sys;
 mod table;
 mod takeover;
+mod traffic;
 mod uplink;
 
 pub use choices::Choices;
@@ -49,4 +50,5 @@ pub use mesh_abi::{
 pub use object::OBJECT;
 pub use sizes::{Limits, Sizes};
 pub use stats::{MapUse, Stats};
+pub use traffic::{ProgramStats, ServiceTraffic, Traffic, enable_stats};
 pub use uplink::{NoXdp, Uplink, UplinkHook};

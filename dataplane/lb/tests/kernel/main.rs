@@ -9,3 +9,4 @@ mod maps;
 mod programs;
 mod sandbox;
 mod takeover;
+mod traffic;
