@@ -3,6 +3,7 @@
 use std::{ops::Index, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use time::OffsetDateTime;
 
 use crate::{
     binaries::Binaries,
@@ -205,11 +206,12 @@ impl Cluster {
         &self.nodes
     }
 
-    /// `error` with the ends of the daemons' logs.
+    /// `error` after the ends of the daemons' logs, and with the time, which tells where in them it happened.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let now = OffsetDateTime::now_utc().time();
         let logs =
             self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.log().display(), node.log_tail()));
-        anyhow::anyhow!("{error:#}\n{}", logs.collect::<String>())
+        anyhow::anyhow!("{error:#}\n{}--- at {now}: {error:#}", logs.collect::<String>())
     }
 
     /// Leaves everything in place on drop.

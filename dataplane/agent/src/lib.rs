@@ -36,6 +36,7 @@ mod reconcile;
 mod renewing;
 mod resolver;
 mod session;
+mod snapshot;
 mod state;
 mod status;
 mod task;
@@ -55,15 +56,18 @@ pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
 pub use interfaces::TaskInterface;
 pub use kept_sockets::KeptSockets;
 pub use leases::Leases;
+pub use mesh_dns::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use mesh_gossip::{MemberState, Stats as GossipCounters, Way};
 pub use mesh_lb::{
-    FlowTimeouts, Limits, Options as DataPathOptions, Sizes, Stats as DataPathStats, UplinkHook,
+    Counts as DataPathCounts, FlowTimeouts, Limits, MapUse, Options as DataPathOptions, Sizes,
+    Stats as DataPathStats, UplinkHook,
 };
 pub use owned::Detached;
 pub use ping::{PingError, PingSpec, Pinged};
 pub use reach::ReachedNode;
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
+pub use snapshot::{EndpointCounts, NetworkCounts, ServiceCounts, Snapshot};
 pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use uplinks::{DataPathAddress, DataPathChoice};

@@ -8,9 +8,9 @@ use std::{
 
 use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskForwarder, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
-use mesh_lb::{DataPath, FlowTimeouts, HookKind};
+use mesh_lb::{DataPath, FlowReader, FlowTimeouts, HookKind, ServicePlan};
 use mesh_netlink::NetNs;
-use mesh_types::{Endpoint, LocalEndpointId, NetworkId, TaskId};
+use mesh_types::{Endpoint, LocalEndpointId, NetworkId, ServiceId, TaskId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -114,6 +114,25 @@ impl Reconciler {
 
     pub(crate) fn stats(&self) -> Result<mesh_lb::Stats, mesh_lb::Error> {
         self.data_path.stats()
+    }
+
+    pub(crate) fn counts(&self) -> Result<mesh_lb::Counts, mesh_lb::Error> {
+        self.data_path.counts()
+    }
+
+    /// Established flows of each endpoint of this node that has any.
+    pub(crate) fn served_flows(&self) -> BTreeMap<LocalEndpointId, u64> {
+        self.data_path.served_flows()
+    }
+
+    /// Reads the flows, without this one's turn.
+    pub(crate) fn flow_reader(&self) -> Result<FlowReader, mesh_lb::Error> {
+        self.data_path.flow_reader()
+    }
+
+    /// What clients can speak to on this node, as it was planned last.
+    pub(crate) fn services(&self) -> BTreeMap<ServiceId, Arc<ServicePlan>> {
+        self.planner.last().map(|planned| planned.desired.services.clone()).unwrap_or_default()
     }
 
     /// The task links that programs are attached to, an earlier daemon's included.
@@ -316,14 +335,12 @@ impl Agent {
 
     /// Takes the programs from tasks' links; tells what became of each.
     pub(crate) async fn detach_programs(&self, links: &[&str]) -> Vec<Result<(), AgentError>> {
-        let mut results = Vec::with_capacity(links.len());
+        let mut reconciler = self.inner.reconciler.lock().await;
         for &link in links {
-            // The kernel takes its time over each; others have their turns in between.
-            let mut reconciler = self.inner.reconciler.lock().await;
             reconciler.attached.remove(link);
-            results.push(reconciler.data_path.detach_task(link).map_err(AgentError::from));
         }
-        results
+        let detached = reconciler.data_path.detach_tasks(links).into_iter();
+        detached.map(|done| done.map_err(AgentError::from)).collect()
     }
 
     /// Starts the name server in a task's namespace.

@@ -187,15 +187,20 @@ impl LocalTask {
             local_id: a.local_id,
             generation: a.generation,
             aliases: self.aliases.iter().chain(&a.aliases).cloned().chain(self.host_name()).collect(),
-            state: match self.drain {
-                Drain::None => EndpointState::Ready,
-                Drain::Going { .. } => EndpointState::Draining,
-                Drain::Done { .. } => EndpointState::Drained,
-            },
+            state: self.endpoint_state(),
             weight: self.weight,
             health: self.health,
             health_note: self.health_note.clone(),
         })
+    }
+
+    /// Whether it takes new flows of its service, as the others are told.
+    pub fn endpoint_state(&self) -> EndpointState {
+        match self.drain {
+            Drain::None => EndpointState::Ready,
+            Drain::Going { .. } => EndpointState::Draining,
+            Drain::Done { .. } => EndpointState::Drained,
+        }
     }
 
     /// Whether ports of the node lead to it alone.

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use hickory_proto::{
@@ -82,13 +83,13 @@ impl Desk {
 
     /// The response of the name servers, or `failure`.
     pub(crate) async fn forward(&self, query: &[u8], limit: usize, failure: Vec<u8>) -> Vec<u8> {
-        match self.forwarder.forward(query, limit).await {
-            Some(response) => response,
-            None => {
-                count(&self.counters.failed);
-                failure
-            }
-        }
+        let begun = Instant::now();
+        let response = self.forwarder.forward(query, limit).await;
+        self.counters.outside.observe(begun.elapsed(), 1);
+        response.unwrap_or_else(|| {
+            count(&self.counters.failed);
+            failure
+        })
     }
 
     fn whose_turn(&self, name: &Name, qtype: RecordType) -> usize {
@@ -134,6 +135,7 @@ impl Turn<'_> {
             Outcome::Forward { limit, failure } => {
                 count(&counters.forwarded);
                 if let Some(known) = self.desk.forwarder.cached(query, limit) {
+                    count(&counters.kept);
                     out.extend_from_slice(&known);
                     return Left::Nothing;
                 }

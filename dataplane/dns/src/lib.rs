@@ -33,7 +33,7 @@ pub use resolv_conf::NodeResolver;
 pub use resolve::{Answer, Place, Text, Why, resolve, reverse_name};
 pub use server::{DNS_ADDRESS, DnsServer};
 pub use sockets::Sockets;
-pub use stats::DnsStats;
+pub use stats::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use thread::DnsThread;
 pub use view::{Addresses, NetworkNames, ServiceNames, ServicePort, TaskView};
 

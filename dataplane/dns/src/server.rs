@@ -13,7 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    DnsStats, DnsThread, Error, Sockets, TaskForwarder, TaskView, desk::Desk, stats::Counters, tcp, udp,
+    DnsStats, DnsThread, Error, Sockets, TaskForwarder, TaskView, desk::Desk, stats::{Counters, Ledger},
+    tcp, udp,
 };
 
 /// Where tasks ask, as under Docker.
@@ -29,6 +30,7 @@ pub struct DnsServer {
     udp: JoinHandle<()>,
     tcp: JoinHandle<()>,
     counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
 }
 
 impl DnsServer {
@@ -45,12 +47,14 @@ impl DnsServer {
         let _entered = runtime.enter();
         let socket = UdpSocket::from_std(sockets.udp).map_err(Error::Register)?;
         let listener = TcpListener::from_std(sockets.tcp).map_err(Error::Register)?;
-        let counters = Arc::new(Counters::default());
+        let ledger = thread.ledger();
+        let counters = ledger.begin();
         let desk = Arc::new(Desk::new(view, forwarder, Arc::clone(&counters)));
         Ok(Self {
             udp: runtime.spawn(udp::serve(socket, Arc::clone(&desk), thread.buffers(), others.clone())),
             tcp: runtime.spawn(tcp::serve(listener, desk, others)),
             counters,
+            ledger,
         })
     }
 
@@ -75,5 +79,6 @@ impl DnsServer {
 impl Drop for DnsServer {
     fn drop(&mut self) {
         self.abort();
+        self.ledger.end(&self.counters);
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::Error;
+use crate::{DnsStats, Error, stats::Ledger};
 
 /// No query that means well is longer.
 pub(crate) const LONGEST_QUERY: usize = 4096;
@@ -24,6 +24,7 @@ pub(crate) const LONGEST_QUERY: usize = 4096;
 pub struct DnsThread {
     runtime: Handle,
     buffers: Arc<Mutex<Buffers>>,
+    ledger: Arc<Ledger>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -52,9 +53,19 @@ impl DnsThread {
         Ok(Self {
             runtime: handle,
             buffers: Arc::new(Mutex::new(buffers)),
+            ledger: Arc::default(),
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// What all servers on it counted, those that ended included.
+    pub fn stats(&self) -> DnsStats {
+        self.ledger.read()
+    }
+
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     pub(crate) fn runtime(&self) -> &Handle {

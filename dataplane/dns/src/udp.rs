@@ -6,7 +6,7 @@ use std::{
     net::SocketAddrV4,
     os::fd::AsFd,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mesh_netlink::BATCH;
@@ -74,6 +74,9 @@ fn turn(
     if received.get() == 0 {
         return tried.map(|()| 0);
     }
+    // One look at the clock before and one after for all of them: queries of a batch wait for each other.
+    let begun = Instant::now();
+    let mut answered = 0;
     let mut turn = desk.turn();
     for datagram in inbox.datagrams() {
         if datagram.cut {
@@ -82,7 +85,11 @@ fn turn(
         }
         let query = datagram.bytes;
         outbox.push(datagram.from, |out| {
-            let Left::Forward { limit, failure } = turn.answer(query, Transport::Udp, out) else { return };
+            let (limit, failure) = match turn.answer(query, Transport::Udp, out) {
+                Left::Nothing => return answered += 1,
+                Left::Malformed => return,
+                Left::Forward { limit, failure } => (limit, failure),
+            };
             if forwards.len() >= MOST_FORWARDS {
                 count(&desk.counters.failed);
                 return out.extend_from_slice(&failure);
@@ -95,6 +102,7 @@ fn turn(
     if let (failed, Some(error)) = outbox.send(socket.as_fd()) {
         tracing::debug!(failed, %error, "send failed");
     }
+    desk.counters.own.observe(begun.elapsed(), answered);
     Ok(received.get())
 }
 

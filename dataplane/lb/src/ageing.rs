@@ -33,6 +33,10 @@ pub(crate) struct Ageing {
     counting: u64,
     /// Those of the last walk that came to the end: choices and reverse.
     pub(crate) counted: [u64; 2],
+    /// Flows of `REVERSE_KEPT` by the number of the endpoint of this node that serves them: of this walk, and of the last
+    /// one that came to the end.
+    serving: BTreeMap<u32, u64>,
+    served: BTreeMap<u32, u64>,
     /// How far the walks through the new flows are: choices and reverse.
     sweeps: (u32, Position),
     /// Published ports, services no more, whose flows are still to be forgotten.
@@ -60,21 +64,33 @@ impl DataPath {
     pub fn age_flows(&mut self, budget: usize) -> Result<Aged, Error> {
         let now = now()?;
         let timeouts = self.options.timeouts;
-        let local: BTreeSet<_> =
-            self.held.local_by_id.values().flat_map(|l| addresses_of(l).map(|a| (l.vni, a))).collect();
+        let local = self.held.local_by_id.values();
+        let local: BTreeMap<_, _> =
+            local.flat_map(|l| addresses_of(l).map(|a| ((l.vni, a), l.id))).collect();
         let backends = &self.held.backends;
         let walk = &mut self.ageing;
         let mut aged = Aged::default();
         while aged.seen < budget && !aged.finished {
             if walk.in_reverse {
-                let orphan = |key: &FlowKey, _: &_| !local.contains(&(key.scope, key.source));
+                let mut serving = std::mem::take(&mut walk.serving);
+                let orphan = |key: &FlowKey, _: &_| match local.get(&(key.scope, key.source)) {
+                    Some(id) => {
+                        *serving.entry(*id).or_default() += 1;
+                        false
+                    }
+                    None => true,
+                };
                 walk.slice(&self.maps.reverse_kept, budget, &timeouts, now, orphan, &mut aged)?;
+                walk.serving = serving;
             } else {
                 let orphan = |_: &FlowKey, choice: &ChoiceValue| !backends.contains_key(&choice.backend);
                 walk.slice(&self.maps.choices_kept, budget, &timeouts, now, orphan, &mut aged)?;
             }
             if walk.position.at_start() {
                 walk.counted[usize::from(walk.in_reverse)] = std::mem::take(&mut walk.counting);
+                if walk.in_reverse {
+                    walk.served = std::mem::take(&mut walk.serving);
+                }
                 aged.finished = walk.in_reverse;
                 walk.in_reverse = !walk.in_reverse;
             }
@@ -167,6 +183,12 @@ impl DataPath {
         Ok(flows)
     }
 
+    /// How many established translated flows each endpoint of this node serves, as of the last walk of
+    /// [`DataPath::age_flows`] that came to the end. Those without are not there.
+    pub fn served_flows(&self) -> BTreeMap<LocalEndpointId, u64> {
+        self.ageing.served.iter().map(|(id, flows)| (LocalEndpointId(*id), *flows)).collect()
+    }
+
     /// Counts the established flows once, for [`DataPath::stats`] before the first walk is over.
     pub(crate) fn count_established(&mut self) -> Result<(), Error> {
         self.ageing.counted = [count(&self.maps.choices_kept)?, count(&self.maps.reverse_kept)?];
@@ -182,7 +204,7 @@ impl Ageing {
         budget: usize,
         timeouts: &FlowTimeouts,
         now: u64,
-        orphan: impl Fn(&FlowKey, &V) -> bool,
+        mut orphan: impl FnMut(&FlowKey, &V) -> bool,
         aged: &mut Aged,
     ) -> Result<(), Error> {
         let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! tc filters on the `clsact` queueing discipline, for kernels without links for tc (before 6.6).
+//! tc filters on the `clsact` queueing discipline: for the links of tasks, which come and go, and for kernels without links
+//! for tc (before 6.6).
 //!
 //! A filter stays when its maker exits. Its mark is an empty folder beside the links' pins, named `<hook>@<ifindex>`,
 //! so that a later daemon knows what to replace or remove.
@@ -77,13 +78,13 @@ pub(crate) fn detach(mark: &Path) -> Result<(), Error> {
 /// The marks of a hook, on whatever interface.
 pub(crate) fn marks_of(marks: &Path, hook: &str) -> Result<Vec<PathBuf>, Error> {
     let mut found = list(marks)?;
-    found.retain(|mark| {
-        mark.file_name()
-            .and_then(|n| n.to_str())
-            .and_then(|n| n.split_once('@'))
-            .is_some_and(|(name, _)| name == hook)
-    });
+    found.retain(|mark| hook_of(mark) == Some(hook));
     Ok(found)
+}
+
+/// The hook that a mark is of.
+pub(crate) fn hook_of(mark: &Path) -> Option<&str> {
+    mark.file_name()?.to_str()?.split_once('@').map(|(hook, _)| hook)
 }
 
 /// Gives the marks of a hook on an interface to another hook.

@@ -8,7 +8,6 @@ use std::{
 };
 
 use aya::{EbpfLoader, maps::MapInfo};
-use mesh_abi::{Counter, DropReason};
 use tracing::{info, warn};
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     plan::plan,
     programs::Programs,
     sizes::{self, Found, Pinned, Sizes},
-    stats::{MapUse, Stats},
+    stats::{Counts, MapUse, Stats},
     table::Partly,
     takeover::Takeover,
     uplink::{Uplink, UplinkHook},
@@ -269,14 +268,13 @@ impl DataPath {
         Ok(())
     }
 
-    /// Counters, drops, and how full the maps are.
+    /// Counters, drops, how full the maps are, and what is attached: a look at each pinned link.
     pub fn stats(&self) -> Result<Stats, Error> {
-        let drops = DropReason::ALL.iter().map(|r| Ok((*r, self.maps.drops(*r as u32)?)));
-        let counters = Counter::ALL.iter().map(|c| Ok((*c, self.maps.counter(*c as u32)?)));
+        let Counts { drops, counters, maps } = self.counts()?;
         Ok(Stats {
-            drops: drops.collect::<Result<_, Error>>()?,
-            counters: counters.collect::<Result<_, Error>>()?,
-            maps: self.map_use(),
+            drops,
+            counters,
+            maps,
             links: hooks::attached(&self.pins)?,
             uplinks: self.uplinks.values().cloned().collect(),
         })

@@ -56,6 +56,18 @@ pub(crate) const CGROUP_PROGRAMS: [(&str, AttachType, bool); 8] = [
     ("getpeername6", AttachType::Inet6GetPeername, false),
 ];
 
+/// What is to hold a tc program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TcHold {
+    /// A link where the kernel has them, else a filter.
+    Link,
+    /// A filter, but a link that is there goes on. The kernel has whoever makes or removes a link wait for all readers of its
+    /// tables (tcx_entry_sync), 7 to 15 ms under the lock that all changes of interfaces share; a filter is there at once.
+    QuickFilter,
+    /// A filter.
+    Filter,
+}
+
 /// Attaches `program` to an interface of the calling thread's namespace under the name `hook`, in place of whatever had
 /// that name.
 pub(crate) fn attach_tc(
@@ -64,12 +76,17 @@ pub(crate) fn attach_tc(
     hook: &str,
     interface: &str,
     direction: TcAttachType,
-    clsact_only: bool,
+    hold: TcHold,
 ) -> Result<HookKind, Error> {
     let refused = |source| Error::Attach { what: hook.to_owned(), target: interface.to_owned(), source };
     let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|e| refused(e.into()))?;
     let pin = pins.links().join(hook);
-    if !clsact_only {
+    let by_link = match hold {
+        TcHold::Link => true,
+        TcHold::QuickFilter => is_linked(&pin, ifindex).map_err(refused)?,
+        TcHold::Filter => false,
+    };
+    if by_link {
         let attach_type = if matches!(direction, TcAttachType::Ingress) {
             AttachType::TcxIngress
         } else {
@@ -91,6 +108,15 @@ pub(crate) fn attach_tc(
     clsact::attach(program, interface, ifindex, direction, &pins.clsact(), hook)?;
     pins::detach(&pin)?;
     Ok(HookKind::Clsact)
+}
+
+/// Whether the pinned link is there, and on this interface.
+fn is_linked(pin: &Path, ifindex: u32) -> io::Result<bool> {
+    match sys::obj_get(pin) {
+        Ok(link) => Ok(sys::link_info(&link)?.target == ifindex),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Attaches `program` to a cgroup, beside the programs of others.
@@ -164,6 +190,26 @@ pub(crate) fn adopt_uplink(pins: &Pins, interface: &str, before: &str, hook: &st
 pub(crate) fn detach(pins: &Pins, hook: &str) -> Result<(), Error> {
     pins::detach(&pins.links().join(hook))?;
     clsact::marks_of(&pins.clsact(), hook)?.iter().try_for_each(|mark| clsact::detach(mark))
+}
+
+/// The same for many, in one look at what is there; tells what became of each.
+pub(crate) fn detach_all(pins: &Pins, hooks: &[String]) -> Vec<Result<(), Error>> {
+    let mut marks: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let all = match list(&pins.clsact()) {
+        Ok(all) => all,
+        // Each is told why.
+        Err(_) => return hooks.iter().map(|hook| detach(pins, hook)).collect(),
+    };
+    for mark in all {
+        if let Some(hook) = clsact::hook_of(&mark) {
+            marks.entry(hook.to_owned()).or_default().push(mark);
+        }
+    }
+    let detach = |hook: &String| {
+        pins::detach(&pins.links().join(hook))?;
+        marks.get(hook).into_iter().flatten().try_for_each(|mark| clsact::detach(mark))
+    };
+    hooks.iter().map(detach).collect()
 }
 
 /// Everything that is attached, by name.

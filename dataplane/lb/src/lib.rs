@@ -13,6 +13,7 @@ mod draft;
 mod encode;
 mod error;
 mod features;
+mod flow_list;
 mod flows;
 mod held;
 mod hooks;
@@ -41,6 +42,7 @@ pub use desired::{
 };
 pub use error::Error;
 pub use features::{Feature, Features, netns_cookie};
+pub use flow_list::{FlowEntry, FlowReader, FlowState, FlowTask};
 pub use flows::{Aged, FlowCount, FlowTimeouts, Flows};
 pub use hooks::{HookKind, describe_hook};
 pub use mesh_abi::{
@@ -49,6 +51,6 @@ pub use mesh_abi::{
 };
 pub use object::OBJECT;
 pub use sizes::{Limits, Sizes};
-pub use stats::{MapUse, Stats};
+pub use stats::{Counts, MapUse, Stats};
 pub use traffic::{ProgramStats, ServiceTraffic, Traffic, enable_stats};
 pub use uplink::{NoXdp, Uplink, UplinkHook};

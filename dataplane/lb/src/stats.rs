@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_abi::{Counter, DropReason};
 
-use crate::{hooks::HookKind, uplink::Uplink};
+use crate::{datapath::DataPath, error::Error, hooks::HookKind, uplink::Uplink};
 
 /// Numbers of one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,30 @@ pub struct Stats {
     pub links: BTreeMap<String, HookKind>,
     /// The uplinks, by which programs their packets are handled.
     pub uplinks: Vec<Uplink>,
+}
+
+/// The numbers of [`Stats`] alone, which cost the same however many programs are attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// See [`Stats::drops`].
+    pub drops: BTreeMap<DropReason, u64>,
+    /// See [`Stats::counters`].
+    pub counters: BTreeMap<Counter, u64>,
+    /// See [`Stats::maps`].
+    pub maps: BTreeMap<&'static str, MapUse>,
+}
+
+impl DataPath {
+    /// Counters, drops, and how full the maps are.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let drops = DropReason::ALL.iter().map(|r| Ok((*r, self.maps.drops(*r as u32)?)));
+        let counters = Counter::ALL.iter().map(|c| Ok((*c, self.maps.counter(*c as u32)?)));
+        Ok(Counts {
+            drops: drops.collect::<Result<_, Error>>()?,
+            counters: counters.collect::<Result<_, Error>>()?,
+            maps: self.map_use(),
+        })
+    }
 }
 
 /// How full a map is.

@@ -15,12 +15,13 @@ use mesh_types::{
     ClusterView, InterfaceName, MAX_WEIGHT, Mac, Name, NodeId, Owner, PortConfig, ResolverError,
 };
 use tonic::{Request, Response, Status};
+use tracing::warn;
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
     gossip,
     join::JoinSpec,
-    reach, tasks,
+    reach, snapshot, tasks,
 };
 
 /// Where a task's own name server listens.
@@ -138,6 +139,15 @@ impl Local for LocalService {
         gossip::dump(&member.membership, &member.agent).await.map(Response::new)
     }
 
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::NodeSnapshot>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        let snapshot = agent.snapshot().await.map_err(|e| failed(&e.into()))?;
+        Ok(Response::new(snapshot::message(&snapshot, request.get_ref().without_endpoints)))
+    }
+
     async fn get_view(
         &self,
         _: Request<v1::GetViewRequest>,
@@ -208,7 +218,11 @@ impl Local for LocalService {
         // In a task of its own: a caller that goes away leaves no half-made task.
         let owner = spec.owner.clone();
         let attached = tokio::spawn(async move { agent.attach(spec).await }).await;
-        let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| attach_status(&e))?;
+        let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| {
+            let status = attach_status(&error);
+            warn!(code = ?status.code(), error = status.message(), "attach refused");
+            status
+        })?;
         let mut interfaces = member.agent.interfaces(&task).await;
         if owner.is_some() {
             interfaces.retain(|interface| interface.owner == owner);

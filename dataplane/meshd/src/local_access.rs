@@ -32,6 +32,7 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Local/Unlock", Needs::Root),
     ("/mesh.v1.Local/Status", Needs::Group),
     ("/mesh.v1.Local/DumpGossip", Needs::Group),
+    ("/mesh.v1.Local/GetSnapshot", Needs::Group),
     ("/mesh.v1.Local/GetView", Needs::Group),
     ("/mesh.v1.Local/ListTasks", Needs::Group),
     ("/mesh.v1.Local/Attach", Needs::Group),

@@ -24,6 +24,7 @@ mod progress;
 mod reach;
 mod reload;
 mod roles;
+mod snapshot;
 mod socket;
 mod state_dir;
 mod tasks;

@@ -309,6 +309,13 @@ impl Local for Service {
         Ok(Response::new(data::gossip_dump()))
     }
 
+    async fn get_snapshot(
+        &self,
+        _: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::NodeSnapshot>, Status> {
+        Err(Status::unimplemented("get_snapshot"))
+    }
+
     async fn get_view(
         &self,
         _: Request<v1::GetViewRequest>,

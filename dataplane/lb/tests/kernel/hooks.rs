@@ -15,20 +15,20 @@ use mesh_lb::{DataPath, HookKind, NoXdp, UplinkHook, describe_hook};
 use crate::sandbox::{Sandbox, filters, programs, run, veth};
 
 #[test]
-fn links_outlive_the_daemon_and_take_new_programs() {
+fn what_is_attached_outlives_the_daemon_and_takes_new_programs() {
     let sandbox = Sandbox::enter();
     ["up0", "msh1.7", "host0"].into_iter().for_each(veth);
     let attach = |path: &mut DataPath| {
         assert_eq!(path.attach_uplink("up0").unwrap(), HookKind::Tcx);
         assert_eq!(path.attach_host_link("host0").unwrap(), HookKind::Tcx);
-        assert_eq!(path.attach_task("msh1.7").unwrap(), HookKind::Tcx);
+        assert_eq!(path.attach_task("msh1.7").unwrap(), HookKind::Clsact);
     };
     let all = || {
         [
             programs("up0", TcAttachType::Ingress),
             programs("host0", TcAttachType::Egress),
-            programs("msh1.7", TcAttachType::Ingress),
-            programs("msh1.7", TcAttachType::Egress),
+            filters("msh1.7", "ingress"),
+            filters("msh1.7", "egress"),
         ]
         .concat()
     };
@@ -50,14 +50,60 @@ fn links_outlive_the_daemon_and_take_new_programs() {
     assert_eq!(after.len(), 4);
     assert!(after.iter().all(|id| !before.contains(id)), "{before:?} {after:?}");
 
-    second.detach_task("msh1.7").unwrap();
-    second.detach_task("msh1.7").unwrap();
+    detach(&mut second, &["msh1.7"]);
+    detach(&mut second, &["msh1.7"]);
     assert_eq!(all().len(), 2);
     let links = second.stats().unwrap().links;
     assert_eq!(links.keys().map(String::as_str).collect::<Vec<_>>(), ["from_host", "uplink-up0"]);
     second.remove().unwrap();
     assert_eq!(all(), []);
     assert!(!sandbox.pins().exists());
+}
+
+fn detach(path: &mut DataPath, interfaces: &[&str]) {
+    path.detach_tasks(interfaces).into_iter().for_each(|done| done.unwrap());
+}
+
+#[test]
+fn many_tasks_are_detached_at_once() {
+    let sandbox = Sandbox::enter();
+    let all = ["msh1", "msh2", "msh3"];
+    all.into_iter().for_each(veth);
+    let mut path = sandbox.open();
+    for interface in all {
+        path.attach_task(interface).unwrap();
+    }
+    run("ip link del msh2");
+    detach(&mut path, &["msh1", "msh2", "nosuch"]);
+    assert_eq!(filters("msh1", "ingress"), []);
+    assert_eq!((filters("msh3", "ingress").len(), filters("msh3", "egress").len()), (1, 1));
+    assert_eq!(path.attached_tasks().unwrap(), BTreeSet::from(["msh3".to_owned()]));
+}
+
+/// As a daemon from before left it.
+#[test]
+fn a_tasks_links_go_on_where_they_are() {
+    let sandbox = Sandbox::enter();
+    veth("msh1");
+    let mut first = sandbox.open();
+    first.attach_task("msh1").unwrap();
+    let pins = sandbox.pins().join("links");
+    let programs = sandbox.pinned_programs();
+    let held = || {
+        ["in", "out"].map(|way| {
+            let pin = pins.join(format!("task-msh1-{way}"));
+            FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap().program_id()
+        })
+    };
+    sandbox.link_task("msh1");
+    drop(first);
+
+    let mut second = sandbox.open();
+    assert_eq!(second.attach_task("msh1").unwrap(), HookKind::Tcx);
+    assert_eq!(held(), [programs["from_task"], programs["to_task"]]);
+    assert_eq!(filters("msh1", "ingress"), [], "one of the two");
+    detach(&mut second, &["msh1"]);
+    assert_eq!(second.attached_tasks().unwrap(), BTreeSet::new());
 }
 
 #[test]
@@ -70,9 +116,9 @@ fn an_interface_may_come_back_or_be_another() {
     run("ip link del msh1");
     veth("msh1");
     path.attach_task("msh1").unwrap();
-    assert_eq!(programs("msh1", TcAttachType::Ingress).len(), 1);
+    assert_eq!(filters("msh1", "ingress").len(), 1);
     run("ip link del msh1");
-    path.detach_task("msh1").unwrap();
+    detach(&mut path, &["msh1"]);
     assert_eq!(path.attached_tasks().unwrap(), BTreeSet::new());
 
     path.attach_uplink("up0").unwrap();
@@ -226,7 +272,10 @@ fn kernels_without_links_for_tc_get_filters() {
     assert_eq!(first.attach_uplink("up0").unwrap(), HookKind::Clsact);
     assert_eq!(first.attach_task("msh1").unwrap(), HookKind::Clsact);
     drop(first);
-    let count = || [filters("up0", "ingress"), filters("msh1", "ingress"), filters("msh1", "egress")];
+    let count = || {
+        [("up0", "ingress"), ("msh1", "ingress"), ("msh1", "egress")]
+            .map(|(link, way)| filters(link, way).len())
+    };
     assert_eq!(count(), [1, 1, 1]);
 
     let mut second = open();
@@ -239,7 +288,7 @@ fn kernels_without_links_for_tc_get_filters() {
     let mut third = sandbox.open();
     assert_eq!(third.attach_uplink("up0").unwrap(), HookKind::Tcx, "a newer kernel");
     assert_eq!(count(), [0, 1, 1]);
-    third.detach_task("msh1").unwrap();
+    detach(&mut third, &["msh1"]);
     assert_eq!(count(), [0, 0, 0]);
     third.remove().unwrap();
     assert!(!sandbox.pins().exists());

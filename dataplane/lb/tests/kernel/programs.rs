@@ -8,7 +8,7 @@ use aya::{
 };
 use mesh_lb::{DataPath, Limits};
 
-use crate::sandbox::{Sandbox, desired, programs, veth};
+use crate::sandbox::{Sandbox, desired, filters, programs, veth};
 
 #[test]
 fn a_daemon_of_the_same_version_takes_them() {
@@ -32,8 +32,8 @@ fn a_daemon_of_the_same_version_takes_them() {
     assert_eq!(programs("up0", TcAttachType::Ingress), attached);
     veth("msh1");
     second.attach_task("msh1").unwrap();
-    assert_eq!(programs("msh1", TcAttachType::Ingress), [pinned["from_task"]]);
-    assert_eq!(programs("msh1", TcAttachType::Egress), [pinned["to_task"]]);
+    assert_eq!(filters("msh1", "ingress"), [pinned["from_task"]]);
+    assert_eq!(filters("msh1", "egress"), [pinned["to_task"]]);
     second.remove().unwrap();
     assert_eq!(programs("up0", TcAttachType::Ingress), []);
     assert!(!sandbox.pins().exists());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, process::Comm
 
 use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo},
-    programs::{ProgramInfo, SchedClassifier, TcAttachType},
+    programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
 };
 use mesh_abi::{BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock};
 use mesh_lb::{
@@ -84,6 +84,18 @@ impl Sandbox {
         other
     }
 
+    /// Holds the programs of a task's interface by links, as daemons before this one did.
+    pub fn link_task(&self, interface: &str) {
+        let ways = [("from_task", TcAttachType::Ingress, "in"), ("to_task", TcAttachType::Egress, "out")];
+        for (name, direction, way) in ways {
+            let mut program = SchedClassifier::from_pin(self.program_folder().join(name)).unwrap();
+            let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+            let link = program.attach_with_options(interface, direction, options).unwrap();
+            let link: FdLink = program.take_link(link).unwrap().try_into().unwrap();
+            link.pin(self.pins().join(format!("links/task-{interface}-{way}"))).unwrap();
+        }
+    }
+
     pub fn version(&self) -> PathBuf {
         self.pins().join(format!("v{}", mesh_abi::LAYOUT_VERSION))
     }
@@ -126,8 +138,12 @@ pub fn programs(interface: &str, direction: TcAttachType) -> Vec<u32> {
     programs.iter().map(|p| p.id()).collect()
 }
 
-pub fn filters(interface: &str, direction: &str) -> usize {
-    run(&format!("tc filter show dev {interface} {direction}")).matches("direct-action").count()
+/// Ids of the programs of filters.
+pub fn filters(interface: &str, direction: &str) -> Vec<u32> {
+    let shown = run(&format!("tc filter show dev {interface} {direction}"));
+    let lines = shown.lines().filter(|line| line.contains("direct-action"));
+    let id = |line: &str| line.split_once(" id ")?.1.split(' ').next()?.parse().ok();
+    lines.map(|line| id(line).unwrap_or_else(|| panic!("no program in {line}"))).collect()
 }
 
 pub fn backend(n: u8) -> Backend {

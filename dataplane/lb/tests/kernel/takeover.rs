@@ -17,7 +17,7 @@ use mesh_abi::{
 use mesh_lb::{Choices, DataPath, FlowCount, Limits};
 use mesh_types::Vni;
 
-use crate::sandbox::{Sandbox, desired, programs, veth};
+use crate::sandbox::{Sandbox, desired, filters, programs, veth};
 
 /// The values of layout 1 that are another now.
 #[repr(C)]
@@ -298,14 +298,8 @@ fn maps_grow_when_there_is_no_room() {
     let mut kept: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
     let value = ChoiceValue { last_seen: 5, backend: id, ..Default::default() };
     kept.insert(client(1), value, 0).unwrap();
-    let hooks = || {
-        let program = |name, direction| programs(name, direction);
-        [
-            program("up0", TcAttachType::Ingress),
-            program("msh1", TcAttachType::Ingress),
-            program("msh1", TcAttachType::Egress),
-        ]
-    };
+    let hooks =
+        || [programs("up0", TcAttachType::Ingress), filters("msh1", "ingress"), filters("msh1", "egress")];
     let (before, link) = (hooks(), link_id(&sandbox, "uplink-up0"));
 
     path.apply(&desired(&[11, 12, 13])).unwrap();
