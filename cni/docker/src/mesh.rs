@@ -112,7 +112,7 @@ impl Mesh for MeshSocket {
 
     async fn publish(&self, service: ServiceId, ports: Vec<PortConfig>) -> Result<(), Refusal> {
         let ports = ports.into_iter().map(Into::into).collect();
-        let request = v1::PublishRequest { service: service.to_string(), ports };
+        let request = v1::PublishRequest { service: service.to_string(), ports, expected_version: None };
         let mut control = ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
         answer(control.publish(request)).await.map(drop)
     }

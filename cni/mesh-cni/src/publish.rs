@@ -18,7 +18,7 @@ pub async fn open(daemon: &Daemon, service: &str, ports: &[PortConfig]) -> Resul
         return Ok(());
     }
     let wire: Vec<v1::Port> = missing.iter().map(|port| (*port).into()).collect();
-    let request = PublishRequest { service: service.to_owned(), ports: wire };
+    let request = PublishRequest { service: service.to_owned(), ports: wire, expected_version: None };
     let Err(refusal) = answer(daemon.control().publish(request)).await else { return Ok(()) };
     // Another container of the service may have been quicker.
     if self::missing(daemon, service, ports).await.is_ok_and(|missing| missing.is_empty()) {

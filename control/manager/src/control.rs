@@ -144,7 +144,8 @@ impl control_server::Control for Control {
         if add_ports.is_empty() {
             return Err(invalid("ports", "none given; write PUBLISHED:TARGET, for example 8080:80"));
         }
-        self.change(service, ServiceChange { add_ports, ..ServiceChange::default() }).await
+        let expected_version = request.expected_version;
+        self.change(service, ServiceChange { expected_version, add_ports, ..ServiceChange::default() }).await
     }
 
     async fn unpublish(
@@ -161,7 +162,9 @@ impl control_server::Control for Control {
             "" => publisher(&state, &remove_ports)?,
             reference => find(state.services(), reference)?,
         };
-        self.change(service, ServiceChange { remove_ports, ..ServiceChange::default() }).await
+        let expected_version = request.expected_version;
+        self.change(service, ServiceChange { expected_version, remove_ports, ..ServiceChange::default() })
+            .await
     }
 
     async fn update_service(
@@ -222,7 +225,7 @@ impl control_server::Control for Control {
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveResponse>, Status> {
         let state = self.0.state();
-        let v1::RemoveNodeRequest { reference, force } = request.into_inner();
+        let v1::RemoveNodeRequest { reference, force, expected_version } = request.into_inner();
         let node: &Node = find(state.nodes(), &reference)?;
         let status = self.0.status_of(node.id);
         if status.may_run() && !force {
@@ -236,7 +239,7 @@ impl control_server::Control for Control {
         if !force {
             membership::refuse_loss(&self.0, node).await?;
         }
-        self.0.propose(Command::RemoveNode(node.id)).await?;
+        self.0.propose(removal(Removable::Node(node.id), expected_version)).await?;
         info!(node = %node.id, name = %node.name, "node removed");
         Ok(removed(node.id_text(), &node.name))
     }
@@ -318,6 +321,7 @@ fn removal(object: Removable, expected_version: Option<u64>) -> Command {
         (_, Some(version)) => Command::RemoveUnchanged { object, version },
         (Removable::Network(id), None) => Command::RemoveNetwork(id),
         (Removable::Service(id), None) => Command::RemoveService(id),
+        (Removable::Node(id), None) => Command::RemoveNode(id),
     }
 }
 

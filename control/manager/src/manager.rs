@@ -43,6 +43,7 @@ use crate::{
     shared::{Place, Shared},
     silence,
     touch::Touch,
+    versions,
 };
 
 /// Longest wait at start for a state that is there.
@@ -245,6 +246,11 @@ impl Manager {
         self.shared.raft.failure()
     }
 
+    /// Why this manager cannot follow the others, which are of a newer version; none while it can.
+    pub fn outdated(&self) -> Option<String> {
+        self.shared.raft.outdated()
+    }
+
     /// Whether `managers`, as the cluster has them now, have taken this one out: its Raft may be stopped then without
     /// anybody waiting for it. One that is out is told nothing any more, so the others are asked.
     pub async fn is_out(&self, managers: &[(NodeId, IpAddr)]) -> bool {
@@ -317,7 +323,8 @@ pub(crate) async fn open_raft_in(
         Arc::new(GrpcTransport::new(server_name(Role::Manager), client_config(identity.clone())?));
     let node = identity.current().own().node;
     let cipher = Some(keys::cipher(&options.keyring));
-    let options = RaftOptions { dir, node, advertise: bound.advertise, transport, cipher };
+    let newest_format = versions::newest_format();
+    let options = RaftOptions { dir, node, advertise: bound.advertise, transport, cipher, newest_format };
     RaftNode::open(options).await.map_err(ManagerError::Open)
 }
 
@@ -399,6 +406,7 @@ async fn serve(
         )
         .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
     tokio::spawn(membership::run(shared.raft.clone(), stop.clone()));
+    tokio::spawn(versions::run(shared.raft.clone(), stop.clone()));
     tokio::spawn(silence::run(shared.raft.clone(), stop.clone()));
     tokio::spawn(connectivity::sweep(shared.clone(), stop.clone()));
     tokio::spawn(gossip_keys::run(shared.clone(), stop.clone()));

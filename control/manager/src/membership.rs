@@ -148,7 +148,8 @@ pub(crate) async fn set_role(shared: &Shared, request: v1::SetRoleRequest) -> Re
     if role == Role::Worker && !request.force {
         refuse_loss(shared, node).await?;
     }
-    let change = NodeChange { role: Some(role), ..NodeChange::default() };
+    let expected_version = request.expected_version;
+    let change = NodeChange { role: Some(role), expected_version, ..NodeChange::default() };
     match shared.propose(Command::UpdateNode { node: node.id, change }).await? {
         Answer::Node(node) => {
             info!(node = %node.id, name = %node.name, role = %node.role, "role changed");

@@ -68,6 +68,7 @@ impl Shared {
         match self.raft.propose(command).await {
             Ok(response) => Ok(response),
             Err(ProposeError::Rejected(rejection)) => Err(rejected(&rejection)),
+            Err(error @ ProposeError::NotAgreed) => Err(Status::failed_precondition(error.to_string())),
             Err(error) => Err(Status::unavailable(error.to_string())),
         }
     }

@@ -9,11 +9,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{dispatcher::Follower, membership, shared::Place};
+use crate::{dispatcher::Follower, membership, shared::Place, versions};
 
 /// Brings Raft's members to the state's managers whenever `raft` leads, until `stop`.
 pub async fn follow_roles(raft: RaftNode, stop: CancellationToken) {
     membership::run(raft, stop).await;
+}
+
+/// Has the newest format agreed on whenever `raft` leads, until `stop`.
+pub async fn follow_versions(raft: RaftNode, stop: CancellationToken) {
+    versions::run(raft, stop).await;
 }
 
 /// Begins a session of `node` with the manager of `raft`; ends with `stop` or the receiver.

@@ -39,6 +39,9 @@ pub struct Args {
     /// client, if the network lets it [default: tunnel]
     #[arg(long = "return", value_name = "tunnel|direct")]
     return_mode: Option<ReturnMode>,
+    /// Refuse the change unless the service has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
     #[command(flatten)]
     wait: Wait,
 }
@@ -48,7 +51,11 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
     let daemon = context.daemon().await?;
     let port = args.port.returning(args.return_mode);
     let what = format!("cannot publish {} of service {}", port.text(), args.service);
-    let request = PublishRequest { service: args.service, ports: Ports::wire(&[port]) };
+    let request = PublishRequest {
+        service: args.service,
+        ports: Ports::wire(&[port]),
+        expected_version: args.if_version,
+    };
     let count = request.ports.len();
     let service = answer(daemon.control().publish(request)).await.context(what)?;
 

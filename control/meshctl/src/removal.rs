@@ -18,10 +18,7 @@ pub async fn each<F>(
 where
     F: Future<Output = Result<RemoveResponse, Failure>>,
 {
-    if expected_version.is_some() && references.len() > 1 {
-        let text = format!("--if-version is the version of one {kind}; name just that one");
-        return Err(Failure::Usage(text).into());
-    }
+    one_version(kind, &references, expected_version)?;
     let mut removed = Vec::new();
     let mut errors = Vec::new();
     for reference in references {
@@ -39,5 +36,15 @@ where
         0 => Ok(()),
         1 => errors.pop().map_or(Ok(()), Err),
         _ => Err(Failure::Several(errors).into()),
+    }
+}
+
+/// Refuses one version for several things.
+pub fn one_version(kind: &str, references: &[String], expected: Option<u64>) -> Result<(), Failure> {
+    match expected {
+        Some(_) if references.len() > 1 => {
+            Err(Failure::Usage(format!("--if-version is the version of one {kind}; name just that one")))
+        }
+        _ => Ok(()),
     }
 }

@@ -31,6 +31,9 @@ pub struct Args {
     /// Service that has to be the port's [default: whichever publishes it]
     #[arg(value_parser = reference)]
     service: Option<String>,
+    /// Refuse the change unless the service has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
     #[command(flatten)]
     wait: Wait,
 }
@@ -39,8 +42,11 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let port = args.port;
     let daemon = context.daemon().await?;
-    let request =
-        UnpublishRequest { service: args.service.unwrap_or_default(), ports: vec![port.to_string()] };
+    let request = UnpublishRequest {
+        service: args.service.unwrap_or_default(),
+        ports: vec![port.to_string()],
+        expected_version: args.if_version,
+    };
     let answered = answer(daemon.control().unpublish(request)).await;
     let service = answered.with_context(|| format!("cannot unpublish {port}"))?;
     let names = Cluster::fetch(&daemon).await.ok();

@@ -253,7 +253,7 @@ fn value<T: DeserializeOwned>(
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
     codec::decode(bytes).map_err(|error| match error {
-        DecodeError::Format(_) => Fault::Format(format!("{what}: {error}")),
+        DecodeError::Format { .. } => Fault::Format(format!("{what}: {error}")),
         DecodeError::Damaged => Fault::Damaged(format!("{what} cannot be read")),
     })
 }

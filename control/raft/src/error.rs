@@ -81,6 +81,12 @@ pub enum ProposeError {
         "the leading manager changed meanwhile; look whether the change has happened before trying again"
     )]
     LeaderChanged,
+    /// Not all managers are known to be new enough for it. Nothing was changed.
+    #[error(
+        "a manager of this cluster runs an older meshd, or cannot be asked for its version; bring all managers to this version \
+         and try again a moment later"
+    )]
+    NotAgreed,
     /// This manager's Raft has stopped, by [`crate::RaftNode::shutdown`] or by a failure of its disk.
     #[error("this manager has stopped: {reason}")]
     Stopped {
@@ -121,6 +127,9 @@ pub enum HandleError {
     /// It is not a message of this version.
     #[error("the message cannot be read: {0}")]
     Message(#[from] DecodeError),
+    /// A command that the managers have not agreed to read.
+    #[error(transparent)]
+    NotAgreed(Box<ProposeError>),
     /// The answer cannot be written.
     #[error("the answer cannot be written")]
     Answer(#[from] io::Error),

@@ -15,7 +15,7 @@ use openraft::{
 
 use crate::{
     codec,
-    types::{Entry, LogId, TypeConfig, Vote},
+    types::{Entry, LogId, TypeConfig, Vote, format_of},
     writer::{Write, Writer},
 };
 
@@ -113,7 +113,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let rows = entries.iter().map(|entry| Ok((entry.log_id.index, codec::encode(entry)?)));
+        let rows =
+            entries.iter().map(|entry| Ok((entry.log_id.index, codec::encode_as(format_of(entry), entry)?)));
         let rows = rows.collect::<io::Result<Vec<_>>>()?;
         self.change().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         let done = Box::new(|result| callback.io_completed(result));

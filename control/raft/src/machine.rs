@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use futures::{Stream, TryStreamExt};
-use mesh_store::State;
+use mesh_store::{OLDEST_FORMAT, State};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
@@ -47,6 +47,11 @@ pub(crate) fn all_of(loaded: Loaded) -> Result<State, mesh_store::DecodeError> {
         }
     }
     Ok(state)
+}
+
+/// The format of a state's bytes.
+pub(crate) fn state_format(snapshot: &[u8]) -> u8 {
+    snapshot.first().copied().unwrap_or(OLDEST_FORMAT)
 }
 
 /// Applies entries and publishes what comes out.
@@ -164,7 +169,8 @@ impl Kept {
         if current.as_ref().is_some_and(|c| c.meta.last_log_id > snapshot.meta.last_log_id) {
             return Ok(());
         }
-        let bytes = codec::encode(&(&snapshot.meta, &snapshot.snapshot))?;
+        let format = state_format(&snapshot.snapshot);
+        let bytes = codec::encode_as(format, &(&snapshot.meta, &snapshot.snapshot))?;
         self.writer.write_through(|done| Write::Snapshot { snapshot: bytes, done }).await?;
         *current = Some(snapshot);
         Ok(())

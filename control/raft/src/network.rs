@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use mesh_store::OLDEST_FORMAT;
 use mesh_types::NodeId;
 use openraft::{
     RaftNetworkFactory, RaftNetworkV2,
@@ -27,7 +28,8 @@ use thiserror::Error;
 
 use crate::{
     codec,
-    types::{Member, RaftId, Snapshot, TypeConfig, Vote},
+    machine::state_format,
+    types::{Member, RaftId, Snapshot, TypeConfig, Vote, format_of},
 };
 
 /// Longest time for a snapshot to arrive and be installed.
@@ -54,6 +56,8 @@ pub enum RpcKind {
     Members,
     /// A learner that has the log so far may be elected when it votes.
     Stand,
+    /// Which formats are read.
+    Formats,
 }
 
 /// Not the name of a kind.
@@ -62,7 +66,7 @@ pub enum RpcKind {
 pub struct UnknownKind(pub String);
 
 impl RpcKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Append,
         Self::Vote,
         Self::PreVote,
@@ -72,6 +76,7 @@ impl RpcKind {
         Self::ReadIndex,
         Self::Members,
         Self::Stand,
+        Self::Formats,
     ];
 
     /// Its name on the wire.
@@ -86,6 +91,7 @@ impl RpcKind {
             Self::ReadIndex => "read-index",
             Self::Members => "members",
             Self::Stand => "stand",
+            Self::Formats => "formats",
         }
     }
 }
@@ -186,10 +192,12 @@ impl Peer {
     async fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
         kind: RpcKind,
+        format: u8,
         request: &Q,
         limit: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
-        let message = codec::encode(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        let message =
+            codec::encode_as(format, request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
         let addr = self.addresses.of(self.node).unwrap_or(self.made_at);
         let call = self.transport.call(self.node, addr, kind, message);
         let answer = match tokio::time::timeout(limit, call).await {
@@ -214,7 +222,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::Append, &rpc, option.hard_ttl()).await
+        let format = rpc.entries.iter().map(format_of).max().unwrap_or(OLDEST_FORMAT);
+        self.call(RpcKind::Append, format, &rpc, option.hard_ttl()).await
     }
 
     async fn vote(
@@ -222,7 +231,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::Vote, &rpc, option.hard_ttl()).await
+        self.call(RpcKind::Vote, OLDEST_FORMAT, &rpc, option.hard_ttl()).await
     }
 
     async fn pre_vote(
@@ -230,7 +239,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::PreVote, &rpc, option.hard_ttl()).await
+        self.call(RpcKind::PreVote, OLDEST_FORMAT, &rpc, option.hard_ttl()).await
     }
 
     async fn full_snapshot(
@@ -240,10 +249,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let format = state_format(&snapshot.snapshot);
         let message = (vote, snapshot.meta, snapshot.snapshot);
         tokio::select! {
             closed = cancel => Err(closed.into()),
-            answer = self.call(RpcKind::Snapshot, &message, SNAPSHOT_TIMEOUT) => Ok(answer?),
+            answer = self.call(RpcKind::Snapshot, format, &message, SNAPSHOT_TIMEOUT) => Ok(answer?),
         }
     }
 
@@ -252,6 +262,6 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(RpcKind::TransferLeader, &request, option.hard_ttl()).await
+        self.call(RpcKind::TransferLeader, OLDEST_FORMAT, &request, option.hard_ttl()).await
     }
 }

@@ -1,5 +1,6 @@
 //! One manager's part in Raft.
 
+mod formats;
 mod members;
 mod progress;
 mod standing;
@@ -8,7 +9,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -68,6 +69,9 @@ pub struct RaftOptions {
     pub transport: Arc<dyn Transport>,
     /// What encrypts the state on the disk; none: it lies open there.
     pub cipher: Option<Arc<dyn Cipher>>,
+    /// The newest format that is read and may be agreed on: [`mesh_store::NEWEST_FORMAT`], or an older one in tests, which then
+    /// have a manager of the version before.
+    pub newest_format: u8,
 }
 
 /// One manager's part in Raft. Clones are handles on the same one.
@@ -85,6 +89,9 @@ struct Inner {
     states: watch::Receiver<Arc<State>>,
     leaders: watch::Receiver<Option<(NodeId, SocketAddr)>>,
     follower: AbortHandle,
+    newest_format: u8,
+    /// Why it cannot follow the others: they write what it does not read.
+    outdated: Mutex<Option<String>>,
 }
 
 impl Drop for Inner {
@@ -148,7 +155,11 @@ impl RaftNode {
         loaded: Loaded,
         writer: Writer,
     ) -> Result<Self, OpenError> {
-        let RaftOptions { dir, node, advertise, transport, cipher: _ } = options;
+        let RaftOptions { dir, node, advertise, transport, cipher: _, newest_format } = options;
+        if let Err(what) = formats::check_loaded(&loaded, newest_format) {
+            writer.close().await;
+            return Err(OpenError::Format { path: disk::path(&dir), what });
+        }
         let failed = |error: String| OpenError::Start(error);
         let log = LogStore::new(loaded.log, loaded.vote, loaded.committed, loaded.purged, writer.clone());
         let (machine, states) = match Machine::new(loaded.snapshot, writer.clone()) {
@@ -176,6 +187,8 @@ impl RaftNode {
             states,
             leaders,
             follower: follower.abort_handle(),
+            newest_format,
+            outdated: Mutex::default(),
         };
         let this = Self { inner: Arc::new(inner) };
         if let Err(error) = this.stand_for_election().await {
@@ -225,6 +238,7 @@ impl RaftNode {
     /// Has `command` decided and carried out, on any manager: it is passed on to the leader. When this returns, the
     /// effect is in this manager's state, unless it is seconds behind the leader; on others it may follow a moment later.
     pub async fn propose(&self, command: Command) -> Result<Response, ProposeError> {
+        self.check_agreed(&command)?;
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         loop {
             match self.propose_here(&command, deadline).await {
@@ -232,7 +246,7 @@ impl RaftNode {
                 Err(Refusal::NotLeader) => {}
                 Err(refusal) => return Err(refusal.into()),
             }
-            let message = codec::encode(&command).map_err(stopped)?;
+            let message = codec::encode_as(command.format(), &command).map_err(stopped)?;
             let Some(answer) = self.ask_leader(RpcKind::Propose, message, deadline).await? else { continue };
             match codec::decode::<Forwarded>(&answer).map_err(stopped)? {
                 Ok((index, result)) => {
@@ -355,6 +369,7 @@ impl RaftNode {
 
     /// Answers a message that another manager sent by its [`Transport`]. Who sent it must have been checked before.
     pub async fn handle(&self, kind: RpcKind, message: &[u8]) -> Result<Vec<u8>, HandleError> {
+        self.check_readable(kind, message)?;
         let raft = &self.inner.raft;
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         Ok(match kind {
@@ -372,9 +387,11 @@ impl RaftNode {
             }
             RpcKind::Propose => {
                 let command = codec::decode(message)?;
+                self.check_agreed(&command)?;
                 codec::encode::<Forwarded>(&self.propose_here(&command, deadline).await)?
             }
             RpcKind::ReadIndex => codec::encode(&self.read_index(deadline).await)?,
+            RpcKind::Formats => codec::encode(&self.inner.newest_format)?,
             RpcKind::Stand => {
                 self.stand(codec::decode(message)?).await?;
                 Vec::new()

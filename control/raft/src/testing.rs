@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mesh_store::{Command, NodeChange, Secrets, Sensitive, State};
+use mesh_store::{Command, NEWEST_FORMAT, NodeChange, OLDEST_FORMAT, Secrets, Sensitive, State};
 use mesh_types::{Availability, ClusterId, NetworkId, Node, NodeId, Role};
 use openraft::{Config, SnapshotPolicy};
 use tempfile::TempDir;
@@ -114,10 +114,34 @@ pub(crate) async fn start_with(
     cipher: Option<Arc<dyn Cipher>>,
 ) -> RaftNode {
     let transport = Arc::new(Link { hub: hub.clone(), own: id(number) });
-    let options =
-        RaftOptions { dir: dir.to_owned(), node: id(number), advertise: addr(number), transport, cipher };
+    let options = RaftOptions {
+        dir: dir.to_owned(),
+        node: id(number),
+        advertise: addr(number),
+        transport,
+        cipher,
+        newest_format: NEWEST_FORMAT,
+    };
+    start_as(hub, options, config).await
+}
+
+/// Starts a manager of the version before.
+pub(crate) async fn start_older(hub: &Arc<Hub>, number: u128, dir: &Path, config: Config) -> RaftNode {
+    let options = RaftOptions {
+        dir: dir.to_owned(),
+        node: id(number),
+        advertise: addr(number),
+        transport: Arc::new(Link { hub: hub.clone(), own: id(number) }),
+        cipher: None,
+        newest_format: OLDEST_FORMAT,
+    };
+    start_as(hub, options, config).await
+}
+
+async fn start_as(hub: &Arc<Hub>, options: RaftOptions, config: Config) -> RaftNode {
+    let number = options.node;
     let node = RaftNode::open_with(options, config).await.unwrap();
-    hub.nodes.lock().unwrap().insert(id(number), node.clone());
+    hub.nodes.lock().unwrap().insert(number, node.clone());
     node
 }
 

@@ -2,9 +2,9 @@
 
 use std::{fmt, net::SocketAddr};
 
-use mesh_store::{Command, Rejection, Response};
+use mesh_store::{Command, OLDEST_FORMAT, Rejection, Response};
 use mesh_types::NodeId;
-use openraft::type_config::alias;
+use openraft::{EntryPayload, type_config::alias};
 use serde::{Deserialize, Serialize};
 
 /// A manager's id: its node's id. A type of its own because openraft's test suite wants conversions that a node id
@@ -34,6 +34,14 @@ pub(crate) struct Proposal(pub Command);
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("command")
+    }
+}
+
+/// The format that an entry has on disk and between managers.
+pub(crate) fn format_of(entry: &Entry) -> u8 {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.format(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => OLDEST_FORMAT,
     }
 }
 

@@ -54,8 +54,14 @@ async fn manager(ca: &RootCa, number: u128) -> Manager {
     let dir = tempfile::tempdir().unwrap();
     let tls = client_config(cell.clone()).unwrap();
     let transport = Arc::new(GrpcTransport::new(server_name(Role::Manager), tls));
-    let options =
-        RaftOptions { dir: dir.path().to_owned(), node: id, advertise: addr, transport, cipher: None };
+    let options = RaftOptions {
+        dir: dir.path().to_owned(),
+        node: id,
+        advertise: addr,
+        transport,
+        cipher: None,
+        newest_format: mesh_store::NEWEST_FORMAT,
+    };
     let node = RaftNode::open(options).await.unwrap();
     let incoming = tls_incoming(listener, server_config(cell).unwrap());
     let service = RaftServer::new(Service(node.clone()))

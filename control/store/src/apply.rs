@@ -16,7 +16,7 @@ pub use node::MAX_MANAGERS;
 use mesh_types::{Name, NetworkId, Node, NodeId, Service, ServiceId};
 
 use crate::{
-    Command, GossipKeys, Rejection, Removable, Response, State,
+    Command, GossipKeys, OLDEST_FORMAT, Rejection, Removable, Response, State,
     rejection::Kind,
     state::{Cluster, NetworkEntry},
 };
@@ -39,7 +39,6 @@ impl State {
     pub fn apply(&mut self, command: Command) -> Result<Response, Rejection> {
         let version = self.version + 1;
         let (response, change) = match (&mut self.cluster, command) {
-            (Some(cluster), command) => cluster.apply(command, version)?,
             (
                 None,
                 Command::Init {
@@ -64,11 +63,17 @@ impl State {
                 (response, Change::View)
             }
             (None, Command::Restore(state)) => {
-                // Its own versions count.
-                *self = *state;
+                // Its own versions count, but those who agreed on its format are gone.
+                *self = Self { format: OLDEST_FORMAT, ..*state };
                 return Ok(Response::Done);
             }
             (None, _) => return Err(Rejection::NotInitialized),
+            (Some(_), Command::RaiseFormat { format }) if format > self.format => {
+                self.format = format;
+                (Response::Done, Change::Hidden)
+            }
+            (Some(_), Command::RaiseFormat { .. }) => (Response::Done, Change::Nothing),
+            (Some(cluster), command) => cluster.apply(command, version)?,
         };
         if change != Change::Nothing {
             self.version += 1;
@@ -86,6 +91,8 @@ impl Cluster {
     fn apply(&mut self, command: Command, version: u64) -> Outcome {
         match command {
             Command::Init { .. } | Command::Restore(_) => Err(Rejection::AlreadyInitialized),
+            // The state's, not the cluster's.
+            Command::RaiseFormat { .. } => Ok((Response::Done, Change::Nothing)),
             Command::AddNode(node) => self.add_node(node, version),
             Command::RemoveNode(node) => self.remove_node(node),
             Command::UpdateNode { node, change } => self.update_node(node, change, version),
@@ -112,6 +119,11 @@ impl Cluster {
             Command::StepGossipKeys { after, now } => self.step_gossip_keys(after, now, version),
             Command::GossipKeysInUse { version, nodes } => Ok(self.gossip_keys_in_use(version, nodes)),
             Command::SetGossipRotation { secs } => self.set_gossip_rotation(secs),
+            Command::RemoveUnchanged { object: Removable::Node(id), version } => {
+                let node = self.known_node(id)?;
+                expect_version(Kind::Node, &node.name, node.version, Some(version))?;
+                self.remove_node(id)
+            }
             Command::RemoveUnchanged { object: Removable::Network(id), version } => {
                 let network = self.known_network(id)?.network;
                 expect_version(Kind::Network, &network.name, network.version, Some(version))?;

@@ -1,12 +1,15 @@
-//! The bytes of a state: a format byte, a checksum, the body.
+//! The bytes of a state: the format that all managers read, a checksum, the body.
 
 use thiserror::Error;
 
 use crate::State;
 
-/// The format written and read; raised when a field changes. Once there are releases, the one before is read too.
-const FORMAT: u8 = 4;
-/// Bytes of the checksum: the start of the body's BLAKE3 hash, against corruption, not against forgery.
+/// The oldest format that is read: what the version before this one writes.
+pub const OLDEST_FORMAT: u8 = 4;
+/// The newest. It is raised when a command or a part of the state is added that older versions of meshd do not know; nothing
+/// of it is written before all managers read it ([`crate::Command::RaiseFormat`]).
+pub const NEWEST_FORMAT: u8 = 5;
+/// Bytes of the checksum: the start of a BLAKE3 hash, against corruption, not against forgery.
 const CHECKSUM: usize = 8;
 
 /// Why bytes are no state. Nothing was changed.
@@ -16,14 +19,16 @@ pub enum DecodeError {
     #[error("the state is cut short: it has {0} bytes")]
     Short(usize),
     /// Written by a later version of meshd.
-    #[error("the state has format {found}, this meshd reads {FORMAT}; use the newer meshd that wrote it")]
+    #[error(
+        "the state has format {found}, this meshd reads {NEWEST_FORMAT}; use the newer meshd that wrote it"
+    )]
     Newer {
         /// The format found.
         found: u8,
     },
     /// Written by an earlier version of meshd, before the first release.
     #[error(
-        "the state has format {found}, of a meshd before the first release; this one reads {FORMAT}: make the cluster \
+        "the state has format {found}, of a meshd before the first release; this one reads {OLDEST_FORMAT}: make the cluster \
          anew"
     )]
     Older {
@@ -47,8 +52,8 @@ impl State {
     pub fn encode(&self) -> Vec<u8> {
         let body = postcard::to_stdvec(self).expect("writing to memory");
         let mut bytes = Vec::with_capacity(1 + CHECKSUM + body.len());
-        bytes.push(FORMAT);
-        bytes.extend_from_slice(&checksum(&body));
+        bytes.push(self.format);
+        bytes.extend_from_slice(&checksum(self.format, &body));
         bytes.extend_from_slice(&body);
         bytes
     }
@@ -57,22 +62,28 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let short = DecodeError::Short(bytes.len());
         let (&format, rest) = bytes.split_first().ok_or(short.clone())?;
-        if format > FORMAT {
+        if format > NEWEST_FORMAT {
             return Err(DecodeError::Newer { found: format });
         }
-        if (1..FORMAT).contains(&format) {
+        if (1..OLDEST_FORMAT).contains(&format) {
             return Err(DecodeError::Older { found: format });
         }
         let (sum, body) = rest.split_at_checked(CHECKSUM).ok_or(short)?;
-        if format != FORMAT || checksum(body) != sum {
+        if format == 0 || checksum(format, body) != sum {
             return Err(DecodeError::Checksum);
         }
-        postcard::from_bytes(body).map_err(DecodeError::Body)
+        let state: Self = postcard::from_bytes(body).map_err(DecodeError::Body)?;
+        Ok(Self { format, ..state })
     }
 }
 
-fn checksum(body: &[u8]) -> [u8; CHECKSUM] {
+/// Of the format too, but for format 4.
+fn checksum(format: u8, body: &[u8]) -> [u8; CHECKSUM] {
+    let mut hasher = blake3::Hasher::new();
+    if format != 4 {
+        hasher.update(&[format]);
+    }
     let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&blake3::hash(body).as_bytes()[..CHECKSUM]);
+    sum.copy_from_slice(&hasher.update(body).finalize().as_bytes()[..CHECKSUM]);
     sum
 }

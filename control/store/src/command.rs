@@ -12,7 +12,7 @@ use mesh_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{NewRoot, State};
+use crate::{NewRoot, OLDEST_FORMAT, State};
 
 mod lease;
 mod network;
@@ -90,6 +90,8 @@ pub enum Removable {
     Network(NetworkId),
     /// A service.
     Service(ServiceId),
+    /// A node. Of format 5 on.
+    Node(NodeId),
 }
 
 /// A change of the cluster's state. Time and randomness come inside, so that every manager computes the same.
@@ -258,6 +260,23 @@ pub enum Command {
         /// The version that it must have.
         version: u64,
     },
+    /// From here on commands of this format may be decided: every manager reads it. Of format 5 on. Answers
+    /// [`Response::Done`].
+    RaiseFormat {
+        /// The format; one that is agreed already, or a lower one, changes nothing.
+        format: u8,
+    },
+}
+
+impl Command {
+    /// The first format that knows this command. Managers that read only older ones cannot take it out of the log.
+    pub fn format(&self) -> u8 {
+        match self {
+            Self::RaiseFormat { format } => *format,
+            Self::RemoveUnchanged { object: Removable::Node(_), .. } => 5,
+            _ => OLDEST_FORMAT,
+        }
+    }
 }
 
 /// What a command gave.

@@ -17,7 +17,7 @@ pub use apply::{DEFAULT_LEASE_GRACE, IPV6_MTU, MAX_LEASE, MAX_MANAGERS, MIN_LEAS
 pub use authority::{
     Authority, DEFAULT_CERT_VALIDITY, MAX_CERT_VALIDITY, MIN_CERT_VALIDITY, NewRoot, PreviousRoot,
 };
-pub use codec::DecodeError;
+pub use codec::{DecodeError, NEWEST_FORMAT, OLDEST_FORMAT};
 pub use command::{
     AliasChange, Command, LeaseChange, NetworkChange, NewNetwork, NewService, NodeChange, Removable,
     Response, Secrets, Sensitive, ServiceChange,

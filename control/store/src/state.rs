@@ -12,11 +12,15 @@ use mesh_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Authority, GossipKeys, Secrets, Sensitive};
+use crate::{Authority, GossipKeys, OLDEST_FORMAT, Secrets, Sensitive};
 
 /// The cluster's decided state. Empty until [`crate::Command::Init`]. Copies share what did not change between them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// What all managers read. It is the first byte of the state's bytes, and none of a command that holds a state: a cluster
+    /// that is made anew agrees anew.
+    #[serde(skip, default = "oldest")]
+    pub(crate) format: u8,
     /// Counts the changes.
     pub(crate) version: u64,
     /// The version of the last change that [`State::view`] shows.
@@ -94,7 +98,22 @@ impl AddressUse {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { format: OLDEST_FORMAT, version: 0, view_version: 0, cluster: None }
+    }
+}
+
+fn oldest() -> u8 {
+    OLDEST_FORMAT
+}
+
 impl State {
+    /// The format that all managers read: later commands ([`crate::Command::format`]) may not be decided yet.
+    pub fn format(&self) -> u8 {
+        self.format
+    }
+
     /// How many commands changed something so far.
     pub fn version(&self) -> u64 {
         self.version

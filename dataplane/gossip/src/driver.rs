@@ -22,6 +22,7 @@ use tracing::{debug, trace};
 use crate::{
     Announcement, Core, CoreConfig, CoreStats, EntryReport, GossipConfig, GossipError, Input, Interest,
     KeyRing, Output, Rates, Report, SealError, Sealer, Stats, Tables,
+    errand::{self, Answerer, ErrandError, Errands},
     meter::Meter,
     questions::Questions,
     reach::{Reach, ReachSpec, Reached, is_word},
@@ -67,6 +68,7 @@ struct Shared {
     /// Addresses at which peers are listed.
     peers: RwLock<BTreeSet<IpAddr>>,
     reach: Reach,
+    errands: Errands,
 }
 
 #[derive(Default)]
@@ -155,6 +157,7 @@ impl Gossip {
             meter: Mutex::default(),
             peers: RwLock::default(),
             reach: Reach::new(&udp),
+            errands: Errands::default(),
         });
         let (commands, command_queue) = mpsc::channel(64);
         let (stream_queue, streams) = mpsc::channel(STREAMS);
@@ -278,6 +281,16 @@ impl Gossip {
         self.shared.reach.ask(spec, self.shared.sealer()).await
     }
 
+    /// Has questions of other members answered by `answerer`. See [`Gossip::ask`].
+    pub fn answer_by(&self, answerer: Answerer) {
+        self.shared.errands.answer_by(answerer);
+    }
+
+    /// Asks the daemon of another member, at its gossip address, for whatever both know how to answer.
+    pub async fn ask(&self, to: SocketAddr, question: &[u8]) -> Result<Vec<u8>, ErrandError> {
+        errand::ask(to, question, &self.shared.sealer()).await
+    }
+
     async fn tell(&self, input: Input) {
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Core(input, done)).await.is_ok() {
@@ -322,10 +335,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, queue: mpsc::Sender<
         let (shared, queue) = (shared.clone(), queue.clone());
         readers.spawn(async move {
             let sealer = shared.sealer();
-            match timeout(STREAM_TIMEOUT, stream::read(connection, &sealer)).await {
+            let mut connection = connection;
+            match timeout(STREAM_TIMEOUT, stream::read(&mut connection, &sealer)).await {
                 Ok(Ok(message)) => {
                     shared.counters.streams_in.fetch_add(1, Relaxed);
                     shared.counters.stream_bytes_in.fetch_add(message.len() as u64, Relaxed);
+                    if errand::is_question(&message) {
+                        return shared.errands.serve(message, connection, &sealer).await;
+                    }
+                    drop(connection);
                     let _ = queue.send(message).await;
                 }
                 Ok(Err(StreamError::Seal(error))) => shared.refused(error),

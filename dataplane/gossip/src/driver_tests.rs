@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing,
+    ErrandError, Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing,
     Way,
     simulation::{net, node, own},
 };
@@ -225,4 +225,27 @@ async fn members_find_out_how_they_reach_each_other() {
     let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let reached = one.reach(&ReachSpec { to: deaf.local_addr().unwrap(), ..spec }).await;
     assert_eq!(reached, Reached::default());
+}
+
+#[tokio::test]
+async fn members_alone_are_answered() {
+    let (one, two) = (Gossip::start(config(1, 1)).await.unwrap(), Gossip::start(config(2, 1)).await.unwrap());
+    let nobody = one.ask(two.local_addr(), b"who?").await;
+    assert!(matches!(nobody, Err(ErrandError::Closed(_))), "{nobody:?}");
+    two.answer_by(Arc::new(|mut question| {
+        Box::pin(async move {
+            question.reverse();
+            question
+        })
+    }));
+    assert_eq!(one.ask(two.local_addr(), b"").await.unwrap(), b"");
+    let long = vec![7; 100_000];
+    assert_eq!(one.ask(two.local_addr(), &[&long[..], b"a"].concat()).await.unwrap(), [b"a", &long[..]].concat());
+    let stranger = Gossip::start(config(3, 2)).await.unwrap();
+    let refused = stranger.ask(two.local_addr(), b"who?").await;
+    assert!(matches!(refused, Err(ErrandError::Closed(_) | ErrandError::Connection { .. })), "{refused:?}");
+    let there = two.local_addr();
+    two.shutdown().await;
+    let gone = one.ask(there, b"who?").await;
+    assert!(matches!(gone, Err(ErrandError::Connection { .. })), "{gone:?}");
 }

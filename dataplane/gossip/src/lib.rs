@@ -15,6 +15,7 @@
 mod config;
 mod core;
 mod driver;
+mod errand;
 mod meter;
 mod outbox;
 mod questions;
@@ -37,6 +38,7 @@ mod simulation;
 pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
+pub use errand::{Answerer, ErrandError};
 pub use mesh_types::SharedMap;
 pub use questions::ask_data_path;
 pub use reach::{ReachSpec, Reached, Way};

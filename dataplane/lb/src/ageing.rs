@@ -65,8 +65,7 @@ impl DataPath {
         let now = now()?;
         let timeouts = self.options.timeouts;
         let local = self.held.local_by_id.values();
-        let local: BTreeMap<_, _> =
-            local.flat_map(|l| addresses_of(l).map(|a| ((l.vni, a), l.id))).collect();
+        let local: BTreeMap<_, _> = local.flat_map(|l| addresses_of(l).map(|a| ((l.vni, a), l.id))).collect();
         let backends = &self.held.backends;
         let walk = &mut self.ageing;
         let mut aged = Aged::default();

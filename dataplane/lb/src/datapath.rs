@@ -211,6 +211,7 @@ impl DataPath {
         self.held.begin(&plan.changes);
         let mut applied = Applied::default();
         for run in plan.ops.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
+            self.begin_counting(run)?;
             let written = self.maps.write(run);
             let done = written.as_ref().map_or_else(|partly| partly.done, |()| run.len());
             for op in run.iter().take(done) {
@@ -291,7 +292,8 @@ impl DataPath {
         pins::remove(bpf_dir)
     }
 
-    pub(crate) fn map_use(&self) -> BTreeMap<&'static str, MapUse> {
+    /// How full the maps are: as [`Stats::maps`], without a system call.
+    pub fn map_use(&self) -> BTreeMap<&'static str, MapUse> {
         let (held, room) = (&self.held, self.maps.capacities());
         let [choices, reverse] = self.ageing.counted.map(|count| count as usize);
         let used = [
@@ -303,6 +305,8 @@ impl DataPath {
             (names::LOCAL_BY_IFINDEX, held.local_by_ifindex.len(), room.local_by_ifindex),
             (names::SERVICES, held.services.len(), room.services),
             (names::BACKENDS, held.backends.len(), room.backends),
+            // One is nobody's.
+            (names::SERVICE_TRAFFIC, held.services.len() + 1, room.counters),
             (names::MAGLEV, held.regions.in_use() as usize, self.maps.table_slots()),
             (names::CHOICES_KEPT, choices, self.maps.choices_kept.capacity()),
             (names::REVERSE_KEPT, reverse, self.maps.reverse_kept.capacity()),

@@ -91,12 +91,17 @@ fn parts(subnet: Subnet) -> (IpAddr, IpAddr, u8) {
     (subnet.net().network(), subnet.gateway(), subnet.net().prefix_len())
 }
 
-pub(crate) fn endpoint(at: (Vni, IpAddr), endpoint: &EndpointEntry) -> (EndpointKey, EndpointValue) {
+/// `local`: the id of an endpoint of this node, under which it is counted.
+pub(crate) fn endpoint(
+    at: (Vni, IpAddr),
+    endpoint: &EndpointEntry,
+    local: Option<LocalEndpointId>,
+) -> (EndpointKey, EndpointValue) {
     let value = EndpointValue {
         vtep: address(endpoint.vtep),
         ifindex: endpoint.ifindex.unwrap_or(0),
         mac: endpoint.mac.0,
-        ..EndpointValue::default()
+        local: local.and_then(|id| u16::try_from(id.0).ok()).unwrap_or(0),
     };
     (EndpointKey { vni: vni(at.0), address: address(at.1) }, value)
 }
@@ -135,19 +140,24 @@ pub(crate) fn service(frontend: &Frontend) -> ServiceKey {
     }
 }
 
-/// A service whose table is the region at `base`.
-pub(crate) fn service_value(number: u32, entry: &ServiceEntry, (base, len): (u32, u32)) -> ServiceValue {
+/// A service whose table is the region at `base`, and that is counted at `counter`.
+pub(crate) fn service_value(
+    number: u32,
+    entry: &ServiceEntry,
+    (base, len): (u32, u32),
+    counter: u16,
+) -> ServiceValue {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     ServiceValue {
         table_base: base,
         table_len: len,
         number,
-        affinity_secs: entry.affinity.map_or(0, |a| a.timeout_secs),
         target_port: entry.target_port.unwrap_or(0).to_be_bytes(),
         flags: flag(entry.affinity.is_some(), service_flags::AFFINITY)
             | flag(entry.direct, service_flags::DIRECT),
-        reserved: 0,
+        ..ServiceValue::default()
     }
+    .with(entry.affinity.map_or(0, |a| a.timeout_secs), counter)
 }
 
 pub(crate) fn backend(backend: &Backend) -> BackendValue {

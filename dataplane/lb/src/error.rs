@@ -88,6 +88,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kernel does not count the runs of programs. Nothing changed.
+    #[error("the kernel does not count what BPF programs take")]
+    ProgramStats {
+        /// Why.
+        source: io::Error,
+    },
     /// A map could not be written. What was written before stays, and is in itself consistent; the next `apply` goes on
     /// from there.
     #[error("cannot {action} {map}")]

@@ -130,9 +130,8 @@ impl DataPath {
     /// Opens what reads the flows. Backends are those of this moment.
     pub fn flow_reader(&self) -> Result<FlowReader, Error> {
         let folder = self.pins.maps();
-        let open = |name: &'static str| {
-            MapData::from_pin(folder.join(name)).map_err(|error| unusable(name, error))
-        };
+        let open =
+            |name: &'static str| MapData::from_pin(folder.join(name)).map_err(|error| unusable(name, error));
         Ok(FlowReader {
             choices: Choices::pinned(&folder)?,
             choices_kept: Table::new(CHOICES_KEPT, open(CHOICES_KEPT)?)?,
@@ -163,7 +162,8 @@ impl FlowReader {
         let mut position = 0;
         loop {
             let mut over = ControlFlow::Continue(());
-            self.choices.walk(&mut position, SETS, |key, choice| over = take(self.chosen(&key, &choice, now)));
+            self.choices
+                .walk(&mut position, SETS, |key, choice| over = take(self.chosen(&key, &choice, now)));
             if over.is_break() {
                 return Ok(seen);
             }

@@ -119,6 +119,8 @@ pub(crate) struct Held {
     /// The id that the next new backend is to have, if free. It only grows, so a flow never finds its backend's id with
     /// another backend.
     pub(crate) next_backend: u32,
+    /// The index that a service was given last to be counted at.
+    pub(crate) last_counter: u16,
     pub(crate) records: Records,
     pub(crate) loose: Loose,
 }
@@ -202,6 +204,9 @@ impl Held {
             MapOp::PutService(key, value) => {
                 self.use_table(value);
                 let before = self.services.insert(*key, *value);
+                if before.map(|before| before.counter()) != Some(value.counter()) {
+                    self.last_counter = value.counter();
+                }
                 self.leave_table(before);
                 self.loose.services.insert(*key);
             }

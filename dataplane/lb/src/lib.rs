@@ -31,6 +31,8 @@ mod stats;
 mod sys;
 mod table;
 mod takeover;
+mod traffic;
+mod trial;
 mod uplink;
 
 pub use choices::Choices;
@@ -45,10 +47,12 @@ pub use flow_list::{FlowEntry, FlowReader, FlowState, FlowTask};
 pub use flows::{Aged, FlowCount, FlowTimeouts, Flows};
 pub use hooks::{HookKind, describe_hook};
 pub use mesh_abi::{
-    Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
+    Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, GATEWAY_MAC, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
     VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
 };
 pub use object::OBJECT;
 pub use sizes::{Limits, Sizes};
 pub use stats::{Counts, MapUse, Stats};
+pub use traffic::{ProgramStats, ServiceTraffic, Traffic, enable_stats};
+pub use trial::{Entry, Fate, FlowId, Noted, Steered, Trial, steered};
 pub use uplink::{NoXdp, Uplink, UplinkHook};

@@ -21,6 +21,7 @@ use crate::{
     sizes::Sizes,
     sys::map::Numbers,
     table::{Partly, Table, check_shape, failed, refused, unusable},
+    traffic::TrafficMap,
 };
 
 /// A map's name in the object, in `stats` and in errors.
@@ -47,6 +48,8 @@ pub(crate) mod names {
     pub(crate) const DROPS: &str = "DROPS";
     pub(crate) const COUNTERS: &str = "COUNTERS";
     pub(crate) const SOCKETS: &str = "SOCKETS";
+    pub(crate) const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
+    pub(crate) const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 }
 use names::*;
 
@@ -73,6 +76,8 @@ pub(crate) struct Maps {
     pub(crate) affinity: Table<AffinityKey, AffinityValue>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
+    pub(crate) endpoint_traffic: TrafficMap,
+    pub(crate) service_traffic: TrafficMap,
 }
 
 impl Maps {
@@ -105,6 +110,8 @@ impl Maps {
             affinity: hash(ebpf, AFFINITY)?,
             drops: typed(ebpf, DROPS)?,
             counters: typed(ebpf, COUNTERS)?,
+            endpoint_traffic: TrafficMap::new(ENDPOINT_TRAFFIC, per_cpu(ebpf, ENDPOINT_TRAFFIC)?)?,
+            service_traffic: TrafficMap::new(SERVICE_TRAFFIC, per_cpu(ebpf, SERVICE_TRAFFIC)?)?,
         })
     }
 
@@ -119,6 +126,7 @@ impl Maps {
             services: self.services.capacity(),
             table_slots: self.table_slots,
             backends: self.backends.capacity(),
+            service_counters: self.service_traffic.capacity(),
             ..given
         }
     }
@@ -133,6 +141,7 @@ impl Maps {
             local_by_ifindex: self.local_by_ifindex.capacity(),
             services: self.services.capacity(),
             backends: self.backends.capacity(),
+            counters: self.service_traffic.capacity(),
         }
     }
 
@@ -273,5 +282,12 @@ fn hash_or_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> 
     match map {
         Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data),
         _ => Err(Error::Missing { kind: "array or hash map", name }),
+    }
+}
+
+fn per_cpu(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name).ok_or(Error::Missing { kind: "map", name })? {
+        Map::PerCpuArray(data) => Ok(data),
+        _ => Err(Error::Missing { kind: "per-CPU array", name }),
     }
 }

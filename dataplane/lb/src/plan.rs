@@ -3,15 +3,16 @@
 //! Additions come before what refers to them, and deletions after: a service points to a table only when all of it is
 //! written, and a table names a backend only while that exists.
 
+mod counters;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh_abi::{EndpointKey, node_flags};
-use mesh_types::Vni;
+use mesh_types::{LocalEndpointId, Vni};
 
 use crate::{
-    desired::{Desired, NetworkPlan},
+    desired::{Desired, EndpointEntry, NetworkPlan},
     encode,
     error::Error,
     held::{Held, MapOp},
@@ -29,6 +30,7 @@ pub(crate) struct Capacities {
     pub(crate) local_by_ifindex: u32,
     pub(crate) services: u32,
     pub(crate) backends: u32,
+    pub(crate) counters: u32,
 }
 
 /// What is to be written, and what is known when it is.
@@ -127,9 +129,10 @@ fn plan_endpoints(
     ops: &mut Ops,
 ) -> Result<(), Error> {
     let mut added = 0;
+    let ids = if changes.networks.is_empty() { HashMap::new() } else { local_ids(desired) };
     let changed = changes.networks.iter().filter_map(|vni| desired.networks.get_key_value(vni));
     for (vni, network) in changed {
-        added += plan_network(held, *vni, network, ops);
+        added += plan_network(held, *vni, network, &ids, ops);
     }
     for (key, endpoints) in &held.endpoints {
         if !encode::vni_of(key).is_some_and(|vni| desired.networks.contains_key(&vni)) {
@@ -140,13 +143,25 @@ fn plan_endpoints(
     check_room("ENDPOINTS", room.endpoints, held.endpoint_count + added)
 }
 
+/// The ids of this node's endpoints, by interface.
+fn local_ids(desired: &Desired) -> HashMap<u32, LocalEndpointId> {
+    desired.local.iter().map(|(id, local)| (local.ifindex, *id)).collect()
+}
+
 /// Plans the endpoints of one network; returns how many are new.
-fn plan_network(held: &Held, vni: Vni, network: &NetworkPlan, ops: &mut Ops) -> usize {
+fn plan_network(
+    held: &Held,
+    vni: Vni,
+    network: &NetworkPlan,
+    ids: &HashMap<u32, LocalEndpointId>,
+    ops: &mut Ops,
+) -> usize {
     let network_key = encode::network_key(vni);
     let there = held.endpoints.get(&network_key);
     let mut added = 0;
-    let mut put = |address, entry| {
-        let (key, value) = encode::endpoint((vni, address), entry);
+    let mut put = |address, entry: &EndpointEntry| {
+        let local = entry.ifindex.and_then(|ifindex| ids.get(&ifindex)).copied();
+        let (key, value) = encode::endpoint((vni, address), entry, local);
         let before = there.and_then(|there| there.get(&key.address));
         if before != Some(&value) {
             added += usize::from(before.is_none());

@@ -57,6 +57,11 @@ impl Programs {
         self.kept
     }
 
+    /// What the kernel knows of the programs that were loaded or taken, by their pins.
+    pub(crate) fn infos(&self) -> impl Iterator<Item = (&'static str, Result<ProgramInfo, ProgramError>)> {
+        self.loaded.keys().map(|name| (*name, ProgramInfo::from_pin(self.folder.join(name))))
+    }
+
     /// The tc program of that name, in the kernel: as aya makes filters of it, and as links take it.
     pub(crate) fn tc(&mut self, name: &'static str) -> Result<(&mut SchedClassifier, &Loaded), Error> {
         let refused = |source| Error::Program { program: name, source: Box::new(source) };

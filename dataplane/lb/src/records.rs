@@ -110,6 +110,11 @@ impl Records {
         self.services.get(&id).into_iter().flat_map(|record| record.plan.frontends.keys())
     }
 
+    /// The frontends of all services as they were last written, with the services.
+    pub(crate) fn all_frontends(&self) -> impl Iterator<Item = (ServiceId, &Frontend)> {
+        self.services.iter().flat_map(|(id, record)| record.plan.frontends.keys().map(|key| (*id, key)))
+    }
+
     /// The service's backends as they were last written.
     pub(crate) fn backends(&self, id: ServiceId) -> &[(u32, bool)] {
         self.services.get(&id).map_or(&[], |record| &record.backends)

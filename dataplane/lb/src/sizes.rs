@@ -11,7 +11,7 @@ use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
     DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
     LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock,
+    ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock, TrafficValue,
 };
 use tracing::warn;
 
@@ -40,6 +40,8 @@ pub struct Sizes {
     pub table_slots: u32,
     /// Endpoints behind services.
     pub backends: u32,
+    /// VIPs and published ports whose packets are counted apart: 64 bytes each for every CPU, taken at once.
+    pub service_counters: u32,
     /// Established flows that were given a backend, and as many whose replies are translated; only time or their end
     /// removes them. And a quarter as many new ones of each kind, of which the longest unused make room.
     pub flows: u32,
@@ -62,6 +64,7 @@ impl Default for Sizes {
             services: 16_384,
             table_slots: 1 << 20,
             backends: 65_536,
+            service_counters: 2048,
             flows: 131_072,
             fragments: 8192,
             clients: 65_536,
@@ -143,6 +146,7 @@ impl Sizes {
         grow(&mut self.endpoints, desired.networks.values().map(|n| n.endpoints.len() as u64).sum());
         grow(&mut self.local_endpoints, desired.local.len() as u64);
         grow(&mut self.services, frontends().count() as u64);
+        grow(&mut self.service_counters, frontends().count() as u64);
         grow(&mut self.backends, backends.len() as u64);
         let slots = u32::try_from(slots.saturating_add(beside)).unwrap_or(LARGEST);
         self.table_slots = self.table_slots.max(slots.min(LARGEST));
@@ -173,6 +177,7 @@ impl Sizes {
             SERVICES => &mut self.services,
             MAGLEV => &mut self.table_slots,
             BACKENDS => &mut self.backends,
+            SERVICE_TRAFFIC => &mut self.service_counters,
             _ => return self,
         };
         *room = (*room).max(wanted.min(LARGEST));
@@ -242,6 +247,9 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         fixed::<u32>(DISPLACED, DISPLACED_MARKS),
         fixed::<u64>(DROPS, DropReason::COUNT),
         fixed::<u64>(COUNTERS, Counter::COUNT),
+        // Index 0 is nobody's.
+        grows::<u32, TrafficValue>(ENDPOINT_TRAFFIC, sizes.local_endpoints.saturating_add(1)),
+        grows::<u32, TrafficValue>(SERVICE_TRAFFIC, sizes.service_counters),
     ]
 }
 

@@ -156,7 +156,7 @@ fn bytes<T: Pod>(items: &[T]) -> &[u8] {
 }
 
 /// The value that the bytes are; zeros stand for what they lack.
-fn from_bytes<T: Pod>(bytes: &[u8]) -> T {
+pub(crate) fn from_bytes<T: Pod>(bytes: &[u8]) -> T {
     let mut value = MaybeUninit::<T>::zeroed();
     let len = bytes.len().min(size_of::<T>());
     // SAFETY: both have `len` bytes and do not overlap; `Pod` vouches that any bytes are a value of `T`.

@@ -107,10 +107,12 @@ impl Source {
                 add_new(new, read(folder, names::CHOICES)?, carried)
             }
             Self::Outgrown(folder) => {
-                add_established(kept, new, read(folder, names::CHOICES_KEPT)?, carried)?;
+                let flows = read(folder, names::CHOICES_KEPT)?.into_iter();
+                let flows = flows.map(|(key, value)| (key, uncounted(value))).collect();
+                add_established(kept, new, flows, carried)?;
                 let mut flows = Vec::new();
                 if folder.join(names::CHOICES).exists() {
-                    Choices::pinned(folder)?.for_each(|key, value| flows.push((key, value)));
+                    Choices::pinned(folder)?.for_each(|key, value| flows.push((key, uncounted(value))));
                 }
                 add_new(new, flows, carried)
             }
@@ -126,11 +128,20 @@ impl Source {
                 add_established(kept, new, replies.collect(), carried)
             }
             Self::Layout2(folder) | Self::Outgrown(folder) => {
-                add_established(kept, new, read(folder, names::REVERSE_KEPT)?, carried)?;
-                add_new(new, read(folder, names::REVERSE)?, carried)
+                let replies = |name| {
+                    let replies = read::<FlowKey, ReverseValue>(folder, name)?.into_iter();
+                    Ok::<_, Error>(replies.map(|(key, v)| (key, ReverseValue { service: 0, ..v })).collect())
+                };
+                add_established(kept, new, replies(names::REVERSE_KEPT)?, carried)?;
+                add_new(new, replies(names::REVERSE)?, carried)
             }
         }
     }
+}
+
+/// Services are counted elsewhere in new maps; the flow's next packet tells where.
+fn uncounted(choice: ChoiceValue) -> ChoiceValue {
+    ChoiceValue { service: 0, ..choice }
 }
 
 /// Ids go with the flows that name them.

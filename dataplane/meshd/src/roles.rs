@@ -90,7 +90,12 @@ impl Member {
         let fault = stopped.or_else(|| self.manager_fault.clone());
         let mend =
             "(if its state is lost, `meshctl node demote` and then `node promote` it from another manager)";
-        fault.map(|fault| format!("this node's manager does not work: {fault} {mend}")).into_iter()
+        let outdated = self.manager.as_ref().and_then(Manager::outdated);
+        let outdated = outdated.map(|why| format!("this node's manager cannot follow the others: {why}"));
+        fault
+            .map(|fault| format!("this node's manager does not work: {fault} {mend}"))
+            .into_iter()
+            .chain(outdated)
     }
 
     /// The managers as this node was last told.

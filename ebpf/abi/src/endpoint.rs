@@ -62,8 +62,8 @@ pub struct EndpointValue {
     pub ifindex: u32,
     /// Its Ethernet address.
     pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// A local endpoint's id on this node, under which it is counted; 0 for remote ones.
+    pub local: u16,
 }
 
 /// Bits of [`LocalEndpoint::flags`].

@@ -57,7 +57,9 @@ pub struct ChoiceValue {
     /// Bits of [`flow_state`].
     pub state: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// [`crate::ServiceValue::counter`] of the service that was spoken to.
+    pub service: u16,
 }
 
 /// How a reply leaves the task's node.
@@ -99,8 +101,10 @@ pub struct ReverseValue {
     pub path: u8,
     /// Bits of [`flow_state`].
     pub state: u8,
+    /// [`crate::ServiceValue::counter`] of the service that was spoken to, if this node has made the choice; 0 otherwise.
+    pub service: u16,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
 }
 
 /// Key of `FRAGMENTS`: what the fragments of one packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).

@@ -17,6 +17,7 @@ mod question;
 mod recent;
 mod service;
 mod socket;
+mod traffic;
 #[cfg(feature = "user")]
 mod user;
 
@@ -38,6 +39,7 @@ pub use service::{
     BackendValue, ServiceKey, ServiceValue, TABLE_BLOCK, TableBlock, backend_flags, service_flags,
 };
 pub use socket::{SocketKey, SocketValue};
+pub use traffic::TrafficValue;
 
 /// Version of the maps' layout; part of the path under which they are pinned.
 pub const LAYOUT_VERSION: u32 = 3;

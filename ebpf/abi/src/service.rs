@@ -43,14 +43,41 @@ pub struct ServiceValue {
     pub table_len: u32,
     /// The service's number, the same for all its addresses and ports.
     pub number: u32,
-    /// With [`service_flags::AFFINITY`]: seconds for which a client's backend is remembered; 0: only the hash decides.
-    pub affinity_secs: u32,
+    /// The last three bytes, with [`service_flags::AFFINITY`]: see [`ServiceValue::affinity_secs`]; the first one: see
+    /// [`ServiceValue::counter`].
+    pub affinity: u32,
     /// Port that the tasks listen on, network order; zero leaves the port as it is.
     pub target_port: [u8; 2],
     /// Bits of [`service_flags`].
     pub flags: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// See [`ServiceValue::counter`].
+    pub counter: u8,
+}
+
+impl ServiceValue {
+    /// Longest time that [`ServiceValue::affinity_secs`] may be, half a year.
+    pub const MOST_AFFINITY_SECS: u32 = 0xff_ffff;
+
+    /// With [`service_flags::AFFINITY`]: seconds for which a client's backend is remembered; 0: only the hash decides.
+    #[inline(always)]
+    pub const fn affinity_secs(&self) -> u32 {
+        self.affinity & Self::MOST_AFFINITY_SECS
+    }
+
+    /// Index into `SERVICE_TRAFFIC`; 0 when it is not counted. Its upper byte is where seconds never were, so that programs
+    /// and entries of before it was there go together with those of now.
+    #[inline(always)]
+    pub const fn counter(&self) -> u16 {
+        (self.affinity >> 24 << 8) as u16 | self.counter as u16
+    }
+
+    /// The same entry with these seconds (at most [`ServiceValue::MOST_AFFINITY_SECS`]) and this index.
+    pub const fn with(self, affinity_secs: u32, counter: u16) -> Self {
+        let secs =
+            if affinity_secs > Self::MOST_AFFINITY_SECS { Self::MOST_AFFINITY_SECS } else { affinity_secs };
+        let [low, high] = counter.to_le_bytes();
+        Self { affinity: secs | (high as u32) << 24, counter: low, ..self }
+    }
 }
 
 /// Bits of [`BackendValue::flags`].

@@ -32,4 +32,5 @@ plain_old_data!(
     AffinityValue,
     SocketKey,
     SocketValue,
+    TrafficValue,
 );

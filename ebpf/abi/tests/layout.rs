@@ -17,15 +17,33 @@ fn no_struct_has_padding() {
     assert_eq!(size_of::<ServiceValue>(), 4 + 4 + 4 + 4 + 2 + 1 + 1);
     assert_eq!(size_of::<BackendValue>(), 16 + 16 + 4 + 4 + 4 + 4 + 2 + 2);
     assert_eq!(size_of::<FlowKey>(), 16 + 16 + 4 + 2 + 2 + 1 + 3);
-    assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4 + 4 + 1 + 3);
+    assert_eq!(size_of::<ChoiceValue>(), 8 + 4 + 4 + 4 + 1 + 1 + 2);
     assert_eq!(size_of::<ChoiceSlot>(), 8 + size_of::<ChoiceValue>() + size_of::<FlowKey>() + 4);
-    assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 4 + 1 + 1 + 6);
+    assert_eq!(size_of::<ReverseValue>(), 8 + 3 * 16 + 2 + 2 + 4 + 1 + 1 + 2 + 4);
     assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4 + 1 + 3);
     assert_eq!(size_of::<FragmentValue>(), 2 + 2);
     assert_eq!(size_of::<AffinityKey>(), 16 + 4);
     assert_eq!(size_of::<AffinityValue>(), 8 + 4 + 4);
     assert_eq!(size_of::<SocketKey>(), 8 + 2 + 6);
     assert_eq!(size_of::<SocketValue>(), 16);
+    assert_eq!(size_of::<TrafficValue>(), 8 * 8);
+}
+
+#[test]
+fn a_service_has_its_counter_beside_its_seconds() {
+    for counter in [0, 1, 255, 256, 0x1234, u16::MAX] {
+        for secs in [0, 1, 86_400, ServiceValue::MOST_AFFINITY_SECS] {
+            let value = ServiceValue::default().with(secs, counter);
+            assert_eq!((value.affinity_secs(), value.counter()), (secs, counter));
+        }
+    }
+    let before = ServiceValue { affinity: 1800, ..ServiceValue::default() };
+    assert_eq!(
+        (before.affinity_secs(), before.counter()),
+        (1800, 0),
+        "entries of earlier daemons are not counted"
+    );
+    assert_eq!(before.with(u32::MAX, 7).affinity_secs(), ServiceValue::MOST_AFFINITY_SECS);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub fn is_asked_for(service: &ServiceValue) -> bool {
 /// Whether that task is kept even when the table changes.
 #[inline(always)]
 pub fn is_remembered(service: &ServiceValue) -> bool {
-    is_asked_for(service) && service.affinity_secs != 0
+    is_asked_for(service) && service.affinity_secs() != 0
 }
 
 /// The task that the client of a flow was given before, if it still takes new flows.
@@ -26,7 +26,7 @@ pub fn is_remembered(service: &ServiceValue) -> bool {
 pub fn recall(flow: &FlowKey, service: &ServiceValue, now: u64) -> Option<(u32, &'static BackendValue)> {
     // SAFETY: an entry that is evicted meanwhile gives another client's task of the same service, and nothing worse.
     let last = unsafe { AFFINITY.get(key(flow, service)) }?;
-    if now.wrapping_sub(last.last_seen) > u64::from(service.affinity_secs) * SECOND {
+    if now.wrapping_sub(last.last_seen) > u64::from(service.affinity_secs()) * SECOND {
         return None;
     }
     // SAFETY: values of a map without preallocation stay as they were until the program ends.

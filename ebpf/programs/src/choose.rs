@@ -16,7 +16,7 @@ use crate::{
     hash,
     maps::{BACKENDS, CHOICES_KEPT, MAGLEV},
     parse::{RST, TCP},
-    recent,
+    recent, traffic,
     verdict::count,
     verifier::alone,
 };
@@ -37,6 +37,8 @@ pub struct Chooser {
     pub client: u32,
     /// See [`ChoiceValue::ifindex`].
     pub ifindex: u32,
+    /// See [`ChoiceValue::service`].
+    pub service: u32,
 }
 
 /// What is to be written down of a choice.
@@ -329,11 +331,9 @@ fn slot(key: &FlowKey, service: &ServiceValue) -> Option<u32> {
 #[inline(always)]
 fn goes_on(key: &FlowKey, by: &Chooser, known: &ChoiceValue, now: u64) -> Step {
     let next = conntrack::asked(known.state, key.protocol == TCP, by.flags);
-    if known.is_news(next, now) || known.client != by.client || known.ifindex != by.ifindex {
-        Step::Update
-    } else {
-        Step::Nothing
-    }
+    let same =
+        known.client == by.client && known.ifindex == by.ifindex && u32::from(known.service) == by.service;
+    if known.is_news(next, now) || !same { Step::Update } else { Step::Nothing }
 }
 
 /// Writes down a further packet of a flow.
@@ -346,6 +346,7 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
             let next = conntrack::asked((*kept).state, tcp, by.flags);
             (*kept).client = by.client;
             (*kept).ifindex = by.ifindex;
+            (*kept).service = by.service as u16;
             ChoiceValue::tell(kept, (next, now));
         }
         return;
@@ -353,6 +354,7 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
     let Some(recent) = recent::find(key) else { return };
     recent.client = by.client;
     recent.ifindex = by.ifindex;
+    recent.service = by.service as u16;
     let next = conntrack::asked(recent.state, tcp, by.flags);
     go_on(key, recent, next, now);
 }
@@ -393,11 +395,13 @@ fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u
         client: by.client,
         ifindex: by.ifindex,
         state: state & !CONFIRMED,
-        reserved: [0; 3],
+        reserved: 0,
+        service: by.service as u16,
     };
     // A choice that cannot be kept is made again, alike, for the next packet.
     recent::insert(key, &choice);
     count(Counter::NewFlow);
+    traffic::flow_to_service(by.service);
 }
 
 /// Whether answers are seen here: those of published ports come through this node unless they go straight to the client,

@@ -24,7 +24,7 @@ use crate::{
     maps::{HOST_ADDRESSES, LOCAL_BY_ID, NETWORKS, PEERS, node, scratch},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Frame, Packet, RST, SYN, TCP},
     skb::{self, ETHERNET, Skb},
-    task,
+    task, traffic,
     verdict::{self, FAILED, Outcome, Verdict, count},
     verifier::alone,
 };
@@ -165,10 +165,10 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
     if unsafe { NETWORKS.get(key::network(vni)) }.is_none() {
         return Err(DropReason::UnknownVni);
     }
+    let mut service = 0;
     if !is_endpoint_of::<F>(arrival, vni, &packet.tuple.source) {
-        if deliver::vip::<F>(vni, &packet.tuple.source).is_none() {
-            return Err(DropReason::ForgedSource);
-        }
+        let vip = deliver::vip::<F>(vni, &packet.tuple.source).ok_or(DropReason::ForgedSource)?;
+        service = vip.counter().into();
         // The answer of a VIP. Those within a connection would tell the choice nothing new.
         if packet.flags & (SYN | FIN | RST) != 0 {
             heard(packet, u32::from_ne_bytes(vni));
@@ -179,16 +179,23 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
         _ => return Err(DropReason::NoEndpoint),
     };
     strip(skb, arrival, packet)?;
-    deliver::into_task(skb, endpoint.ifindex, &endpoint.mac, &macs.from)
+    if service != 0 {
+        traffic::to_client(skb, service);
+    }
+    deliver::into_endpoint(skb, endpoint, &macs.from)
 }
 
 alone! {
-    /// Lets the choice behind an answer know of it. The interface of the choice, plus one; 0 when there is no choice.
+    /// Lets the choice behind an answer know of it. The interface of the choice, plus one, and [`SERVICE`] bits further up its
+    /// service; 0 when there is no choice.
     fn heard[answer4_heard, answer6_heard]<F>(packet: &Packet<F>, scope: u32) -> u64, or 0; {
         let asked = key::backward(&packet.tuple, packet.protocol, scope.to_ne_bytes());
-        choose::answered(&asked, packet.flags).map_or(0, |choice| u64::from(choice.ifindex) + 1)
+        choose::answered(&asked, packet.flags).map_or(0, |choice| (u64::from(choice.service) << SERVICE) + u64::from(choice.ifindex) + 1)
     }
 }
+
+/// Where in a number the service is, behind 33 bits for an interface plus one.
+const SERVICE: u32 = 40;
 
 /// A packet to a VIP or published port, for a task of this node that the sender chose; or an error about such a task's
 /// reply.
@@ -222,6 +229,7 @@ fn steered<F: Family>(
     fragment::require(packet, if is_vip { local.vni } else { PUBLISHED })?;
     key::copy(&mut way.vtep, &arrival.sender);
     way.ifindex = 0;
+    way.service = 0;
     way.target_port = steering.target_port;
     way.path = match steering.kind {
         SteeringKind::Vip => ReturnPath::Network,
@@ -329,8 +337,12 @@ fn returned<F: Family>(
         heard(packet, u32::from_ne_bytes(PUBLISHED))
     };
     let ifindex = choice.checked_sub(1).ok_or(DropReason::UnexpectedReturn)? as u32;
+    let service = (choice >> SERVICE) as u32;
     let uplink = if ifindex == 0 { node.uplink_ifindex } else { ifindex };
     strip(skb, arrival, packet)?;
+    if service != 0 {
+        traffic::to_client(skb, service);
+    }
     if matches!(steering.kind, SteeringKind::Host) {
         return task::to_node(skb, node, packet).map(Next::done);
     }

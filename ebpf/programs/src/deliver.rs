@@ -16,6 +16,7 @@ use crate::{
     parse::{Packet, Tuple},
     reset, reverse,
     skb::Skb,
+    traffic,
     translate::translate,
     verdict::{self, Outcome, Verdict, count, pack, unpack},
     verifier::alone,
@@ -33,6 +34,8 @@ pub struct Way {
     pub macs: Macs,
     /// Into a task: the uplink by which replies leave, if not the node's first.
     pub ifindex: u32,
+    /// Into a task: [`ServiceValue::counter`], if this node has made the choice; 0 otherwise.
+    pub service: u32,
     /// Into a task: the port that it listens on, if not the one that the client spoke to.
     pub target_port: [u8; 2],
     /// Into a task: the way back.
@@ -115,11 +118,23 @@ pub fn finish<F: Family>(skb: Skb, node: &NodeConfig, code: u64, task: Local) ->
     if code == LAND { land(skb, packet, local, way) } else { icmp_error::land(skb, node, packet, local, way) }
 }
 
-/// Into the task behind a host-side interface of this node.
+/// Into a task of this node.
 #[inline(always)]
-pub fn into_task(skb: Skb, ifindex: u32, to: &[u8; 6], from: &[u8; 6]) -> Outcome {
+pub fn into_task(skb: Skb, task: &LocalEndpoint) -> Outcome {
+    into(skb, task.ifindex, &task.mac, &GATEWAY_MAC, task.id)
+}
+
+/// The same with what is known of endpoints wherever they are.
+#[inline(always)]
+pub fn into_endpoint(skb: Skb, endpoint: &EndpointValue, from: &[u8; 6]) -> Outcome {
+    into(skb, endpoint.ifindex, &endpoint.mac, from, endpoint.local.into())
+}
+
+#[inline(always)]
+fn into(skb: Skb, ifindex: u32, to: &[u8; 6], from: &[u8; 6], id: u32) -> Outcome {
     skb.store(0, &Macs { to: *to, from: *from })?;
     skb.for_this_host()?;
+    traffic::to_task(skb, id);
     Ok(Verdict::Task(ifindex))
 }
 
@@ -133,7 +148,7 @@ pub fn to_endpoint(
 ) -> Result<Next, DropReason> {
     if endpoint.ifindex != 0 {
         count(Counter::Local);
-        into_task(skb, endpoint.ifindex, &endpoint.mac, from).map(Next::done)
+        into_endpoint(skb, endpoint, from).map(Next::done)
     } else {
         key::copy(&mut way.vtep, &endpoint.vtep);
         way.vni = vni;
@@ -164,10 +179,13 @@ pub fn to_service<F: Family>(
     packet: &Packet<F>,
     front: &Front,
 ) -> Result<Next, DropReason> {
-    let by = Chooser { flags: packet.flags, client: front.client, ifindex: front.ifindex };
+    let counter = front.service.counter().into();
+    let by = Chooser { flags: packet.flags, client: front.client, ifindex: front.ifindex, service: counter };
+    traffic::from_client(skb, counter);
     let mut failure = 0;
     let scope = u32::from_ne_bytes(front.scope);
     let Some(backend) = chosen(packet, scope, front.service, &by, &mut failure) else {
+        traffic::without_task(counter);
         if failure == GONE {
             let sender = Sender::of(front.client, skb.ifindex());
             return unpack(gone(skb, node, packet, front.path as u32, sender)).map(Next::done);
@@ -211,6 +229,7 @@ fn towards(
     if backend.ifindex != 0 {
         key::copy(&mut way.vtep, &node.vtep);
         way.ifindex = front.ifindex;
+        way.service = front.service.counter().into();
         way.target_port = front.service.target_port;
         way.path = front.path;
         return local(backend.endpoint, backend.generation).map(Next::Land);
@@ -274,7 +293,7 @@ alone! {
             // Of a task.
             // SAFETY: see `endpoint`.
             _ => match unsafe { LOCAL_BY_IFINDEX.get(ifindex) } {
-                Some(local) => pack(into_task(skb, ifindex, &local.mac, &GATEWAY_MAC)),
+                Some(local) => pack(into_task(skb, local)),
                 None => pack(Err(DropReason::StaleEndpoint)),
             },
         }
@@ -336,11 +355,13 @@ pub fn land<F: Family>(skb: Skb, packet: &mut Packet<F>, local: &LocalEndpoint, 
 
 #[inline(never)]
 fn landed<F: Family>(skb: Skb, packet: &mut Packet<F>, local: &LocalEndpoint, way: &Way) -> u64 {
-    let new = match entered(packet, local, way) {
-        Ok(new) => new,
-        Err(reason) => return pack(Err(reason)),
-    };
-    pack(translate(skb, packet, &new).and_then(|()| into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)))
+    let outcome = entered(packet, local, way)
+        .and_then(|new| translate(skb, packet, &new))
+        .and_then(|()| into_task(skb, local));
+    if outcome.is_err() {
+        traffic::dropped_on_its_way_to_task(local.id);
+    }
+    pack(outcome)
 }
 
 /// What a packet looks like to the task, its flow noted.
@@ -371,20 +392,27 @@ fn entered<F: Family>(packet: &Packet<F>, local: &LocalEndpoint, way: &Way) -> R
     value.ifindex = way.ifindex;
     value.path = way.path as u8;
     value.state = 0;
-    value.reserved = [0; 6];
+    value.service = way.service as u16;
+    value.reserved = [0; 4];
     let port = noted(reply, value, packet.flags.into());
     if port < 0 {
         return Err(verdict::reason(-port as u32 - 1));
+    }
+    if port & BEGINS != 0 {
+        traffic::flow_to_task(local.id);
     }
     new.source_port = (port as u16).to_be_bytes();
     Ok(new)
 }
 
+/// Beside the port: the flow is new.
+const BEGINS: i64 = 1 << 16;
+
 /// The same for both families, and so compiled once: the port, or less than zero for one more than the reason.
 #[inline(never)]
 fn noted(reply: &mut FlowKey, value: &mut ReverseValue, flags: u32) -> i64 {
     match reverse::remember(reply, value, flags as u8) {
-        Ok(port) => u16::from_be_bytes(port).into(),
+        Ok((port, begins)) => i64::from(u16::from_be_bytes(port)) | if begins { BEGINS } else { 0 },
         Err(reason) => -1 - reason as i64,
     }
 }
@@ -412,7 +440,7 @@ alone! {
         ifindex: u32,
         refusal: &mut Refusal,
     ) -> u64, or NO_BACKEND; {
-        let by = Chooser { flags: packet.flags, client, ifindex };
+        let by = Chooser { flags: packet.flags, client, ifindex, service: service.counter().into() };
         let key = key::flow(packet, refusal.scope.to_ne_bytes());
         let is_refused = |backend: &BackendValue| {
             backend.endpoint == refusal.endpoint

@@ -1,6 +1,6 @@
 //! Answers to a ping (RFC 792, RFC 4443) of an address that only the data path has: a gateway's, or a VIP.
 
-use mesh_abi::{DropReason, GATEWAY_MAC, LocalEndpoint};
+use mesh_abi::{DropReason, LocalEndpoint};
 
 use crate::{
     deliver,
@@ -27,7 +27,7 @@ pub fn answer<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &Packet<F>) -> 
 
 #[inline(never)]
 fn answered<F: Family>(skb: Skb, task: &LocalEndpoint, packet: &Packet<F>) -> u64 {
-    pack(turned(skb, packet).and_then(|()| deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)))
+    pack(turned(skb, packet).and_then(|()| deliver::into_task(skb, task)))
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 //! nobody had translated anything: the packet that they quote is the one that was sent.
 
 use mesh_abi::{
-    BackendValue, Counter, DropReason, FlowKey, GATEWAY_MAC, INGRESS_VNI, LocalEndpoint, NodeConfig,
-    PUBLISHED, ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
+    BackendValue, Counter, DropReason, FlowKey, INGRESS_VNI, LocalEndpoint, NodeConfig, PUBLISHED,
+    ReturnPath, ReverseValue, Steering, SteeringKind, Turn, node_flags,
 };
 
 use crate::{
@@ -207,10 +207,7 @@ fn landed<F: Family>(
     local: &LocalEndpoint,
     way: &Way,
 ) -> u64 {
-    pack(
-        land_here(skb, node, packet, local, way)
-            .and_then(|()| deliver::into_task(skb, local.ifindex, &local.mac, &GATEWAY_MAC)),
-    )
+    pack(land_here(skb, node, packet, local, way).and_then(|()| deliver::into_task(skb, local)))
 }
 
 #[inline(always)]
@@ -295,7 +292,7 @@ pub fn to_hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> Outcome {
         return Err(DropReason::StaleEndpoint);
     }
     verdict::ok(inwards(skb, packet, task))?;
-    deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
+    deliver::into_task(skb, task)
 }
 
 #[inline(never)]

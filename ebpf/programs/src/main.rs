@@ -31,6 +31,7 @@ mod reverse;
 mod skb;
 mod task;
 mod too_big;
+mod traffic;
 mod translate;
 mod verdict;
 mod verifier;

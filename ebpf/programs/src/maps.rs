@@ -9,7 +9,7 @@ use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
     DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
     LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue, TableBlock,
+    ServiceValue, SocketKey, SocketValue, TableBlock, TrafficValue,
 };
 
 use crate::{
@@ -139,6 +139,14 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::C
 /// Other packets by the way they went.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// What tasks of this node send and get, by the id of their endpoint.
+#[map]
+pub static ENDPOINT_TRAFFIC: PerCpuArray<TrafficValue> = PerCpuArray::with_max_entries(1024, 0);
+
+/// What clients of services send and get, at the node that their packets entered.
+#[map]
+pub static SERVICE_TRAFFIC: PerCpuArray<TrafficValue> = PerCpuArray::with_max_entries(1024, 0);
 
 /// What is known of the packet that a program runs for. On the stack it would take more room than there is, and the
 /// verifier would walk each path on its own that leaves other values there.

@@ -27,12 +27,17 @@ const CLOSED_NS: u64 = 1_000_000_000;
 /// Ports below are left to services.
 const FIRST_PORT: u32 = 1024;
 
-/// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task.
+/// Notes how the replies of a flow go back, and returns the source port that its packets must have at the task, and whether the
+/// flow begins.
 ///
 /// `reply` is the reply's key, its destination port the client's own; `value` is what replies become; `flags` is TCP's
 /// flag byte of the packet towards the task, zero for other protocols.
 #[inline(always)]
-pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Result<[u8; 2], DropReason> {
+pub fn remember(
+    reply: &mut FlowKey,
+    value: &mut ReverseValue,
+    flags: u8,
+) -> Result<([u8; 2], bool), DropReason> {
     let now = conntrack::now();
     value.last_seen = now;
     value.state = conntrack::asked(0, reply.protocol == TCP, flags);
@@ -47,7 +52,7 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Res
     };
     let port = place.port();
     reply.destination_port = port;
-    match place.kind() {
+    let begins = match place.kind() {
         Place::FOUND => go_on(reply, value, flags, now)?,
         Place::FREE => {
             if port != own {
@@ -55,16 +60,18 @@ pub fn remember(reply: &mut FlowKey, value: &mut ReverseValue, flags: u8) -> Res
             }
             // Fails too when another CPU was faster, with this flow or another: the client's next packet finds out.
             begin(reply, value, BPF_NOEXIST)?;
+            true
         }
         Place::SILENT => {
             displace(value);
             begin(reply, value, BPF_ANY)?;
             let gone: &FlowKey = reply;
             let _ = REVERSE_KEPT.remove(gone);
+            true
         }
         _ => return Err(DropReason::NoFreePort),
-    }
-    Ok(port)
+    };
+    Ok((port, begins))
 }
 
 /// Where a flow's entry is or may be: a port, and one of the kinds. One number, because the verifier forgets what
@@ -207,12 +214,12 @@ fn entry(reply: &FlowKey) -> Option<&'static ReverseValue> {
     unsafe { REVERSE_KEPT.get(reply).or_else(|| REVERSE.get(reply)) }
 }
 
-/// A further packet of a known flow.
+/// A further packet of a known flow; whether it begins anew.
 #[inline(always)]
-fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(), DropReason> {
+fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<bool, DropReason> {
     let kept = REVERSE_KEPT.get_ptr_mut(reply);
     // One that was evicted this very moment comes back with the next packet.
-    let Some(entry) = kept.or_else(|| REVERSE.get_ptr_mut(reply)) else { return Ok(()) };
+    let Some(entry) = kept.or_else(|| REVERSE.get_ptr_mut(reply)) else { return Ok(false) };
     // SAFETY: a map value, valid until the program ends.
     let known = unsafe { &*entry };
     if conntrack::opens(flags) && conntrack::closing(known.state) {
@@ -220,12 +227,15 @@ fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(
         if kept.is_some() {
             let _ = REVERSE_KEPT.remove(reply);
         }
-        return Ok(());
+        return Ok(true);
     }
     let next = conntrack::asked(known.state, reply.protocol == TCP, flags);
-    let moved = known.path != value.path || known.vtep != value.vtep || known.ifindex != value.ifindex;
+    let moved = known.path != value.path
+        || known.vtep != value.vtep
+        || known.ifindex != value.ifindex
+        || known.service != value.service;
     if !moved && !known.is_news(next, now) {
-        return Ok(());
+        return Ok(false);
     }
     let settles = kept.is_none() && conntrack::settles(known.told(), next, now);
     // SAFETY: see above.
@@ -233,12 +243,13 @@ fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<(
         key::copy(&mut (*entry).vtep, &value.vtep);
         (*entry).ifindex = value.ifindex;
         (*entry).path = value.path;
+        (*entry).service = value.service;
         ReverseValue::tell(entry, (next, now));
         if settles {
             keep(reply, &*entry);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Moves a flow to the second stage.

@@ -19,7 +19,7 @@ use crate::{
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, Tuple},
     reverse,
     skb::{self, ETHERNET, Skb},
-    too_big,
+    too_big, traffic,
     translate::translate,
     verdict::{self, Outcome, Verdict, count, pack, unpack},
 };
@@ -30,6 +30,15 @@ pub fn sent(skb: Skb) -> Outcome {
     let Some(node) = node() else { return Ok(Verdict::Pass) };
     // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
     let task = unsafe { LOCAL_BY_IFINDEX.get(skb.ifindex()) }.ok_or(DropReason::SpoofedSource)?;
+    let outcome = sent_by(skb, node, task);
+    if outcome.is_err() {
+        traffic::dropped_from_task(task.id);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn sent_by(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> Outcome {
     let ethernet: Ethernet = skb.load(0)?;
     if ethernet.from != task.mac {
         return Err(DropReason::SpoofedSource);
@@ -44,6 +53,7 @@ pub fn sent(skb: Skb) -> Outcome {
 
 #[inline(always)]
 fn sent_ip<F: Family>(skb: Skb, node: &NodeConfig, task: &LocalEndpoint) -> Outcome {
+    traffic::from_task(skb, task.id);
     let mut local = None;
     let code = next_step::<F>(skb, node, task, &mut local);
     match deliver::finish::<F>(skb, node, code, local) {
@@ -179,6 +189,9 @@ pub fn leave<F: Family>(
     const NETWORK: u8 = ReturnPath::Network as u8;
     const UPLINK: u8 = ReturnPath::Uplink as u8;
     const HOST: u8 = ReturnPath::Host as u8;
+    if back.service != 0 {
+        traffic::to_client(skb, back.service.into());
+    }
     let kind = match back.path {
         NETWORK => {
             let client = deliver::endpoint::<F>(task.vni, &packet.tuple.destination);
@@ -230,7 +243,7 @@ fn hairpin<F: Family>(skb: Skb, packet: &mut Packet<F>) -> Outcome {
     let mut new = packet.tuple;
     new.destination = F::local(task);
     translate(skb, packet, &new)?;
-    deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
+    deliver::into_task(skb, task)
 }
 
 /// To an address that is no endpoint and no VIP: the gateway, nobody, or the world outside. For a packet to a published
@@ -316,11 +329,17 @@ pub fn received(skb: Skb) -> Outcome {
     }
     // SAFETY: see `sent`.
     let task = unsafe { LOCAL_BY_IFINDEX.get(skb.ifindex()) }.ok_or(DropReason::StaleEndpoint)?;
-    match ethernet.kind {
+    let outcome = match ethernet.kind {
         ETHERTYPE_IPV4 => unpack(answered_ip::<V4>(skb, task)),
         ETHERTYPE_IPV6 => unpack(answered_ip::<V6>(skb, task)),
         _ => Ok(Verdict::Consume),
+    };
+    match outcome {
+        Ok(Verdict::Pass) => traffic::to_task(skb, task.id),
+        Err(_) => traffic::dropped_on_its_way_to_task(task.id),
+        Ok(_) => {}
     }
+    outcome
 }
 
 #[inline(never)]

@@ -35,7 +35,7 @@ pub fn tell_task<F: Family>(
     }
     packet.before.source = F::gateway(deliver::network(task.vni)?);
     verdict::ok(turned(skb, node, packet))?;
-    deliver::into_task(skb, task.ifindex, &task.mac, &GATEWAY_MAC)
+    deliver::into_task(skb, task)
 }
 
 /// Tells the client of a published port, by the interface by which it came: the address that it spoke to speaks.

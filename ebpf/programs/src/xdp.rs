@@ -24,6 +24,7 @@ use crate::{
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
     passing::Passing,
     skb::ETHERNET,
+    traffic,
     verdict::{count, count_drop},
     xdp_frame::Xdp,
     xdp_next_hop::{self as next_hop, Hop, ToBackend},
@@ -65,25 +66,32 @@ fn came_in<F: Family>(frame: Xdp, node: &NodeConfig) -> u32 {
 #[inline(always)]
 fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) -> u32 {
     let ifindex = ingress::entrance(node, frame.ifindex());
-    let by = Chooser { flags: packet.flags, client: 0, ifindex };
     let key = key::flow(packet, PUBLISHED);
     let now = conntrack::now();
     let entropy = encap::entropy(packet);
     let Some(passing) = Passing::at(entropy) else { return XDP_PASS };
     // An established flow needs no look at the service, unless the other node does not know the service's port.
     let alone = node.flags & node_flags::ADDRESSED_PORTS == 0 && !conntrack::opens(packet.flags);
-    if alone && let Some(kept) = passing.established(&key, now) {
+    if alone
+        && let Some(kept) = passing.established(&key, now)
+        && kept.service != 0
+    {
+        let service = kept.service.into();
+        let by = Chooser { flags: packet.flags, client: 0, ifindex, service };
         let Some(road) = way_to(frame, node, packet, kept.backend, now) else { return XDP_PASS };
         let direct = choose::is_direct(kept);
         if choose::note_established(&key, &by, kept, now) {
             passing.forget();
         }
+        traffic::frame_from_client(service, packet.total_len + ETHERNET);
         return send::<F>(frame, node, (road, entropy), (direct, [0; 2]));
     }
     // Perhaps it begins anew.
     passing.forget();
     let kept = if alone { None } else { choose::established(&key) };
     let Some(service) = ingress::own_port(node, packet) else { return XDP_PASS };
+    let counter = service.counter().into();
+    let by = Chooser { flags: packet.flags, client: 0, ifindex, service: counter };
     let pick = if conntrack::opens(packet.flags) && !affinity::is_remembered(service) {
         choose::pick_opening(&key, service, kept)
     } else {
@@ -93,6 +101,7 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     let Some(pick) = pick else { return XDP_PASS };
     let Some(road) = way_to(frame, node, packet, pick.id, now) else { return XDP_PASS };
     choose::note(pick, &key, service, &by, now);
+    traffic::frame_from_client(counter, packet.total_len + ETHERNET);
     let direct = service.flags & service_flags::DIRECT != 0;
     let carried = if node.flags & node_flags::ADDRESSED_PORTS != 0 { service.target_port } else { [0; 2] };
     send::<F>(frame, node, (road, entropy), (direct, carried))
@@ -130,6 +139,7 @@ fn send<F: Family>(
         vni: INGRESS_VNI,
         macs: Macs::of(steering),
         ifindex: 0,
+        service: 0,
         target_port: [0; 2],
         path: ReturnPath::Uplink,
     };
@@ -211,6 +221,7 @@ fn returned<F: Family>(frame: Xdp, node: &NodeConfig, inner: u32) -> u32 {
         return XDP_PASS;
     };
     let uplink = if choice.ifindex == 0 { node.uplink_ifindex } else { choice.ifindex };
+    let service = choice.service;
     let (from, to) = (F::mapped(&packet.tuple.source), F::mapped(&packet.tuple.destination));
     let Some(hop) = next_hop::to_client(frame, (&from, &to), uplink, now) else { return XDP_PASS };
     if !frame.shrink(inner) {
@@ -222,6 +233,7 @@ fn returned<F: Family>(frame: Xdp, node: &NodeConfig, inner: u32) -> u32 {
     if !hop.store(frame) {
         return XDP_ABORTED;
     }
+    traffic::frame_to_client(service.into(), packet.total_len + ETHERNET);
     count(Counter::FastReceived);
     count(Counter::Xdp);
     frame.out(hop.ifindex)

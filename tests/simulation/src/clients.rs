@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Result, anyhow};
 use mesh_raft::{ProposeError, RaftNode};
 use mesh_store::{Command, Rejection, State};
+use mesh_types::{NodeId, Role};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,9 @@ impl Client {
     }
 
     async fn ask(&mut self, node: &RaftNode, turn: u64) -> Result<()> {
+        if self.world.scenario().older > 0 && self.rng.random_bool(0.1) {
+            return self.come_and_go(node).await;
+        }
         let key = self.rng.random_range(0..self.world.scenario().keys);
         let value = u64::from(self.number) * 1_000_000 + turn;
         match self.rng.random_range(0..10) {
@@ -52,6 +56,23 @@ impl Client {
             4 => self.change(node, key, Ask::Remove, Command::RemoveService(commands::service(key))).await,
             5..7 => self.change(node, key, Ask::Write(value), commands::write(key, value)).await,
             _ => self.read(node, key).await,
+        }
+    }
+
+    /// Adds a node of its own and removes it again by its version, which only managers of this version know.
+    async fn come_and_go(&self, node: &RaftNode) -> Result<()> {
+        let (id, number) = (NodeId::from_u128(u128::from(self.number) + 10_000), 200 + self.number);
+        match self.propose(node, commands::add_node(id, number, Role::Worker)?).await {
+            Outcome::Rejected(Rejection::IdTaken { .. }) => {}
+            Outcome::Rejected(rejection) => return Err(anyhow!("add {id}: {rejection}")),
+            Outcome::Done | Outcome::Never | Outcome::Unknown => {}
+        }
+        let Some(version) = node.state().node(id).map(|node| node.version) else { return Ok(()) };
+        match self.propose(node, commands::remove_unchanged(id, version)).await {
+            // What nobody knew the outcome of may have come about meanwhile.
+            Outcome::Rejected(Rejection::Changed { .. } | Rejection::UnknownNode(_)) => Ok(()),
+            Outcome::Rejected(rejection) => Err(anyhow!("remove {id}: {rejection}")),
+            Outcome::Done | Outcome::Never | Outcome::Unknown => Ok(()),
         }
     }
 
@@ -103,7 +124,7 @@ impl Client {
             _ if !self.world.is_current(node) => Outcome::Unknown,
             Ok(_) => Outcome::Done,
             Err(ProposeError::Rejected(rejection)) => Outcome::Rejected(rejection),
-            Err(ProposeError::NoLeader) => Outcome::Never,
+            Err(ProposeError::NoLeader | ProposeError::NotAgreed) => Outcome::Never,
             Err(_) => Outcome::Unknown,
         }
     }

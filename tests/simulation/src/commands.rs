@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use mesh_store::{Command, NewNetwork, NewService, NodeChange, Secrets, Sensitive, ServiceChange, State};
+use mesh_store::{
+    Command, NewNetwork, NewService, NodeChange, Removable, Secrets, Sensitive, ServiceChange, State,
+};
 use mesh_types::{
     Availability, ClusterId, DEFAULT_DRAIN_SECS, EndpointMode, NetworkId, Node, NodeId, Role, ServiceId,
 };
@@ -114,6 +116,11 @@ pub fn value(state: &State, key: usize) -> Option<u64> {
 pub fn mark(node: NodeId, mark: &str) -> Command {
     let set_labels = BTreeMap::from([(mark.to_owned(), String::new())]);
     Command::UpdateNode { node, change: NodeChange { set_labels, ..NodeChange::default() } }
+}
+
+/// Removes a node if it has this version: what the version before does not know.
+pub fn remove_unchanged(node: NodeId, version: u64) -> Command {
+    Command::RemoveUnchanged { object: Removable::Node(node), version }
 }
 
 /// Makes a node a manager or a worker.

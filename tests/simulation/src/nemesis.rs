@@ -47,6 +47,7 @@ impl Nemesis {
         self.world.tell(|| "the trouble is over".to_owned());
         self.calm();
         for id in self.world.machines() {
+            self.upgrade(id).await;
             self.world.disk(id).into_iter().for_each(|disk| disk.defuse());
             if self.world.node(id).is_none_or(|node| failed(&node)) {
                 self.restart(id).await;
@@ -111,6 +112,7 @@ impl Nemesis {
                 }
             }
             Trouble::Demote => self.demote(victim).await,
+            Trouble::Upgrade => self.upgrade(victim).await,
             Trouble::ChangeKeys => self.world.change_keys(victim),
             Trouble::Storm => {
                 let ms = Duration::from_millis;
@@ -166,6 +168,15 @@ impl Nemesis {
         }
         let demoted = timeout(CHANGE, leader.propose(commands::set_role(victim, Role::Worker))).await;
         self.world.tell(|| format!("{victim} is to be a worker: {demoted:?}"));
+    }
+
+    /// Gives a machine of the version before this version.
+    async fn upgrade(&mut self, id: NodeId) {
+        if self.world.upgrade(id) {
+            self.world.tell(|| format!("{id} gets the newest version"));
+            self.world.stop(id).await;
+            self.restart(id).await;
+        }
     }
 
     /// What becomes of a worker that was a manager: it forgets its state once it is certainly out of Raft, and then is made a

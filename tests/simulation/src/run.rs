@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 use mesh_raft::{RaftNode, simulation};
+use mesh_store::NEWEST_FORMAT;
 use mesh_types::{NodeId, Role};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +110,9 @@ async fn end(world: &World, agents: &[Agent]) -> Result<()> {
         let managers =
             all.len() == world.machines().len() && all.iter().all(|node| node.state().version() == version);
         let state = all.first().map(RaftNode::state);
+        let agreed = world.scenario().older == 0 || all.iter().all(|n| n.state().format() == NEWEST_FORMAT);
         managers
+            && agreed
             && state.is_some_and(|state| {
                 agents.iter().all(|a| convergence::check(&state, a.id, &a.seen()).is_ok())
             })

@@ -34,6 +34,8 @@ pub enum Trouble {
     ChangeKeys,
     /// Messages are late and lost.
     Storm,
+    /// A manager of the version before is stopped and started as one of this version.
+    Upgrade,
 }
 
 const TROUBLES: [Trouble; 12] = [
@@ -78,6 +80,9 @@ pub struct Scenario {
     pub snapshots: Snapshots,
     /// Whether managers encrypt their disks.
     pub encrypted: bool,
+    /// How many of the managers, the first ones, begin with the version before. In every third seed; none in the others, where
+    /// all managers are of one version.
+    pub older: u8,
 }
 
 impl Scenario {
@@ -90,6 +95,11 @@ impl Scenario {
         let mut troubles: Vec<Trouble> = TROUBLES.into_iter().filter(|_| rng.random_bool(share)).collect();
         if troubles.is_empty() {
             troubles.extend(TROUBLES.choose(&mut rng));
+        }
+        // Not of `rng`: the other seeds are to stay what they are.
+        let older = if seed % 3 == 0 { StdRng::seed_from_u64(seed).random_range(1..=managers) } else { 0 };
+        if older > 0 {
+            troubles.push(Trouble::Upgrade);
         }
         Self {
             seed,
@@ -113,6 +123,7 @@ impl Scenario {
                 keep: *[0, 5, 30].choose(&mut rng).unwrap_or(&5),
             },
             encrypted: rng.random_bool(0.5),
+            older,
         }
     }
 }

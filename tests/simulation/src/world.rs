@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use mesh_raft::{Cipher, RaftNode, RaftOptions, simulation};
+use mesh_store::{NEWEST_FORMAT, OLDEST_FORMAT};
 use mesh_types::NodeId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
@@ -70,6 +71,8 @@ struct Manager {
     pace: Arc<Mutex<Duration>>,
     /// What its disk is encrypted with, if it is.
     keys: Option<Keys>,
+    /// The newest format that its meshd reads.
+    newest_format: u8,
     /// Ends the loops beside what runs.
     stop: CancellationToken,
 }
@@ -85,7 +88,15 @@ impl World {
             let keys = scenario.encrypted.then(Keys::new);
             (
                 manager(number),
-                Manager { disk, starts: 0, node: None, pace, keys, stop: CancellationToken::new() },
+                Manager {
+                    disk,
+                    starts: 0,
+                    node: None,
+                    pace,
+                    keys,
+                    newest_format: if number <= scenario.older { OLDEST_FORMAT } else { NEWEST_FORMAT },
+                    stop: CancellationToken::new(),
+                },
             )
         });
         let managers = Mutex::new(managers.collect());
@@ -170,18 +181,26 @@ impl World {
         }
     }
 
+    /// From its next start on a machine has the newest meshd; whether it had an older one.
+    pub fn upgrade(&self, id: NodeId) -> bool {
+        let mut managers = lock(&self.0.managers);
+        let Some(manager) = managers.get_mut(&id) else { return false };
+        std::mem::replace(&mut manager.newest_format, NEWEST_FORMAT) != NEWEST_FORMAT
+    }
+
     /// Starts a machine that is down. Its file is made if it has none.
     pub async fn start(&self, id: NodeId) -> Result<()> {
-        let (disk, start, pace, keys) = {
+        let (disk, start, pace, keys, newest_format) = {
             let mut managers = lock(&self.0.managers);
             let manager = managers.get_mut(&id).context("no such machine")?;
             manager.starts += 1;
-            (manager.disk.clone(), manager.starts, manager.pace.clone(), manager.keys.clone())
+            let Manager { disk, pace, keys, newest_format, .. } = manager;
+            (disk.clone(), manager.starts, pace.clone(), keys.clone(), *newest_format)
         };
         let cipher = keys.clone().map(|keys| Arc::new(keys) as Arc<dyn Cipher>);
         let transport = Arc::new(Link { network: self.0.network.clone(), own: id, start });
         let (dir, advertise) = (PathBuf::from("/"), address(id));
-        let options = RaftOptions { dir, node: id, advertise, transport, cipher };
+        let options = RaftOptions { dir, node: id, advertise, transport, cipher, newest_format };
         if disk.is_empty() {
             // The real file is made under another name and then renamed: it is whole or not there.
             simulation::create(&options, disk.open())?;
@@ -211,6 +230,9 @@ impl World {
         if let Some(manager) = lock(&self.0.managers).get_mut(&id) {
             manager.node = Some(node.clone());
             manager.stop = stop.clone();
+        }
+        if self.0.scenario.older > 0 {
+            tokio::spawn(mesh_manager::simulation::follow_versions(node.clone(), stop.clone()));
         }
         tokio::spawn(mesh_manager::simulation::follow_roles(node.clone(), stop));
         self.observe(start, &node);

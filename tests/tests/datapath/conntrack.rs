@@ -318,7 +318,7 @@ fn with_affinity(node: &mut Node, tasks: &[Task], secs: u32) {
     node.service_with(vip_key(VIP), |service| {
         service.table_len = tasks.len() as u32;
         service.flags = service_flags::AFFINITY;
-        service.affinity_secs = secs;
+        *service = service.with(secs, service.counter());
         service.number = 7;
     });
 }

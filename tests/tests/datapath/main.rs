@@ -21,6 +21,7 @@ mod refused;
 mod reset;
 mod segments;
 mod too_big;
+mod traffic;
 mod vip;
 mod world;
 mod xdp;

@@ -217,7 +217,7 @@ fn two_networks(underlay: Family) -> Node {
     node.put("NETWORKS", NetworkKey { vni: OTHER_VNI }, NetworkValue { flags, ..network });
     for (task, ifindex) in [(OTHER, ifindex), (FAR, 0)] {
         let vtep = mapped(node_address(task.node, underlay));
-        let value = EndpointValue { vtep, ifindex, mac: task.mac, reserved: [0; 2] };
+        let value = EndpointValue { vtep, ifindex, mac: task.mac, local: 0 };
         for family in BOTH {
             let address = mapped(task.at(family));
             node.put("ENDPOINTS", EndpointKey { vni: OTHER_VNI, address }, value);

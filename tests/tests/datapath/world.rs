@@ -17,7 +17,7 @@ use mesh_abi::{
     ANY_V4, ANY_V6, Address, BackendValue, ChoiceValue, Counter, DropReason, EGRESS_POOL6, EndpointKey,
     EndpointValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, HostAddressKey, LocalEndpoint,
     NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, TableBlock, local_flags, network_flags, node_flags, v4_mapped,
+    ServiceValue, TableBlock, TrafficValue, local_flags, network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -214,7 +214,8 @@ impl Node {
         let here = task.node == self.number;
         let ifindex = if here { interface(&format!("task{}", task.id)) } else { 0 };
         let vtep = self.vtep_of(task.node);
-        let endpoint = EndpointValue { vtep, ifindex, mac: task.mac, reserved: [0; 2] };
+        let endpoint =
+            EndpointValue { vtep, ifindex, mac: task.mac, local: if here { task.id as u16 } else { 0 } };
         for family in BOTH {
             let address = mapped(task.at(family));
             self.put("ENDPOINTS", EndpointKey { vni: VNI, address }, endpoint);
@@ -265,11 +266,8 @@ impl Node {
 
     pub fn service(&mut self, key: ServiceKey, table_base: u32, table_len: u32, target: u16) {
         let target_port = target.to_be_bytes();
-        self.put(
-            "SERVICES",
-            key,
-            ServiceValue { table_base, table_len, target_port, ..ServiceValue::default() },
-        );
+        let value = ServiceValue { table_base, table_len, target_port, ..ServiceValue::default() };
+        self.put("SERVICES", key, value.with(0, counter_of(&key)));
     }
 
     /// The service of a key, changed by `change`.
@@ -447,6 +445,33 @@ impl Node {
         self.slot("COUNTERS", counter as u32)
     }
 
+    /// What was counted of a task of this node.
+    pub fn traffic_of(&self, task: Task) -> TrafficValue {
+        self.traffic("ENDPOINT_TRAFFIC", task.id)
+    }
+
+    /// What was counted of a service.
+    pub fn traffic_to(&self, key: &ServiceKey) -> TrafficValue {
+        self.traffic("SERVICE_TRAFFIC", counter_of(key).into())
+    }
+
+    fn traffic(&self, map: &str, index: u32) -> TrafficValue {
+        let ebpf = self.ebpf.borrow();
+        let map: PerCpuArray<_, TrafficValue> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
+        let all = map.get(&index, 0).unwrap();
+        let sum = |of: fn(&TrafficValue) -> u64| all.iter().map(of).sum();
+        TrafficValue {
+            packets_in: sum(|t| t.packets_in),
+            bytes_in: sum(|t| t.bytes_in),
+            packets_out: sum(|t| t.packets_out),
+            bytes_out: sum(|t| t.bytes_out),
+            new_flows: sum(|t| t.new_flows),
+            drops_in: sum(|t| t.drops_in),
+            drops_out: sum(|t| t.drops_out),
+            reserved: sum(|t| t.reserved),
+        }
+    }
+
     fn slot(&self, map: &str, index: u32) -> u64 {
         let ebpf = self.ebpf.borrow();
         let map: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
@@ -575,6 +600,11 @@ pub fn vip_key(address: Ip) -> ServiceKey {
 
 pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
     ServiceKey { vni: PUBLISHED, address: ANY_V4, port: port.to_be_bytes(), protocol, reserved: 0 }
+}
+
+/// Where the service of a key is counted: VIPs by the last byte of their address, ports by theirs.
+fn counter_of(key: &ServiceKey) -> u16 {
+    if key.vni == PUBLISHED { u16::from_be_bytes(key.port) % 1000 } else { key.address[15].into() }
 }
 
 /// Makes an interface of that name (a bridge: every kernel has them) and returns its number. It goes with the namespace.

@@ -39,7 +39,7 @@ async fn every_method_asks_for_the_right_caller() {
     let worker = Member::join(&manager, "worker").await;
     let removed = Member::join(&manager, "removed").await;
     let reference = "removed".to_owned();
-    manager.control().remove_node(Request::new(RemoveNodeRequest { reference, force: true })).await.unwrap();
+    manager.control().remove_node(Request::new(RemoveNodeRequest { reference, force: true, expected_version: None })).await.unwrap();
     let own = dial(&manager, manager.identity().clone()).await;
 
     for method in methods() {

@@ -57,7 +57,7 @@ async fn a_renewed_certificate_says_what_was_decided() {
     let status = manager.cluster().update_cluster(Request::new(update)).await.unwrap_err();
     assert_says(&status, Code::InvalidArgument, &["60 s", "1 h"]);
 
-    let remove = RemoveNodeRequest { reference: "second".into(), force: true };
+    let remove = RemoveNodeRequest { reference: "second".into(), force: true, expected_version: None };
     manager.control().remove_node(Request::new(remove)).await.unwrap();
     let status = client.renew(RenewRequest::default()).await.unwrap_err();
     assert_says(&status, Code::PermissionDenied, &["removed"]);
@@ -94,7 +94,7 @@ async fn the_root_changes_and_no_connection_ends() {
         ask_to_join(&manager, token, |request| request.name = name.into()).await.unwrap();
         // They came with a certificate of this generation, but nobody has seen them use it; they are not waited for.
         let reference = name.to_owned();
-        let remove = RemoveNodeRequest { reference, force: true };
+        let remove = RemoveNodeRequest { reference, force: true, expected_version: None };
         manager.control().remove_node(Request::new(remove)).await.unwrap();
     }
     assert!(ca(&manager).await.rotating, "one is late");
@@ -142,7 +142,7 @@ async fn a_removed_node_is_not_waited_for() {
     manager.cluster().rotate_ca(Request::new(RotateCaRequest {})).await.unwrap();
     change_over(&manager, manager.identity()).await;
     assert!(ca(&manager).await.rotating);
-    let remove = RemoveNodeRequest { reference: "gone".into(), force: true };
+    let remove = RemoveNodeRequest { reference: "gone".into(), force: true, expected_version: None };
     manager.control().remove_node(Request::new(remove)).await.unwrap();
     assert!(!ca(&manager).await.rotating);
     manager.shutdown().await;

@@ -77,7 +77,7 @@ async fn a_removed_node_is_not_told_the_next_key() {
     let (mut of_first, mut of_second) = (first.session().await, second.session().await);
     let old = view(&of_first.next().await.unwrap()).gossip_keys;
     assert_eq!(view(&of_second.next().await.unwrap()).gossip_keys, old);
-    let request = RemoveNodeRequest { reference: "second".to_owned(), force: true };
+    let request = RemoveNodeRequest { reference: "second".to_owned(), force: true, expected_version: None };
     manager.control().remove_node(Request::new(request)).await.unwrap();
     let both = follow(&first, &mut of_first, &old).await;
     let turned = follow(&first, &mut of_first, &both).await;

@@ -9,6 +9,7 @@ use crate::{
     daemon::answer,
     failure::Failure,
     name::reference,
+    removal,
     report::{Cluster, NodeReport},
 };
 
@@ -21,6 +22,9 @@ Examples:
 One manager or three are the usual numbers: two fail together, and seven are the most. A new manager first gets the
 cluster's state, and votes when it has caught up: `meshctl node ls` shows when that is.")]
 pub struct PromoteArgs {
+    /// Refuse the change unless the node has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
     /// Nodes
     #[arg(required = true, value_name = "NODE", value_parser = reference)]
     nodes: Vec<String>,
@@ -37,6 +41,9 @@ pub struct DemoteArgs {
     /// Also if too few managers are left that can be reached
     #[arg(long, short)]
     force: bool,
+    /// Refuse the change unless the node has this version, as `inspect` shows it
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
     /// Nodes
     #[arg(required = true, value_name = "NODE", value_parser = reference)]
     nodes: Vec<String>,
@@ -44,15 +51,25 @@ pub struct DemoteArgs {
 
 /// Asks a manager, by way of the daemon.
 pub async fn promote(args: PromoteArgs, context: &Context) -> Result<()> {
-    change(context, args.nodes, v1::Role::Manager, false).await
+    let wanted = Wanted { role: v1::Role::Manager, force: false, expected_version: args.if_version };
+    change(context, args.nodes, wanted).await
 }
 
 /// Asks a manager, by way of the daemon.
 pub async fn demote(args: DemoteArgs, context: &Context) -> Result<()> {
-    change(context, args.nodes, v1::Role::Worker, args.force).await
+    let wanted = Wanted { role: v1::Role::Worker, force: args.force, expected_version: args.if_version };
+    change(context, args.nodes, wanted).await
 }
 
-async fn change(context: &Context, nodes: Vec<String>, role: v1::Role, force: bool) -> Result<()> {
+struct Wanted {
+    role: v1::Role,
+    force: bool,
+    expected_version: Option<u64>,
+}
+
+async fn change(context: &Context, nodes: Vec<String>, wanted: Wanted) -> Result<()> {
+    let Wanted { role, force, expected_version } = wanted;
+    removal::one_version("node", &nodes, expected_version)?;
     let daemon = context.daemon().await?;
     let (verb, word) = match role {
         v1::Role::Manager => ("promote", "manager"),
@@ -62,7 +79,7 @@ async fn change(context: &Context, nodes: Vec<String>, role: v1::Role, force: bo
     let mut errors = Vec::new();
     for node in nodes {
         let what = format!("cannot {verb} node {node}");
-        let request = SetRoleRequest { node, role: role.into(), force };
+        let request = SetRoleRequest { node, role: role.into(), force, expected_version };
         let done = async {
             let node = answer(daemon.control().set_role(request)).await.context(what)?;
             Node::try_from(node).context("the daemon's answer makes no sense")

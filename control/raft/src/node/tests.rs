@@ -374,6 +374,7 @@ async fn a_sole_manager_may_move() {
         advertise: addr(9),
         transport: Arc::new(Nowhere),
         cipher: None,
+        newest_format: mesh_store::NEWEST_FORMAT,
     };
     let moved = RaftNode::open_with(options, frozen()).await.unwrap();
     assert_eq!(moved.leader(), Some((id(1), addr(9))));

@@ -1,7 +1,7 @@
 //! What each command does, and how a refusal reads.
 
 use crate::common::*;
-use mesh_store::{Command, DecodeError, NewNetwork, NodeChange, Rejection, Sensitive, State};
+use mesh_store::{Command, DecodeError, NEWEST_FORMAT, NewNetwork, NodeChange, Rejection, Sensitive, State};
 use mesh_types::{EndpointMode, NetworkId, NodeId, Role, ServiceId, Subnet};
 
 #[test]
@@ -312,9 +312,11 @@ fn damaged_bytes_are_refused() {
         assert!(State::decode(&bytes).is_err(), "flipped at {position}");
     }
     let mut newer = bytes.clone();
-    newer[0] += 1;
+    newer[0] = NEWEST_FORMAT;
+    assert_eq!(State::decode(&newer), Err(DecodeError::Checksum), "the format is not what was written");
+    let found = NEWEST_FORMAT + 1;
+    newer[0] = found;
     let error = State::decode(&newer).unwrap_err();
-    let found = bytes[0] + 1;
     assert_eq!(error, DecodeError::Newer { found });
     assert_says(&error.to_string(), &[&format!("format {found}"), "newer meshd"]);
     newer[0] = 1;

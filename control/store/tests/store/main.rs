@@ -6,6 +6,7 @@ mod authority;
 mod behaviour;
 mod common;
 mod families;
+mod formats;
 mod gossip;
 mod intent;
 mod leases;

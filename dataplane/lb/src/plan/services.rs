@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh_abi::{BackendValue, ServiceKey, ServiceValue, backend_flags};
 
-use super::{Ops, check_room};
+use super::{
+    Ops, check_room,
+    counters::{Counters, MOST_COUNTERS},
+};
 use crate::{
     desired::{BackendKey, Desired, ServiceEntry},
     draft::Draft,
@@ -40,6 +43,7 @@ pub(super) fn plan(
         held,
         numbers: &numbers,
         draft: Draft::new(&held.regions),
+        counters: Counters::new(held, room.counters),
         regions: Vec::new(),
         services: Vec::new(),
         ops: &mut ops.before,
@@ -51,6 +55,7 @@ pub(super) fn plan(
 
     let new = wanted.keys().filter(|key| !held.services.contains_key(key)).count();
     check_room("SERVICES", room.services, held.services.len() + new)?;
+    check_room("SERVICE_TRAFFIC", room.counters, (held.services.len() + new + 1).min(MOST_COUNTERS))?;
     let before = changes.services.iter().chain(&changes.gone_services);
     let before = before.flat_map(|id| held.records.frontends(*id)).map(encode::service);
     let stale: BTreeSet<ServiceKey> = before
@@ -147,6 +152,7 @@ struct Tables<'a> {
     held: &'a Held,
     numbers: &'a Numbers<'a>,
     draft: Draft<'a>,
+    counters: Counters<'a>,
     /// Tables to write, and services to point to them when all of these are written: many writes of one kind together
     /// cost less.
     regions: Vec<MapOp>,
@@ -157,7 +163,10 @@ struct Tables<'a> {
 impl Tables<'_> {
     fn plan(&mut self, key: ServiceKey, number: u32, entry: &ServiceEntry) -> Result<(), Error> {
         let before = self.held.services.get(&key);
-        let value = encode::service_value(number, entry, self.table(entry, before)?);
+        let table = self.table(entry, before)?;
+        let counter = before.map(ServiceValue::counter).filter(|counter| *counter != 0);
+        let counter = counter.unwrap_or_else(|| self.counters.next());
+        let value = encode::service_value(number, entry, table, counter);
         if before != Some(&value) {
             self.services.push(MapOp::PutService(key, value));
             let base = |service: &ServiceValue| (service.table_len > 0).then_some(service.table_base);

@@ -29,6 +29,7 @@ const ROOM: Capacities = Capacities {
     local_by_ifindex: 100,
     services: 100,
     backends: 100,
+    counters: 101,
 };
 /// Room for five of the smallest tables and a bit.
 const TABLE: u32 = 256 * 5 + 128;
@@ -170,7 +171,7 @@ impl Kernel {
         assert_eq!(there.count(), backends.len(), "each backend once");
         let networks = desired.networks.iter();
         let endpoints = networks
-            .flat_map(|(vni, n)| n.endpoints.iter().map(|(a, e)| encode::endpoint((*vni, *a), e)))
+            .flat_map(|(vni, n)| n.endpoints.iter().map(|(a, e)| encode::endpoint((*vni, *a), e, None)))
             .collect();
         assert_eq!(self.endpoints, endpoints);
         let addressed = self.services.keys().any(|key| key.address != mesh_abi::ANY_V4);

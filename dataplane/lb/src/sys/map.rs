@@ -249,7 +249,7 @@ impl Numbers<'_> {
 }
 
 /// Reads `len` elements of an array map from `first` on.
-fn array_read(map: RawMap<'_>, first: u32, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn array_read(map: RawMap<'_>, first: u32, len: usize) -> io::Result<Vec<u8>> {
     let mut keys = vec![0u32; len];
     let mut values = vec![0u8; len * map.value_size];
     let (before, mut next) = (first.wrapping_sub(1), 0u32);

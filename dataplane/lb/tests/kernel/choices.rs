@@ -25,7 +25,8 @@ fn value(n: u32, state: u8) -> ChoiceValue {
         client: !n,
         ifindex: n ^ 7,
         state,
-        reserved: [0; 3],
+        reserved: 0,
+        service: n as u16,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The data path in a real kernel, as root: each test in namespaces of its own, which end with its thread, whatever
 //! happens, and take interfaces, mounts, pins and links along.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod choices;
 mod flows;
@@ -9,3 +9,4 @@ mod maps;
 mod programs;
 mod sandbox;
 mod takeover;
+mod traffic;

@@ -83,8 +83,12 @@ fn refuse_leave(member: &Member, force: bool) -> Result<()> {
 
 /// Has the other managers take this one out before it leaves.
 async fn step_down(member: &Member, manager: &Manager, force: bool) -> Result<()> {
-    let request =
-        v1::SetRoleRequest { node: member.membership.node.to_string(), role: v1::Role::Worker.into(), force };
+    let request = v1::SetRoleRequest {
+        node: member.membership.node.to_string(),
+        role: v1::Role::Worker.into(),
+        force,
+        expected_version: None,
+    };
     let demoted = manager.control().set_role(Request::new(request)).await;
     demoted.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     let deadline = Instant::now() + STEP_DOWN;
