@@ -37,6 +37,11 @@ impl Totals {
         self.before = Some(now);
     }
 
+    /// Whether there was a look.
+    pub fn has_begun(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Of all tasks.
     pub fn node(&self) -> Traffic {
         self.node

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_agent::{
-    DnsHistogram, Frontend, LATENCY_BOUNDS, MemberState, PlacesOn, ProgramStats, ServiceId, SessionState,
-    Snapshot, TaskPlace, Traffic, since,
+    DnsHistogram, Frontend, LATENCY_BOUNDS, MemberState, Place, ProgramStats, PublishedOn, ServiceCounts,
+    SessionState, Snapshot, Traffic, since,
 };
+use mesh_types::ServiceId;
 
 use crate::{
     bounded::{Bounded, Division, Growing},
@@ -90,7 +91,7 @@ impl Growing for Traffic {
 /// Makes texts, and remembers who has series of its own. One for a node and all who scrape it.
 #[derive(Debug)]
 pub struct Metrics {
-    endpoints: Bounded<TaskPlace, Traffic>,
+    endpoints: Bounded<Place, Traffic>,
     frontends: Bounded<(ServiceId, Frontend), Traffic>,
     services: Bounded<ServiceId, Traffic>,
 }
@@ -251,7 +252,7 @@ fn write_networks(w: &mut Writer, s: &Snapshot) {
 fn write_services(w: &mut Writer, s: &Snapshot, division: &Division<Traffic>) {
     let own = || s.services.iter().zip(&division.shown).filter(|(_, shown)| **shown).map(|(service, _)| service);
     let rest = || s.services.iter().zip(&division.shown).filter(|(_, shown)| !**shown).map(|(service, _)| service);
-    let fields: [(&'static Family, fn(&mesh_agent::ServiceCounts) -> u64); 3] = [
+    let fields: [(&'static Family, fn(&ServiceCounts) -> u64); 3] = [
         (&c::SERVICE_TASKS, |s| s.tasks as u64),
         (&c::SERVICE_READY, |s| s.ready as u64),
         (&c::SERVICE_FLOWS, |s| s.flows),
@@ -288,9 +289,9 @@ pub fn frontend_text(frontend: &Frontend) -> String {
     match frontend {
         Frontend::Vip { address, .. } => address.to_string(),
         Frontend::Published { on, port, protocol } => match on {
-            PlacesOn::AnyV4 => format!("0.0.0.0:{port}/{protocol}"),
-            PlacesOn::AnyV6 => format!("[::]:{port}/{protocol}"),
-            PlacesOn::Address(address) => format!("{}/{protocol}", std::net::SocketAddr::new(*address, *port)),
+            PublishedOn::AnyV4 => format!("0.0.0.0:{port}/{protocol}"),
+            PublishedOn::AnyV6 => format!("[::]:{port}/{protocol}"),
+            PublishedOn::Address(address) => format!("{}/{protocol}", std::net::SocketAddr::new(*address, *port)),
         },
     }
 }
