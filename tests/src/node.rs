@@ -80,7 +80,11 @@ impl Node {
             .unwrap_or_else(|_| "info,openraft=warn,netlink_proto=error".to_owned());
         write(
             self.config(),
-            format!("log = {log:?}\nresolv_conf = {:?}\n", resolvers.display().to_string()),
+            // Tests look at what tasks leave behind.
+            format!(
+                "log = {log:?}\negress_linger = 0\nresolv_conf = {:?}\n",
+                resolvers.display().to_string()
+            ),
         )?;
         write(resolvers, format!("nameserver {GATEWAY}\n"))
     }

@@ -17,6 +17,7 @@ mod drain;
 mod ending;
 mod error;
 mod fault;
+mod flows;
 mod follow;
 mod health;
 mod holds;
@@ -51,6 +52,7 @@ pub use attach::AttachSpec;
 pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
+pub use flows::{FilterError, FlowFilter, FlowQuery, FlowsError, NamedFlow, Walked};
 pub use health::LastCheck;
 pub use holds::{Held, Hold, HoldSpec, Release};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
@@ -60,7 +62,7 @@ pub use leases::Leases;
 pub use mesh_dns::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use mesh_gossip::{MemberState, Stats as GossipCounters, Way};
 pub use mesh_lb::{
-    Counts as DataPathCounts, FlowTimeouts, Frontend, Limits, MapUse, Options as DataPathOptions,
+    Counts as DataPathCounts, FlowState, FlowTimeouts, Frontend, Limits, MapUse, Options as DataPathOptions,
     ProgramStats, PublishedOn, Sizes, Stats as DataPathStats, Traffic, UplinkHook,
     enable_stats as count_program_runs,
 };

@@ -45,6 +45,9 @@ pub struct Config {
     /// Whether services may have commands run on this node to check their tasks. Who may change services then runs what
     /// they like here, as root.
     pub health_commands: bool,
+    /// Seconds for which the firewall tables that let tasks out stay after the last task that needed them. A task that comes
+    /// meanwhile need not wait for them; with them the kernel tracks every connection of the node.
+    pub egress_linger: u32,
     /// Room in the data path's maps, in entries; see `docs/configuration.md` for what each takes in memory.
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
@@ -197,6 +200,7 @@ impl Default for Config {
             uplink_hook: HookMode::Auto,
             resolv_conf: "/etc/resolv.conf".into(),
             health_commands: false,
+            egress_linger: 30,
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
             docker: DockerConfig::default(),

@@ -7,6 +7,7 @@ mod making;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -318,6 +319,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         data_path: config.data_path(),
         resolv_conf: config.resolv_conf.clone(),
         health_commands: config.health_commands,
+        egress_linger: Duration::from_secs(config.egress_linger.into()),
     };
     let agent = Agent::start(options).await?;
     tokio::spawn(connectivity::follow(agent.clone()));
