@@ -31,6 +31,7 @@ const TOOLS: &[&str] = &[
     "nginx-light",
     "podman",
     "procps",
+    "prometheus",
     "runc",
     "socat",
     "systemd",

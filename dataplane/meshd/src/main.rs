@@ -20,6 +20,7 @@ mod local_access;
 mod lock;
 mod log;
 mod membership;
+mod metrics;
 mod progress;
 mod reach;
 mod reload;
@@ -91,6 +92,7 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
     tokio::spawn(docker::follow(config.clone()));
+    tokio::spawn(metrics::follow(daemon.clone(), daemon.metrics.subscribe()));
     tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, log, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");
