@@ -16,6 +16,7 @@ const TOOLS: &[&str] = &[
     "containernetworking-plugins",
     "curl",
     "debootstrap",
+    "dnsperf",
     "docker-compose",
     "docker.io",
     "ethtool",
@@ -40,7 +41,7 @@ const TOOLS: &[&str] = &[
 ];
 
 /// What benches compare meshd with, and what asks it. A bench whose peer is missing says so and goes on with the others.
-const PEERS: &[&str] = &["dnsmasq-base", "dnsperf", "ipvsadm"];
+const PEERS: &[&str] = &["dnsmasq-base", "ipvsadm"];
 
 /// A compiler with the standard library's source, which the BPF target is built from.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
