@@ -78,7 +78,7 @@ fn daemons(options: &Options, record: &mut Record) -> Result<()> {
     ensure!(options.managers.iter().all(|count| (1..=7).contains(count)), "one to seven managers");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for &count in &options.managers {
-        eprintln!("{count} managers");
+        eprintln!("managers: {count}");
         let cluster = managers(count)?;
         let measured = of_managers(&runtime, &cluster, options, record);
         measured.map_err(|error| cluster.explain(error))?;

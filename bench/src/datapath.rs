@@ -125,18 +125,28 @@ fn measure(
         round_trips: options.round_trips,
         congestion: options.congestion.clone(),
     };
+    let mut failed = None;
     for round in 1..=options.rounds {
         for (group, paths) in &ways.paths {
             for measure in Measure::ALL {
                 progress(round, measure.title());
                 for path in paths.iter().filter(|path| measure.fits(path)) {
-                    let sample = take(measure, path, &amount, processors, record)?;
-                    add(record, *group, measure, path.way, sample);
+                    let taken = take(measure, path, &amount, processors, record);
+                    mesh_tests::interrupt::check()?;
+                    match taken {
+                        Ok(sample) => add(record, *group, measure, path.way, sample),
+                        Err(error) => {
+                            eprintln!("{error:#}");
+                            record.note(format!("left out in a round: {error:#}"));
+                            // A peer that fails is its own affair.
+                            failed = failed.or_else(|| path.way.is_ours().then_some(error));
+                        }
+                    }
                 }
             }
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn add(record: &mut Record, group: Group, measure: Measure, way: Way, sample: Sample) {

@@ -153,6 +153,12 @@ impl Node {
         &self.namespace
     }
 
+    /// The processes of this node's cluster.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let records = std::fs::read_dir(self.records()).into_iter().flatten().flatten();
+        records.filter_map(|record| record.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// What a further namespace of this node is called.
     pub(crate) fn namespace_of(&self, role: &str) -> String {
         self.prefix.namespace(role)

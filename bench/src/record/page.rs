@@ -62,7 +62,7 @@ fn figure(figure: &Figure) -> String {
         format!("<h3>{title} <span>{unit}</span></h3>\n<div class=\"wide\">{}</div>\n", chart(figure));
     let base = figure.base();
     let to = base.map_or_else(String::new, |base| format!("to {}", base.title));
-    text += &head(&["", "median", "quartiles", "rounds", &to, "processor time", &to]);
+    text += &head(&["", "median", "quartiles", "rounds", &to, "processor time", "its ratio"]);
     for subject in &figure.subjects {
         let [ratio, cpu, cpu_ratio] = beside(subject, base);
         let (middle, rounds) = (number(median(&subject.values)), subject.values.len().to_string());

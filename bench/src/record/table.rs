@@ -13,7 +13,8 @@ use crate::stats::{median, quantile, ratios};
 
 /// Tables, one for each suite, one of the targets, and the notes.
 pub fn text(record: &Record) -> String {
-    let mut text = String::new();
+    let quick = if record.quick { "; a quick run, which shows that all works, hardly more" } else { "" };
+    let mut text = format!("{}{quick}\n\n", record.machine.line());
     for suite in record.suites() {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}\n\n{}\n", suite.title(), figures(record, suite));
@@ -40,10 +41,10 @@ pub fn figures(record: &Record, suite: Suite) -> Table {
         "to the base's",
     ]);
     for figure in record.figures.iter().filter(|figure| figure.suite == suite) {
-        for subject in &figure.subjects {
+        for (row, subject) in figure.subjects.iter().enumerate() {
             let [ratio, cpu, cpu_ratio] = beside(subject, figure.base());
             table.add_row([
-                format!("{}, {}", figure.title, figure.unit),
+                if row == 0 { format!("{}, {}", figure.title, figure.unit) } else { String::new() },
                 subject.title.clone(),
                 number(median(&subject.values)),
                 quartiles(&subject.values),
@@ -58,9 +59,10 @@ pub fn figures(record: &Record, suite: Suite) -> Table {
     table
 }
 
-/// Ratio to the base, processor time, and its ratio; empty where there is none.
+/// Ratio to the base, processor time, and its ratio; empty where there is none, "base" for the base itself.
 pub fn beside(subject: &Subject, base: Option<&Subject>) -> [String; 3] {
-    let base = base.filter(|base| base.key != subject.key);
+    let is_base = base.is_some_and(|base| base.key == subject.key);
+    let base = base.filter(|_| !is_base);
     let ratio = |values: &[f64], base: &[f64]| {
         let ratio = median(&ratios(values, base));
         if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() }
@@ -68,7 +70,11 @@ pub fn beside(subject: &Subject, base: Option<&Subject>) -> [String; 3] {
     let cpu = subject.cpu();
     let cpu_ratio = base.and_then(|base| Some(ratio(&cpu?.values, &base.cpu()?.values)));
     [
-        base.map(|base| ratio(&subject.values, &base.values)).unwrap_or_default(),
+        match base {
+            Some(base) => ratio(&subject.values, &base.values),
+            None if is_base => "base".to_owned(),
+            None => String::new(),
+        },
         cpu.map(|cpu| format!("{} {}", number(median(&cpu.values)), cpu.unit)).unwrap_or_default(),
         cpu_ratio.unwrap_or_default(),
     ]

@@ -273,6 +273,7 @@ impl Agent {
         }
         agent.reconcile().await?;
         agent.remove_past_links().await;
+        agent.answer_others();
         agent.save_tasks()?;
         guard.disarm();
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
