@@ -11,8 +11,8 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion, connectivity,
     context::{Context, Options},
-    debug, detach, dns, doctor, events, export, init, join, join_token, leave, man, network, node, ping,
-    publish, run, service, status, systemd, task, unlock, unlock_key, unpublish,
+    debug, detach, dns, doctor, events, export, init, join, join_token, leave, log_level, man, network, node,
+    ping, publish, run, service, status, systemd, task, unlock, unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -85,6 +85,7 @@ enum Command {
     /// Whether tasks of all nodes reach each other
     #[command(subcommand)]
     Connectivity(connectivity::Command),
+    LogLevel(log_level::Args),
     /// What the daemon knows, for people who look for a fault
     #[command(subcommand)]
     Debug(debug::Command),
@@ -148,6 +149,7 @@ impl Command {
             Command::Status(args) => status::run(&args, context).await,
             Command::Debug(command) => command.run(context).await,
             Command::JoinToken(args) => join_token::run(&args, context).await,
+            Command::LogLevel(args) => log_level::run(&args, context).await,
             Command::Ca(args) => ca::run(&args, context).await,
             Command::Cluster(command) => command.run(context).await,
             Command::UnlockKey(args) => unlock_key::run(&args, context).await,

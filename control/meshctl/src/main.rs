@@ -32,6 +32,7 @@ mod join_token;
 mod label;
 mod leave;
 mod listing;
+mod log_level;
 mod man;
 mod name;
 mod namespace;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use mesh_agent::{DataPathOptions, FlowTimeouts, Limits, Sizes, UplinkHook};
 use serde::{Deserialize, Serialize};
 
-pub use self::{change::Change, file::Findings, flags::Flags};
+pub use self::{change::Change, check::log as check_log, file::Findings, flags::Flags};
 
 /// What is in force. Every key may be set in the file; a flag wins over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub bpf_dir: PathBuf,
     /// What to log: `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter such as `info,mesh_gossip=debug`.
     pub log: String,
+    /// Where the log goes, and in which form.
+    pub log_format: LogFormat,
     /// How packets travel between nodes.
     pub path: PathMode,
     /// Whether the outer UDP headers carry a checksum, for underlays that want one. The kernel's VXLAN device does it then:
@@ -56,6 +58,39 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Networks of the mesh for containers of a Docker engine.
     pub docker: DockerConfig,
+    /// Spans of the daemon's calls.
+    pub traces: TracesConfig,
+}
+
+/// Where the log goes, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// To journald where systemd started the daemon, else as text.
+    Auto,
+    /// To standard error, for people.
+    Text,
+    /// To standard error, an object on each line.
+    Json,
+    /// To journald.
+    Journald,
+}
+
+/// `[traces]`: spans of calls, for a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TracesConfig {
+    /// Takes OTLP over HTTP; none: nothing is exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How many of a hundred traces that begin on this node.
+    pub percent: u8,
+}
+
+impl Default for TracesConfig {
+    fn default() -> Self {
+        Self { endpoint: None, percent: 100 }
+    }
 }
 
 /// `[metrics]`: the listener for Prometheus.
@@ -221,6 +256,7 @@ impl Default for Config {
             run_dir: "/run/meshd".into(),
             bpf_dir: "/sys/fs/bpf/meshd".into(),
             log: "info".into(),
+            log_format: LogFormat::Auto,
             path: PathMode::Auto,
             outer_checksum: false,
             uplinks: None,
@@ -232,6 +268,7 @@ impl Default for Config {
             conntrack: ConntrackConfig::default(),
             metrics: MetricsConfig::default(),
             docker: DockerConfig::default(),
+            traces: TracesConfig::default(),
         }
     }
 }

@@ -29,8 +29,9 @@ use crate::{
     identity::Renewal,
     join::{self, JoinSpec},
     lock::{Keys, LOCKED},
+    log::Log,
     membership::Membership,
-    roles, state_dir,
+    roles, state_dir, traces,
 };
 
 /// See the module.
@@ -44,6 +45,7 @@ pub struct Daemon {
     pub(crate) keys: Arc<Keys>,
     /// What is followed of `[metrics]`.
     pub(crate) metrics: watch::Sender<MetricsConfig>,
+    pub(crate) log: Log,
 }
 
 /// A node that is in a cluster.
@@ -88,11 +90,12 @@ impl EndpointView for AgentView {
 
 impl Daemon {
     /// Opens the state folder; a node that is in a cluster comes back as its member.
-    pub async fn open(config: Config) -> Result<Self> {
+    pub async fn open(config: Config, log: Log) -> Result<Self> {
         let keys = Keys::find(&config.state_dir)?;
         let member = match Membership::load(&config.state_dir)? {
             Some(membership) => {
                 state_dir::finished(&config.state_dir)?;
+                of_node(&log, &membership);
                 Some(reopen(&config, membership, &keys).await?)
             }
             None if state_dir::is_unfinished(&config.state_dir) => {
@@ -107,7 +110,7 @@ impl Daemon {
         };
         let followed = Mutex::new(config.clone());
         let metrics = watch::Sender::new(config.metrics.clone());
-        Ok(Self { config, followed, member: RwLock::new(member), keys, metrics })
+        Ok(Self { config, followed, member: RwLock::new(member), keys, metrics, log })
     }
 
     /// The member, or what to do to become one.
@@ -183,6 +186,7 @@ impl Daemon {
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
         let config = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        of_node(&self.log, membership);
         let agent = start_agent(&config, membership, cell.clone()).await?;
         let state_dir = &self.config.state_dir;
         if let Err(error) = membership.save(state_dir).and_then(|()| state_dir::finished(state_dir)) {
@@ -225,6 +229,12 @@ impl Daemon {
         }
         made
     }
+}
+
+/// From now on the log and the spans tell which node they are of.
+fn of_node(log: &Log, membership: &Membership) {
+    log.of_node(&membership.node.to_string());
+    traces::of_node(membership);
 }
 
 fn refuse_member(member: Option<&Member>) -> Result<()> {

@@ -48,6 +48,7 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Local/SetAliases", Needs::Group),
     ("/mesh.v1.Local/Reach", Needs::Group),
     ("/mesh.v1.Local/Ping", Needs::Group),
+    ("/mesh.v1.Local/ChangeLog", Needs::Group),
     ("/mesh.v1.Control/GetJoinToken", Needs::Root),
     ("/mesh.v1.Control/RemoveNode", Needs::Root),
     ("/mesh.v1.Control/SetRole", Needs::Root),

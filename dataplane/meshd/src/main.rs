@@ -29,6 +29,7 @@ mod snapshot;
 mod socket;
 mod state_dir;
 mod tasks;
+mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -40,7 +41,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Findings, Flags},
     daemon::Daemon,
-    log::LogFilter,
+    log::Log,
 };
 
 fn main() -> ExitCode {
@@ -64,7 +65,7 @@ fn run(flags: &Flags) -> Result<()> {
         print!("{}", config.to_toml()?);
         return Ok(());
     }
-    let log = LogFilter::start(&config.log)?;
+    let log = Log::start(&config.log, config.log_format)?;
     // Few threads: the daemon only decides and programs; packets never pass through it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = match flags.take_down {
@@ -75,7 +76,7 @@ fn run(flags: &Flags) -> Result<()> {
     served
 }
 
-async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
+async fn serve(config: Config, flags: &Flags, log: Log) -> Result<()> {
     // Before anything else: a hangup that comes early must not end the daemon.
     let hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
@@ -85,7 +86,8 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         warn!("meshd does not run as root; it will hardly be allowed to make links and load programs");
     }
-    let daemon = Arc::new(Daemon::open(config.clone()).await?);
+    let spans = traces::start(&config)?;
+    let daemon = Arc::new(Daemon::open(config.clone(), log).await?);
     // The agent has taken those that it needs; in no cluster there is no agent.
     mesh_agent::KeptSockets::from_environment().forget_rest();
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
@@ -93,7 +95,7 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
     tokio::spawn(lock::follow(daemon.clone()));
     tokio::spawn(docker::follow(config.clone()));
     tokio::spawn(metrics::follow(daemon.clone(), daemon.metrics.subscribe()));
-    tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, log, hangup));
+    tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");
     }
@@ -110,6 +112,9 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
         warn!(%error, "tell systemd that meshd stops");
     }
     daemon.stop().await;
+    if let Some(spans) = spans {
+        spans.flush().await;
+    }
     Ok(())
 }
 
