@@ -9,9 +9,9 @@ use mesh_lb::{FlowEntry, FlowReader};
 use thiserror::Error;
 
 pub use filter::{FilterError, FlowFilter};
+pub(crate) use filter::Wanted;
 pub(crate) use names::FlowNames;
 
-use self::filter::Wanted;
 use crate::Agent;
 
 /// Why flows cannot be listed.

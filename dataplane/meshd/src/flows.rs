@@ -96,13 +96,19 @@ pub fn filter(filter: v1::FlowFilter) -> Result<FlowFilter, Status> {
     Ok(FlowFilter { services, networks, clients, tasks, protocols, states, ports })
 }
 
-/// An error in words.
-pub fn refused(error: &FlowsError) -> Status {
+fn refused(error: &FlowsError) -> Status {
+    match error {
+        FlowsError::Filter(error) => filter_refused(error),
+        FlowsError::DataPath(_) => Status::failed_precondition(one_line(error)),
+    }
+}
+
+/// What is wrong with a filter, in words.
+pub fn filter_refused(error: &FilterError) -> Status {
     let text = one_line(error);
     match error {
-        FlowsError::Filter(FilterError::Lookup(_) | FilterError::Task(_)) => Status::not_found(text),
-        FlowsError::Filter(_) => Status::invalid_argument(text),
-        FlowsError::DataPath(_) => Status::failed_precondition(text),
+        FilterError::Lookup(_) | FilterError::Task(_) => Status::not_found(text),
+        FilterError::Client(_) | FilterError::Word { .. } => Status::invalid_argument(text),
     }
 }
 

@@ -19,9 +19,11 @@ use tracing::warn;
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
+    flows::{FlowLists, Lists},
     gossip,
     join::JoinSpec,
-    log, reach, snapshot, tasks, traces,
+    log,
+    packet_trace, reach, snapshot, tasks, traces,
 };
 
 /// Where a task's own name server listens.
@@ -30,12 +32,13 @@ const NAMESERVER: &str = "127.0.0.11";
 /// See the module.
 pub struct LocalService {
     daemon: Arc<Daemon>,
+    lists: Lists,
 }
 
 impl LocalService {
     /// For the daemon's socket.
     pub fn new(daemon: Arc<Daemon>) -> Self {
-        Self { daemon }
+        Self { daemon, lists: Lists::default() }
     }
 }
 
@@ -346,6 +349,24 @@ impl Local for LocalService {
             (member.agent.clone(), member.identity.current().not_after())
         };
         reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn trace(
+        &self,
+        request: Request<v1::TraceRequest>,
+    ) -> Result<Response<v1::TraceResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        packet_trace::trace(&agent, request.into_inner()).await.map(Response::new)
+    }
+
+    type ListFlowsStream = FlowLists;
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<FlowLists>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        self.lists.list(&agent, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -49,6 +49,8 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Local/Reach", Needs::Group),
     ("/mesh.v1.Local/Ping", Needs::Group),
     ("/mesh.v1.Local/ChangeLog", Needs::Group),
+    ("/mesh.v1.Local/ListFlows", Needs::Group),
+    ("/mesh.v1.Local/Trace", Needs::Group),
     ("/mesh.v1.Control/GetJoinToken", Needs::Root),
     ("/mesh.v1.Control/RemoveNode", Needs::Root),
     ("/mesh.v1.Control/SetRole", Needs::Root),
