@@ -294,7 +294,9 @@ fn frontends(view: &ClusterView, traffic: &[ServiceTraffic]) -> Vec<FrontendCoun
         traffic: counted.traffic,
     };
     let mut all: Vec<_> = traffic.iter().map(counts).collect();
-    all.sort_by(|a, b| (&a.service_name, a.service, a.frontend).cmp(&(&b.service_name, b.service, b.frontend)));
+    all.sort_by(|a, b| {
+        (&a.service_name, a.service, a.frontend).cmp(&(&b.service_name, b.service, b.frontend))
+    });
     all
 }
 

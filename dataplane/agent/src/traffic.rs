@@ -92,7 +92,11 @@ mod tests {
         let (front, back) = (NetworkId::from_u128(1), NetworkId::from_u128(2));
         let mut totals = Totals::default();
         totals.look(BTreeMap::from([((web, front), counted(1000))]));
-        assert_eq!((totals.node(), totals.of(front)), (Traffic::default(), Traffic::default()), "an earlier daemon's");
+        assert_eq!(
+            (totals.node(), totals.of(front)),
+            (Traffic::default(), Traffic::default()),
+            "an earlier daemon's"
+        );
         totals.look(BTreeMap::from([((web, front), counted(1010)), ((db, back), counted(5))]));
         assert_eq!((totals.of(front).packets_in, totals.of(back).packets_in), (10, 5));
         // It ends; its numbers go, the sum stays.

@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    DnsStats, DnsThread, Error, Sockets, TaskForwarder, TaskView, desk::Desk, stats::{Counters, Ledger},
+    DnsStats, DnsThread, Error, Sockets, TaskForwarder, TaskView,
+    desk::Desk,
+    stats::{Counters, Ledger},
     tcp, udp,
 };
 

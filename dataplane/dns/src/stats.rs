@@ -101,7 +101,10 @@ impl Histogram {
     }
 
     fn read(&self) -> DnsHistogram {
-        DnsHistogram { buckets: std::array::from_fn(|at| self.buckets.get(at).map_or(0, read)), nanos: read(&self.nanos) }
+        DnsHistogram {
+            buckets: std::array::from_fn(|at| self.buckets.get(at).map_or(0, read)),
+            nanos: read(&self.nanos),
+        }
     }
 
     fn add(&self, other: &DnsHistogram) {

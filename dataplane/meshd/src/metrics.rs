@@ -59,7 +59,10 @@ pub async fn follow(daemon: Arc<Daemon>, mut config: watch::Receiver<MetricsConf
             Some(Err(why)) => {
                 let now = format!("{address:?}: {why}", address = now.listen);
                 if now != said {
-                    error!(listen = now, "serve metrics; tried again until it works or [metrics] says otherwise");
+                    error!(
+                        listen = now,
+                        "serve metrics; tried again until it works or [metrics] says otherwise"
+                    );
                     said = now;
                 }
                 // A change is seen at once.
@@ -187,10 +190,16 @@ impl Desk {
     async fn count_programs(&self, wanted: &str) -> Result<(), Answer> {
         let seconds = wanted.strip_suffix('s').and_then(|number| number.parse().ok());
         let seconds = seconds.filter(|seconds| (1..=LONGEST_COUNT).contains(seconds)).ok_or_else(|| {
-            Answer::words(400, &format!("programs: give seconds from 1s to {LONGEST_COUNT}s, such as programs=1s"))
+            Answer::words(
+                400,
+                &format!("programs: give seconds from 1s to {LONGEST_COUNT}s, such as programs=1s"),
+            )
         })?;
         let Ok(_turn) = self.counting.try_lock() else {
-            return Err(Answer::words(503, "another client has the runs of programs counted just now; try again"));
+            return Err(Answer::words(
+                503,
+                "another client has the runs of programs counted just now; try again",
+            ));
         };
         let counting = count_program_runs().map_err(|error| {
             Answer::words(503, &format!("the kernel does not count the runs of programs: {error}"))
@@ -205,7 +214,8 @@ impl Desk {
     async fn look(&self) -> Result<Seen, String> {
         let member = timeout(BUSY, self.daemon.member.read()).await;
         let member = member.map_err(|_| "an init, join or leave is under way".to_owned())?;
-        let member = member.as_ref().ok_or("this node is in no cluster; run `meshctl init` or `meshctl join`")?;
+        let member =
+            member.as_ref().ok_or("this node is in no cluster; run `meshctl init` or `meshctl join`")?;
         Ok(Seen {
             agent: member.agent.clone(),
             role: member.membership.role.to_string(),

@@ -21,7 +21,8 @@ fn main() {
         let mut length = 0;
         for _ in 0..ROUNDS {
             let member = Member { snapshot: &snapshot, role: "worker", manager: None };
-            let facts = Facts { version: "0", process: None, turned_away: 0, ready: true, member: Some(member) };
+            let facts =
+                Facts { version: "0", process: None, turned_away: 0, ready: true, member: Some(member) };
             let begun = Instant::now();
             length = metrics.text(Format::Prometheus, &facts).len();
             times.push(begun.elapsed());

@@ -66,7 +66,11 @@ pub struct Question {
 impl Question {
     /// The value of a parameter of the query, as it came.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, v)| v)
     }
 }
 
@@ -101,7 +105,12 @@ impl TurnedAway {
 }
 
 /// Answers GET and HEAD until it is dropped; each connection is good for one request. What is under way then is cut off.
-pub async fn serve<F, A>(listener: TcpListener, bounds: Bounds, turned_away: TurnedAway, answer: F) -> Infallible
+pub async fn serve<F, A>(
+    listener: TcpListener,
+    bounds: Bounds,
+    turned_away: TurnedAway,
+    answer: F,
+) -> Infallible
 where
     F: Fn(Question) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
@@ -175,7 +184,8 @@ where
     };
     // hyper leaves the body out where HEAD was asked, and says how long it would be.
     let mut response = Response::new(Full::new(answered.body));
-    *response.status_mut() = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answered.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -249,10 +249,15 @@ fn write_networks(w: &mut Writer, s: &Snapshot) {
     }
 }
 
+/// The same for what a service has.
+type ServiceField = (&'static Family, fn(&ServiceCounts) -> u64);
+
 fn write_services(w: &mut Writer, s: &Snapshot, division: &Division<Traffic>) {
-    let own = || s.services.iter().zip(&division.shown).filter(|(_, shown)| **shown).map(|(service, _)| service);
-    let rest = || s.services.iter().zip(&division.shown).filter(|(_, shown)| !**shown).map(|(service, _)| service);
-    let fields: [(&'static Family, fn(&ServiceCounts) -> u64); 3] = [
+    let own =
+        || s.services.iter().zip(&division.shown).filter(|(_, shown)| **shown).map(|(service, _)| service);
+    let rest =
+        || s.services.iter().zip(&division.shown).filter(|(_, shown)| !**shown).map(|(service, _)| service);
+    let fields: [ServiceField; 3] = [
         (&c::SERVICE_TASKS, |s| s.tasks as u64),
         (&c::SERVICE_READY, |s| s.ready as u64),
         (&c::SERVICE_FLOWS, |s| s.flows),
@@ -276,8 +281,11 @@ fn write_frontends(w: &mut Writer, s: &Snapshot, division: &Division<Traffic>) {
         (&c::FRONTEND_REFUSED, |t| t.drops_in),
     ];
     let names = c::FRONTEND_RX_BYTES.labels;
-    let own = s.frontends.iter().zip(&division.shown).filter(|(_, shown)| **shown).map(|(frontend, _)| frontend);
-    let own = own.map(|f| (Labels::new(names, &[&f.service_name, &frontend_text(&f.frontend), &f.network_name]), f.traffic));
+    let own =
+        s.frontends.iter().zip(&division.shown).filter(|(_, shown)| **shown).map(|(frontend, _)| frontend);
+    let own = own.map(|f| {
+        (Labels::new(names, &[&f.service_name, &frontend_text(&f.frontend), &f.network_name]), f.traffic)
+    });
     let others = division.others.map(|traffic| (Labels::new(names, &[OTHER, OTHER, OTHER]), traffic));
     let all: Vec<_> = own.chain(others).collect();
     write_fields(w, &FIELDS, all.iter().map(|(labels, traffic)| (labels, traffic)));
@@ -291,7 +299,9 @@ pub fn frontend_text(frontend: &Frontend) -> String {
         Frontend::Published { on, port, protocol } => match on {
             PublishedOn::AnyV4 => format!("0.0.0.0:{port}/{protocol}"),
             PublishedOn::AnyV6 => format!("[::]:{port}/{protocol}"),
-            PublishedOn::Address(address) => format!("{}/{protocol}", std::net::SocketAddr::new(*address, *port)),
+            PublishedOn::Address(address) => {
+                format!("{}/{protocol}", std::net::SocketAddr::new(*address, *port))
+            }
         },
     }
 }

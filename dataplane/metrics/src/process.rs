@@ -63,7 +63,10 @@ mod tests {
         assert_eq!(cpu(stat), Some(Duration::from_millis(15_200)));
         assert_eq!(cpu("7 (a"), None);
         assert_eq!(resident("Name:\tx\nVmRSS:\t   12 kB\n"), Some(12_288));
-        assert_eq!(most("Limit\nMax open files            1024                 524288               files\n"), Some(1024));
+        assert_eq!(
+            most("Limit\nMax open files            1024                 524288               files\n"),
+            Some(1024)
+        );
         assert_eq!(most("Max open files unlimited"), None);
     }
 

@@ -24,13 +24,17 @@ impl Format {
             let (mut weight, mut version) = (1000, None);
             for parameter in parts {
                 match parameter.split_once('=') {
-                    Some(("q", q)) => weight = q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32),
+                    Some(("q", q)) => {
+                        weight = q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32)
+                    }
                     Some(("version", text)) => version = Some(text.trim_matches('"')),
                     _ => {}
                 }
             }
             match media.as_str() {
-                "application/openmetrics-text" if version.is_none_or(|v| v == "1.0.0") => open = open.max(weight),
+                "application/openmetrics-text" if version.is_none_or(|v| v == "1.0.0") => {
+                    open = open.max(weight)
+                }
                 "text/plain" | "text/*" | "*/*" => plain = plain.max(weight),
                 _ => {}
             }
@@ -162,7 +166,9 @@ impl fmt::Display for Value {
         match self {
             Self::Whole(value) => value.fmt(f),
             Self::Real(value) if value.is_nan() => f.write_str("NaN"),
-            Self::Real(value) if value.is_infinite() => f.write_str(if *value > 0.0 { "+Inf" } else { "-Inf" }),
+            Self::Real(value) if value.is_infinite() => {
+                f.write_str(if *value > 0.0 { "+Inf" } else { "-Inf" })
+            }
             Self::Real(value) => value.fmt(f),
         }
     }

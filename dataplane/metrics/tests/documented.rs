@@ -1,4 +1,5 @@
 //! What people read and load is what the daemon tells.
+#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -38,7 +39,9 @@ fn the_page_has_every_metric_and_no_other() {
 /// The names that Prometheus knows after a scrape.
 fn names() -> BTreeSet<String> {
     let parts = |family: &&Family| match family.kind {
-        Kind::Histogram => ["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", family.name)).to_vec(),
+        Kind::Histogram => {
+            ["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", family.name)).to_vec()
+        }
         _ => vec![family.sample_name()],
     };
     ALL.iter().flat_map(parts).collect()
@@ -47,13 +50,17 @@ fn names() -> BTreeSet<String> {
 /// The metrics that a text speaks of: words of ours that are no part of a longer one.
 fn asked_for(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("meshd_") || word.starts_with("process_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("meshd_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn alerts_and_dashboard_ask_for_what_there_is() {
     let names = names();
-    for page in ["docs/prometheus/alerts.yaml", "docs/prometheus/alerts_test.yaml", "docs/grafana/meshd.json"] {
+    for page in ["docs/prometheus/alerts.yaml", "docs/prometheus/alerts_test.yaml", "docs/grafana/meshd.json"]
+    {
         let asked = asked_for(&file(page));
         assert!(asked.len() > 8, "{page}: {asked:?}");
         let unknown: Vec<_> = asked.difference(&names).collect();
@@ -82,7 +89,11 @@ fn the_dashboard_is_one() {
     let known: BTreeSet<_> = variables.iter().map(|v| v["name"].as_str().unwrap()).collect();
     let mut used = BTreeSet::new();
     for text in file("docs/grafana/meshd.json").split('$').skip(1) {
-        let name: String = text.trim_start_matches('{').chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let name: String = text
+            .trim_start_matches('{')
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
         used.insert(name);
     }
     for name in used.iter().filter(|name| !name.starts_with("__")) {

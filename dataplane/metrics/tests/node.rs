@@ -1,4 +1,5 @@
 //! The text of a whole node.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod generated;
 
@@ -42,7 +43,8 @@ fn every_metric_of_the_catalogue_is_told_in_both_formats() {
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(types.len(), ALL.len(), "{format:?}");
         for family in ALL {
-            let name = if format == Format::OpenMetrics { family.name.to_owned() } else { family.sample_name() };
+            let name =
+                if format == Format::OpenMetrics { family.name.to_owned() } else { family.sample_name() };
             assert!(types.iter().any(|line| line.split(' ').next() == Some(&name)), "{name}");
         }
         assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
@@ -79,7 +81,8 @@ fn series_have_a_bound_and_sums_are_whole() {
     let found = samples(&text);
     assert_eq!(found["meshd_metrics_left_out{of=\"endpoints\"}"], 995.0);
     assert_eq!(found["meshd_service_tasks{service=\"(other)\"}"], 980.0);
-    let other = "meshd_endpoint_receive_packets_total{network=\"(other)\",service=\"(other)\",task=\"(other)\"}";
+    let other =
+        "meshd_endpoint_receive_packets_total{network=\"(other)\",service=\"(other)\",task=\"(other)\"}";
     assert_eq!(found[other], 0.0, "what was counted before it was looked at is not new");
     // One of those that are summed up carries ten packets more, and then it ends.
     many.endpoints[700].traffic.packets_in += 10;

@@ -93,7 +93,8 @@ fn task(id: u128, of: Option<u128>, places: &[(u128, u32)]) -> LocalTask {
 
 #[test]
 fn places_have_the_names_that_people_know() {
-    let view = view(vec![network(1, "prod"), network(2, "back")], vec![service(5, "web"), service(6, "idle")]);
+    let view =
+        view(vec![network(1, "prod"), network(2, "back")], vec![service(5, "web"), service(6, "idle")]);
     let mut draining = task(11, Some(5), &[(1, 2)]);
     draining.drain = Drain::Going { until: 1, least: 1, by_node: false };
     let tasks = [task(10, Some(5), &[(1, 1), (2, 3)]), draining, task(12, None, &[(9, 4)])];
@@ -102,7 +103,9 @@ fn places_have_the_names_that_people_know() {
     let endpoints = endpoints(&view, &tasks, &flows, &traffic);
     let shown: Vec<_> = endpoints
         .iter()
-        .map(|e| (e.network_name.as_str(), e.service.as_ref().map(|s| s.1.as_str()), e.task_name.as_str(), e.flows))
+        .map(|e| {
+            (e.network_name.as_str(), e.service.as_ref().map(|s| s.1.as_str()), e.task_name.as_str(), e.flows)
+        })
         .collect();
     // A network that the managers have removed is called by its id.
     let removed = NetworkId::from_u128(9).to_string();

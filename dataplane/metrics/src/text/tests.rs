@@ -51,7 +51,10 @@ meshd_tasks 3
 #[test]
 fn openmetrics_text() {
     let text = text(Format::OpenMetrics);
-    assert!(text.starts_with("# HELP meshd_build Build.\n# TYPE meshd_build info\nmeshd_build_info{"), "{text}");
+    assert!(
+        text.starts_with("# HELP meshd_build Build.\n# TYPE meshd_build info\nmeshd_build_info{"),
+        "{text}"
+    );
     assert!(text.contains("# TYPE meshd_packets counter\nmeshd_packets_total{"), "{text}");
     assert!(
         text.contains("# TYPE meshd_took_seconds histogram\n# UNIT meshd_took_seconds seconds\nmeshd_took_seconds_bucket"),
@@ -85,8 +88,10 @@ fn a_family_is_there_once_or_not_at_all() {
 
 #[test]
 fn numbers_that_are_none() {
-    let shown: Vec<_> =
-        [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.25].into_iter().map(|v| Value::from(v).to_string()).collect();
+    let shown: Vec<_> = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.25]
+        .into_iter()
+        .map(|v| Value::from(v).to_string())
+        .collect();
     assert_eq!(shown, ["NaN", "+Inf", "-Inf", "0.25"]);
 }
 
@@ -98,7 +103,10 @@ fn the_format_is_what_the_client_prefers() {
         ("*/*", Prometheus),
         ("text/plain;version=0.0.4", Prometheus),
         ("application/openmetrics-text", OpenMetrics),
-        ("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;q=0.5,*/*;q=0.1", OpenMetrics),
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;q=0.5,*/*;q=0.1",
+            OpenMetrics,
+        ),
         ("application/openmetrics-text; version=0.0.1", Prometheus),
         ("application/openmetrics-text;q=0.1, text/plain;q=0.9", Prometheus),
         ("application/openmetrics-text;q=0", Prometheus),

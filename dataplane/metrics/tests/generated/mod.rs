@@ -29,7 +29,8 @@ fn traffic(seed: u64) -> Traffic {
 /// A node with so many endpoints, ten to a service, all on one network, whose tasks are called `name` and a number.
 pub fn snapshot(count: u32, name: &str) -> Snapshot {
     let network = NetworkId::from_u128(1);
-    let service_of = |index: u32| (ServiceId::from_u128(u128::from(index / 10) + 1), format!("service{}", index / 10));
+    let service_of =
+        |index: u32| (ServiceId::from_u128(u128::from(index / 10) + 1), format!("service{}", index / 10));
     let endpoint = |index: u32| EndpointCounts {
         task: TaskId::from_u128(u128::from(index) + 1),
         task_name: format!("{name}{index}"),
@@ -47,7 +48,11 @@ pub fn snapshot(count: u32, name: &str) -> Snapshot {
     let port = |place: usize, (service, service_name): &(ServiceId, String)| FrontendCounts {
         service: *service,
         service_name: service_name.clone(),
-        frontend: Frontend::Published { on: PublishedOn::AnyV4, port: place as u16 + 1, protocol: Protocol::Tcp },
+        frontend: Frontend::Published {
+            on: PublishedOn::AnyV4,
+            port: place as u16 + 1,
+            protocol: Protocol::Tcp,
+        },
         network_name: String::new(),
         traffic: traffic(place as u64),
     };
