@@ -13,10 +13,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use comfy_table::{Table, presets};
 use mesh_tests::{Cluster, NetNs, Task, TaskSpec, UdpEcho, resolve};
 
-use crate::stats::{median, percentile};
+use crate::record::{Better, Figure, Record, Suite};
 
 const NETWORK: &str = "bench";
 const SERVICE: &str = "web";
@@ -32,22 +31,23 @@ pub struct Options {
     rounds: usize,
 }
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
-    let cluster = Cluster::start(3)?;
-    let measured = measure(&cluster, options).map_err(|error| cluster.explain(error))?;
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(["from, to", "median ms", "p90 ms", "max ms"]);
-    for (what, times) in measured {
-        let row =
-            [median(&times), percentile(&times, 0.9), percentile(&times, 1.0)].map(|ms| format!("{ms:.1}"));
-        table.add_row([vec![what.to_owned()], row.to_vec()].concat());
+impl Options {
+    /// Four tasks for each round.
+    pub fn of(rounds: usize, quick: bool) -> Self {
+        Self { rounds: if quick { 2 } else { rounds * 4 } }
     }
-    println!("{table}");
-    Ok(())
 }
 
-fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, Vec<f64>)>> {
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    measure(&cluster, options, record).map_err(|error| cluster.explain(error))
+}
+
+fn measure(cluster: &Cluster, options: &Options, record: &mut Record) -> Result<()> {
+    let mut add = |key: &str, title: &str, milliseconds: f64| {
+        record.alone(Figure::new(Suite::Attach, key, title, "ms", Better::Lower), milliseconds);
+    };
     let create =
         ["network", "create", "--driver", "overlay", "--subnet", "10.10.3.0/24", "--attachable", NETWORK];
     cluster[0].ctl(&create)?;
@@ -58,25 +58,24 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, Ve
         let spec = TaskSpec { name: &name, network: NETWORK, ..TaskSpec::default() };
         observers.push(cluster[index].run_idle(&spec)?);
     }
-    let mut attached = Vec::new();
+    eprintln!("{} attachments", options.rounds);
     for round in 0..options.rounds {
-        attached.push(attach(cluster, &observers, round).with_context(|| format!("attach {round}"))?);
+        let attached = attach(cluster, &observers, round).with_context(|| format!("attach {round}"))?;
+        add("attach", "attach until both other nodes resolve and reach it", attached);
     }
     cluster[0].ctl(&["service", "create", "--network", NETWORK, SERVICE])?;
     cluster[0].ctl(&["publish", "80:80", SERVICE])?;
     cluster.wait_for_view()?;
     let lasting = cluster[1].run_nginx(&service_task("lasting"))?;
-    let (mut stopped, mut killed) = (Vec::new(), Vec::new());
+    eprintln!("{} tasks ended, and as many killed", options.rounds);
     for round in 0..options.rounds {
-        stopped.push(end(cluster, round, Task::stop).with_context(|| format!("stop {round}"))?);
-        killed.push(end(cluster, round, Task::kill).with_context(|| format!("kill {round}"))?);
+        let stopped = end(cluster, round, Task::stop).with_context(|| format!("stop {round}"))?;
+        add("stop", "task ended in order until the last failed connection", stopped);
+        let killed = end(cluster, round, Task::kill).with_context(|| format!("kill {round}"))?;
+        add("kill", "task's process killed until the last failed connection", killed);
     }
     drop(lasting);
-    Ok(vec![
-        ("attach, both other nodes resolve and reach it", attached),
-        ("task ended in order, last failed connection", stopped),
-        ("task's process killed, last failed connection", killed),
-    ])
+    Ok(())
 }
 
 fn service_task(name: &str) -> TaskSpec<'_> {

@@ -6,10 +6,9 @@ mod plugins;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
 use mesh_tests::Cluster;
 
-use crate::stats::{median, median_ratio, percentile};
+use crate::record::{Better, Figure, Record, Suite, Who};
 
 const NETWORK: &str = "bench";
 /// What the others are compared with.
@@ -41,8 +40,9 @@ pub struct Options {
     docker_batches: usize,
 }
 
+/// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+pub enum Part {
     /// The CNI plugins alone, in namespaces without a program.
     Plugins,
     /// Containers of a Docker engine.
@@ -68,54 +68,99 @@ struct Times {
 /// What was measured, by what makes the network.
 type Measured = Vec<(&'static str, Times)>;
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
-    let cluster = Cluster::start(1)?;
-    measure(&cluster, options).map_err(|error| cluster.explain(error))
+impl Options {
+    /// One part: so many batches at once, and ten times as many of one by one.
+    pub fn of(part: Part, rounds: usize, quick: bool) -> Self {
+        let (at_once, one_by_one) = if quick { (10, 3) } else { (200, rounds * 10) };
+        Self {
+            what: vec![part],
+            rounds: one_by_one,
+            at_once,
+            batches: rounds,
+            docker_rounds: one_by_one.min(20),
+            docker_at_once: at_once,
+            docker_batches: rounds,
+        }
+    }
 }
 
-fn measure(cluster: &Cluster, options: &Options) -> Result<()> {
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
+    let cluster = Cluster::start(1)?;
+    as_usual(&cluster)
+        .and_then(|()| measure(&cluster, options, record))
+        .map_err(|error| cluster.explain(error))
+}
+
+/// Lets the daemon keep the tables that let containers out for as long as it usually does; those of tests take them away at
+/// once.
+fn as_usual(cluster: &Cluster) -> Result<()> {
+    let node = &cluster[0];
+    node.stop()?;
+    let config = std::fs::read_to_string(node.config())?;
+    let kept: Vec<&str> = config.lines().filter(|line| !line.starts_with("egress_linger")).collect();
+    std::fs::write(node.config(), kept.join("\n"))?;
+    node.start()?;
+    cluster.wait_for_view()
+}
+
+fn measure(cluster: &Cluster, options: &Options, record: &mut Record) -> Result<()> {
     cluster[0].ctl(&["network", "create", "--subnet", "10.10.0.0/20", "--attachable", NETWORK])?;
     cluster.wait_for_view()?;
     let wanted = |part| options.what.is_empty() || options.what.contains(&part);
     if wanted(Part::Plugins) {
         let Options { rounds, at_once, batches, .. } = *options;
         let measured = plugins::measure(cluster, &Amount { rounds, at_once, batches })?;
-        println!("{}", table("plugin", ["ADD", "DEL"], at_once, &measured));
+        add(record, Suite::Cni, ["ADD", "DEL"], at_once, &measured);
     }
     if wanted(Part::Docker) {
         let Options { docker_rounds: rounds, docker_at_once: at_once, docker_batches: batches, .. } =
             *options;
         let measured = docker::measure(cluster, &Amount { rounds, at_once, batches })?;
-        println!("{}", table("Docker's network", ["start", "stop"], at_once, &measured));
+        add(record, Suite::Docker, ["start", "stop"], at_once, &measured);
     }
     Ok(())
 }
 
-fn table(subject: &str, [start, stop]: [&str; 2], at_once: usize, measured: &Measured) -> Table {
-    let rows = |times: &Times| {
-        let Times { start, stop, start_all, stop_all } = times;
-        [start.clone(), stop.clone(), start_all.clone(), stop_all.clone()]
-    };
-    let titles = [
-        start.to_owned(),
-        stop.to_owned(),
-        format!("{start}, {at_once} at once"),
-        format!("{stop}, {at_once} at once"),
-    ];
-    let base = measured.iter().find(|(name, _)| *name == BASE).map(|(_, times)| rows(times));
-    let base = base.unwrap_or_default();
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header([subject, "operation", "median ms", "p90 ms", "max ms", "to bridge's, median"]);
+fn add(record: &mut Record, suite: Suite, [start, stop]: [&str; 2], at_once: usize, measured: &Measured) {
     for (name, times) in measured {
-        let rows = titles.iter().zip(rows(times)).zip(&base);
-        for ((title, times), base) in rows.filter(|((_, times), _)| !times.is_empty()) {
-            let figures = [median(&times), percentile(&times, 0.9), percentile(&times, 1.0)];
-            let figures = figures.map(|ms| format!("{ms:.1}"));
-            let ratio = format!("{:.2}", median_ratio(&times, base));
-            table.add_row([vec![(*name).to_owned(), title.clone()], figures.to_vec(), vec![ratio]].concat());
+        let Times { start: begun, stop: ended, start_all, stop_all } = times;
+        let all = |word: &str| (format!("{word}-{at_once}"), format!("{word}, {at_once} at once"));
+        let one = |word: &str| (word.to_owned(), word.to_owned());
+        let rows = [(one(start), begun), (one(stop), ended), (all(start), start_all), (all(stop), stop_all)];
+        let who = if [BASE, docker::NONE].contains(name) { Who::peer } else { Who::ours };
+        for ((key, title), values) in rows {
+            let figure = Figure::new(suite, key.to_lowercase(), title, "ms", Better::Lower).beside(BASE);
+            for milliseconds in values {
+                record.figure(figure.clone()).add(who(name, name), *milliseconds, None);
+            }
         }
     }
-    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_beside_the_bridges() {
+        let times = |one: f64| Times {
+            start: vec![one; 2],
+            stop: Vec::new(),
+            start_all: vec![9.0],
+            stop_all: vec![8.0],
+        };
+        let mut record = Record::begin(String::new(), true).unwrap();
+        add(
+            &mut record,
+            Suite::Cni,
+            ["ADD", "DEL"],
+            200,
+            &vec![("mesh-cni", times(30.0)), (BASE, times(10.0))],
+        );
+        let keys: Vec<&str> = record.figures.iter().map(|figure| figure.key.as_str()).collect();
+        assert_eq!(keys, ["add", "add-200", "del-200"]);
+        assert_eq!(record.ratio(Suite::Cni, "add", "mesh-cni", BASE), Some(3.0));
+        assert!(!record.figures[0].base().unwrap().ours);
+    }
 }

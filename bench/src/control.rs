@@ -9,8 +9,13 @@ mod spread;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use comfy_table::{Table, presets};
 use mesh_tests::Cluster;
+use tokio::runtime::Runtime;
+
+use crate::{
+    record::{Better, Figure, Record, Suite, Who},
+    run::Job,
+};
 
 /// How much to measure.
 #[derive(Args)]
@@ -38,35 +43,86 @@ pub struct Options {
     addresses: usize,
 }
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
-    ensure!(options.managers.iter().all(|count| (1..=7).contains(count)), "one to seven managers");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut rates = table(["managers", "clients", "changes/s", "median ms", "p99 ms"]);
-    let mut leaders = table(["managers", "leader killed to next change: median ms", "max ms"]);
-    for &count in &options.managers {
-        let cluster = managers(count)?;
-        for clients in [1, options.clients] {
-            let rate = runtime.block_on(rate::measure(&cluster, clients, options.seconds));
-            let rate = rate.map_err(|error| cluster.explain(error))?;
-            rates.add_row([&[count.to_string(), clients.to_string()][..], &rate.cells()].concat());
+impl Options {
+    /// Everything, as often as `rounds` say.
+    pub fn of(rounds: usize, quick: bool) -> Self {
+        if quick {
+            let managers = vec![1, 3];
+            return Self {
+                managers,
+                clients: 16,
+                seconds: 1,
+                agents: 2,
+                rounds: 2,
+                services: 500,
+                addresses: 5_000,
+            };
         }
-        if count >= 3 {
-            let rounds = options.rounds.min(5);
-            let times = leader::measure(&runtime, &cluster, rounds).map_err(|e| cluster.explain(e))?;
-            leaders.add_row([&[count.to_string()][..], &times].concat());
-        }
+        let managers = vec![1, 3, 5];
+        let rounds = rounds * 4;
+        Self { managers, clients: 64, seconds: 5, agents: 5, rounds, services: 10_000, addresses: 100_000 }
     }
-    println!("{rates}\n{leaders}");
-    println!("{}", spread::measure(&runtime, options.agents, options.rounds)?);
-    println!("{}", scale::measure(&runtime, options.services, options.addresses)?);
-    Ok(())
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    table
+/// Two parts: real daemons; and a large state in this process, which needs no root.
+pub fn jobs(options: Options) -> Vec<Job<'static>> {
+    let (services, addresses) = (options.services, options.addresses);
+    let state = move |record: &mut Record| scale::snapshot(services, addresses, record);
+    vec![
+        Job::of_root("managers", move |record| daemons(&options, record)),
+        Job { title: "a large state", needs_root: false, work: Box::new(state) },
+    ]
+}
+
+fn daemons(options: &Options, record: &mut Record) -> Result<()> {
+    ensure!(options.managers.iter().all(|count| (1..=7).contains(count)), "one to seven managers");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for &count in &options.managers {
+        eprintln!("managers: {count}");
+        let cluster = managers(count)?;
+        let measured = of_managers(&runtime, &cluster, options, record);
+        measured.map_err(|error| cluster.explain(error))?;
+    }
+    eprintln!("a port's way to {} nodes", options.agents);
+    spread::measure(&runtime, options.agents, options.rounds, record)?;
+    eprintln!("{} services", options.services);
+    scale::measure(&runtime, options.services, record)
+}
+
+fn of_managers(runtime: &Runtime, cluster: &Cluster, options: &Options, record: &mut Record) -> Result<()> {
+    let count = cluster.nodes().len();
+    let (key, title) =
+        (format!("managers-{count}"), format!("{count} manager{}", if count == 1 { "" } else { "s" }));
+    let mut add = |figure: &str, what: String, unit: &str, better: Better, value: f64| {
+        let figure = Figure::new(Suite::Control, figure, what, unit, better);
+        record.figure(figure).add(Who::ours(&key, &title), value, None);
+    };
+    for clients in [1, options.clients] {
+        let by = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
+        // In parts, so that there is a spread.
+        for _ in 0..options.seconds {
+            mesh_tests::interrupt::check()?;
+            let rate = runtime.block_on(rate::measure(cluster, clients, 1))?;
+            add(
+                &format!("rate-{clients}"),
+                format!("changes, {by}"),
+                "1/s",
+                Better::Higher,
+                rate.changes_per_second,
+            );
+            for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+                let (figure, what) = (format!("{name}-{clients}"), format!("a change, {by}, {name}"));
+                add(&figure, what, "ms", Better::Lower, rate.milliseconds(share));
+            }
+        }
+    }
+    if count >= 3 {
+        for milliseconds in leader::measure(runtime, cluster, options.rounds.min(5))? {
+            let what = "leader killed until the next change".to_owned();
+            add("leader", what, "ms", Better::Lower, milliseconds);
+        }
+    }
+    Ok(())
 }
 
 /// A cluster of managers only.

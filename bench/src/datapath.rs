@@ -1,24 +1,22 @@
 //! The data path beside its peers: what is compared, round by round, and what comes out.
 
-mod report;
-mod results;
 mod targets;
 mod ways;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
     load::{Amount, Measure, Sample},
-    path::Path,
+    path::{Path, Way},
     pinning::Processors,
     programs::Programs,
+    record::{Better, Figure, Record, Suite, Who},
 };
 
-use results::Results;
 use ways::Ways;
 pub use world::World;
 
@@ -46,12 +44,6 @@ pub struct Options {
     /// Pin only clients and servers; let packets be received on whichever processor sent them.
     #[arg(long)]
     unsteered: bool,
-    /// What is printed.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// Where the results are written to as JSON, besides.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
 }
 
 /// What is measured together.
@@ -65,78 +57,128 @@ pub enum Group {
     Published,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables.
-    Text,
-    /// JSON.
-    Json,
+impl Group {
+    /// All, in the order in which they are measured.
+    pub const ALL: [Self; 3] = [Self::Programs, Self::Overlay, Self::Published];
+
+    /// The suite of its figures.
+    pub fn suite(self) -> Suite {
+        match self {
+            Self::Programs => Suite::Programs,
+            Self::Overlay => Suite::Overlay,
+            Self::Published => Suite::Mesh,
+        }
+    }
+
+    /// What its ways are compared with.
+    fn base(self) -> Way {
+        if self == Self::Published { Way::Straight } else { Way::Underlay }
+    }
 }
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
-    let all = [Group::Programs, Group::Overlay, Group::Published];
+impl Options {
+    /// These groups in so many rounds.
+    pub fn of(what: Vec<Group>, rounds: usize, quick: bool) -> Self {
+        let round_trips = if quick { 2_000 } else { 20_000 };
+        Self { what, rounds, seconds: 1, round_trips, congestion: None, unsteered: false }
+    }
+}
+
+/// Measures. What was measured before an error is in the record.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
     let chosen = |group: &Group| options.what.is_empty() || options.what.contains(group);
-    let groups: Vec<Group> = all.into_iter().filter(chosen).collect();
+    let groups: Vec<Group> = Group::ALL.into_iter().filter(chosen).collect();
     let processors = Processors::pick()?;
     let world = World::start(processors, !options.unsteered)?;
-    let mut results = Results::default();
-    let measured = measure(&world, &groups, options, processors, &mut results).map_err(|e| world.explain(e));
-    let json = report::json(&results)?;
-    if let Some(file) = &options.out {
-        std::fs::write(file, format!("{json:#}\n"))
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    match options.format {
-        Format::Json => println!("{json:#}"),
-        Format::Text => print!("{}", report::text(&results)),
-    }
+    let measured = measure(&world, &groups, options, processors, record).map_err(|e| world.explain(e));
+    targets::tell(record);
     measured
 }
 
-/// What was measured before an error is in the results.
 fn measure(
     world: &World,
     groups: &[Group],
     options: &Options,
     processors: Processors,
-    results: &mut Results,
+    record: &mut Record,
 ) -> Result<()> {
+    let progress = |round, what: &str| eprintln!("round {round} of {}: {what}", options.rounds);
+    if groups.contains(&Group::Programs) {
+        // Before there is traffic, so that the maps hold these flows alone.
+        let measured = programs(world, options.rounds, processors.server, record);
+        mesh_tests::interrupt::check()?;
+        if let Err(error) = measured {
+            eprintln!("programs by test runs: {error:#}");
+            record.note(format!("programs by test runs, left out or not whole: {error:#}"));
+        }
+    }
+    if groups == [Group::Programs] {
+        return Ok(());
+    }
     let ways = Ways::set_up(world, groups, processors, !options.unsteered)?;
+    for note in &ways.notes {
+        eprintln!("{note}");
+        record.note(note);
+    }
     let amount = Amount {
         length: Duration::from_secs(options.seconds),
         round_trips: options.round_trips,
         congestion: options.congestion.clone(),
     };
-    results.notes.clone_from(&ways.notes);
-    let progress = |round, what: &str| eprintln!("round {round} of {}: {what}", options.rounds);
-    if groups.contains(&Group::Programs) {
-        // Before there is traffic, so that the maps hold these flows alone.
-        let mut programs = Programs::prepare(world, processors.server)?;
-        let measured = (1..=options.rounds).try_for_each(|round| {
-            progress(round, "programs by test runs");
-            programs.round()
-        });
-        let missing = |name: &&str| format!("there is no program {name} yet, so it is not measured");
-        results.notes.extend(programs.absent.iter().map(missing));
-        results.programs = programs.rows;
-        results.programs.retain(|row| !row.nanoseconds.is_empty());
-        eprintln!("{}", report::programs(results));
-        measured?;
-    }
+    let mut failed = None;
     for round in 1..=options.rounds {
         for (group, paths) in &ways.paths {
             for measure in Measure::ALL {
                 progress(round, measure.title());
-                let fitting = paths.iter().filter(|path| measure.fits(path));
-                for path in fitting {
-                    let sample = take(measure, path, &amount, processors, &mut results.notes)?;
-                    results.add(*group, measure, path.way, sample);
+                for path in paths.iter().filter(|path| measure.fits(path)) {
+                    let taken = take(measure, path, &amount, processors, record);
+                    mesh_tests::interrupt::check()?;
+                    match taken {
+                        Ok(sample) => add(record, *group, measure, path.way, sample),
+                        Err(error) => {
+                            eprintln!("{error:#}");
+                            record.note(format!("left out in a round: {error:#}"));
+                            // A peer that fails is its own affair.
+                            failed = failed.or_else(|| path.way.is_ours().then_some(error));
+                        }
+                    }
                 }
             }
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+fn add(record: &mut Record, group: Group, measure: Measure, way: Way, sample: Sample) {
+    let better = if measure.is_time() { Better::Lower } else { Better::Higher };
+    let figure = Figure::new(group.suite(), measure.key(), measure.title(), measure.unit(), better);
+    let (unit, scale) = measure.cpu_unit();
+    let who = if way.is_ours() { Who::ours } else { Who::peer };
+    let who = who(way.key(), way.title());
+    record.figure(figure.beside(group.base().key())).add(who, sample.value, Some((unit, sample.cpu * scale)));
+}
+
+/// All programs' costs in one figure.
+fn programs(world: &World, rounds: usize, processor: usize, record: &mut Record) -> Result<()> {
+    let mut programs = Programs::prepare(world, processor)?;
+    let measured = (1..=rounds).try_for_each(|round| {
+        eprintln!("round {round} of {rounds}: programs by test runs");
+        programs.round()
+    });
+    for absent in &programs.absent {
+        record.note(format!("there is no program {absent} yet, so it is not measured"));
+    }
+    let figure = Figure::new(Suite::Programs, targets::PACKET, "a packet", "ns", Better::Lower);
+    let figure = record.figure(figure);
+    for row in &programs.rows {
+        let title = format!("{}: {}", row.program, row.what);
+        for nanoseconds in &row.nanoseconds {
+            // What an empty program takes is subtracted; noise may make that more.
+            figure.add(Who::ours(&title, &title), nanoseconds.max(0.0), None);
+        }
+    }
+    targets::tell_programs(record, &programs.rows);
+    measured
 }
 
 /// Takes a sample, once more where that fails: a machine that others use stalls at times.
@@ -145,14 +187,14 @@ fn take(
     path: &Path,
     amount: &Amount,
     processors: Processors,
-    notes: &mut Vec<String>,
+    record: &mut Record,
 ) -> Result<Sample> {
     let what = || format!("{}, {}", measure.title(), path.way.title());
     for _ in 1..ATTEMPTS {
         mesh_tests::interrupt::check()?;
         match measure.take(path, amount, processors) {
             Ok(sample) => return Ok(sample),
-            Err(error) => notes.push(format!("{}, measured again: {error:#}", what())),
+            Err(error) => record.note(format!("{}, measured again: {error:#}", what())),
         }
     }
     measure.take(path, amount, processors).with_context(what)

@@ -7,19 +7,21 @@ mod meshd;
 mod scale;
 mod subject;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
 use mesh_tests::Prefix;
 
 use crate::{
     pinning::Processors,
-    stats::{median, median_ratio},
+    record::{Better, Figure, Record, Suite, Who},
 };
 use ask::{Dnsperf, Transport};
 use subject::Subject;
+
+/// Seconds of processor time that can be told in hundredths.
+const LEAST_TIME: f64 = 0.1;
 
 /// What to measure, and how much of it.
 #[derive(Args)]
@@ -48,13 +50,11 @@ enum Part {
     Scale,
 }
 
-/// What is measured of a server; the last word is the unit.
+/// What is measured of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Measure {
     Udp,
-    UdpByCpu,
     Tcp,
-    TcpByCpu,
     Alone,
     HalfMedian,
     Half,
@@ -65,40 +65,59 @@ enum Measure {
 }
 
 impl Measure {
-    fn title(self) -> &'static str {
+    /// Key, title and unit.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Udp => "UDP, 1000 queries/s",
-            Self::UdpByCpu => "UDP, 1000 queries per second of the server's processor time",
-            Self::Tcp => "TCP, 1000 queries/s",
-            Self::TcpByCpu => "TCP, 1000 queries per second of the server's processor time",
-            Self::Alone => "one at a time, p50, us",
-            Self::HalfMedian => "at half of that rate over UDP, p50, us",
-            Self::Half => "at half of that rate over UDP, p99, us",
-            Self::QuietMedian => "200/s of one task, p50, us",
-            Self::Quiet => "200/s of one task, p99, us",
-            Self::FloodMedian => "the same while another task floods, p50, us",
-            Self::Flood => "the same while another task floods, p99, us",
+            Self::Udp => ("udp", "UDP, 100 queries under way", "1000/s"),
+            Self::Tcp => ("tcp", "TCP, 100 queries under way", "1000/s"),
+            Self::Alone => ("alone-p50", "one at a time, p50", "us"),
+            Self::HalfMedian => ("half-p50", "at half of that rate over UDP, p50", "us"),
+            Self::Half => ("half-p99", "at half of that rate over UDP, p99", "us"),
+            Self::QuietMedian => ("seldom-p50", "200/s of one task, p50", "us"),
+            Self::Quiet => ("seldom-p99", "200/s of one task, p99", "us"),
+            Self::FloodMedian => ("flood-p50", "the same while another task floods, p50", "us"),
+            Self::Flood => ("flood-p99", "the same while another task floods, p99", "us"),
         }
+    }
+
+    fn figure(self) -> Figure {
+        let (key, title, unit) = self.words();
+        let better = if unit == "us" { Better::Lower } else { Better::Higher };
+        let figure = Figure::new(Suite::Dns, key, title, unit, better);
+        // The peers are not made for a hundred queries on one connection: they close it, or leave most unanswered.
+        if self == Self::Tcp { figure } else { figure.beside(docker::KEY) }
     }
 }
 
-/// Samples by measure and server, one for each round.
-type Results = BTreeMap<(Measure, &'static str), Vec<f64>>;
+/// A value, and microseconds of the server's processor time for each query.
+type Sampled = Vec<(Measure, f64, Option<f64>)>;
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
+impl Options {
+    /// Everything, in so many rounds.
+    pub fn of(rounds: usize, quick: bool) -> Self {
+        Self { what: Vec::new(), rounds, seconds: if quick { 1 } else { 2 }, names: 100 }
+    }
+}
+
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
     let chosen = |part| options.what.is_empty() || options.what.contains(&part);
     let prefix = Prefix::unique();
-    let measured = measure(options, &prefix, chosen);
+    let measured = measure(options, &prefix, chosen, record);
     // Folders of the peers and lists of names.
     mesh_tests::remove_all(&prefix)?;
     measured
 }
 
-fn measure(options: &Options, prefix: &Prefix, chosen: impl Fn(Part) -> bool) -> Result<()> {
+fn measure(
+    options: &Options,
+    prefix: &Prefix,
+    chosen: impl Fn(Part) -> bool,
+    record: &mut Record,
+) -> Result<()> {
     if chosen(Part::Scale) {
-        // First, while this process holds nothing else.
-        scale::run(prefix, Duration::from_secs(options.seconds))?;
+        // First, while this process holds little else.
+        scale::run(prefix, Duration::from_secs(options.seconds), record)?;
     }
     if !chosen(Part::Compare) && !chosen(Part::Flood) {
         return Ok(());
@@ -113,29 +132,34 @@ fn measure(options: &Options, prefix: &Prefix, chosen: impl Fn(Part) -> bool) ->
     for (name, start) in peers {
         match start() {
             Ok(subject) => subjects.push(subject),
-            Err(error) => eprintln!("without {name}: {error:#}"),
+            Err(error) => {
+                mesh_tests::interrupt::check()?;
+                eprintln!("without {name}: {error:#}");
+                record.note(format!("names: {name} is left out: {error:#}"));
+            }
         }
     }
     let processors = Processors::pick()?;
     let perf = Dnsperf::new(prefix, &names, Duration::from_secs(options.seconds))?;
-    let mut results = Results::new();
     for round in 1..=options.rounds {
         for subject in &subjects {
             mesh_tests::interrupt::check()?;
             eprintln!("round {round} of {}: {}", options.rounds, subject.name());
-            let mut sampled = Vec::new();
+            let mut sampled = Sampled::new();
             if chosen(Part::Compare) {
-                sampled.extend(compare(subject.as_ref(), &perf, &names, processors)?);
+                sampled.extend(compare(subject.as_ref(), &perf, &names, processors, record)?);
             }
             if chosen(Part::Flood) {
                 sampled.extend(flood(subject.as_ref(), &perf, &names)?);
             }
-            for (measure, value) in sampled {
-                results.entry((measure, subject.name())).or_default().push(value);
+            let key = subject.name().to_lowercase();
+            let who = if key == meshd::KEY { Who::ours } else { Who::peer };
+            for (measure, value, cpu) in sampled {
+                let cpu = cpu.map(|cpu| ("us/query", cpu));
+                record.figure(measure.figure()).add(who(&key, subject.name()), value, cpu);
             }
         }
     }
-    println!("{}", table(&results, &subjects));
     Ok(())
 }
 
@@ -144,28 +168,26 @@ fn compare(
     perf: &Dnsperf,
     names: &[String],
     processors: Processors,
-) -> Result<Vec<(Measure, f64)>> {
+    record: &mut Record,
+) -> Result<Sampled> {
     let asker = subject.askers()[0].clone();
-    let mut sampled = Vec::new();
+    let mut sampled = Sampled::new();
     let mut rate = 0.0;
-    let ways = [
-        (Transport::Udp, Measure::Udp, Measure::UdpByCpu),
-        (Transport::Tcp, Measure::Tcp, Measure::TcpByCpu),
-    ];
-    for (transport, measure, by_cpu) in ways {
+    for (transport, measure) in [(Transport::Udp, Measure::Udp), (Transport::Tcp, Measure::Tcp)] {
         let before = subject.cpu()?;
         let queries = match perf.run(&asker, subject.server(), transport) {
             Ok(queries) => queries,
             // Some close connections after a hundred queries, which dnsperf does not always bear.
             Err(error) if transport == Transport::Tcp => {
-                eprintln!("no figure for {} over TCP: {error:#}", subject.name());
+                record.note(format!("no figure for {} over TCP: {error:#}", subject.name()));
                 continue;
             }
             Err(error) => return Err(error),
         };
         let used = subject.cpu()? - before;
-        sampled.push((measure, queries.per_second / 1e3));
-        sampled.push((by_cpu, queries.count / used.max(0.01) / 1e3));
+        // Of a few ticks of the clock nothing can be said.
+        let each = (used >= LEAST_TIME).then(|| used * 1e6 / queries.count.max(1.0));
+        sampled.push((measure, queries.per_second / 1e3, each));
         if transport == Transport::Udp {
             rate = queries.per_second;
         }
@@ -174,13 +196,13 @@ fn compare(
     let alone = ask::one_at_a_time(&asker, subject.server(), names, processors.client, perf.length())?;
     let half = ask::paced(&asker, subject.server(), names, processors.client, rate / 2.0, perf.length())?;
     subject.pin(None)?;
-    sampled.push((Measure::Alone, alone.p50));
-    sampled.push((Measure::HalfMedian, half.p50));
-    sampled.push((Measure::Half, half.p99));
+    sampled.push((Measure::Alone, alone.p50, None));
+    sampled.push((Measure::HalfMedian, half.p50, None));
+    sampled.push((Measure::Half, half.p99, None));
     Ok(sampled)
 }
 
-fn flood(subject: &dyn Subject, perf: &Dnsperf, names: &[String]) -> Result<Vec<(Measure, f64)>> {
+fn flood(subject: &dyn Subject, perf: &Dnsperf, names: &[String]) -> Result<Sampled> {
     let [flooding, asking, ..] = subject.askers() else { return Ok(Vec::new()) };
     let seldom = || ask::seldom(asking, subject.server(), names, perf.length());
     let quiet = seldom()?;
@@ -189,33 +211,9 @@ fn flood(subject: &dyn Subject, perf: &Dnsperf, names: &[String]) -> Result<Vec<
     drop(flood);
     let during = during?;
     Ok(vec![
-        (Measure::QuietMedian, quiet.p50),
-        (Measure::Quiet, quiet.p99),
-        (Measure::FloodMedian, during.p50),
-        (Measure::Flood, during.p99),
+        (Measure::QuietMedian, quiet.p50, None),
+        (Measure::Quiet, quiet.p99, None),
+        (Measure::FloodMedian, during.p50, None),
+        (Measure::Flood, during.p99, None),
     ])
-}
-
-/// Medians, and beside each peer's the median of the rounds' ratios: ours to its.
-fn table(results: &Results, subjects: &[Box<dyn Subject>]) -> Table {
-    let mut table = Table::new();
-    let names: Vec<&'static str> = subjects.iter().map(|s| s.name()).collect();
-    let mut header = vec!["".to_owned()];
-    header.extend(names.iter().map(ToString::to_string));
-    header.extend(names.iter().skip(1).map(|peer| format!("{} / {peer}", names[0])));
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    let measures: std::collections::BTreeSet<Measure> = results.keys().map(|(measure, _)| *measure).collect();
-    for measure in measures {
-        let of = |name| results.get(&(measure, name)).map_or(&[][..], Vec::as_slice);
-        let number = |value: f64| if value.is_nan() { "-".to_owned() } else { format!("{value:.1}") };
-        let mut row = vec![measure.title().to_owned()];
-        row.extend(names.iter().map(|name| number(median(of(name)))));
-        let ratio = |peer| match of(peer) {
-            [] => "-".to_owned(),
-            samples => format!("{:.2}", median_ratio(of(names[0]), samples)),
-        };
-        row.extend(names.iter().skip(1).map(|peer| ratio(peer)));
-        table.add_row(row);
-    }
-    table
 }

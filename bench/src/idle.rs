@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use comfy_table::{Table, presets};
 use mesh_tests::{Cluster, TaskSpec};
+
+use crate::record::{Better, Figure, Record, Suite, Who};
 
 /// How long to look.
 #[derive(Args)]
@@ -15,8 +16,15 @@ pub struct Options {
     seconds: u64,
 }
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
+impl Options {
+    /// Half a minute, or hardly any time.
+    pub fn of(quick: bool) -> Self {
+        Self { seconds: if quick { 2 } else { 30 } }
+    }
+}
+
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
     let cluster = Cluster::start(3)?;
     cluster[0].ctl(&[
         "network",
@@ -41,13 +49,16 @@ pub fn run(options: &Options) -> Result<()> {
     let length = Duration::from_secs(options.seconds);
     std::thread::sleep(length);
     mesh_tests::interrupt::check()?;
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(["node", "% of a processor", "resident MiB"]);
     for ((node, &pid), before) in cluster.nodes().iter().zip(&pids).zip(before) {
         let share = (processor_time(pid)? - before) / length.as_secs_f64() * 100.0;
-        table.add_row([node.name(), format!("{share:.2}"), format!("{:.1}", resident(pid)?)]);
+        for (key, title, unit, value) in [
+            ("processor", "of a processor", "%", share),
+            ("memory", "resident memory", "MiB", resident(pid)?),
+        ] {
+            let figure = Figure::new(Suite::Idle, key, title, unit, Better::Lower);
+            record.figure(figure).add(Who::ours(&node.name(), &node.name()), value, None);
+        }
     }
-    println!("{table}");
     Ok(())
 }
 

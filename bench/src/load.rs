@@ -62,27 +62,41 @@ impl Measure {
         Self::PerRequest,
     ];
 
-    /// For people, with the unit.
+    /// For people.
     pub fn title(self) -> &'static str {
         match self {
-            Self::Stream => "TCP stream, Gbit/s",
-            Self::UdpRoundTrip => "64 B UDP round trip p50, us",
-            Self::TcpRoundTrip => "64 B TCP round trip p50, us",
-            Self::UdpRate => "64 B UDP, 1000/s",
-            Self::KeepAlive => "HTTP keep-alive, 1000/s",
-            Self::PerRequest => "HTTP connection each, 1000/s",
+            Self::Stream => "TCP stream",
+            Self::UdpRoundTrip => "64 B UDP round trip, p50",
+            Self::TcpRoundTrip => "64 B TCP round trip, p50",
+            Self::UdpRate => "64 B UDP",
+            Self::KeepAlive => "HTTP keep-alive",
+            Self::PerRequest => "HTTP connection each",
         }
     }
 
-    /// For programs, with the unit.
+    /// Of the values.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Stream => "Gbit/s",
+            Self::UdpRoundTrip | Self::TcpRoundTrip => "us",
+            Self::UdpRate | Self::KeepAlive | Self::PerRequest => "1000/s",
+        }
+    }
+
+    /// Whether less is better.
+    pub fn is_time(self) -> bool {
+        matches!(self, Self::UdpRoundTrip | Self::TcpRoundTrip)
+    }
+
+    /// For programs.
     pub fn key(self) -> &'static str {
         match self {
-            Self::Stream => "tcp_stream_gbit_per_s",
-            Self::UdpRoundTrip => "udp_round_trip_p50_us",
-            Self::TcpRoundTrip => "tcp_round_trip_p50_us",
-            Self::UdpRate => "udp_kilopackets_per_s",
-            Self::KeepAlive => "http_keep_alive_kilorequests_per_s",
-            Self::PerRequest => "http_connection_each_kilorequests_per_s",
+            Self::Stream => "tcp-stream",
+            Self::UdpRoundTrip => "udp-round-trip",
+            Self::TcpRoundTrip => "tcp-round-trip",
+            Self::UdpRate => "udp-rate",
+            Self::KeepAlive => "http-keep-alive",
+            Self::PerRequest => "http-connection-each",
         }
     }
 

@@ -10,10 +10,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use comfy_table::{Table, presets};
 use mesh_tests::{Cluster, Guest, Load, NetNs, Task, TaskSpec, get, wait};
 
-use crate::stats::{median, percentile};
+use crate::record::{Better, Figure, Record, Suite, Who};
 
 const NETWORK: &str = "bench";
 const SERVICE: &str = "web";
@@ -36,39 +35,51 @@ pub struct Options {
     rate: u32,
 }
 
-/// What became of the requests of one kind, from one place.
+/// What became of the requests of one kind, from one place, round by round.
 #[derive(Default)]
 struct Tally {
-    requests: usize,
-    failed: usize,
-    /// For each round, milliseconds from what happened to the start of the last request that failed.
+    /// Of a thousand requests.
+    failed: Vec<f64>,
+    /// Milliseconds from what happened to the start of the last request that failed; 0 when none did.
     last: Vec<f64>,
 }
 
-/// Measures and prints.
-pub fn run(options: &Options) -> Result<()> {
+impl Options {
+    /// So many rounds.
+    pub fn of(rounds: usize) -> Self {
+        Self { rounds, rate: 75 }
+    }
+}
+
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
     let cluster = Cluster::start(3)?;
     let measured = measure(&cluster, options).map_err(|error| cluster.explain(error))?;
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header([
-        "what, seen from",
-        "requests",
-        "failed",
-        "last begun: median ms",
-        "max ms",
-    ]);
-    for (what, tallies) in measured {
-        for (from, tally) in ["outside", "a task, by the VIP"].into_iter().zip(tallies) {
-            let last = [median(&tally.last), percentile(&tally.last, 1.0)].map(|ms| format!("{ms:.0}"));
-            let counts = [tally.requests, tally.failed].map(|count| count.to_string());
-            table.add_row([vec![format!("{what}, {from}")], counts.to_vec(), last.to_vec()].concat());
+    for (event, title, tallies) in measured {
+        for ((from, seen), tally) in FROM.into_iter().zip(tallies) {
+            let rows = [
+                ("failed", "requests that failed", "of 1000", tally.failed),
+                ("last", "the last of them was begun after", "ms", tally.last),
+            ];
+            for (key, what, unit, values) in rows {
+                let (key, what) = (format!("{event}-{key}"), format!("{title}: {what}"));
+                let figure = Figure::new(Suite::Loss, key, what, unit, Better::Lower);
+                values
+                    .into_iter()
+                    .for_each(|v| record.figure(figure.clone()).add(Who::ours(from, seen), v, None));
+            }
         }
     }
-    println!("{table}");
     Ok(())
 }
 
-fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, [Tally; 2])>> {
+/// What happens: for programs, for people, and what was seen of it from the two places.
+type Event = (&'static str, &'static str, [Tally; 2]);
+
+/// The places that requests come from.
+const FROM: [(&str, &str); 2] = [("outside", "from outside"), ("task", "from a task, by the VIP")];
+
+fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<Event>> {
     let create = ["network", "create", "--subnet", "10.10.3.0/24", "--attachable", NETWORK];
     cluster[0].ctl(&create)?;
     cluster[0].ctl(&["service", "create", "--network", NETWORK, "--publish", "8080:80", SERVICE])?;
@@ -99,7 +110,11 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Vec<(&'static str, [T
         cluster[2].start()?;
         cluster.wait_for_members(3)?;
     }
-    Ok(vec![("all tasks replaced", replaced), ("a task killed", killed), ("a node lost", lost)])
+    Ok(vec![
+        ("replaced", "all tasks replaced", replaced),
+        ("killed", "a task killed", killed),
+        ("lost", "a node lost", lost),
+    ])
 }
 
 fn guest(cluster: &Cluster, node: usize, generation: &str) -> Result<Guest> {
@@ -157,8 +172,7 @@ impl Clients {
         thread::sleep(after);
         for (tally, load) in into.iter_mut().zip(loads) {
             let outcome = load.end();
-            tally.requests += outcome.requests;
-            tally.failed += outcome.failures.len();
+            tally.failed.push(1e3 * outcome.failures.len() as f64 / outcome.requests.max(1) as f64);
             tally.last.push(outcome.failing_after(began).as_secs_f64() * 1e3);
         }
         Ok(())

@@ -1,9 +1,9 @@
-//! Measures a cluster of namespaces on this machine. Started by `cargo xtask bench`, which builds it and meshd with
+//! Measures clusters of namespaces on this machine. Started by `cargo xtask bench`, which builds it and meshd with
 //! optimizations.
 //!
 //! What is compared runs in alternation within one cluster, client and server pinned to a processor each, since this
-//! machine's moods change more between minutes than between paths. Medians are printed, and of ratios the medians of
-//! the rounds' ratios.
+//! machine's moods change more between minutes than between paths. Medians are told, and of ratios the medians of
+//! the rounds' ratios. All suites fill one [`record::Record`]; tables, JSON, the page and comparisons are made of it.
 
 mod attach;
 mod cni;
@@ -18,16 +18,24 @@ mod path;
 mod peers;
 mod pinning;
 mod programs;
+mod record;
+mod run;
 mod stats;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Measures a cluster of namespaces on this machine.
+use run::Job;
+
+/// Measures clusters of namespaces on this machine; without a name: programs, overlay, mesh, dns, control and attach.
 #[derive(Parser)]
 struct Cli {
+    #[command(flatten)]
+    several: run::Several,
+    #[command(flatten)]
+    telling: run::Telling,
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
 }
 
 #[derive(Subcommand)]
@@ -46,17 +54,26 @@ enum What {
     Control(control::Options),
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss(loss::Options),
+    /// What changed between two runs, by their files; measures nothing.
+    Compare(run::Files),
 }
 
 fn main() -> Result<()> {
     mesh_tests::interrupt::catch()?;
-    match Cli::parse().what {
-        What::Datapath(options) => datapath::run(&options),
-        What::Dns(options) => dns::run(&options),
-        What::Attach(options) => attach::run(&options),
-        What::Cni(options) => cni::run(&options),
-        What::Idle(options) => idle::run(&options),
-        What::Control(options) => control::run(&options),
-        What::Loss(options) => loss::run(&options),
-    }
+    let Cli { several, telling, what } = Cli::parse();
+    let Some(what) = what else { return telling.run(&several.jobs(), several.quick()) };
+    several.unused()?;
+    let job = match what {
+        What::Datapath(options) => {
+            Job::of_root("the data path", move |record| datapath::run(&options, record))
+        }
+        What::Dns(options) => Job::of_root("names", move |record| dns::run(&options, record)),
+        What::Attach(options) => Job::of_root("attach", move |record| attach::run(&options, record)),
+        What::Cni(options) => Job::of_root("containers", move |record| cni::run(&options, record)),
+        What::Idle(options) => Job::of_root("idle", move |record| idle::run(&options, record)),
+        What::Loss(options) => Job::of_root("loss", move |record| loss::run(&options, record)),
+        What::Control(options) => return telling.run(&control::jobs(options), false),
+        What::Compare(files) => return files.compare(),
+    };
+    telling.run(&[job], false)
 }

@@ -30,6 +30,14 @@ pub enum Way {
     Dnat,
     /// To the same remote task by haproxy in TCP mode.
     Haproxy,
+    /// To the same remote task by IPVS: destination translated, source masqueraded.
+    Ipvs,
+    /// From container to container of two Docker engines that form a swarm.
+    DockerOverlay,
+    /// To a port that a swarm publishes, of the engine that has the task.
+    SwarmNear,
+    /// To a port that a swarm publishes, of the other engine.
+    SwarmFar,
 }
 
 impl Way {
@@ -47,6 +55,10 @@ impl Way {
             Self::FarDirect => "published, elsewhere, direct return",
             Self::Dnat => "nftables DNAT + masquerade",
             Self::Haproxy => "haproxy, TCP mode",
+            Self::Ipvs => "IPVS NAT + masquerade",
+            Self::DockerOverlay => "Docker's overlay",
+            Self::SwarmNear => "Docker Swarm's ingress, task here",
+            Self::SwarmFar => "Docker Swarm's ingress, task elsewhere",
         }
     }
 
@@ -54,17 +66,26 @@ impl Way {
     pub fn key(self) -> &'static str {
         match self {
             Self::Underlay => "underlay",
-            Self::NodeUnderlay => "underlay_of_nodes",
+            Self::NodeUnderlay => "underlay-of-nodes",
             Self::Overlay => "overlay",
-            Self::Bridge => "bridge_vxlan",
+            Self::Bridge => "bridge-vxlan",
             Self::Straight => "straight",
-            Self::StraightBare => "straight_without_meshd",
-            Self::Near => "published_here",
-            Self::Far => "published_elsewhere",
-            Self::FarDirect => "published_elsewhere_direct",
+            Self::StraightBare => "straight-without-meshd",
+            Self::Near => "published-here",
+            Self::Far => "published-elsewhere",
+            Self::FarDirect => "published-elsewhere-direct",
             Self::Dnat => "nftables",
             Self::Haproxy => "haproxy",
+            Self::Ipvs => "ipvs",
+            Self::DockerOverlay => "docker-overlay",
+            Self::SwarmNear => "swarm-here",
+            Self::SwarmFar => "swarm-elsewhere",
         }
+    }
+
+    /// Whether meshd's data path is on it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Overlay | Self::Near | Self::Far | Self::FarDirect)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     node::Node,
     process::Lifetime,
     testnet::{TestNet, Wire},
+    threads::held,
     wait::wait,
 };
 
@@ -206,12 +207,15 @@ impl Cluster {
         &self.nodes
     }
 
-    /// `error` after the ends of the daemons' logs, and with the time, which tells where in them it happened.
+    /// `error` after the ends of the daemons' logs, and with the time, which tells where in them it happened, and what the
+    /// kernel holds up just now.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let now = OffsetDateTime::now_utc().time();
+        let held: String =
+            self.nodes.first().map(Node::processes).iter().flatten().map(|&p| held(p)).collect();
         let logs =
             self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.log().display(), node.log_tail()));
-        anyhow::anyhow!("{error:#}\n{}--- at {now}: {error:#}", logs.collect::<String>())
+        anyhow::anyhow!("{error:#}\n{}{held}--- at {now}: {error:#}", logs.collect::<String>())
     }
 
     /// Leaves everything in place on drop.

@@ -31,6 +31,7 @@ mod stream;
 mod task;
 mod tcpdump;
 mod testnet;
+mod threads;
 pub mod verifier;
 mod wait;
 

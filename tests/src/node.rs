@@ -80,7 +80,11 @@ impl Node {
             .unwrap_or_else(|_| "info,openraft=warn,netlink_proto=error".to_owned());
         write(
             self.config(),
-            format!("log = {log:?}\nresolv_conf = {:?}\n", resolvers.display().to_string()),
+            // Tests look at what tasks leave behind.
+            format!(
+                "log = {log:?}\negress_linger = 0\nresolv_conf = {:?}\n",
+                resolvers.display().to_string()
+            ),
         )?;
         write(resolvers, format!("nameserver {GATEWAY}\n"))
     }
@@ -147,6 +151,12 @@ impl Node {
     /// The file that stands for its network namespace.
     pub(crate) fn namespace_path(&self) -> &std::path::Path {
         &self.namespace
+    }
+
+    /// The processes of this node's cluster.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let records = std::fs::read_dir(self.records()).into_iter().flatten().flatten();
+        records.filter_map(|record| record.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// What a further namespace of this node is called.

@@ -1,6 +1,11 @@
 //! Several managers: they are made and unmade, killed, stopped and cut off, and their disks damaged. What was
 //! acknowledged stays, and packets flow.
 
+#[path = "managers/locked.rs"]
+mod locked;
+#[path = "managers/versions.rs"]
+mod versions;
+
 use std::{
     fs,
     net::SocketAddr,

@@ -16,6 +16,7 @@ const TOOLS: &[&str] = &[
     "containernetworking-plugins",
     "curl",
     "debootstrap",
+    "dnsperf",
     "docker-compose",
     "docker.io",
     "ethtool",
@@ -40,7 +41,7 @@ const TOOLS: &[&str] = &[
 ];
 
 /// What benches compare meshd with, and what asks it. A bench whose peer is missing says so and goes on with the others.
-const PEERS: &[&str] = &["dnsmasq-base", "dnsperf"];
+const PEERS: &[&str] = &["dnsmasq-base", "ipvsadm"];
 
 /// A compiler with the standard library's source, which the BPF target is built from.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
@@ -72,11 +73,16 @@ fn carry_out(missing: Vec<Command>) -> Result<()> {
     Ok(())
 }
 
+/// Installs what benches compare meshd with, as [`run_quietly`] does.
+pub fn peers() -> Result<()> {
+    packages(PEERS)
+}
+
 /// As [`run_quietly`], and says what is there.
-pub fn run(peers: bool) -> Result<()> {
+pub fn run(with_peers: bool) -> Result<()> {
     run_quietly()?;
-    if peers {
-        packages(PEERS)?;
+    if with_peers {
+        peers()?;
     }
     match toolchain() {
         Some(toolchain) => println!("all there; the eBPF programs are built by {toolchain}"),

@@ -10,7 +10,7 @@ mod story;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +35,8 @@ use crate::{
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "kmod"];
 /// How many times longer than usual to wait inside.
 const SLOWNESS: u32 = 6;
+/// Seconds that benches may take, at least.
+const BENCH: u64 = 3600;
 /// What the kernel writes when something in it is wrong.
 const TROUBLE: [&str; 6] =
     ["WARNING: ", "BUG: ", "Oops", "Kernel panic", "general protection", "refcount_t: "];
@@ -54,7 +56,12 @@ pub struct Options {
     /// several times.
     #[arg(long, value_name = "[PACKAGE/]TEST")]
     test: Vec<String>,
-    /// Passed on to these tests, such as a part of a test's name.
+    /// Only measure: the overlay and published ports beside peers that this machine's kernel may lack, IPVS and Docker
+    /// Swarm's ingress. Figures mean something as ratios.
+    #[arg(long, conflicts_with_all = ["verifier_only", "test"])]
+    bench: bool,
+    /// Passed on to these tests, such as a part of a test's name; with `--bench`, words for the bench instead of
+    /// `datapath overlay published --rounds 3`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -83,6 +90,8 @@ pub struct Told {
     pub programs: Vec<Verified>,
     /// What was seen.
     pub findings: Findings,
+    /// What was measured: results and page.
+    pub measured: Option<[String; 2]>,
     ended: bool,
 }
 
@@ -90,6 +99,9 @@ pub struct Told {
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     prepare()?;
+    if options.bench {
+        return bench(options);
+    }
     let binaries = if options.verifier_only { None } else { Some(binaries(options.release)?) };
     let verifier = compile::test("mesh-tests", "verifier")?;
     let tests = options.test.iter().map(|test| {
@@ -97,12 +109,52 @@ pub fn run(options: &Options) -> Result<()> {
         Ok((compile::test(package, test)?, options.words.clone()))
     });
     let tests = tests.collect::<Result<_>>()?;
-    let told = boot(&options.machine, &Order { verifier, binaries, tests })?;
+    let order = Order { verifier: Some(verifier), binaries, tests, bench: None };
+    let told = boot(&options.machine, &order)?;
     println!("\n{}", verifier_budget::table(&told.programs));
     println!("{}", told.findings.table());
     println!("kernel {}, {:.0} s", told.kernel, start.elapsed().as_secs_f64());
     if !told.findings.all_so() {
         bail!("not all of it was so on kernel {}", told.kernel);
+    }
+    Ok(())
+}
+
+/// Measures inside, and keeps the results on this machine.
+fn bench(options: &Options) -> Result<()> {
+    setup::peers()?;
+    let binaries = Some(binaries(options.release)?);
+    compile::packages(&["mesh-bench"], options.release)?;
+    let built = workspace().join(if options.release { "target/release" } else { "target/debug" });
+    let words = if options.words.is_empty() {
+        // Few round trips: each is a thousand times slower than it would be outside.
+        let usual = "datapath overlay published --rounds 3 --round-trips 500";
+        usual.split(' ').map(str::to_owned).collect()
+    } else {
+        options.words.clone()
+    };
+    let order = Order { binaries, bench: Some((built.join("mesh-bench"), words)), ..Order::default() };
+    let at_most = options.machine.at_most.max(BENCH);
+    let told = boot(&MachineOptions { at_most, ..options.machine.clone() }, &order)?;
+    if let Some(measured) = &told.measured {
+        keep(&told.kernel, measured)?;
+    }
+    println!("{}", told.findings.table());
+    if !told.findings.all_so() {
+        bail!("not all of it was measured on kernel {}", told.kernel);
+    }
+    Ok(())
+}
+
+/// Writes results and page beside those of this machine.
+fn keep(kernel: &str, [results, page]: &[String; 2]) -> Result<()> {
+    let folder = workspace().join("target/bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    for (text, ending) in [(results, "json"), (page, "html")] {
+        let file = folder.join(format!("vm-{kernel}-{since}.{ending}"));
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        println!("written: {}", file.display());
     }
     Ok(())
 }
@@ -125,7 +177,7 @@ pub fn prepare() -> Result<()> {
 
 /// Only loads the programs with another kernel's verifier, by the test program `verifier`.
 pub fn verify(machine: &MachineOptions, verifier: PathBuf) -> Result<Told> {
-    boot(machine, &Order { verifier, binaries: None, tests: Vec::new() })
+    boot(machine, &Order { verifier: Some(verifier), ..Order::default() })
 }
 
 /// Boots, lets the guest carry out `order`, and ends the machine.
@@ -171,6 +223,7 @@ impl Told {
             Report::Kernel(release) => self.kernel = release,
             Report::Program(program) => self.programs.push(program),
             Report::Finding(finding) => self.findings.push(finding),
+            Report::Measured(measured) => self.measured = Some(measured),
             Report::End => self.ended = true,
         }
     }

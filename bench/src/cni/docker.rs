@@ -21,7 +21,8 @@ use serde_json::Value;
 
 use super::{Amount, BASE, Measured, NETWORK, Times};
 
-const NONE: &str = "none";
+/// Containers on no network.
+pub const NONE: &str = "none";
 /// For what an engine does with many containers at once.
 const AT_MOST: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(2);

@@ -8,13 +8,12 @@ use mesh_tests::Cluster;
 use tokio::{runtime::Runtime, time::sleep};
 
 use super::client::Client;
-use crate::stats::{median, percentile};
 
 /// The longest wait.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-/// Kills the leading manager so many times, and starts it again each time; median and longest time in milliseconds.
-pub fn measure(runtime: &Runtime, cluster: &Cluster, rounds: usize) -> Result<[String; 2]> {
+/// Kills the leading manager so many times, and starts it again each time; milliseconds.
+pub fn measure(runtime: &Runtime, cluster: &Cluster, rounds: usize) -> Result<Vec<f64>> {
     let first = runtime.block_on(Client::connect(&cluster[0].socket()))?;
     runtime.block_on(first.create_service("leader", "ingress", EndpointMode::Dnsrr))?;
     let mut times = Vec::new();
@@ -25,6 +24,7 @@ pub fn measure(runtime: &Runtime, cluster: &Cluster, rounds: usize) -> Result<[S
         cluster[leader].kill()?;
         let killed = Instant::now();
         while let Err(error) = runtime.block_on(client.label("leader", &round.to_string())) {
+            mesh_tests::interrupt::check()?;
             if killed.elapsed() > AT_MOST {
                 return Err(error.context(format!("no change within {AT_MOST:?} of the leader's death")));
             }
@@ -33,7 +33,7 @@ pub fn measure(runtime: &Runtime, cluster: &Cluster, rounds: usize) -> Result<[S
         cluster[leader].start()?;
         cluster.wait_for_members(cluster.nodes().len())?;
     }
-    Ok([format!("{:.0}", median(&times)), format!("{:.0}", percentile(&times, 1.0))])
+    Ok(times)
 }
 
 /// The index of the node that leads, as the managers say.

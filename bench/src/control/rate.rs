@@ -8,23 +8,19 @@ use mesh_tests::Cluster;
 use tokio::task::JoinSet;
 
 use super::client::Client;
-use crate::stats::{median, percentile};
+use crate::stats::percentile;
 
 /// What was measured.
 pub struct Rate {
-    changes_per_second: f64,
+    /// Of all clients together.
+    pub changes_per_second: f64,
     milliseconds: Vec<f64>,
 }
 
 impl Rate {
-    /// Changes a second, median and p99 of their latency.
-    pub fn cells(&self) -> [String; 3] {
-        let latency = [median(&self.milliseconds), percentile(&self.milliseconds, 0.99)];
-        [
-            format!("{:.0}", self.changes_per_second),
-            format!("{:.2}", latency[0]),
-            format!("{:.2}", latency[1]),
-        ]
+    /// Below which `share` of the changes were answered.
+    pub fn milliseconds(&self, share: f64) -> f64 {
+        percentile(&self.milliseconds, share)
     }
 }
 

@@ -7,64 +7,84 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use comfy_table::Table;
 use mesh_api::v1::EndpointMode;
 use mesh_store::{Command, NewNetwork, NewService, Response, Secrets, Sensitive, State};
 use mesh_tests::Cluster;
 use mesh_types::{Availability, ClusterId, DEFAULT_DRAIN_SECS, NetworkId, Node, NodeId, Role, ServiceId};
 use tokio::{runtime::Runtime, task::JoinSet};
 
-use super::{client::Client, table};
-use crate::idle::resident;
+use super::client::Client;
+use crate::{
+    idle::resident,
+    record::{Better, Figure, Record, Suite},
+};
 
 /// Room for hundreds of thousands of addresses.
 const SUBNET: &str = "10.64.0.0/12";
 const NETWORK: &str = "scale";
 /// Clients that make services at the same time.
 const CLIENTS: usize = 64;
+/// How often a full manager is started again, and a snapshot made and read.
+const RESTARTS: usize = 3;
+/// See [`RESTARTS`].
+const SNAPSHOTS: usize = 5;
 /// Longest time for a restarted manager to take a change.
 const BACK: Duration = Duration::from_secs(60);
 
-/// Makes `services` on a manager and starts it again; makes the snapshot of as many with `addresses` leased.
-pub fn measure(runtime: &Runtime, services: usize, addresses: usize) -> Result<Table> {
-    let mut table = table(["large state", "figure"]);
-    let mut row = |what: String, figure: String| {
-        table.add_row([what, figure]);
+/// Makes `services` on a manager, changes one of them, and starts the manager again.
+pub fn measure(runtime: &Runtime, services: usize, record: &mut Record) -> Result<()> {
+    let mut tell = |key: &str, title: &str, unit: &str, better: Better, value: f64| {
+        let (key, title) = (format!("services-{services}-{key}"), format!("{services} services: {title}"));
+        record.alone(Figure::new(Suite::Control, key, title, unit, better), value);
     };
     let cluster = Cluster::start(1)?;
-    let daemon = || {
-        let empty = resident(cluster[0].pid()?)?;
+    let mut daemon = || {
+        tell("empty", "meshd resident before", "MiB", Better::Lower, resident(cluster[0].pid()?)?);
         cluster[0].ctl(&["network", "create", "--driver", "overlay", "--subnet", SUBNET, NETWORK])?;
         let begin = Instant::now();
         runtime.block_on(create(&cluster, services))?;
-        let made = begin.elapsed().as_secs_f64();
-        let full = resident(cluster[0].pid()?)?;
-        let change = runtime.block_on(change(&cluster))?;
-        cluster[0].stop()?;
-        let begin = Instant::now();
-        cluster[0].start()?;
-        runtime.block_on(back(&cluster, begin))?;
-        Ok::<_, anyhow::Error>((empty, made, full, change, begin.elapsed().as_secs_f64()))
+        let rate = services as f64 / begin.elapsed().as_secs_f64();
+        tell("made", "made", "1/s", Better::Higher, rate);
+        tell("full", "meshd resident with them", "MiB", Better::Lower, resident(cluster[0].pid()?)?);
+        for milliseconds in runtime.block_on(change(&cluster))? {
+            tell("change", "one more change", "ms", Better::Lower, milliseconds);
+        }
+        for _ in 0..RESTARTS {
+            cluster[0].stop()?;
+            let begin = Instant::now();
+            cluster[0].start()?;
+            runtime.block_on(back(&cluster, begin))?;
+            let seconds = begin.elapsed().as_secs_f64();
+            tell("restart", "restart until the next change", "s", Better::Lower, seconds);
+        }
+        Ok::<_, anyhow::Error>(())
     };
-    let (empty, made, full, change, restart) = daemon().map_err(|error| cluster.explain(error))?;
-    row(format!("{services} services made, changes/s"), format!("{:.0}", services as f64 / made));
-    row("one more change, ms".into(), format!("{change:.1}"));
-    row("meshd resident before and after, MiB".into(), format!("{empty:.0}, {full:.0}"));
-    row("restart until the next change, s".into(), format!("{restart:.2}"));
-    drop(cluster);
+    daemon().map_err(|error| cluster.explain(error))
+}
+
+/// Makes and reads the snapshot of a state of so many services, and addresses leased.
+pub fn snapshot(services: usize, addresses: usize, record: &mut Record) -> Result<()> {
     let state = large(services, addresses)?;
-    let begin = Instant::now();
-    let bytes = state.encode();
-    let encode = begin.elapsed().as_secs_f64() * 1e3;
-    let begin = Instant::now();
-    ensure!(State::decode(&bytes)? == state, "a snapshot is read as another state");
-    let decode = begin.elapsed().as_secs_f64() * 1e3;
-    row(
-        format!("snapshot with {addresses} addresses besides, made and read, ms"),
-        format!("{encode:.0}, {decode:.0}"),
-    );
-    row("its size, MiB".into(), format!("{:.1}", bytes.len() as f64 / 1_048_576.0));
-    Ok(table)
+    let what = format!("snapshot of {services} services, {addresses} addresses");
+    let mut tell = |key: &str, title: &str, unit: &str, value: f64| {
+        let key = format!("snapshot-{services}-{addresses}-{key}");
+        let figure = Figure::new(Suite::Control, key, format!("{what}: {title}"), unit, Better::Lower);
+        record.alone(figure, value);
+    };
+    for turn in 0..SNAPSHOTS {
+        mesh_tests::interrupt::check()?;
+        let begin = Instant::now();
+        let bytes = state.encode();
+        tell("made", "made", "ms", begin.elapsed().as_secs_f64() * 1e3);
+        let begin = Instant::now();
+        let read = State::decode(&bytes)?;
+        tell("read", "read", "ms", begin.elapsed().as_secs_f64() * 1e3);
+        ensure!(read == state, "a snapshot is read as another state");
+        if turn == 0 {
+            tell("size", "size", "MiB", bytes.len() as f64 / 1_048_576.0);
+        }
+    }
+    Ok(())
 }
 
 async fn create(cluster: &Cluster, services: usize) -> Result<()> {
@@ -84,16 +104,16 @@ async fn create(cluster: &Cluster, services: usize) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds of one change among many, the best of ten.
-async fn change(cluster: &Cluster) -> Result<f64> {
+/// Milliseconds of one change among many, ten times.
+async fn change(cluster: &Cluster) -> Result<Vec<f64>> {
     let client = Client::connect(&cluster[0].socket()).await?;
-    let mut best = f64::INFINITY;
+    let mut times = Vec::new();
     for turn in 0..10 {
         let start = Instant::now();
         client.label("s0", &turn.to_string()).await?;
-        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+        times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(best)
+    Ok(times)
 }
 
 async fn back(cluster: &Cluster, begin: Instant) -> Result<()> {

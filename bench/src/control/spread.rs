@@ -3,25 +3,24 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::Table;
 use mesh_api::v1::{EndpointMode, Port, Protocol, PublishMode, UpdateServiceRequest};
 use mesh_tests::Cluster;
 use tokio::{runtime::Runtime, task::JoinSet, time::sleep};
 
-use super::{client::Client, table};
-use crate::stats::{median, percentile};
+use super::client::Client;
+use crate::record::{Better, Figure, Record, Suite};
 
 /// The longest wait.
 const AT_MOST: Duration = Duration::from_secs(10);
 
 /// Publishes and closes a port so many times on a cluster of one manager and `agents` nodes in all.
-pub fn measure(runtime: &Runtime, agents: u8, rounds: usize) -> Result<Table> {
+pub fn measure(runtime: &Runtime, agents: u8, rounds: usize, record: &mut Record) -> Result<()> {
     let cluster = Cluster::start(agents)?;
     let times = runtime.block_on(publish(&cluster, rounds)).map_err(|error| cluster.explain(error))?;
-    let mut table = table(["publish to the last of all agents, agents", "median ms", "p90 ms", "max ms"]);
-    let figures = [median(&times), percentile(&times, 0.9), percentile(&times, 1.0)];
-    table.add_row([&[agents.to_string()][..], &figures.map(|ms| format!("{ms:.1}"))].concat());
-    Ok(table)
+    let title = format!("publish until the last of {agents} nodes follows");
+    let figure = Figure::new(Suite::Control, format!("publish-{agents}"), title, "ms", Better::Lower);
+    times.into_iter().for_each(|milliseconds| record.alone(figure.clone(), milliseconds));
+    Ok(())
 }
 
 async fn publish(cluster: &Cluster, rounds: usize) -> Result<Vec<f64>> {
@@ -33,6 +32,7 @@ async fn publish(cluster: &Cluster, rounds: usize) -> Result<Vec<f64>> {
     first.create_service("spread", "ingress", EndpointMode::Vip).await?;
     let mut times = Vec::new();
     for round in 0..rounds {
+        mesh_tests::interrupt::check()?;
         let published = 20_000 + u32::try_from(round)?;
         let port = Port {
             published,

@@ -7,6 +7,9 @@ use mesh_tests::{Cluster, Task, TaskSpec, wait};
 
 use super::subject::{Subject, embedded};
 
+/// Among the subjects.
+pub const KEY: &str = "meshd";
+
 /// See the module.
 pub struct Meshd {
     pid: u32,

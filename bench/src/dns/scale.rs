@@ -20,12 +20,19 @@ use super::{
     ask::{self, Dnsperf, Transport},
     subject::embedded,
 };
-use crate::idle::{processor_time, resident};
+use crate::{
+    idle::{processor_time, resident},
+    record::{Better, Figure, Record, Suite},
+};
 
 const NAMES: u32 = 100_000;
 
-/// Measures and prints.
-pub fn run(prefix: &Prefix, length: Duration) -> Result<()> {
+/// Measures.
+pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()> {
+    let mut tell = |key: &str, title: &str, unit: &str, better: Better, value: f64| {
+        let title = format!("{NAMES} names of one network: {title}");
+        record.alone(Figure::new(Suite::Dns, format!("scale-{key}"), title, unit, better), value);
+    };
     let network = Network {
         id: NetworkId::from_u128(1),
         name: "prod".parse()?,
@@ -47,10 +54,8 @@ pub fn run(prefix: &Prefix, length: Duration) -> Result<()> {
     let names = Arc::new(network_names(&network, [], &endpoints));
     let made = begin.elapsed();
     let held = resident(std::process::id())? - before;
-    println!(
-        "{NAMES} names of one network are made in {} ms and take {held:.0} MiB, once for all tasks",
-        made.as_millis()
-    );
+    tell("made", "made in", "ms", Better::Lower, made.as_secs_f64() * 1e3);
+    tell("memory", "memory, once for all tasks", "MiB", Better::Lower, held.max(0.0));
 
     let task = NetNs::create(&prefix.namespace("names"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -68,12 +73,10 @@ pub fn run(prefix: &Prefix, length: Duration) -> Result<()> {
     let queries = perf.run(&task.path(), embedded(), Transport::Udp)?;
     let used = processor_time(std::process::id())? - used;
     let alone = ask::seldom(&task.path(), embedded(), &asked, length)?;
-    println!(
-        "asked for each of them in turn: {:.0}k queries/s, {:.0}k per second of processor time; one at a time p50 {:.0} us\n",
-        queries.per_second / 1e3,
-        queries.count / used.max(0.01) / 1e3,
-        alone.p50,
-    );
+    tell("rate", "asked for each in turn", "1000/s", Better::Higher, queries.per_second / 1e3);
+    let each = used * 1e6 / queries.count.max(1.0);
+    tell("cpu", "processor time of a query, the asker's tool not counted", "us", Better::Lower, each);
+    tell("alone", "one at a time, p50", "us", Better::Lower, alone.p50);
     Ok(())
 }
 

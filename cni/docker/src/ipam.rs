@@ -13,6 +13,7 @@ use mesh_types::{Family, NetworkId};
 use serde_json::{Value, json};
 
 use crate::{
+    mesh::Reserve,
     places::{self, ADDRESS_SPACE, NETWORK},
     plugin::{ADDRESS_OWNER, Plugin, PluginError},
     protocol::{AddressRequest, GATEWAY, REQUEST_TYPE, ReleasePool, RequestPool},
@@ -73,7 +74,10 @@ impl Plugin {
                 return Err(PluginError::OtherGateway { network, gateway, given });
             }
             (true, _) => subnet.gateway(),
-            (false, asked) => self.mesh.reserve(network.id, asked, family, &unique_owner()).await?,
+            (false, address) => {
+                let wish = Reserve { network: network.id, address, family, owner: unique_owner() };
+                self.mesh.reserve(wish).await?
+            }
         };
         Ok(json!({"Address": format!("{address}/{}", subnet.net().prefix_len()), "Data": {}}))
     }

@@ -30,6 +30,6 @@ mod wishes;
 mod tests;
 
 pub use engine::{Engine, EngineError};
-pub use mesh::{Mesh, MeshSocket, Refusal};
+pub use mesh::{Mesh, MeshSocket, Refusal, Reserve};
 pub use plugin::{Options, Plugin, PluginError};
 pub use server::serve;

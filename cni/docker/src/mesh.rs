@@ -28,6 +28,19 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// An address that is to be kept for a task to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    /// The network.
+    pub network: NetworkId,
+    /// This one, or any of the family.
+    pub address: Option<IpAddr>,
+    /// The family.
+    pub family: Family,
+    /// Who asks.
+    pub owner: String,
+}
+
 /// The daemon of this node, as far as the plugin needs it.
 #[async_trait]
 pub trait Mesh: Send + Sync + 'static {
@@ -41,14 +54,8 @@ pub trait Mesh: Send + Sync + 'static {
     async fn detach(&self, owner: &str) -> Result<(), Refusal>;
     /// Gives further names to what the owner attached, instead of those that it has.
     async fn set_aliases(&self, owner: &str, aliases: Vec<String>) -> Result<(), Refusal>;
-    /// Takes an address for a task that is to come: this one, or any of the family.
-    async fn reserve(
-        &self,
-        network: NetworkId,
-        address: Option<IpAddr>,
-        family: Family,
-        owner: &str,
-    ) -> Result<IpAddr, Refusal>;
+    /// Takes an address for a task that is to come.
+    async fn reserve(&self, wish: Reserve) -> Result<IpAddr, Refusal>;
     /// Gives it back; one that is not reserved is no error.
     async fn release(&self, network: NetworkId, address: IpAddr) -> Result<(), Refusal>;
     /// Opens ports for a service, on every node.
@@ -122,18 +129,12 @@ impl Mesh for MeshSocket {
         answer(self.local().set_aliases(request)).await.map(drop)
     }
 
-    async fn reserve(
-        &self,
-        network: NetworkId,
-        address: Option<IpAddr>,
-        family: Family,
-        owner: &str,
-    ) -> Result<IpAddr, Refusal> {
+    async fn reserve(&self, wish: Reserve) -> Result<IpAddr, Refusal> {
         let request = v1::ReserveRequest {
-            network: network.to_string(),
-            address: address.map(|address| address.to_string()).unwrap_or_default(),
-            ipv6: family == Family::V6,
-            owner: owner.to_owned(),
+            network: wish.network.to_string(),
+            address: wish.address.map(|address| address.to_string()).unwrap_or_default(),
+            ipv6: wish.family == Family::V6,
+            owner: wish.owner,
         };
         let told = answer(self.local().reserve(request)).await?.address;
         let read = told.parse::<IpNet>().map(|net| net.addr()).or_else(|_| told.parse());

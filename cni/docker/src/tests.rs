@@ -11,13 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mesh_api::v1::{self, attach_request::Namespace};
 use mesh_types::{
-    ClusterId, ClusterView, Family, Name, Network, NetworkId, PortConfig, Service, ServiceId, ServiceNetwork,
-    Subnet, Vni,
+    ClusterId, ClusterView, Name, Network, NetworkId, PortConfig, Service, ServiceId, ServiceNetwork, Subnet,
+    Vni,
 };
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::{Options, Plugin, Refusal, mesh::Mesh, server::answer};
+use crate::{Options, Plugin, Refusal, Reserve, mesh::Mesh, server::answer};
 
 /// What the daemon has.
 #[derive(Default)]
@@ -71,20 +71,14 @@ impl Mesh for FakeMesh {
         Ok(())
     }
 
-    async fn reserve(
-        &self,
-        network: NetworkId,
-        address: Option<IpAddr>,
-        _: Family,
-        owner: &str,
-    ) -> Result<IpAddr, Refusal> {
-        let subnet = self.view().await?.networks.get(&network).unwrap().subnets[0].net();
+    async fn reserve(&self, wish: Reserve) -> Result<IpAddr, Refusal> {
+        let subnet = self.view().await?.networks.get(&wish.network).unwrap().subnets[0].net();
         self.with(|state| {
             let free = || subnet.hosts().skip(1).find(|host| !state.reserved.contains_key(host));
             let full =
                 || Refusal { code: Code::FailedPrecondition, message: "no address is left".to_owned() };
-            let given = address.or_else(free).ok_or_else(full)?;
-            state.reserved.insert(given, owner.to_owned());
+            let given = wish.address.or_else(free).ok_or_else(full)?;
+            state.reserved.insert(given, wish.owner);
             Ok(given)
         })
     }

@@ -133,6 +133,16 @@ pub fn server_config(cell: Arc<IdentityCell>) -> Result<Arc<ServerConfig>, Ident
     Ok(Arc::new(config))
 }
 
+/// For the page that a manager serves to browsers: shows its certificate, asks for none.
+pub fn page_config(cell: Arc<IdentityCell>) -> Result<Arc<ServerConfig>, IdentityError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(CellResolver(cell)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// For a node that has a certificate: shows it, and accepts servers of this cluster that have the name dialled.
 pub fn client_config(cell: Arc<IdentityCell>) -> Result<Arc<ClientConfig>, IdentityError> {
     let config = ClientConfig::builder_with_provider(provider())

@@ -131,7 +131,7 @@ impl Drop for Made {
         drop(self.running.take());
         self.relays.abort_all();
         let (control, network) = (self.control.clone(), std::mem::take(&mut self.network));
-        tokio::spawn(async move { remove(&control, &network).await });
+        tokio::spawn(async move { remove(&control, &network, END).await });
     }
 }
 
@@ -271,16 +271,16 @@ async fn relay(
     }
 }
 
-/// Removes a test's services and its network, once the tasks have ended or had the time to: a task's node would meet with a
-/// network that has gone from under it.
-async fn remove(control: &Control, network: &str) {
+/// Removes a test's services and its network, once the tasks have ended or had so long for it: a task's node would meet with
+/// a network that has gone from under it.
+async fn remove(control: &Control, network: &str, patience: Duration) {
     let shared = &control.0;
     let begun = Instant::now();
     loop {
         let state = shared.state();
         let Some(found) = state.networks().find(|found| found.id_text() == network) else { return };
         let used = shared.endpoints.endpoints().iter().any(|endpoint| endpoint.network == found.id);
-        if used && begun.elapsed() < END {
+        if used && begun.elapsed() < patience {
             sleep(PAUSE).await;
             continue;
         }
@@ -298,7 +298,7 @@ async fn remove(control: &Control, network: &str) {
         let request = v1::RemoveRequest { reference, expected_version: None };
         match control.remove_network(Request::new(request)).await {
             Ok(_) => return,
-            Err(error) if begun.elapsed() > END => {
+            Err(error) if begun.elapsed() >= patience => {
                 // The tasks there have ended by themselves by now, or their node is away.
                 let removed = shared.propose(Command::RemoveNetwork(found.id)).await;
                 return warn!(network, %error, removed = removed.is_ok(), "network of a test removed under its tasks");
@@ -317,7 +317,8 @@ pub(crate) async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
         }
         for network in left_over(&shared.state(), now()) {
             info!(network, "removing what a test of connectivity left");
-            remove(&Control(shared.clone()), &network).await;
+            // The label gives the tasks their time to end. What is still heard of them is of a node whose daemon is away.
+            remove(&Control(shared.clone()), &network, Duration::ZERO).await;
         }
     }
 }

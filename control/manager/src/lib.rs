@@ -33,6 +33,7 @@ mod silence;
 pub mod simulation;
 mod status;
 mod touch;
+mod traces;
 mod versions;
 
 pub use backup::{Backup, BackupError};

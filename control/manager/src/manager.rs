@@ -43,7 +43,7 @@ use crate::{
     shared::{Place, Shared},
     silence,
     touch::Touch,
-    versions,
+    traces, versions,
 };
 
 /// Longest wait at start for a state that is there.
@@ -391,6 +391,7 @@ async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .timeout(CALL)
+        .layer(traces::layer())
         .layer(AccessLayer(shared.clone()))
         .add_service(JoinServer::new(join).max_decoding_message_size(SMALL_MESSAGE))
         .add_service(DispatcherServer::new(Dispatcher { shared: shared.clone() }))

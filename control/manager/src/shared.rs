@@ -65,7 +65,7 @@ impl Shared {
 
     /// Has `command` decided and carried out.
     pub async fn propose(&self, command: Command) -> Result<Response, Status> {
-        match self.raft.propose(command).await {
+        match mesh_trace::within("decide", self.raft.propose(command)).await {
             Ok(response) => Ok(response),
             Err(ProposeError::Rejected(rejection)) => Err(rejected(&rejection)),
             Err(error @ ProposeError::NotAgreed) => Err(Status::failed_precondition(error.to_string())),

@@ -11,8 +11,9 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion, connectivity,
     context::{Context, Options},
-    debug, detach, dns, doctor, events, export, init, join, join_token, leave, man, network, node, ping,
-    publish, run, service, status, systemd, task, unlock, unlock_key, unpublish,
+    debug, detach, dns, doctor, events, export, flows, init, join, join_token, leave, log_level, man,
+    network, node, ping, publish, run, service, status, systemd, task, top, trace, unlock,
+    unlock_key, unpublish,
 };
 
 /// Networks, published ports and tasks of a meshd cluster.
@@ -82,9 +83,13 @@ enum Command {
     Dns(dns::Command),
     Doctor(doctor::Args),
     Ping(ping::Args),
+    Flows(flows::Args),
+    Trace(trace::Args),
+    Top(top::Args),
     /// Whether tasks of all nodes reach each other
     #[command(subcommand)]
     Connectivity(connectivity::Command),
+    LogLevel(log_level::Args),
     /// What the daemon knows, for people who look for a fault
     #[command(subcommand)]
     Debug(debug::Command),
@@ -123,6 +128,9 @@ impl Cli {
             Command::SystemdDetach(args) => systemd::detach(&args, &context).map(|()| ExitCode::SUCCESS),
             Command::Doctor(args) => context.runtime()?.block_on(doctor::run(&args, &context)),
             Command::Ping(args) => context.runtime()?.block_on(context.explained(ping::run(&args, &context))),
+            Command::Trace(args) => {
+                context.runtime()?.block_on(context.explained(trace::run(args, &context)))
+            }
             Command::Connectivity(command) => {
                 context.runtime()?.block_on(context.explained(command.run(&context)))
             }
@@ -148,6 +156,7 @@ impl Command {
             Command::Status(args) => status::run(&args, context).await,
             Command::Debug(command) => command.run(context).await,
             Command::JoinToken(args) => join_token::run(&args, context).await,
+            Command::LogLevel(args) => log_level::run(&args, context).await,
             Command::Ca(args) => ca::run(&args, context).await,
             Command::Cluster(command) => command.run(context).await,
             Command::UnlockKey(args) => unlock_key::run(&args, context).await,
@@ -158,6 +167,8 @@ impl Command {
             Command::Apply(args) => apply::run(args, context).await,
             Command::Export(args) => export::run(&args, context).await,
             Command::Events(args) => events::run(args, context).await,
+            Command::Flows(args) => flows::run(args, context).await,
+            Command::Top(args) => top::run(&args, context).await,
             Command::Publish(args) => publish::run(args, context).await,
             Command::Unpublish(args) => unpublish::run(args, context).await,
             Command::Attach(args) => attach::run(args, context).await,
@@ -171,6 +182,7 @@ impl Command {
             | Command::Completion(_)
             | Command::Doctor(_)
             | Command::Ping(_)
+            | Command::Trace(_)
             | Command::Connectivity(_) => Ok(()),
         }
     }

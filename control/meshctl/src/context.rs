@@ -122,6 +122,11 @@ impl Context {
         self.options.format != Format::Table
     }
 
+    /// Whether it is JSON that is printed.
+    pub fn is_json(&self) -> bool {
+        self.options.format == Format::Json
+    }
+
     /// Prints `value` for programs, or what `text` makes of it for people.
     pub fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         match &self.options.format {

@@ -12,8 +12,9 @@ use mesh_api::{
     transport::unix_connect,
     v1::{cluster_client::ClusterClient, control_client::ControlClient, local_client::LocalClient},
 };
+use mesh_trace::PassOn;
 use tokio::time::timeout;
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::failure::{Failure, unreachable};
 
@@ -22,17 +23,21 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// A view of thousands of nodes and endpoints passes tonic's 4 MiB.
 const LARGEST_ANSWER: usize = 256 << 20;
 
-/// A connection to it.
+/// A connection to it, which tells the span that this process was started within, if any.
+type Connection = InterceptedService<Channel, PassOn>;
+
+/// See the module.
 #[derive(Debug, Clone)]
 pub struct Daemon {
     channel: Channel,
+    span: PassOn,
 }
 
 impl Daemon {
     /// Connects to the daemon that listens on `socket`.
     pub async fn connect(socket: &Path) -> Result<Self, Failure> {
         match unix_connect(socket).await {
-            Ok(channel) => Ok(Self { channel }),
+            Ok(channel) => Ok(Self { channel, span: PassOn::of_environment() }),
             Err(error) => Err(match cause(&error) {
                 ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Lost,
                 cause => unreachable(socket, cause),
@@ -41,18 +46,20 @@ impl Daemon {
     }
 
     /// The daemon's own service.
-    pub fn local(&self) -> LocalClient<Channel> {
-        LocalClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    pub fn local(&self) -> LocalClient<Connection> {
+        LocalClient::with_interceptor(self.channel.clone(), self.span)
+            .max_decoding_message_size(LARGEST_ANSWER)
     }
 
     /// The cluster as a whole, by way of the daemon.
-    pub fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone())
+    pub fn cluster(&self) -> ClusterClient<Connection> {
+        ClusterClient::with_interceptor(self.channel.clone(), self.span)
     }
 
     /// Changes of the cluster, by way of the daemon.
-    pub fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    pub fn control(&self) -> ControlClient<Connection> {
+        ControlClient::with_interceptor(self.channel.clone(), self.span)
+            .max_decoding_message_size(LARGEST_ANSWER)
     }
 }
 

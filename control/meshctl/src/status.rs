@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     daemon::{Daemon, answer},
+    log_level,
     output::{Page, Table, list, short, state},
     report::{GossipReport, ListenerReport, listener_lines, member_state},
 };
@@ -46,6 +47,19 @@ struct Report {
     listeners: Vec<ListenerReport>,
     /// How far the node knows by gossip what the others know; null outside any cluster.
     gossip: Option<GossipReport>,
+    /// What the daemon logs.
+    log: Option<log_level::Report>,
+    /// Spans of its calls; null where none are exported.
+    traces: Option<Traces>,
+}
+
+#[derive(Debug, Serialize)]
+struct Traces {
+    endpoint: String,
+    exported: u64,
+    dropped: u64,
+    /// Why the collector took none last; empty: it does.
+    trouble: String,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -175,12 +189,25 @@ impl Report {
             warnings: status.warnings,
             listeners,
             gossip: status.gossip.map(|gossip| GossipReport::new(gossip, names)),
+            log: status.log.map(Into::into),
+            traces: status.traces.map(|traces| Traces {
+                endpoint: traces.endpoint,
+                exported: traces.exported,
+                dropped: traces.dropped,
+                trouble: traces.trouble,
+            }),
         }
     }
 
     fn page(&self) -> String {
         let mut page = Page::new();
         page.field("Daemon", format!("meshd {}", self.version)).field("State", state(&self.state));
+        if let Some(log) = &self.log {
+            page.field("Log", log.level());
+        }
+        if let Some(traces) = &self.traces {
+            page.field("Traces", traces.text());
+        }
         if self.state == "inactive" {
             page.field("Cluster", "none; make one with `meshctl init`, or join one with `meshctl join`");
         } else {
@@ -218,6 +245,14 @@ impl Report {
         }
         let counts = list(counts.iter().map(|(state, count)| format!("{count} {state}")));
         format!("{}: {counts}", self.members.len()).trim_end_matches(": ").to_owned()
+    }
+}
+
+impl Traces {
+    fn text(&self) -> String {
+        let Self { endpoint, exported, dropped, trouble } = self;
+        let trouble = if trouble.is_empty() { String::new() } else { format!("; not taken now: {trouble}") };
+        format!("to {endpoint}: {exported} spans exported, {dropped} dropped{trouble}")
     }
 }
 

@@ -71,7 +71,7 @@ impl Transport for GrpcTransport {
     ) -> Result<Vec<u8>, TransportError> {
         let message = RaftMessage { kind: kind.as_str().to_owned(), payload: message, to: node.to_string() };
         let mut unanswered = Unanswered { transport: self, addr: Some(addr) };
-        let answer = self.client(addr).call(message).await;
+        let answer = self.client(addr).call(mesh_trace::pass_on(message)).await;
         unanswered.addr = None;
         if let (Ok(_), Some(known)) = (&answer, self.channels().get_mut(&addr)) {
             known.heard = Instant::now();

@@ -96,7 +96,8 @@ impl Agent {
                 let state = self.lock();
                 (state.leases.term(), state.leases.batch(network.id, family))
             };
-            let leased = self.inner.session.lease(network.id, count, family, fixed).await;
+            let leased = self.inner.session.lease(network.id, count, family, fixed);
+            let leased = mesh_trace::within("lease addresses", leased).await;
             let leased = leased.map_err(lease_error)?;
             self.lock().leases.add(term, network.id, &leased, boot_time());
             drop(turn);

@@ -70,6 +70,8 @@ pub struct AgentOptions {
     pub resolv_conf: PathBuf,
     /// Whether services may have commands run here to check their tasks; [`Agent::follow`] changes it.
     pub health_commands: bool,
+    /// How long the tables that let tasks out stay after the last task that needed them.
+    pub egress_linger: Duration,
 }
 
 /// A running agent. Clones are handles on the same one.
@@ -271,6 +273,7 @@ impl Agent {
         }
         agent.reconcile().await?;
         agent.remove_past_links().await;
+        agent.answer_others();
         agent.save_tasks()?;
         guard.disarm();
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
@@ -428,6 +431,9 @@ impl Agent {
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
+        if let Err(error) = self.close_unused_ways_out().await {
+            warn!(%error, "remove a table that let tasks out");
+        }
         if let Err(error) = self.inner.files.save_remote(self.remote_now().await) {
             warn!(%error, "keep endpoints");
         }

@@ -26,6 +26,7 @@ use crate::{
     owned::TURN,
     planner::{Family, egress_address4, egress_address6},
     resolver,
+    slow::watched,
     state::{MAX_ENDPOINTS, Reservation},
     uplinks::task_mtu,
 };
@@ -102,11 +103,15 @@ pub(crate) struct NewLink<'a> {
 impl Agent {
     /// Attaches a namespace as a task; when it returns, the task's packets flow, and the others are being told.
     pub async fn attach(&self, spec: AttachSpec) -> Result<LocalTask, AttachError> {
-        self.end_former(NsIdentity::from(spec.namespace.open()?.id()?)).await;
-        match spec.owner.clone() {
-            Some(owner) => self.attach_for(&owner, spec).await,
-            None => self.attach_new(spec).await,
-        }
+        watched("attach", async {
+            self.end_former(NsIdentity::from(spec.namespace.open()?.id()?)).await;
+            point("former task");
+            match spec.owner.clone() {
+                Some(owner) => self.attach_for(&owner, spec).await,
+                None => self.attach_new(spec).await,
+            }
+        })
+        .await
     }
 
     /// The kernel gives the number of a namespace that is gone to the next one: a task that had it ends before another begins.
@@ -141,6 +146,7 @@ impl Agent {
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
         // They come while addresses and links are made.
         self.want_tables().await;
+        point("decided");
         let made = self.make(&spec, plan).await;
         self.lock().reserved.remove(&ticket);
         let task = match made {

@@ -1,8 +1,17 @@
-//! Where tests have the daemon end as if it were killed. Builds without debug assertions have none of it.
+//! Steps of what is made and undone: where tests have the daemon end as if it were killed, which builds without debug
+//! assertions cannot, and what is told of work that takes long.
 
-/// Ends this process by SIGKILL if the file that `MESHD_KILL_AT` names says this step.
+use crate::slow;
+
+/// A step is done. Ends this process by SIGKILL if the file that `MESHD_KILL_AT` names says so.
+pub(crate) fn point(step: &'static str) {
+    slow::reached(step);
+    #[cfg(debug_assertions)]
+    end_at(step);
+}
+
 #[cfg(debug_assertions)]
-pub(crate) fn point(step: &str) {
+fn end_at(step: &str) {
     use rustix::process::{Signal, getpid, kill_process};
 
     let Some(path) = std::env::var_os("MESHD_KILL_AT") else { return };
@@ -13,6 +22,3 @@ pub(crate) fn point(step: &str) {
         }
     }
 }
-
-#[cfg(not(debug_assertions))]
-pub(crate) fn point(_: &str) {}

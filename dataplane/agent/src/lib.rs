@@ -17,6 +17,7 @@ mod drain;
 mod ending;
 mod error;
 mod fault;
+mod flows;
 mod follow;
 mod health;
 mod holds;
@@ -37,11 +38,13 @@ mod renewing;
 mod resolver;
 mod session;
 mod snapshot;
+mod slow;
 mod state;
 mod status;
 mod task;
 mod tend;
 mod testing;
+mod trace;
 mod uplinks;
 mod way_out;
 
@@ -50,6 +53,7 @@ pub use attach::AttachSpec;
 pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
+pub use flows::{FilterError, FlowFilter, FlowQuery, FlowsError, NamedFlow, Walked};
 pub use health::LastCheck;
 pub use holds::{Held, Hold, HoldSpec, Release};
 pub use host::{HostOptions, PathChoice, is_ours as is_own_link};
@@ -59,7 +63,7 @@ pub use leases::Leases;
 pub use mesh_dns::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use mesh_gossip::{MemberState, Stats as GossipCounters, Way};
 pub use mesh_lb::{
-    Counts as DataPathCounts, FlowTimeouts, Limits, MapUse, Options as DataPathOptions, Sizes,
+    Counts as DataPathCounts, FlowState, FlowTimeouts, Limits, MapUse, Options as DataPathOptions, Sizes,
     Stats as DataPathStats, UplinkHook,
 };
 pub use owned::Detached;
@@ -70,4 +74,5 @@ pub use session::{SessionError, SessionState, one_line};
 pub use snapshot::{EndpointCounts, NetworkCounts, ServiceCounts, Snapshot};
 pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
+pub use trace::{Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep};
 pub use uplinks::{DataPathAddress, DataPathChoice};

@@ -20,6 +20,7 @@ use crate::{
     host::{HOST_LINK, Host, VXLAN_LINK},
     planner::{Inputs, Planned, Planner, announcements, interest},
     resolver::{self, NameServer},
+    slow::watched,
     uplinks::Uplink,
 };
 
@@ -130,6 +131,16 @@ impl Reconciler {
         self.data_path.flow_reader()
     }
 
+    /// The data path, for runs by hand.
+    pub(crate) fn data_path(&mut self) -> &mut DataPath {
+        &mut self.data_path
+    }
+
+    /// The same to look at.
+    pub(crate) fn data_path_seen(&self) -> &DataPath {
+        &self.data_path
+    }
+
     /// What clients can speak to on this node, as it was planned last.
     pub(crate) fn services(&self) -> BTreeMap<ServiceId, Arc<ServicePlan>> {
         self.planner.last().map(|planned| planned.desired.services.clone()).unwrap_or_default()
@@ -230,8 +241,13 @@ impl Reconciler {
 impl Agent {
     /// Brings the kernel, gossip and names in line with what is known now.
     pub(crate) async fn reconcile(&self) -> Result<(), AgentError> {
+        watched("reconciliation", self.reconcile_now()).await
+    }
+
+    async fn reconcile_now(&self) -> Result<(), AgentError> {
         self.inner.checks.follow();
         let mut reconciler = self.inner.reconciler.lock().await;
+        point("its turn");
         let reconciler = &mut *reconciler;
         let version = self.view().version;
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
@@ -248,6 +264,7 @@ impl Agent {
         reconciler.data_path.settle()?;
         if let Some(planned) = reconciler.planner.last() {
             self.speak(&planned.interest, &planned.announcements).await;
+            point("gossip");
             self.update_names(&planned.names).await;
         }
         reconciler.applied = version;

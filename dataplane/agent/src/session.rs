@@ -195,7 +195,7 @@ impl Session {
             },
         };
         let mut client = self.client().await?;
-        let answer = call(client.lease(request)).await?.into_inner();
+        let answer = call(client.lease(mesh_trace::pass_on(request))).await?.into_inner();
         let parsed: Result<Vec<IpAddr>, _> = answer.addresses.iter().map(|a| a.parse()).collect();
         parsed.map_err(|e| SessionError::Failed(format!("it leased no address: {e}")))
     }
@@ -215,7 +215,7 @@ impl Session {
             full: renewal.full,
         };
         let mut client = self.client().await?;
-        let answer = call(client.renew_leases(request)).await?.into_inner();
+        let answer = call(client.renew_leases(mesh_trace::pass_on(request))).await?.into_inner();
         told::renewal_answer(answer).map_err(SessionError::Failed)
     }
 
@@ -233,7 +233,7 @@ impl Session {
     /// Tells the managers that this node leaves the cluster.
     pub async fn leave(&self) -> Result<(), SessionError> {
         let mut client = self.client().await?;
-        call(client.leave(v1::LeaveRequest {})).await.map(drop)
+        call(client.leave(mesh_trace::pass_on(v1::LeaveRequest {}))).await.map(drop)
     }
 
     /// Goes to another manager if there is one: this one cannot reach a majority.

@@ -1,9 +1,14 @@
-//! The tables that let tasks out: there for as long as a task of this node has a way out of their family. With them the
-//! kernel tracks every connection of the node, which costs the node's own ones too.
+//! The tables that let tasks out: there for as long as a task of this node has a way out of their family, and a little longer:
+//! containers come and go, and nft takes 15 to 40 ms to make a table. With them the kernel tracks every connection of the node,
+//! which costs the node's own ones too, so they do not stay for ever.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use mesh_types::LocalEndpointId;
+use tracing::warn;
 
 use crate::{
     Agent, AgentError, Attachment, LocalTask,
@@ -11,19 +16,36 @@ use crate::{
     planner::Family,
 };
 
-/// Who has a way out, by family. An id is one attachment's until its link is gone.
+/// Who has a way out, by family.
 #[derive(Debug, Default)]
 pub(crate) struct WaysOut {
-    v4: BTreeSet<LocalEndpointId>,
-    v6: BTreeSet<LocalEndpointId>,
+    v4: Way,
+    v6: Way,
+    /// Whether somebody waits to remove tables that nobody needs.
+    awaited: bool,
+}
+
+#[derive(Debug, Default)]
+struct Way {
+    /// An id is one attachment's until its link is gone.
+    users: BTreeSet<LocalEndpointId>,
+    /// Whether its table was made, and not removed since.
+    open: bool,
+    /// Since when nobody has needed it.
+    idle: Option<Instant>,
 }
 
 impl WaysOut {
-    fn of(&mut self, family: Family) -> &mut BTreeSet<LocalEndpointId> {
+    fn of(&mut self, family: Family) -> &mut Way {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
         }
+    }
+
+    /// Since when the table that is idle for longest is so.
+    fn idle(&self) -> Option<Instant> {
+        [self.v4.idle, self.v6.idle].into_iter().flatten().min()
     }
 }
 
@@ -55,30 +77,73 @@ pub(crate) fn ensure_for(tasks: &[LocalTask]) -> Result<(), AgentError> {
     Family::ALL.into_iter().filter(needed).try_for_each(ensure)
 }
 
+/// nft is waited for off the threads that must not wait.
+async fn on_thread(work: impl FnOnce() -> Result<(), AgentError> + Send + 'static) -> Result<(), AgentError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The daemon ends.
+        Err(_) => Ok(()),
+    }
+}
+
 impl Agent {
     /// Opens the ways out of an attachment whose link is to be made.
     pub(crate) async fn open_way_out(&self, attachment: &Attachment) -> Result<(), AgentError> {
         let mut ways = self.inner.ways_out.lock().await;
         for family in Family::ALL.into_iter().filter(|family| has_way_out(attachment, *family)) {
-            if ways.of(family).is_empty() {
-                ensure(family)?;
+            if !ways.of(family).open {
+                on_thread(move || ensure(family)).await?;
             }
-            ways.of(family).insert(attachment.local_id);
+            let way = ways.of(family);
+            way.open = true;
+            way.idle = None;
+            way.users.insert(attachment.local_id);
         }
         Ok(())
     }
 
-    /// Closes those of an attachment whose link is gone.
+    /// Closes those of an attachment whose link is gone; a table that nobody else needs goes a while later.
     pub(crate) async fn close_way_out(&self, attachment: &Attachment) -> Result<(), AgentError> {
         let mut ways = self.inner.ways_out.lock().await;
-        let mut done = Ok(());
         for family in Family::ALL {
-            let last = ways.of(family).remove(&attachment.local_id) && ways.of(family).is_empty();
-            if last {
-                done = done.and(remove(family));
+            let way = ways.of(family);
+            if way.users.remove(&attachment.local_id) && way.users.is_empty() {
+                way.idle = Some(Instant::now());
             }
         }
-        done
+        let linger = self.inner.options.egress_linger;
+        if linger.is_zero() {
+            return close_idle(&mut ways, linger).await;
+        }
+        if ways.idle().is_some() && !ways.awaited {
+            ways.awaited = true;
+            let stop = self.inner.stop.clone();
+            tokio::spawn(stop.run_until_cancelled_owned(self.clone().close_in_time(linger)));
+        }
+        Ok(())
+    }
+
+    async fn close_in_time(self, linger: Duration) {
+        loop {
+            let until = {
+                let mut ways = self.inner.ways_out.lock().await;
+                if let Err(error) = close_idle(&mut ways, linger).await {
+                    warn!(%error, "remove a table that let tasks out");
+                }
+                let Some(idle) = ways.idle() else {
+                    ways.awaited = false;
+                    return;
+                };
+                idle + linger
+            };
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    /// Removes the tables that nobody needs, at once.
+    pub(crate) async fn close_unused_ways_out(&self) -> Result<(), AgentError> {
+        close_idle(&mut *self.inner.ways_out.lock().await, Duration::ZERO).await
     }
 
     /// Takes over the ways out of the tasks that are there after a restart, and closes those that nobody has any more.
@@ -87,11 +152,27 @@ impl Agent {
         let mut ways = self.inner.ways_out.lock().await;
         for family in Family::ALL {
             let with = tasks.iter().flat_map(|t| &t.attachments).filter(|a| has_way_out(a, family));
-            ways.of(family).extend(with.map(|a| a.local_id));
-            if ways.of(family).is_empty() {
-                remove(family)?;
+            let way = ways.of(family);
+            way.users.extend(with.map(|a| a.local_id));
+            way.open = !way.users.is_empty();
+            if !way.open {
+                on_thread(move || remove(family)).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Removes the tables that nobody has needed for that long; goes on past errors and returns the first. One that could not be
+/// removed is made anew by whoever needs it next.
+async fn close_idle(ways: &mut WaysOut, linger: Duration) -> Result<(), AgentError> {
+    let mut done = Ok(());
+    for family in Family::ALL {
+        let way = ways.of(family);
+        if way.idle.is_some_and(|since| since.elapsed() >= linger) {
+            (way.idle, way.open) = (None, false);
+            done = done.and(on_thread(move || remove(family)).await);
+        }
+    }
+    done
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use mesh_agent::{DataPathOptions, FlowTimeouts, Limits, Sizes, UplinkHook};
 use serde::{Deserialize, Serialize};
 
-pub use self::{change::Change, file::Findings, flags::Flags};
+pub use self::{change::Change, check::log as check_log, file::Findings, flags::Flags};
 
 /// What is in force. Every key may be set in the file; a flag wins over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub bpf_dir: PathBuf,
     /// What to log: `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter such as `info,mesh_gossip=debug`.
     pub log: String,
+    /// Where the log goes, and in which form.
+    pub log_format: LogFormat,
     /// How packets travel between nodes.
     pub path: PathMode,
     /// Whether the outer UDP headers carry a checksum, for underlays that want one. The kernel's VXLAN device does it then:
@@ -45,12 +47,48 @@ pub struct Config {
     /// Whether services may have commands run on this node to check their tasks. Who may change services then runs what
     /// they like here, as root.
     pub health_commands: bool,
+    /// Seconds for which the firewall tables that let tasks out stay after the last task that needed them. A task that comes
+    /// meanwhile need not wait for them; with them the kernel tracks every connection of the node.
+    pub egress_linger: u32,
     /// Room in the data path's maps, in entries; see `docs/configuration.md` for what each takes in memory.
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
     pub conntrack: ConntrackConfig,
     /// Networks of the mesh for containers of a Docker engine.
     pub docker: DockerConfig,
+    /// Spans of the daemon's calls.
+    pub traces: TracesConfig,
+}
+
+/// Where the log goes, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// To journald where systemd started the daemon, else as text.
+    Auto,
+    /// To standard error, for people.
+    Text,
+    /// To standard error, an object on each line.
+    Json,
+    /// To journald.
+    Journald,
+}
+
+/// `[traces]`: spans of calls, for a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TracesConfig {
+    /// Takes OTLP over HTTP; none: nothing is exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How many of a hundred traces that begin on this node.
+    pub percent: u8,
+}
+
+impl Default for TracesConfig {
+    fn default() -> Self {
+        Self { endpoint: None, percent: 100 }
+    }
 }
 
 /// `[docker]`: the plugin for a Docker engine on this node.
@@ -191,15 +229,18 @@ impl Default for Config {
             run_dir: "/run/meshd".into(),
             bpf_dir: "/sys/fs/bpf/meshd".into(),
             log: "info".into(),
+            log_format: LogFormat::Auto,
             path: PathMode::Auto,
             outer_checksum: false,
             uplinks: None,
             uplink_hook: HookMode::Auto,
             resolv_conf: "/etc/resolv.conf".into(),
             health_commands: false,
+            egress_linger: 30,
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
             docker: DockerConfig::default(),
+            traces: TracesConfig::default(),
         }
     }
 }

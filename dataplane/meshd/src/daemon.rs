@@ -7,6 +7,7 @@ mod making;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -28,8 +29,9 @@ use crate::{
     identity::Renewal,
     join::{self, JoinSpec},
     lock::{Keys, LOCKED},
+    log::Log,
     membership::Membership,
-    roles, state_dir,
+    roles, state_dir, traces,
 };
 
 /// See the module.
@@ -41,6 +43,7 @@ pub struct Daemon {
     pub(crate) member: RwLock<Option<Member>>,
     /// What a manager's files are encrypted with.
     pub(crate) keys: Arc<Keys>,
+    pub(crate) log: Log,
 }
 
 /// A node that is in a cluster.
@@ -85,11 +88,12 @@ impl EndpointView for AgentView {
 
 impl Daemon {
     /// Opens the state folder; a node that is in a cluster comes back as its member.
-    pub async fn open(config: Config) -> Result<Self> {
+    pub async fn open(config: Config, log: Log) -> Result<Self> {
         let keys = Keys::find(&config.state_dir)?;
         let member = match Membership::load(&config.state_dir)? {
             Some(membership) => {
                 state_dir::finished(&config.state_dir)?;
+                of_node(&log, &membership);
                 Some(reopen(&config, membership, &keys).await?)
             }
             None if state_dir::is_unfinished(&config.state_dir) => {
@@ -103,7 +107,7 @@ impl Daemon {
             None => None,
         };
         let followed = Mutex::new(config.clone());
-        Ok(Self { config, followed, member: RwLock::new(member), keys })
+        Ok(Self { config, followed, member: RwLock::new(member), keys, log })
     }
 
     /// The member, or what to do to become one.
@@ -179,6 +183,7 @@ impl Daemon {
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
         let config = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        of_node(&self.log, membership);
         let agent = start_agent(&config, membership, cell.clone()).await?;
         let state_dir = &self.config.state_dir;
         if let Err(error) = membership.save(state_dir).and_then(|()| state_dir::finished(state_dir)) {
@@ -219,6 +224,12 @@ impl Daemon {
         }
         made
     }
+}
+
+/// From now on the log and the spans tell which node they are of.
+fn of_node(log: &Log, membership: &Membership) {
+    log.of_node(&membership.node.to_string());
+    traces::of_node(membership);
 }
 
 fn refuse_member(member: Option<&Member>) -> Result<()> {
@@ -318,6 +329,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         data_path: config.data_path(),
         resolv_conf: config.resolv_conf.clone(),
         health_commands: config.health_commands,
+        egress_linger: Duration::from_secs(config.egress_linger.into()),
     };
     let agent = Agent::start(options).await?;
     tokio::spawn(connectivity::follow(agent.clone()));

@@ -19,9 +19,11 @@ use tracing::warn;
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
+    flows::{FlowLists, Lists},
     gossip,
     join::JoinSpec,
-    reach, snapshot, tasks,
+    log,
+    packet_trace, reach, snapshot, tasks, traces,
 };
 
 /// Where a task's own name server listens.
@@ -30,12 +32,13 @@ const NAMESERVER: &str = "127.0.0.11";
 /// See the module.
 pub struct LocalService {
     daemon: Arc<Daemon>,
+    lists: Lists,
 }
 
 impl LocalService {
     /// For the daemon's socket.
     pub fn new(daemon: Arc<Daemon>) -> Self {
-        Self { daemon }
+        Self { daemon, lists: Lists::default() }
     }
 }
 
@@ -120,14 +123,18 @@ impl Local for LocalService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let Ok(member) = self.daemon.member().await else {
-            let state = "inactive".to_owned();
-            return Ok(Response::new(v1::StatusResponse { version, state, ..Default::default() }));
+            let (state, log) = ("inactive".to_owned(), Some(log::status(&self.daemon.log)));
+            let traces = traces::status();
+            let status = v1::StatusResponse { version, state, log, traces, ..Default::default() };
+            return Ok(Response::new(status));
         };
         let agent = member.agent.status().await.map_err(|e| failed(&e.into()))?;
         let mut status = status(version, &member, agent);
         if self.daemon.keys.is_locked() {
             status.state = "locked".to_owned();
         }
+        status.log = Some(log::status(&self.daemon.log));
+        status.traces = traces::status();
         Ok(Response::new(status))
     }
 
@@ -217,7 +224,8 @@ impl Local for LocalService {
         let spec = attach_spec(request.into_inner())?;
         // In a task of its own: a caller that goes away leaves no half-made task.
         let owner = spec.owner.clone();
-        let attached = tokio::spawn(async move { agent.attach(spec).await }).await;
+        let attached = mesh_trace::carried(async move { agent.attach(spec).await });
+        let attached = tokio::spawn(attached).await;
         let task = attached.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| {
             let status = attach_status(&error);
             warn!(code = ?status.code(), error = status.message(), "attach refused");
@@ -307,6 +315,13 @@ impl Local for LocalService {
         tasks::release(agent, request.into_inner()).await.map(Response::new)
     }
 
+    async fn change_log(
+        &self,
+        request: Request<v1::ChangeLogRequest>,
+    ) -> Result<Response<v1::LogStatus>, Status> {
+        log::change(&self.daemon.log, &request.into_inner()).map(Response::new)
+    }
+
     async fn set_aliases(
         &self,
         request: Request<v1::SetAliasesRequest>,
@@ -334,6 +349,24 @@ impl Local for LocalService {
             (member.agent.clone(), member.identity.current().not_after())
         };
         reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn trace(
+        &self,
+        request: Request<v1::TraceRequest>,
+    ) -> Result<Response<v1::TraceResponse>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        packet_trace::trace(&agent, request.into_inner()).await.map(Response::new)
+    }
+
+    type ListFlowsStream = FlowLists;
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<FlowLists>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        self.lists.list(&agent, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -397,6 +430,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         }),
         listeners: agent.listeners.iter().map(Into::into).collect(),
         gossip: agent.gossip.as_ref().map(gossip::status),
+        ..Default::default()
     }
 }
 
@@ -478,7 +512,7 @@ fn host_port(mut port: v1::Port) -> Result<PortConfig, Status> {
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::spawn(work).await.map_err(|e| Status::internal(e.to_string()))?;
+    let done = tokio::spawn(mesh_trace::carried(work)).await.map_err(|e| Status::internal(e.to_string()))?;
     done.map_err(|e| failed(&e))
 }
 

@@ -12,6 +12,7 @@ mod connectivity;
 mod control;
 mod daemon;
 mod docker;
+mod flows;
 mod gossip;
 mod identity;
 mod join;
@@ -20,6 +21,7 @@ mod local_access;
 mod lock;
 mod log;
 mod membership;
+mod packet_trace;
 mod progress;
 mod reach;
 mod reload;
@@ -28,6 +30,7 @@ mod snapshot;
 mod socket;
 mod state_dir;
 mod tasks;
+mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -39,7 +42,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Findings, Flags},
     daemon::Daemon,
-    log::LogFilter,
+    log::Log,
 };
 
 fn main() -> ExitCode {
@@ -63,7 +66,7 @@ fn run(flags: &Flags) -> Result<()> {
         print!("{}", config.to_toml()?);
         return Ok(());
     }
-    let log = LogFilter::start(&config.log)?;
+    let log = Log::start(&config.log, config.log_format)?;
     // Few threads: the daemon only decides and programs; packets never pass through it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = match flags.take_down {
@@ -74,7 +77,7 @@ fn run(flags: &Flags) -> Result<()> {
     served
 }
 
-async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
+async fn serve(config: Config, flags: &Flags, log: Log) -> Result<()> {
     // Before anything else: a hangup that comes early must not end the daemon.
     let hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
@@ -84,14 +87,15 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         warn!("meshd does not run as root; it will hardly be allowed to make links and load programs");
     }
-    let daemon = Arc::new(Daemon::open(config.clone()).await?);
+    let spans = traces::start(&config)?;
+    let daemon = Arc::new(Daemon::open(config.clone(), log).await?);
     // The agent has taken those that it needs; in no cluster there is no agent.
     mesh_agent::KeptSockets::from_environment().forget_rest();
     let server = tokio::spawn(socket::serve(daemon.clone(), listener));
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
     tokio::spawn(docker::follow(config.clone()));
-    tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, log, hangup));
+    tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");
     }
@@ -108,6 +112,9 @@ async fn serve(config: Config, flags: &Flags, log: LogFilter) -> Result<()> {
         warn!(%error, "tell systemd that meshd stops");
     }
     daemon.stop().await;
+    if let Some(spans) = spans {
+        spans.flush().await;
+    }
     Ok(())
 }
 

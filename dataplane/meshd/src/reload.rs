@@ -10,16 +10,15 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Change, Config, Flags},
     daemon::Daemon,
-    log::LogFilter,
 };
 
 /// Follows the file at each hangup. What is wrong with it is logged, and changes nothing.
-pub async fn follow(daemon: Arc<Daemon>, flags: Flags, mut now: Config, log: LogFilter, mut hangup: Signal) {
+pub async fn follow(daemon: Arc<Daemon>, flags: Flags, mut now: Config, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         // systemd takes a reload for done when it is told that we are ready again, whatever came of it.
         let begun = NotifyState::monotonic_usec_now().map(|at| vec![NotifyState::Reloading, at]);
         tell(&begun.unwrap_or_else(|_| vec![NotifyState::Reloading]));
-        match reload(&daemon, &flags, &mut now, &log).await {
+        match reload(&daemon, &flags, &mut now).await {
             Ok(Change { followed, restart }) => {
                 info!(followed = followed.join(" "), "configuration read again");
                 if !restart.is_empty() {
@@ -34,12 +33,10 @@ pub async fn follow(daemon: Arc<Daemon>, flags: Flags, mut now: Config, log: Log
     }
 }
 
-async fn reload(daemon: &Daemon, flags: &Flags, now: &mut Config, log: &LogFilter) -> Result<Change> {
+async fn reload(daemon: &Daemon, flags: &Flags, now: &mut Config) -> Result<Change> {
     let next = Config::load(flags)?;
     let change = Change::between(now, &next);
-    if next.log != now.log {
-        log.change(&next.log)?;
-    }
+    daemon.log.configure(&next.log)?;
     daemon.follow_config(&next).await;
     now.follow(&next);
     Ok(change)

@@ -21,7 +21,7 @@ use tracing::info;
 
 use crate::{
     cluster::LocalCluster, control::LocalControl, daemon::Daemon, local::LocalService,
-    local_access::LocalAccessLayer,
+    local_access::LocalAccessLayer, traces,
 };
 
 /// Name of the socket in the run folder.
@@ -97,6 +97,7 @@ fn protect(path: &Path) -> Result<()> {
 /// Serves the socket for as long as the process runs.
 pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> Result<()> {
     tonic::transport::Server::builder()
+        .layer(traces::local_layer())
         .layer(LocalAccessLayer)
         .add_service(
             LocalServer::new(LocalService::new(daemon.clone())).max_decoding_message_size(LARGEST_BACKUP),

@@ -31,18 +31,22 @@ use crate::{
 const MARK: &str = "@report ";
 /// Where the findings of the verifier's test go, in the guest's memory.
 const VERIFIED: &str = "/tmp/verified.json";
+/// Where the bench program writes its results, in the guest's memory.
+const MEASURED: &str = "/tmp/measured.json";
 /// How long network cards may take from an ended namespace back to the machine's.
 const RETURN: Duration = Duration::from_secs(10);
 
 /// What the guest is to do, as a file that it reads.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Order {
-    /// The test that loads all programs.
-    pub verifier: PathBuf,
+    /// The test that loads all programs, if they are to be.
+    pub verifier: Option<PathBuf>,
     /// The folder of meshd and meshctl, for the clusters; none: no clusters.
     pub binaries: Option<PathBuf>,
     /// Other tests, as programs, and the words for them.
     pub tests: Vec<(PathBuf, Vec<String>)>,
+    /// The bench program and the words for it, instead of the clusters.
+    pub bench: Option<(PathBuf, Vec<String>)>,
 }
 
 /// What the guest tells the host.
@@ -54,6 +58,8 @@ pub enum Report {
     Program(Verified),
     /// Something that was looked at.
     Finding(Finding),
+    /// What benches measured: results and page.
+    Measured([String; 2]),
     /// All is done.
     End,
 }
@@ -78,12 +84,20 @@ pub fn run(order: &Path) -> Result<()> {
     let kernel = uname().context("uname")?;
     Report::Kernel(kernel.release().to_string_lossy().into_owned()).send()?;
     let mut xdp = false;
-    tell(look("every program passes the verifier within the budget", || verify(&order.verifier, &mut xdp)))?;
+    if let Some(verifier) = &order.verifier {
+        tell(look("every program passes the verifier within the budget", || verify(verifier, &mut xdp)))?;
+    }
     for (program, words) in &order.tests {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         tell(look(&format!("tests: {name} {}", words.join(" ")), || {
             test(program, words, order.binaries.as_deref())
         }))?;
+    }
+    if let Some((program, words)) = &order.bench {
+        tell(look(&format!("benches: {}", words.join(" ")), || {
+            bench(program, words, order.binaries.as_deref())
+        }))?;
+        return Report::End.send();
     }
     if let Some(folder) = &order.binaries {
         let binaries = Binaries::present(folder)?;
@@ -133,6 +147,21 @@ fn test(program: &Path, words: &[String], binaries: Option<&Path>) -> Result<Str
         command.env("MESHD_BINARIES", folder);
     }
     command::run(&mut command).map(|()| "passed".to_owned())
+}
+
+/// What was measured before something failed is reported too.
+fn bench(program: &Path, words: &[String], binaries: Option<&Path>) -> Result<String> {
+    let file = Path::new(MEASURED);
+    let mut words = words.to_vec();
+    words.extend(["--out".to_owned(), MEASURED.to_owned()]);
+    let ran = test(program, &words, binaries);
+    if file.exists() {
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
+        // Without line breaks between its words it is shorter, and no less JSON.
+        let results: serde_json::Value = serde_json::from_str(&read(file)?).context(MEASURED)?;
+        Report::Measured([results.to_string(), read(&file.with_extension("html"))?]).send()?;
+    }
+    ran.map(|_| "measured".to_owned())
 }
 
 /// The main path in `setting`; what fails before anything can be looked at is a finding too.

@@ -209,6 +209,8 @@ pub fn status() -> v1::StatusResponse {
         warnings: vec!["the clock is off by 3 s".to_owned()],
         listeners: listeners().remove(0).listeners.into_iter().take(1).collect(),
         gossip: Some(gossip()),
+        log: None,
+        traces: None,
     }
 }
 
@@ -313,4 +315,59 @@ pub fn events() -> Vec<v1::Event> {
 /// The only manager.
 pub fn managers() -> Vec<v1::ManagerStatus> {
     vec![v1::ManagerStatus { node_id: NODE_1.to_owned(), leader: true, voter: true, reachable: true }]
+}
+
+/// A flow by a published port and one by a VIP.
+pub fn flows() -> Vec<v1::Flow> {
+    let by_port = v1::Flow {
+        protocol: "tcp".to_owned(),
+        client_address: "203.0.113.9".to_owned(),
+        client_port: 50_000,
+        address: "192.168.1.1".to_owned(),
+        port: 80,
+        service: "web".to_owned(),
+        network: "prod".to_owned(),
+        task: "web.2".to_owned(),
+        task_address: "10.10.3.4".to_owned(),
+        task_port: 80,
+        node: "n2".to_owned(),
+        entrance: "n1".to_owned(),
+        state: "established".to_owned(),
+        idle_millis: 3_000,
+        ..v1::Flow::default()
+    };
+    let gone = v1::Flow {
+        client_address: "10.10.3.9".to_owned(),
+        client: "probe".to_owned(),
+        address: "10.10.3.2".to_owned(),
+        task: String::new(),
+        task_address: String::new(),
+        task_port: 0,
+        node: String::new(),
+        state: "new".to_owned(),
+        idle_millis: 400_000,
+        ..by_port.clone()
+    };
+    vec![by_port, gone]
+}
+
+/// What would become of a packet.
+pub fn trace(dropped: bool) -> v1::TraceResponse {
+    let step = |node: &str, place: &str, found: &[&str], verdict: &str| v1::TraceStep {
+        node: node.to_owned(),
+        place: place.to_owned(),
+        found: found.iter().map(|line| (*line).to_owned()).collect(),
+        verdict: verdict.to_owned(),
+    };
+    let text = |text: &str| text.to_owned();
+    let resolver = step("n1", "the task's resolver", &["web. A: 10.10.3.2 (a name)"], "web is 10.10.3.2");
+    if dropped {
+        let steps = vec![resolver, step("n1", "from_task", &[], "dropped: no-backend")];
+        let (fate, reason) = (text("dropped"), text("no-backend"));
+        return v1::TraceResponse { steps, fate, text: text("the service has no task"), reason };
+    }
+    let sent = step("n1", "from_task", &["10.10.3.2 is the virtual address of service web"], "sent to node n2");
+    let steps = vec![resolver, sent, step("n2", "uplink", &[], "into task web.2")];
+    let (fate, reason) = (text("delivered"), String::new());
+    v1::TraceResponse { steps, fate, text: text("task web.2 gets it"), reason }
 }

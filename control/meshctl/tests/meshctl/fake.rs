@@ -167,6 +167,10 @@ impl From<Output> for Outcome {
     }
 }
 
+/// The answer to a call that has several.
+type Answers<T> =
+    std::pin::Pin<Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
 #[derive(Clone)]
 pub struct Service(Arc<Mutex<Script>>);
 
@@ -248,6 +252,26 @@ impl Service {
 
 #[tonic::async_trait]
 impl Local for Service {
+    async fn trace(
+        &self,
+        request: Request<v1::TraceRequest>,
+    ) -> Result<Response<v1::TraceResponse>, Status> {
+        let dropped = request.get_ref().port == 81;
+        self.change(request, data::trace(dropped))
+    }
+
+    type ListFlowsStream = Answers<v1::ListFlowsResponse>;
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        let sums = v1::FlowSums { seen: 9, matched: 2 };
+        let last = v1::ListFlowsResponse { flows: Vec::new(), sums: Some(sums) };
+        let parts = vec![v1::ListFlowsResponse { flows: data::flows(), sums: None }, last];
+        self.change(request, Box::pin(tonic::codegen::tokio_stream::iter(parts.into_iter().map(Ok))))
+    }
+
     async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
         let answer = v1::InitResponse {
             cluster_id: data::CLUSTER.to_owned(),
@@ -434,6 +458,17 @@ impl Local for Service {
         request: Request<v1::ReserveRequest>,
     ) -> Result<Response<v1::ReserveResponse>, Status> {
         self.change(request, v1::ReserveResponse::default())
+    }
+
+    async fn change_log(
+        &self,
+        request: Request<v1::ChangeLogRequest>,
+    ) -> Result<Response<v1::LogStatus>, Status> {
+        let asked = request.get_ref().clone();
+        let in_force = if asked.directives.is_empty() { "info".to_owned() } else { asked.directives };
+        let left_secs = Some(asked.for_secs).filter(|secs| *secs > 0);
+        let (configured, place) = ("info".to_owned(), "journald".to_owned());
+        self.change(request, v1::LogStatus { in_force, configured, left_secs, place, lost: 2 })
     }
 
     async fn set_aliases(

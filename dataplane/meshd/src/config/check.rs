@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mesh_trace::Endpoint;
 use mesh_types::InterfaceName;
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +46,12 @@ impl Config {
         if let Err(what) = log(&self.log) {
             wrong("log", what);
         }
+        if let Some(Err(error)) = self.traces.endpoint.as_deref().map(str::parse::<Endpoint>) {
+            wrong("traces.endpoint", error.to_string());
+        }
+        if self.traces.percent > 100 {
+            wrong("traces.percent", format!("{} is more than 100", self.traces.percent));
+        }
         for name in self.uplinks.iter().flatten() {
             if let Err(error) = InterfaceName::new(name) {
                 wrong("uplinks", format!("{name:?}: {error}"));
@@ -67,7 +74,8 @@ fn absolute(path: &Path) -> Result<(), String> {
     }
 }
 
-fn log(filter: &str) -> Result<(), String> {
+/// What is wrong with a filter of the log.
+pub fn log(filter: &str) -> Result<(), String> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let word = filter.trim().to_lowercase();
     // A word alone that is no level is taken for the name of a module, of which then everything is logged and nothing else.

@@ -1,0 +1,210 @@
+//! The packets of traces: made, and read again after programs have changed them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use mesh_types::VXLAN_PORT;
+
+const ETHERNET: usize = 14;
+const V4: usize = 20;
+const V6: usize = 40;
+const UDP_HEADER: usize = 8;
+const VXLAN: usize = 8;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const HOPS: u8 = 64;
+
+/// What is in the headers of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Headers {
+    /// Ethernet destination and source.
+    pub macs: [u8; 12],
+    pub protocol: u8,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+}
+
+/// A packet between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tunnel {
+    pub from: IpAddr,
+    pub to: IpAddr,
+    pub vni: u32,
+    /// With its Ethernet header.
+    pub inner: Vec<u8>,
+}
+
+/// The first packet of a flow: TCP's SYN, or a datagram. Both addresses are of one family.
+pub(super) fn opening(macs: [u8; 12], protocol: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let at = match protocol {
+        TCP => {
+            // Sequence number, offset 5, SYN, the window, no urgent data.
+            segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+            16
+        }
+        _ => {
+            let data = b"meshctl trace";
+            segment.extend(((UDP_HEADER + data.len()) as u16).to_be_bytes());
+            segment.extend([0, 0]);
+            segment.extend(data);
+            6
+        }
+    };
+    let mut pseudo = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
+        (from, to) => [six(from), six(to)].concat(),
+    };
+    pseudo.extend([0, protocol]);
+    pseudo.extend((segment.len() as u16).to_be_bytes());
+    pseudo.extend(&segment);
+    let sum = checksum(&pseudo);
+    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    framed(macs, protocol, from.ip(), to.ip(), &segment)
+}
+
+/// A packet in outer headers, as the kernel's VXLAN device writes them.
+pub(super) fn wrapped(tunnel: &Tunnel) -> Vec<u8> {
+    let mut datagram = [49_152u16.to_be_bytes(), VXLAN_PORT.to_be_bytes()].concat();
+    datagram.extend(((UDP_HEADER + VXLAN + tunnel.inner.len()) as u16).to_be_bytes());
+    datagram.extend([0, 0, 8, 0, 0, 0]);
+    datagram.extend((tunnel.vni << 8).to_be_bytes());
+    datagram.extend(&tunnel.inner);
+    framed([2; 12], UDP, tunnel.from, tunnel.to, &datagram)
+}
+
+fn framed(macs: [u8; 12], protocol: u8, from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
+    let mut frame = macs.to_vec();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend([0x08, 0x00]);
+            let [hi, lo] = ((V4 + payload.len()) as u16).to_be_bytes();
+            let mut header = vec![0x45, 0, hi, lo, 0, 0, 0x40, 0, HOPS, protocol, 0, 0];
+            header.extend(from.octets());
+            header.extend(to.octets());
+            let sum = checksum(&header).to_be_bytes();
+            header[10..12].copy_from_slice(&sum);
+            frame.extend(header);
+        }
+        (from, to) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend((payload.len() as u16).to_be_bytes());
+            frame.extend([protocol, HOPS]);
+            frame.extend(six(from));
+            frame.extend(six(to));
+        }
+    }
+    frame.extend(payload);
+    frame
+}
+
+/// Reads a packet without extension headers.
+pub(super) fn headers(frame: &[u8]) -> Option<Headers> {
+    let (source, destination, protocol, at) = addresses(frame)?;
+    let port = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
+    Some(Headers {
+        macs: *frame.first_chunk()?,
+        protocol,
+        source: SocketAddr::new(source, port(at)?),
+        destination: SocketAddr::new(destination, port(at + 2)?),
+    })
+}
+
+/// The packet inside of one between nodes.
+pub(super) fn tunnel(frame: &[u8]) -> Option<Tunnel> {
+    let (from, to, protocol, at) = addresses(frame)?;
+    let port: [u8; 2] = *frame.get(at + 2..)?.first_chunk()?;
+    let header: [u8; VXLAN] = *frame.get(at + UDP_HEADER..)?.first_chunk()?;
+    if protocol != UDP || port != VXLAN_PORT.to_be_bytes() || header[0] & 8 == 0 {
+        return None;
+    }
+    let vni = u32::from_be_bytes([0, header[4], header[5], header[6]]);
+    Some(Tunnel { from, to, vni, inner: frame.get(at + UDP_HEADER + VXLAN..)?.to_vec() })
+}
+
+/// Source, destination, protocol, and where what is in the packet begins.
+fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr, u8, usize)> {
+    let packet = frame.get(ETHERNET..)?;
+    match frame.get(12..ETHERNET)? {
+        [0x08, 0x00] => {
+            let header: [u8; V4] = *packet.first_chunk()?;
+            let v4 = |at: usize| -> Option<IpAddr> {
+                Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?).into())
+            };
+            let length = usize::from(header[0] & 15) * 4;
+            Some((v4(12)?, v4(16)?, header[9], ETHERNET + length))
+        }
+        [0x86, 0xdd] => {
+            let header: [u8; V6] = *packet.first_chunk()?;
+            let v6 = |at: usize| -> Option<IpAddr> {
+                Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?).into())
+            };
+            Some((v6(8)?, v6(24)?, header[6], ETHERNET + V6))
+        }
+        _ => None,
+    }
+}
+
+fn six(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Of the Internet (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks(2);
+    let mut sum: u32 =
+        pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_made_is_read() {
+        for (from, to) in [("10.10.3.9:40000", "10.10.3.2:80"), ("[fd00::9]:40000", "[fd00::2]:80")] {
+            for protocol in [TCP, UDP] {
+                let frame = opening(MACS, protocol, at(from), at(to));
+                let read = headers(&frame).unwrap();
+                assert_eq!(read, Headers { macs: MACS, protocol, source: at(from), destination: at(to) });
+                assert_eq!(tunnel(&frame), None);
+                for end in 0..ETHERNET + V4 {
+                    assert_eq!(headers(&frame[..end]), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_holds_its_packet() {
+        let inner = opening(MACS, TCP, at("10.10.3.9:40000"), at("10.10.3.2:80"));
+        for (from, to) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+            let packed = Tunnel { from, to, vni: 4097, inner: inner.clone() };
+            let frame = wrapped(&packed);
+            assert_eq!(tunnel(&frame), Some(packed));
+        }
+    }
+
+    #[test]
+    fn checksums_make_the_sum_of_all_words_minus_zero() {
+        let frame = opening(MACS, TCP, at("10.10.3.9:40000"), at("10.10.3.2:80"));
+        assert_eq!(checksum(&frame[ETHERNET..ETHERNET + V4]), 0);
+        let mut pseudo = frame[ETHERNET + 12..ETHERNET + V4].to_vec();
+        pseudo.extend([0, TCP, 0, 20]);
+        pseudo.extend(&frame[ETHERNET + V4..]);
+        assert_eq!(checksum(&pseudo), 0);
+    }
+}
