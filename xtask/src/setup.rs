@@ -32,6 +32,7 @@ const TOOLS: &[&str] = &[
     "nginx-light",
     "podman",
     "procps",
+    "prometheus",
     "runc",
     "socat",
     "systemd",

@@ -47,7 +47,7 @@ pub use mesh_store::State;
 pub use reports::Listeners;
 pub use shared::{Checked, EndpointView};
 
-pub use mesh_raft::Standing;
+pub use mesh_raft::{Progress, Standing};
 
 #[cfg(test)]
 mod testing;

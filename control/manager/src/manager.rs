@@ -16,7 +16,7 @@ use mesh_api::{
     },
 };
 use mesh_ca::{IdentityCell, Keyring, client_config, server_config, server_name};
-use mesh_raft::{GrpcTransport, ProposeError, RaftNode, RaftOptions, Standing, TransportError};
+use mesh_raft::{GrpcTransport, Progress, ProposeError, RaftNode, RaftOptions, Standing, TransportError};
 use mesh_store::State;
 use mesh_types::{MANAGER_PORT, NodeId, Role};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
@@ -228,6 +228,11 @@ impl Manager {
     /// Where this manager listens.
     pub fn listen_addr(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// How far this manager's Raft is, and, if it leads, how the others stand with it.
+    pub fn progress(&self) -> (Progress, Option<Vec<Standing>>) {
+        (self.shared.raft.progress(), self.shared.raft.standings())
     }
 
     /// Whether this manager votes, as far as it knows. One that has just joined learns first.

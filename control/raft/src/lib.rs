@@ -26,7 +26,7 @@ pub use codec::DecodeError;
 pub use error::{HandleError, MembershipError, OpenError, ProposeError};
 pub use grpc::GrpcTransport;
 pub use network::{RpcKind, Transport, TransportError, UnknownKind};
-pub use node::{Manager, PROPOSE_TIMEOUT, RaftNode, RaftOptions, Standing};
+pub use node::{Manager, PROPOSE_TIMEOUT, Progress, RaftNode, RaftOptions, Standing};
 
 pub use vault::Cipher;
 

@@ -2,6 +2,7 @@
 
 mod formats;
 mod members;
+mod progress;
 mod standing;
 
 use std::{
@@ -28,6 +29,7 @@ use tokio::{
 };
 
 pub use members::Manager;
+pub use progress::Progress;
 pub use standing::Standing;
 
 use crate::{

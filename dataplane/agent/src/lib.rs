@@ -45,6 +45,7 @@ mod task;
 mod tend;
 mod testing;
 mod trace;
+mod traffic;
 mod uplinks;
 mod way_out;
 
@@ -63,16 +64,18 @@ pub use leases::Leases;
 pub use mesh_dns::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use mesh_gossip::{MemberState, Stats as GossipCounters, Way};
 pub use mesh_lb::{
-    Counts as DataPathCounts, FlowState, FlowTimeouts, Limits, MapUse, Options as DataPathOptions, Sizes,
-    Stats as DataPathStats, UplinkHook,
+    Counts as DataPathCounts, FlowState, FlowTimeouts, Frontend, Limits, MapUse, Options as DataPathOptions,
+    ProgramStats, PublishedOn, Sizes, Stats as DataPathStats, Traffic, UplinkHook,
+    enable_stats as count_program_runs,
 };
 pub use owned::Detached;
 pub use ping::{PingError, PingSpec, Pinged};
 pub use reach::ReachedNode;
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
-pub use snapshot::{EndpointCounts, NetworkCounts, ServiceCounts, Snapshot};
+pub use snapshot::{EndpointCounts, FrontendCounts, NetworkCounts, ServiceCounts, Snapshot};
 pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use trace::{Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep};
+pub use traffic::{Place, since};
 pub use uplinks::{DataPathAddress, DataPathChoice};

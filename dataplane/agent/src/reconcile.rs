@@ -8,9 +8,11 @@ use std::{
 
 use mesh_dns::{DnsServer, NetworkNames, Sockets, TaskForwarder, TaskView};
 use mesh_gossip::{Announcement, Gossip, Interest};
-use mesh_lb::{DataPath, FlowReader, FlowTimeouts, HookKind, ServicePlan};
+use mesh_lb::{
+    DataPath, FlowReader, FlowTimeouts, HookKind, ProgramStats, ServicePlan, ServiceTraffic, Traffic,
+};
 use mesh_netlink::NetNs;
-use mesh_types::{Endpoint, LocalEndpointId, NetworkId, ServiceId, TaskId};
+use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, ServiceId, TaskId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -21,6 +23,7 @@ use crate::{
     planner::{Inputs, Planned, Planner, announcements, interest},
     resolver::{self, NameServer},
     slow::watched,
+    traffic::{Place, Totals},
     uplinks::Uplink,
 };
 
@@ -42,6 +45,9 @@ pub(crate) struct Reconciler {
     /// The uplinks as they were when all was attached.
     uplinks_hooked: Vec<Uplink>,
     sockets_hooked: bool,
+    /// Whose the endpoints are that the data path holds.
+    places: BTreeMap<LocalEndpointId, Place>,
+    totals: Totals,
 }
 
 /// What gossip was told last, so that it is told again only what changed.
@@ -87,6 +93,8 @@ impl Reconciler {
             attached: BTreeMap::new(),
             uplinks_hooked: Vec::new(),
             sockets_hooked: false,
+            places: BTreeMap::new(),
+            totals: Totals::default(),
         }
     }
 
@@ -115,6 +123,45 @@ impl Reconciler {
 
     pub(crate) fn stats(&self) -> Result<mesh_lb::Stats, mesh_lb::Error> {
         self.data_path.stats()
+    }
+
+    /// What each endpoint of this node has counted; what they counted since the last look is added to the sums.
+    pub(crate) fn look(&mut self) -> Result<BTreeMap<LocalEndpointId, Traffic>, mesh_lb::Error> {
+        let traffic: BTreeMap<_, _> = self.data_path.endpoint_traffic()?.into_iter().collect();
+        let of_place = |(id, place): (&LocalEndpointId, &Place)| Some((*place, *traffic.get(id)?));
+        self.totals.look(self.places.iter().filter_map(of_place).collect());
+        Ok(traffic)
+    }
+
+    /// What was added up so far.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What clients of each virtual address and published port said and heard by way of this node.
+    pub(crate) fn service_traffic(&self) -> Result<Vec<ServiceTraffic>, mesh_lb::Error> {
+        self.data_path.service_traffic()
+    }
+
+    /// What the programs took while the kernel counted that.
+    pub(crate) fn program_stats(&self) -> Result<Vec<ProgramStats>, mesh_lb::Error> {
+        self.data_path.program_stats()
+    }
+
+    /// Looks once more at what endpoints counted that are to go, and takes note of those that come.
+    fn follow_places(&mut self, tasks: &[LocalTask], view: &ClusterView) {
+        let places = |task: &LocalTask| {
+            let id = task.id;
+            task.attachments.iter().map(move |a| (a.local_id, (id, a.network))).collect::<Vec<_>>()
+        };
+        let now: BTreeMap<_, _> = tasks.iter().flat_map(places).collect();
+        if self.places.iter().any(|(id, place)| now.get(id) != Some(place))
+            && let Err(error) = self.look()
+        {
+            debug!(%error, "count what endpoints that go have carried");
+        }
+        self.places = now;
+        self.totals.keep(|network| view.networks.contains_key(&network));
     }
 
     pub(crate) fn counts(&self) -> Result<mesh_lb::Counts, mesh_lb::Error> {
@@ -250,8 +297,13 @@ impl Agent {
         point("its turn");
         let reconciler = &mut *reconciler;
         let version = self.view().version;
+        let (view, tasks) = (self.view(), self.lock().tasks.clone());
+        reconciler.follow_places(&tasks, &view);
         let planned = self.plan(&mut reconciler.planner, &reconciler.host);
         let applied = reconciler.data_path.apply(&planned.desired)?;
+        if !reconciler.totals.has_begun() {
+            reconciler.look()?;
+        }
         debug!(?applied, version, "data path applied");
         point("maps");
         if reconciler.planner.remembered().next().is_some() {

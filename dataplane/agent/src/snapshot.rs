@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_dns::DnsStats;
-use mesh_lb::Counts;
+use mesh_lb::{Counts, Frontend, ProgramStats, ServiceTraffic, Traffic};
 use mesh_types::{
     ClusterView, EndpointState, Health, LocalEndpointId, NetworkId, NodeId, ServiceId, TaskId, Vni,
 };
@@ -41,10 +41,16 @@ pub struct Snapshot {
     pub tasks: usize,
     /// What the data path counted.
     pub data_path: Counts,
+    /// What all tasks of this node sent and got since the daemon's start.
+    pub traffic: Traffic,
+    /// What the programs took while the kernel counted that.
+    pub programs: Vec<ProgramStats>,
     /// Networks with an endpoint on this node, by name.
     pub networks: Vec<NetworkCounts>,
     /// Services, by name.
     pub services: Vec<ServiceCounts>,
+    /// Virtual addresses and published ports, by service.
+    pub frontends: Vec<FrontendCounts>,
     /// The endpoints of this node, by network, service and task.
     pub endpoints: Vec<EndpointCounts>,
     /// What the name servers of this node's tasks counted since the daemon's start.
@@ -72,6 +78,8 @@ pub struct NetworkCounts {
     pub endpoints: usize,
     /// Established flows that these endpoints serve; see [`EndpointCounts::flows`].
     pub flows: u64,
+    /// What tasks of this node sent and got on it since the daemon's start, those that ended included.
+    pub traffic: Traffic,
 }
 
 /// A service as this node serves it.
@@ -87,6 +95,21 @@ pub struct ServiceCounts {
     pub ready: usize,
     /// Established flows that these tasks serve; see [`EndpointCounts::flows`].
     pub flows: u64,
+}
+
+/// What clients of a service spoke to and heard, as far as they enter by this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontendCounts {
+    /// The service; for a port that leads to one task alone, what stands for it.
+    pub service: ServiceId,
+    /// Its name; empty for a port that leads to one task alone.
+    pub service_name: String,
+    /// What they speak to.
+    pub frontend: Frontend,
+    /// The network's name, for a virtual address; else empty.
+    pub network_name: String,
+    /// What they said and heard since the frontend is there; drops are packets for which there was no task.
+    pub traffic: Traffic,
 }
 
 /// One task's place on one network.
@@ -113,6 +136,8 @@ pub struct EndpointCounts {
     /// Established flows by way of a virtual address or a published port that it serves, as of the last walk through all
     /// flows: some seconds ago, more where there are more than 16,384.
     pub flows: u64,
+    /// What it sent and got since it is there.
+    pub traffic: Traffic,
 }
 
 impl EndpointCounts {
@@ -127,16 +152,21 @@ impl Agent {
     pub async fn snapshot(&self) -> Result<Snapshot, AgentError> {
         let gossip = self.gossip_status().await;
         let dns = self.inner.dns_thread.stats();
-        let (data_path, flows, applied) = {
-            let reconciler = self.inner.reconciler.lock().await;
-            (reconciler.counts()?, reconciler.served_flows(), reconciler.applied())
-        };
+        let mut reconciler = self.inner.reconciler.lock().await;
         let (view, tasks, lease_left, unconfirmed) = {
             let state = self.lock();
             let left = state.leases.left(boot_time());
             (state.view.clone(), state.tasks.clone(), left, state.leases.unsure().len())
         };
-        let endpoints = endpoints(&view, &tasks, &flows);
+        let (data_path, applied) = (reconciler.counts()?, reconciler.applied());
+        let (traffic, flows) = (reconciler.look()?, reconciler.served_flows());
+        let frontends = frontends(&view, &reconciler.service_traffic()?);
+        let programs = reconciler.program_stats()?;
+        let endpoints = endpoints(&view, &tasks, &flows, &traffic);
+        let mut networks = networks(&view, &endpoints);
+        networks.iter_mut().for_each(|network| network.traffic = reconciler.totals().of(network.network));
+        let traffic = reconciler.totals().node();
+        drop(reconciler);
         Ok(Snapshot {
             at: SystemTime::now(),
             node: self.inner.node,
@@ -148,8 +178,11 @@ impl Agent {
             members: self.members(),
             tasks: tasks.len(),
             data_path,
-            networks: networks(&view, &endpoints),
+            traffic,
+            programs,
+            networks,
             services: services(&view, &endpoints),
+            frontends,
             endpoints,
             dns,
             gossip,
@@ -169,6 +202,7 @@ fn endpoints(
     view: &ClusterView,
     tasks: &[LocalTask],
     flows: &BTreeMap<LocalEndpointId, u64>,
+    traffic: &BTreeMap<LocalEndpointId, Traffic>,
 ) -> Vec<EndpointCounts> {
     let service_name = |id: ServiceId| match view.services.get(&id) {
         Some(service) => (id, service.name.to_string()),
@@ -191,6 +225,7 @@ fn endpoints(
             state: task.endpoint_state(),
             health: task.health,
             flows: flows.get(&a.local_id).copied().unwrap_or(0),
+            traffic: traffic.get(&a.local_id).copied().unwrap_or_default(),
         };
         task.attachments.iter().map(place).collect::<Vec<_>>()
     };
@@ -214,6 +249,7 @@ fn networks(view: &ClusterView, endpoints: &[EndpointCounts]) -> Vec<NetworkCoun
             vni,
             endpoints: 0,
             flows: 0,
+            traffic: Traffic::default(),
         });
         counts.endpoints += 1;
         counts.flows += endpoint.flows;
@@ -242,6 +278,23 @@ fn services(view: &ClusterView, endpoints: &[EndpointCounts]) -> Vec<ServiceCoun
     };
     let mut all: Vec<_> = view.services.values().map(counts).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn frontends(view: &ClusterView, traffic: &[ServiceTraffic]) -> Vec<FrontendCounts> {
+    let networks: BTreeMap<_, _> = view.networks.values().map(|n| (n.vni, n.name.as_str())).collect();
+    let counts = |counted: &ServiceTraffic| FrontendCounts {
+        service: counted.service,
+        service_name: view.services.get(&counted.service).map_or_else(String::new, |s| s.name.to_string()),
+        frontend: counted.frontend,
+        network_name: match counted.frontend {
+            Frontend::Vip { vni, .. } => networks.get(&vni).copied().unwrap_or_default().to_owned(),
+            Frontend::Published { .. } => String::new(),
+        },
+        traffic: counted.traffic,
+    };
+    let mut all: Vec<_> = traffic.iter().map(counts).collect();
+    all.sort_by(|a, b| (&a.service_name, a.service, a.frontend).cmp(&(&b.service_name, b.service, b.frontend)));
     all
 }
 

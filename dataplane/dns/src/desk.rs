@@ -86,10 +86,8 @@ impl Desk {
         let begun = Instant::now();
         let response = self.forwarder.forward(query, limit).await;
         self.counters.outside.observe(begun.elapsed(), 1);
-        response.unwrap_or_else(|| {
-            count(&self.counters.failed);
-            failure
-        })
+        count(if response.is_some() { &self.counters.relayed } else { &self.counters.failed });
+        response.unwrap_or(failure)
     }
 
     fn whose_turn(&self, name: &Name, qtype: RecordType) -> usize {

@@ -27,6 +27,8 @@ pub struct DnsStats {
     pub forwarded: u64,
     /// Of these, how many were answered from what is kept.
     pub kept: u64,
+    /// Of these, how many name servers answered.
+    pub relayed: u64,
     /// Of these, how many got no answer (none set, none reachable, too many at once) and were told SERVFAIL.
     pub failed: u64,
     /// Messages that were no query.
@@ -62,6 +64,7 @@ pub(crate) struct Counters {
     pub(crate) truncated: AtomicU64,
     pub(crate) forwarded: AtomicU64,
     pub(crate) kept: AtomicU64,
+    pub(crate) relayed: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) malformed: AtomicU64,
     pub(crate) own: Histogram,
@@ -115,6 +118,7 @@ impl Counters {
             truncated: read(&self.truncated),
             forwarded: read(&self.forwarded),
             kept: read(&self.kept),
+            relayed: read(&self.relayed),
             failed: read(&self.failed),
             malformed: read(&self.malformed),
             own: self.own.read(),
@@ -129,6 +133,7 @@ impl Counters {
         add(&self.truncated, other.truncated);
         add(&self.forwarded, other.forwarded);
         add(&self.kept, other.kept);
+        add(&self.relayed, other.relayed);
         add(&self.failed, other.failed);
         add(&self.malformed, other.malformed);
         self.own.add(&other.own);

@@ -182,3 +182,21 @@ pub struct Stats {
     /// What the core counted.
     pub core: CoreStats,
 }
+
+impl Stats {
+    /// Packets that were not listened to, by reason.
+    pub fn refused(&self) -> [(&'static str, u64); 9] {
+        let core = self.core;
+        [
+            ("malformed", self.dropped_malformed + core.dropped_malformed),
+            ("unknown_key", self.dropped_unknown_key),
+            ("forged", self.dropped_forged),
+            ("overload", self.dropped_overload),
+            ("other_version", core.dropped_version),
+            ("unknown_kind", core.ignored_kind),
+            ("replayed", core.dropped_replayed),
+            ("outdated", core.dropped_outdated),
+            ("no_member", core.dropped_stranger),
+        ]
+    }
+}

@@ -9,7 +9,7 @@ mod file;
 mod flags;
 mod keys;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use mesh_agent::{DataPathOptions, FlowTimeouts, Limits, Sizes, UplinkHook};
@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How long established flows may be silent.
     pub conntrack: ConntrackConfig,
+    /// What this node counts, by HTTP.
+    pub metrics: MetricsConfig,
     /// Networks of the mesh for containers of a Docker engine.
     pub docker: DockerConfig,
     /// Spans of the daemon's calls.
@@ -88,6 +90,31 @@ pub struct TracesConfig {
 impl Default for TracesConfig {
     fn default() -> Self {
         Self { endpoint: None, percent: 100 }
+    }
+}
+
+/// `[metrics]`: the listener for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Where it listens, `ADDRESS:PORT`; empty: nowhere. Whoever reaches it reads names of networks, services and tasks.
+    pub listen: String,
+    /// Attachments of this node's tasks with series of their own; the rest is summed up.
+    pub endpoints: u32,
+    /// Services, and virtual addresses and published ports, with series of their own; the rest is summed up.
+    pub services: u32,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9476".into(), endpoints: 1000, services: 1000 }
+    }
+}
+
+impl MetricsConfig {
+    /// Where it listens, if anywhere.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
     }
 }
 
@@ -239,6 +266,7 @@ impl Default for Config {
             egress_linger: 30,
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
+            metrics: MetricsConfig::default(),
             docker: DockerConfig::default(),
             traces: TracesConfig::default(),
         }

@@ -15,7 +15,7 @@ use mesh_agent::{Agent, AgentOptions, HostOptions, MemberState, PathChoice, one_
 use mesh_ca::IdentityCell;
 use mesh_manager::{Checked, EndpointView, Heard, Manager, ManagerOptions};
 use mesh_types::{ClusterView, Endpoint, NodeId, Role};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -24,7 +24,7 @@ pub use self::{
     making::{InitSpec, NewMember},
 };
 use crate::{
-    config::{Config, PathMode},
+    config::{Config, MetricsConfig, PathMode},
     connectivity,
     identity::Renewal,
     join::{self, JoinSpec},
@@ -43,6 +43,8 @@ pub struct Daemon {
     pub(crate) member: RwLock<Option<Member>>,
     /// What a manager's files are encrypted with.
     pub(crate) keys: Arc<Keys>,
+    /// What is followed of `[metrics]`.
+    pub(crate) metrics: watch::Sender<MetricsConfig>,
     pub(crate) log: Log,
 }
 
@@ -107,7 +109,8 @@ impl Daemon {
             None => None,
         };
         let followed = Mutex::new(config.clone());
-        Ok(Self { config, followed, member: RwLock::new(member), keys, log })
+        let metrics = watch::Sender::new(config.metrics.clone());
+        Ok(Self { config, followed, member: RwLock::new(member), keys, metrics, log })
     }
 
     /// The member, or what to do to become one.
@@ -198,6 +201,8 @@ impl Daemon {
         // The member first, so that no agent that is just being started misses it.
         let member = self.member.read().await;
         self.followed.lock().unwrap_or_else(PoisonError::into_inner).follow(next);
+        let metrics = next.metrics.clone();
+        self.metrics.send_if_modified(|now| std::mem::replace(now, metrics) != next.metrics);
         if let Some(member) = member.as_ref() {
             member.agent.follow(next.health_commands, next.conntrack.timeouts()).await;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_agent::{Agent, GossipCounters, GossipStatus, MemberState};
+use mesh_agent::{Agent, GossipStatus, MemberState};
 use mesh_api::v1::{self, gossip_entry::Content};
 use mesh_gossip::{EntryReport, Interest, Item, MemberReport, Table, TableReport};
 use mesh_types::NodeId;
@@ -48,25 +48,9 @@ pub fn status(status: &GossipStatus) -> v1::GossipStatus {
         syncs_differing: counters.core.syncs_differing,
         suspicions: counters.core.suspicions,
         renewals: counters.core.renewals,
-        refused: refused(counters).map(|(reason, count)| (reason.to_owned(), count)).into(),
+        refused: counters.refused().map(|(reason, count)| (reason.to_owned(), count)).into(),
         members: report.members.iter().map(|(node, report)| member(*node, report)).collect(),
     }
-}
-
-/// Packets that were not listened to, by reason.
-fn refused(counters: &GossipCounters) -> [(&'static str, u64); 9] {
-    let core = counters.core;
-    [
-        ("malformed", counters.dropped_malformed + core.dropped_malformed),
-        ("unknown_key", counters.dropped_unknown_key),
-        ("forged", counters.dropped_forged),
-        ("overload", counters.dropped_overload),
-        ("other_version", core.dropped_version),
-        ("unknown_kind", core.ignored_kind),
-        ("replayed", core.dropped_replayed),
-        ("outdated", core.dropped_outdated),
-        ("no_member", core.dropped_stranger),
-    ]
 }
 
 /// As the API has it.

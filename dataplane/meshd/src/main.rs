@@ -21,6 +21,7 @@ mod local_access;
 mod lock;
 mod log;
 mod membership;
+mod metrics;
 mod packet_trace;
 mod progress;
 mod reach;
@@ -95,6 +96,7 @@ async fn serve(config: Config, flags: &Flags, log: Log) -> Result<()> {
     tokio::spawn(roles::follow(daemon.clone()));
     tokio::spawn(lock::follow(daemon.clone()));
     tokio::spawn(docker::follow(config.clone()));
+    tokio::spawn(metrics::follow(daemon.clone(), daemon.metrics.subscribe()));
     tokio::spawn(reload::follow(daemon.clone(), flags.clone(), config, hangup));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell systemd that meshd is ready");

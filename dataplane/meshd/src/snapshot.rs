@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
-use mesh_agent::{DnsStats, EndpointCounts, MemberState, NetworkCounts, ServiceCounts, SessionState, Snapshot};
+use mesh_agent::{
+    DnsStats, EndpointCounts, Frontend, FrontendCounts, MemberState, NetworkCounts, PublishedOn,
+    ServiceCounts, SessionState, Snapshot, Traffic,
+};
 use mesh_api::v1;
 use mesh_types::{EndpointState, Health};
 
@@ -38,10 +41,11 @@ pub fn message(snapshot: &Snapshot, without_endpoints: bool) -> v1::NodeSnapshot
         packets: data_path.counters.iter().map(|(path, &n)| (path.as_str().to_owned(), n)).collect(),
         maps: data_path.maps.iter().map(map).collect(),
         networks: snapshot.networks.iter().map(network).collect(),
-        services: snapshot.services.iter().map(service).collect(),
+        services: snapshot.services.iter().map(|counts| service(counts, &snapshot.frontends)).collect(),
         endpoints,
         dns: Some(dns(&snapshot.dns)),
         certificate_expires: since(snapshot.certificate_expires).as_secs(),
+        traffic: Some(traffic(&snapshot.traffic)),
     }
 }
 
@@ -72,18 +76,18 @@ fn network(counts: &NetworkCounts) -> v1::NetworkCounts {
         vni: counts.vni.get(),
         endpoints: small(counts.endpoints),
         flows: counts.flows,
-        traffic: None,
+        traffic: Some(traffic(&counts.traffic)),
     }
 }
 
-fn service(counts: &ServiceCounts) -> v1::ServiceCounts {
+fn service(counts: &ServiceCounts, frontends: &[FrontendCounts]) -> v1::ServiceCounts {
     v1::ServiceCounts {
         service_id: counts.service.to_string(),
         name: counts.name.clone(),
         tasks: small(counts.tasks),
         ready: small(counts.ready),
         flows: counts.flows,
-        frontends: Vec::new(),
+        frontends: of_service(frontends, counts).map(frontend).collect(),
     }
 }
 
@@ -103,7 +107,51 @@ fn endpoint(counts: &EndpointCounts) -> v1::EndpointCounts {
         state: endpoint_state(counts.state).to_owned(),
         health: if counts.health == Health::None { String::new() } else { counts.health.to_string() },
         flows: counts.flows,
-        traffic: None,
+        traffic: Some(traffic(&counts.traffic)),
+    }
+}
+
+/// They are in the order of the services' names.
+fn of_service<'a>(
+    frontends: &'a [FrontendCounts],
+    service: &ServiceCounts,
+) -> impl Iterator<Item = &'a FrontendCounts> {
+    let begin = frontends.partition_point(|f| f.service_name < service.name);
+    let id = service.service;
+    let same = frontends.get(begin..).unwrap_or_default().iter();
+    let name = service.name.clone();
+    same.take_while(move |f| f.service_name == name).filter(move |f| f.service == id)
+}
+
+fn frontend(counts: &FrontendCounts) -> v1::FrontendCounts {
+    let (address, port, protocol) = match counts.frontend {
+        Frontend::Vip { address, .. } => (address, 0, String::new()),
+        Frontend::Published { on, port, protocol } => {
+            let address = match on {
+                PublishedOn::AnyV4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                PublishedOn::AnyV6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+                PublishedOn::Address(address) => address,
+            };
+            (address, port, protocol.to_string())
+        }
+    };
+    v1::FrontendCounts {
+        network: counts.network_name.clone(),
+        address: address.to_string(),
+        port: port.into(),
+        protocol,
+        traffic: Some(traffic(&counts.traffic)),
+    }
+}
+
+fn traffic(counted: &Traffic) -> v1::Traffic {
+    v1::Traffic {
+        packets_in: counted.packets_in,
+        bytes_in: counted.bytes_in,
+        packets_out: counted.packets_out,
+        bytes_out: counted.bytes_out,
+        new_flows: counted.new_flows,
+        drops: counted.drops(),
     }
 }
 

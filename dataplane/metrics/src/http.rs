@@ -33,7 +33,7 @@ const LONGEST_HEAD: usize = 8192;
 const BREATH: Duration = Duration::from_millis(100);
 /// Told to one more than are served.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    content-length: 43\r\nconnection: close\r\n\r\ntoo many clients at once; try again shortly\n";
+    content-length: 44\r\nconnection: close\r\n\r\ntoo many clients at once; try again shortly\n";
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]

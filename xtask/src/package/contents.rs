@@ -15,17 +15,21 @@ use crate::command::{self, workspace};
 pub const PROGRAMS: [&str; 3] = ["meshd", "meshctl", "mesh-cni"];
 
 /// Pages of the documentation that operators need beside the manual pages.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 16] = [
     "addresses.md",
     "cli.md",
     "cni.md",
     "configuration.md",
     "dns.md",
     "docker.md",
+    "grafana/meshd.json",
     "health.md",
     "install.md",
     "managers.md",
     "mesh-yaml.md",
+    "metrics.md",
+    "prometheus/alerts.yaml",
+    "prometheus/alerts_test.yaml",
     "security.md",
     "troubleshooting.md",
 ];

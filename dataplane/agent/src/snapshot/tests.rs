@@ -98,7 +98,8 @@ fn places_have_the_names_that_people_know() {
     draining.drain = Drain::Going { until: 1, least: 1, by_node: false };
     let tasks = [task(10, Some(5), &[(1, 1), (2, 3)]), draining, task(12, None, &[(9, 4)])];
     let flows = BTreeMap::from([(LocalEndpointId(1), 7), (LocalEndpointId(2), 2), (LocalEndpointId(3), 1)]);
-    let endpoints = endpoints(&view, &tasks, &flows);
+    let traffic = BTreeMap::from([(LocalEndpointId(3), Traffic { bytes_in: 9, ..Traffic::default() })]);
+    let endpoints = endpoints(&view, &tasks, &flows, &traffic);
     let shown: Vec<_> = endpoints
         .iter()
         .map(|e| (e.network_name.as_str(), e.service.as_ref().map(|s| s.1.as_str()), e.task_name.as_str(), e.flows))
@@ -114,6 +115,8 @@ fn places_have_the_names_that_people_know() {
             ("prod", Some("web"), "task11", 2),
         ]
     );
+    let bytes: Vec<_> = endpoints.iter().map(|e| e.traffic.bytes_in).collect();
+    assert_eq!(bytes, [0, 9, 0, 0]);
     let networks = networks(&view, &endpoints);
     let shown: Vec<_> = networks.iter().map(|n| (n.name.as_str(), n.endpoints, n.flows)).collect();
     assert_eq!(shown, [("back", 1, 1), ("prod", 2, 9)]);
@@ -127,6 +130,6 @@ fn a_task_that_fails_its_checks_is_not_ready() {
     let view = view(vec![network(1, "prod")], vec![service(5, "web")]);
     let mut sick = task(10, Some(5), &[(1, 1)]);
     sick.health = Health::Unhealthy;
-    let endpoints = endpoints(&view, &[sick], &BTreeMap::new());
+    let endpoints = endpoints(&view, &[sick], &BTreeMap::new(), &BTreeMap::new());
     assert_eq!(services(&view, &endpoints).first().map(|s| (s.tasks, s.ready)), Some((1, 0)));
 }

@@ -46,6 +46,13 @@ impl Config {
         if let Err(what) = log(&self.log) {
             wrong("log", what);
         }
+        if !self.metrics.listen.is_empty() && self.metrics.listen().is_none() {
+            let what = format!(
+                "{:?}: give an address with a port, such as 127.0.0.1:9476 or [::1]:9476, or \"\" to listen nowhere",
+                self.metrics.listen
+            );
+            wrong("metrics.listen", what);
+        }
         if let Some(Err(error)) = self.traces.endpoint.as_deref().map(str::parse::<Endpoint>) {
             wrong("traces.endpoint", error.to_string());
         }

@@ -85,6 +85,17 @@ fn faults_of_syntax_and_of_flags_are_told() {
 }
 
 #[test]
+fn a_listener_needs_an_address_with_a_port_or_none() {
+    for good in ["", "127.0.0.1:9476", "[::]:80", "0.0.0.0:9476"] {
+        assert!(load(&format!("[metrics]\nlisten = '{good}'"), &[]).is_ok(), "{good}");
+    }
+    for bad in ["127.0.0.1", ":9476", "9476", "localhost:9476", "127.0.0.1:99999", "::1:9476"] {
+        let found = findings(&format!("[metrics]\nlisten = '{bad}'"), &[]);
+        assert!(found[0].starts_with("2: metrics.listen: ") && found[0].contains("such as 127.0.0.1:9476"), "{found:?}");
+    }
+}
+
+#[test]
 fn the_file_to_check_may_be_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("other.toml");
@@ -121,10 +132,11 @@ fn a_change_tells_what_can_be_followed() {
         uplinks: Some(vec!["eth0".into()]),
         limits: LimitsConfig { flows: Some(9), ..LimitsConfig::default() },
         conntrack: ConntrackConfig { udp: 9, ..ConntrackConfig::default() },
+        metrics: MetricsConfig { listen: String::new(), ..MetricsConfig::default() },
         ..Config::default()
     };
     let change = Change::between(&now, &next);
-    assert_eq!(change.followed, ["conntrack", "health_commands", "log"]);
+    assert_eq!(change.followed, ["conntrack", "health_commands", "log", "metrics"]);
     assert_eq!(change.restart, ["limits", "uplinks"]);
     now.follow(&next);
     let rest = Change::between(&now, &next);
