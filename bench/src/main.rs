@@ -22,6 +22,8 @@ mod record;
 mod run;
 mod stats;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -58,7 +60,17 @@ enum What {
     Compare(run::Files),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match carry_out() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mesh-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out() -> Result<()> {
     mesh_tests::interrupt::catch()?;
     let Cli { several, telling, what } = Cli::parse();
     let Some(what) = what else { return telling.run(&several.jobs(), several.quick()) };

@@ -58,8 +58,11 @@ pub struct Job<'a> {
     /// Whether it makes namespaces and loads programs.
     pub needs_root: bool,
     /// Measures.
-    pub work: Box<dyn Fn(&mut Record) -> Result<()> + 'a>,
+    pub work: Work<'a>,
 }
+
+/// Adds to the record what it measures.
+pub type Work<'a> = Box<dyn Fn(&mut Record) -> Result<()> + 'a>;
 
 impl<'a> Job<'a> {
     /// One that needs root.

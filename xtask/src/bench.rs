@@ -13,10 +13,10 @@ pub struct Options {
     /// One suite with options of its own; without it: programs, overlay, mesh, dns, control and attach.
     what: Option<What>,
     /// Only these suites: programs, overlay, mesh, dns, control, attach, cni, docker, idle, loss. Several with commas.
-    #[arg(long, value_delimiter = ',', value_name = "SUITE")]
+    #[arg(long, value_delimiter = ',', value_name = "SUITE", conflicts_with = "what")]
     only: Vec<String>,
-    /// Little of everything: shows that it works, says hardly more.
-    #[arg(long)]
+    /// Little of everything, or of what `--only` names: shows that it works, says hardly more.
+    #[arg(long, conflicts_with = "what")]
     quick: bool,
     /// Rounds; each measures everything that is compared once.
     #[arg(long, value_name = "N")]
@@ -137,5 +137,6 @@ mod tests {
         assert_eq!(passed("datapath overlay --rounds 9").unwrap(), "datapath overlay --rounds 9");
         assert_eq!(passed("compare a.json b.json").unwrap(), "compare a.json b.json");
         assert!(passed("--unknown").is_err());
+        assert!(passed("--quick dns").unwrap_err().contains("cannot be used with"));
     }
 }

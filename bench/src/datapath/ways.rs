@@ -242,7 +242,7 @@ impl Ways {
             Ok(to_task(Way::Haproxy, &world.far, machine.address, HAPROXY_PORTS, FAR))
         })?;
         if !ipvs::available() {
-            let all = "left out: IPVS and Docker Swarm's ingress: this kernel has no IPVS;                        `cargo xtask vm-test --bench` has one that does";
+            let all = "left out: IPVS and Docker Swarm's ingress: this kernel has no IPVS; `cargo xtask vm-test --bench` has one that does";
             self.notes.push(all.to_owned());
         } else {
             self.peer(Way::Ipvs, &mut paths, |ways| {

@@ -25,7 +25,7 @@ const HUGE: f64 = 1e15;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum Error {
         size: u64,
     },
     /// What is in it is not what this program writes.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Content {
         /// Which.
         path: PathBuf,
@@ -245,7 +245,7 @@ mod tests {
         let read = Record::read(&path);
         fs::remove_dir_all(path.ancestors().nth(2).unwrap()).unwrap();
         assert_eq!(read.unwrap(), record);
-        let error = Record::read(&path).unwrap_err().to_string();
+        let error = format!("{:#}", anyhow::Error::from(Record::read(&path).unwrap_err()));
         assert!(error.contains("b.json: No such file"), "{error}");
     }
 
@@ -258,7 +258,8 @@ mod tests {
             Record::parse(value.to_string().as_bytes()).unwrap_err().to_string()
         };
         let values = |value: &mut Value, to: Value| value["figures"][0]["subjects"][0]["values"] = to;
-        let cases: [(&dyn Fn(&mut Value), &str); 14] = [
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let cases: [(Change<'_>, &str); 14] = [
             (&|v| v["format"] = json!("other"), "no results"),
             (&|v| *v = json!([1, 2]), "no results"),
             (&|v| v["version"] = json!(7), "version 7"),

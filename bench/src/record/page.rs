@@ -91,9 +91,9 @@ fn changes(comparison: &Comparison) -> String {
         comparison.changes.iter().partition(|change| differ(change.verdict));
     text += &change_table(&different);
     if !rest.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "<details><summary>{} others</summary>{}</details>\n",
+            "<details><summary>{} others</summary>{}</details>",
             rest.len(),
             change_table(&rest)
         );

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_dashboard::{Change, Limits, Task};
 use serde_json::{Value, json};
-use support::{Browser, Sample, Served};
+use support::{Sample, Served, browser::Browser};
 
 /// What the browser has fetched since the page was opened, in bytes as they travel, and how many files.
 const FETCHED: &str = "const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]

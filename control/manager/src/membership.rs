@@ -123,7 +123,11 @@ fn wanted(raft: &RaftNode, state: &Arc<State>, members: &[Standing]) -> Option<S
     // Before there is a cluster nobody is a manager by the state.
     state.cluster()?;
     let managers = state.managers().map(|node| (node.id, node.advertise_addr)).collect();
-    next(raft.node(), &managers, members)
+    // One that is being taken out is nobody's task any more. To take it out again is done at once: until the change is decided,
+    // which may be long without a majority, that would be all that this loop does.
+    let present = raft.managers();
+    let stays = |member: &&Standing| present.iter().any(|manager| manager.node == member.node);
+    next(raft.node(), &managers, &members.iter().filter(stays).copied().collect::<Vec<_>>())
 }
 
 /// An error may have changed something all the same; the next look shows.

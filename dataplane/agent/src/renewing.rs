@@ -102,8 +102,7 @@ impl Agent {
 
     /// Keeps the leases on disk.
     pub(crate) fn save_leases(&self) -> Result<(), AgentError> {
-        let kept = self.lock().leases.kept();
-        Ok(self.inner.files.save_leases(&kept)?)
+        Ok(self.inner.files.save_leases(|| self.lock().leases.kept())?)
     }
 
     /// Ends tasks whose addresses the managers never heard of, once this node's term is over: others may get them.

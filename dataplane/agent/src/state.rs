@@ -5,7 +5,7 @@ mod before;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -125,6 +125,8 @@ pub struct Tasks {
 #[derive(Debug, Clone)]
 pub struct Files {
     dir: PathBuf,
+    /// Whoever writes the leases.
+    leases: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -163,7 +165,7 @@ impl Format for DataPathAddress {}
 impl Files {
     /// Files below the daemon's state folder.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), leases: Arc::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -185,9 +187,11 @@ impl Files {
         Ok(kept::load(&self.path("view"))?.map(|k: KeptView| (k.view, k.managers)))
     }
 
-    /// Keeps the leases.
-    pub fn save_leases(&self, leases: &KeptLeases) -> Result<(), KeptError> {
-        let kept = LeasesOfBoot { boot: boot_id(), leases: leases.clone() };
+    /// Keeps the leases. Of several callers at a time each looks when it is its turn: what was before never replaces what was
+    /// after.
+    pub fn save_leases(&self, now: impl FnOnce() -> KeptLeases) -> Result<(), KeptError> {
+        let _turn = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = LeasesOfBoot { boot: boot_id(), leases: now() };
         kept::save(&self.path("leases"), &kept, Durability::Disk)
     }
 
@@ -264,3 +268,6 @@ impl Files {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,7 +113,7 @@ impl FlowState {
     }
 
     /// What these bits of [`flow_state`] mean.
-    fn of(bits: u8) -> Self {
+    pub(crate) fn of(bits: u8) -> Self {
         const FINS: u8 = flow_state::CLIENT_FIN | flow_state::SERVER_FIN;
         match bits {
             bits if bits & flow_state::RESET != 0 => Self::Reset,
@@ -183,15 +183,7 @@ impl FlowReader {
 
     fn chosen(&self, key: &FlowKey, choice: &ChoiceValue, now: u64) -> Option<FlowEntry> {
         let vni = Vni::new(u32::from_be_bytes(key.scope)).ok();
-        let task = self.backends.get(&choice.backend).and_then(|backend| {
-            Some(FlowTask {
-                vni: Vni::new(u32::from_be_bytes(backend.vni)).ok()?,
-                address: ip(&backend.address),
-                port: None,
-                vtep: ip(&backend.vtep),
-                here: backend.ifindex != 0,
-            })
-        });
+        let task = self.backends.get(&choice.backend).and_then(task_of);
         Some(FlowEntry {
             vni: vni.filter(|_| key.scope != PUBLISHED),
             protocol: key.protocol,
@@ -256,12 +248,23 @@ fn silent(flow: &impl Tracked, now: u64) -> Duration {
     Duration::from_nanos(now.saturating_sub(flow.last_seen()))
 }
 
+/// The task behind a backend.
+pub(crate) fn task_of(backend: &BackendValue) -> Option<FlowTask> {
+    Some(FlowTask {
+        vni: Vni::new(u32::from_be_bytes(backend.vni)).ok()?,
+        address: ip(&backend.address),
+        port: None,
+        vtep: ip(&backend.vtep),
+        here: backend.ifindex != 0,
+    })
+}
+
 /// An address as maps hold it.
 pub(crate) fn ip(address: &Address) -> IpAddr {
     if is_v4(address) { Ipv4Addr::from(v4_of(address)).into() } else { IpAddr::from(*address) }
 }
 
-fn socket(address: &Address, port: [u8; 2]) -> SocketAddr {
+pub(crate) fn socket(address: &Address, port: [u8; 2]) -> SocketAddr {
     SocketAddr::new(ip(address), u16::from_be_bytes(port))
 }
 

@@ -12,6 +12,7 @@ mod desired;
 mod draft;
 mod encode;
 mod error;
+mod events;
 mod features;
 mod flow_list;
 mod flows;
@@ -42,13 +43,14 @@ pub use desired::{
     NodeSettings, PeerEntry, PublishedOn, ServiceEntry, ServicePlan, SourceAffinity,
 };
 pub use error::Error;
+pub use events::{Event, EventTotals, WATCH_LEASE, WatchFor, Watcher, What};
 pub use features::{Feature, Features, netns_cookie};
 pub use flow_list::{FlowEntry, FlowReader, FlowState, FlowTask};
 pub use flows::{Aged, FlowCount, FlowTimeouts, Flows};
 pub use hooks::{HookKind, describe_hook};
 pub use mesh_abi::{
-    Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, GATEWAY_MAC, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
-    VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
+    Counter, DropReason, EGRESS_POOL, EGRESS_POOL6, EntryPoint, GATEWAY_MAC, HOST_SERVICE_ADDRESS,
+    HOST_SERVICE_ADDRESS6, Sight, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
 };
 pub use object::OBJECT;
 pub use sizes::{Limits, Sizes};

@@ -9,7 +9,7 @@ use aya::{
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceValue, EndpointKey, EndpointValue, FlowKey,
     HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue,
-    ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock,
+    ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock, Watch,
 };
 
 use crate::{
@@ -48,6 +48,9 @@ pub(crate) mod names {
     pub(crate) const DROPS: &str = "DROPS";
     pub(crate) const COUNTERS: &str = "COUNTERS";
     pub(crate) const SOCKETS: &str = "SOCKETS";
+    pub(crate) const WATCH: &str = "WATCH";
+    pub(crate) const EVENTS: &str = "EVENTS";
+    pub(crate) const EVENT_COUNTS: &str = "EVENT_COUNTS";
     pub(crate) const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
     pub(crate) const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 }
@@ -77,12 +80,16 @@ pub(crate) struct Maps {
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     pub(crate) endpoint_traffic: TrafficMap,
+    /// As above.
+    _watch: Array<MapData, Watch>,
     pub(crate) service_traffic: TrafficMap,
 }
 
 impl Maps {
-    /// Takes the maps of a loaded object.
+    /// Takes the maps of a loaded object. Nothing is watched from then on: whoever did is gone.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let mut watch: Array<MapData, Watch> = typed(ebpf, WATCH)?;
+        watch.set(0, Watch::default(), 0).map_err(|e| failed("write", WATCH, e))?;
         let table = hash_or_array(ebpf, MAGLEV)?;
         let table_slots = check_shape::<u32, TableBlock>(MAGLEV, &table)?.saturating_mul(TABLE_BLOCK);
         let names = [CHOICES, CHOICE_INDEX, CHOICE_HEADS];
@@ -111,6 +118,7 @@ impl Maps {
             drops: typed(ebpf, DROPS)?,
             counters: typed(ebpf, COUNTERS)?,
             endpoint_traffic: TrafficMap::new(ENDPOINT_TRAFFIC, per_cpu(ebpf, ENDPOINT_TRAFFIC)?)?,
+            _watch: watch,
             service_traffic: TrafficMap::new(SERVICE_TRAFFIC, per_cpu(ebpf, SERVICE_TRAFFIC)?)?,
         })
     }

@@ -9,9 +9,10 @@ use std::{
 use aya::maps::MapInfo;
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
-    DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
-    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock, TrafficValue,
+    DropReason, EVENTS_LEN, EndpointKey, EndpointValue, EventCounts, FlowKey, FragmentKey, FragmentValue,
+    HEAD_STEP, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue,
+    ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TABLE_BLOCK, TableBlock, TrafficValue,
+    Watch,
 };
 use tracing::warn;
 
@@ -247,6 +248,9 @@ pub(crate) fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         fixed::<u32>(DISPLACED, DISPLACED_MARKS),
         fixed::<u64>(DROPS, DropReason::COUNT),
         fixed::<u64>(COUNTERS, Counter::COUNT),
+        fixed::<Watch>(WATCH, 1),
+        fixed::<EventCounts>(EVENT_COUNTS, 1),
+        spec::<(), ()>(EVENTS, EVENTS_LEN, Length::Fixed),
         // Index 0 is nobody's.
         grows::<u32, TrafficValue>(ENDPOINT_TRAFFIC, sizes.local_endpoints.saturating_add(1)),
         grows::<u32, TrafficValue>(SERVICE_TRAFFIC, sizes.service_counters),

@@ -10,6 +10,7 @@ mod address;
 mod config;
 mod counter;
 mod endpoint;
+mod event;
 mod flow;
 mod hash;
 mod mac;
@@ -26,6 +27,10 @@ pub use config::{HostAddressKey, NodeConfig, PeerKey, PeerValue, node_flags};
 pub use counter::{Counter, DropReason};
 pub use endpoint::{
     EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, local_flags, network_flags,
+};
+pub use event::{
+    EVENTS_LEN, EntryPoint, EventCounts, EventHead, EventKind, SNAP, Sight, WATCH_WINDOW_NS, Watch,
+    watch_kinds,
 };
 pub use flow::{
     AffinityKey, AffinityValue, ChoiceValue, FlowKey, FragmentKey, FragmentValue, ReturnPath, ReverseValue,

@@ -33,4 +33,7 @@ plain_old_data!(
     SocketKey,
     SocketValue,
     TrafficValue,
+    Watch,
+    EventHead,
+    EventCounts,
 );

@@ -27,6 +27,9 @@ fn no_struct_has_padding() {
     assert_eq!(size_of::<SocketKey>(), 8 + 2 + 6);
     assert_eq!(size_of::<SocketValue>(), 16);
     assert_eq!(size_of::<TrafficValue>(), 8 * 8);
+    assert_eq!(size_of::<Watch>(), 8 + 5 * 4 + 16 + 4 + 2 + 1 + 1 + 4);
+    assert_eq!(size_of::<EventHead>(), 8 + 4 + 7 * 4 + 2 * 16 + 4 + 2 + 2 + 1 + 1 + 2 + 1 + 3);
+    assert_eq!(size_of::<EventCounts>(), 5 * 8);
 }
 
 #[test]

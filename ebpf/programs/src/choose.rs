@@ -13,7 +13,7 @@ use mesh_abi::{
 use crate::{
     affinity,
     conntrack::{self, Flow},
-    hash,
+    events, hash,
     maps::{BACKENDS, CHOICES_KEPT, MAGLEV},
     parse::{RST, TCP},
     recent, traffic,
@@ -259,9 +259,11 @@ pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
     if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.
         unsafe {
-            let next = conntrack::answered((*kept).state, tcp, flags);
+            let before = (*kept).state;
+            let next = conntrack::answered(before, tcp, flags);
             if (*kept).is_news(next, now) {
                 ChoiceValue::tell(kept, (next, now));
+                events::changed(key, &*kept, before, next);
             }
             return Some(&*kept);
         }
@@ -343,11 +345,13 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
     if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
         // SAFETY: a map value, valid until the program ends.
         unsafe {
-            let next = conntrack::asked((*kept).state, tcp, by.flags);
+            let before = (*kept).state;
+            let next = conntrack::asked(before, tcp, by.flags);
             (*kept).client = by.client;
             (*kept).ifindex = by.ifindex;
             (*kept).service = by.service as u16;
             ChoiceValue::tell(kept, (next, now));
+            events::changed(key, &*kept, before, next);
         }
         return;
     }
@@ -363,6 +367,7 @@ fn update(key: &FlowKey, by: &Chooser, now: u64) {
 #[inline(always)]
 fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
     let settles = conntrack::settles(recent.told(), next, now);
+    events::changed(key, recent, recent.state, next);
     recent.state = next;
     recent.last_seen = now;
     if !settles || keep(key, recent) == 0 {
@@ -402,6 +407,7 @@ fn begin(pick: Pick, key: &FlowKey, service: &ServiceValue, by: &Chooser, now: u
     recent::insert(key, &choice);
     count(Counter::NewFlow);
     traffic::flow_to_service(by.service);
+    events::began(key, pick.id, service.number, by);
 }
 
 /// Whether answers are seen here: those of published ports come through this node unless they go straight to the client,

@@ -10,13 +10,14 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_get_tunnel_key,
 };
 use mesh_abi::{
-    Address, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering,
-    SteeringKind, Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
+    Address, Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Sight,
+    Steering, SteeringKind, Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags,
 };
 
 use crate::{
     ask, choose,
     deliver::{self, Front, Local, Next, Refusal, Way},
+    events,
     family::{Family, V4, V6},
     fragment,
     header::{Ethernet, Macs, VNI_VALID, Vxlan},
@@ -179,6 +180,7 @@ fn overlay<F: Family>(skb: Skb, arrival: &Arrival, packet: &mut Packet<F>, macs:
         _ => return Err(DropReason::NoEndpoint),
     };
     strip(skb, arrival, packet)?;
+    events::seen(skb, Sight::FromNode, events::ANY, endpoint.ifindex);
     if service != 0 {
         traffic::to_client(skb, service);
     }
@@ -238,6 +240,7 @@ fn steered<F: Family>(
         SteeringKind::Host => ReturnPath::TunnelHost,
     };
     strip(skb, arrival, packet)?;
+    events::seen(skb, Sight::FromNode, events::ANY, local.ifindex);
     if icmp_error::is_error(packet) {
         return Ok(Next::LandError(local));
     }
@@ -340,6 +343,7 @@ fn returned<F: Family>(
     let service = (choice >> SERVICE) as u32;
     let uplink = if ifindex == 0 { node.uplink_ifindex } else { ifindex };
     strip(skb, arrival, packet)?;
+    events::seen(skb, Sight::FromNode, events::ANY, 0);
     if service != 0 {
         traffic::to_client(skb, service);
     }

@@ -9,11 +9,12 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_set_tunnel_key,
 };
 use mesh_abi::{
-    Address, Counter, DropReason, NodeConfig, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, v4_of,
+    Address, Counter, DropReason, NodeConfig, Sight, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, v4_of,
 };
 
 use crate::{
     deliver::Way,
+    events,
     family::{Family, V4, V6},
     hash,
     header::{Ethernet, Outer4, Outer6, VNI_VALID, Vxlan},
@@ -44,6 +45,7 @@ pub fn send<F: Family>(skb: Skb, node: &NodeConfig, packet: &Packet<F>, way: &Wa
     if !fits && packet.whole {
         return Err(DropReason::TooBig);
     }
+    events::seen(skb, Sight::ToNode, events::ANY, skb.ifindex());
     // A packet that may be cut to pieces goes to the VXLAN device: the kernel cuts the outer packet, and puts it together
     // again at the other end. So do several of SCTP's in one, which no helper gives outer headers to.
     if !fits || skb.gso_size() == BY_FRAGMENTS || node.flags & node_flags::FAST_PATH == 0 {

@@ -13,6 +13,7 @@ mod decap;
 mod deliver;
 mod echo;
 mod encap;
+mod events;
 mod family;
 mod fragment;
 mod hash;
@@ -43,6 +44,7 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
+use mesh_abi::{EntryPoint, Sight};
 
 use crate::{
     skb::Skb,
@@ -53,19 +55,23 @@ use crate::{
 /// tc ingress of each task's host-side veth: what tasks send.
 #[classifier]
 fn from_task(ctx: TcContext) -> i32 {
-    at_ingress(task::sent(Skb::of(&ctx)))
+    let skb = Skb::of(&ctx);
+    events::seen(skb, Sight::FromTask, EntryPoint::FromTask as u32, skb.ifindex());
+    at_ingress(skb, EntryPoint::FromTask, task::sent(skb))
 }
 
 /// tc egress of each task's host-side veth: what the node's stack sends to tasks.
 #[classifier]
 fn to_task(ctx: TcContext) -> i32 {
-    at_egress(task::received(Skb::of(&ctx)))
+    let skb = Skb::of(&ctx);
+    at_egress(skb, EntryPoint::ToTask, task::received(skb))
 }
 
 /// tc ingress of the uplink: VXLAN packets of the fast path and clients of published ports.
 #[classifier]
 fn uplink(ctx: TcContext) -> i32 {
-    at_ingress(ingress::from_uplink(Skb::of(&ctx)))
+    let skb = Skb::of(&ctx);
+    at_ingress(skb, EntryPoint::Uplink, ingress::from_uplink(skb))
 }
 
 /// XDP on the uplink, in front of `uplink`: what leaves the node again at once.
@@ -77,13 +83,15 @@ fn uplink_xdp(ctx: XdpContext) -> u32 {
 /// tc ingress of the VXLAN device: VXLAN packets of the general path.
 #[classifier]
 fn vxlan(ctx: TcContext) -> i32 {
-    at_ingress(decap::general(Skb::of(&ctx)))
+    let skb = Skb::of(&ctx);
+    at_ingress(skb, EntryPoint::Vxlan, decap::general(skb))
 }
 
 /// tc egress of the host link: the node's own sockets talking to published ports.
 #[classifier]
 fn from_host(ctx: TcContext) -> i32 {
-    at_egress(ingress::from_host(Skb::of(&ctx)))
+    let skb = Skb::of(&ctx);
+    at_egress(skb, EntryPoint::FromHost, ingress::from_host(skb))
 }
 
 /// A host socket connects, IPv4.

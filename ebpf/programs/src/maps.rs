@@ -3,19 +3,20 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use mesh_abi::{
     AffinityKey, AffinityValue, BackendValue, ChoiceSet, ChoiceSlot, ChoiceValue, Counter, DISPLACED_MARKS,
-    DropReason, EndpointKey, EndpointValue, FlowKey, FragmentKey, FragmentValue, HEAD_STEP, HostAddressKey,
-    LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, SocketKey, SocketValue, TableBlock, TrafficValue,
+    DropReason, EVENTS_LEN, EndpointKey, EndpointValue, EventCounts, FlowKey, FragmentKey, FragmentValue,
+    HEAD_STEP, HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PeerKey, PeerValue,
+    ReverseValue, ServiceKey, ServiceValue, SocketKey, SocketValue, TableBlock, TrafficValue, Watch,
 };
 
 use crate::{
     conntrack::Clock,
     decap::Arrival,
     deliver::Way,
+    events::Room,
     family::{V4, V6},
     parse::{Packet, Tuple},
     passing::{self, Passing},
@@ -147,6 +148,22 @@ pub static ENDPOINT_TRAFFIC: PerCpuArray<TrafficValue> = PerCpuArray::with_max_e
 /// What clients of services send and get, at the node that their packets entered.
 #[map]
 pub static SERVICE_TRAFFIC: PerCpuArray<TrafficValue> = PerCpuArray::with_max_entries(1024, 0);
+
+/// `WATCH[0]`: what user space wants to be told.
+#[map]
+pub static WATCH: Array<Watch> = Array::with_max_entries(1, 0);
+
+/// What it is told.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LEN, 0);
+
+/// How much that was.
+#[map]
+pub static EVENT_COUNTS: PerCpuArray<EventCounts> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for an event.
+#[map]
+pub static EVENT_ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 /// What is known of the packet that a program runs for. On the stack it would take more room than there is, and the
 /// verifier would walk each path on its own that leaves other values there.

@@ -58,6 +58,13 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
+    /// `SO_MARK`, or what netfilter has set.
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        // SAFETY: see `ifindex`.
+        unsafe { (*self.0).mark }
+    }
+
     /// Payload bytes of each segment of a packet that is still to be segmented; 0 for others.
     #[inline(always)]
     pub fn gso_size(self) -> u32 {

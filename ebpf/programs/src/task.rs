@@ -1,14 +1,14 @@
 //! What tasks send, and what the node's stack sends to tasks.
 
 use mesh_abi::{
-    Counter, DropReason, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath,
-    ReverseValue, ServiceValue, Steering, SteeringKind, local_flags, network_flags,
+    Counter, DropReason, EntryPoint, GATEWAY_MAC, LocalEndpoint, NodeConfig, PUBLISHED, RETURN_VNI,
+    ReturnPath, ReverseValue, ServiceValue, Sight, Steering, SteeringKind, local_flags, network_flags,
 };
 
 use crate::{
     arp, choose,
     deliver::{self, Front, Local, Next, Way},
-    echo,
+    echo, events,
     family::{Family, V4, V6},
     fragment,
     header::{Ethernet, Macs},
@@ -113,6 +113,7 @@ fn route<F: Family>(
     }
     let to = packet.tuple.destination;
     if let Some(endpoint) = deliver::endpoint::<F>(task.vni, &to) {
+        events::opened(packet, task.vni, task.id);
         return deliver::to_endpoint(skb, way, (task.vni, endpoint), &task.mac);
     }
     let front = match deliver::vip::<F>(task.vni, &to) {
@@ -335,7 +336,10 @@ pub fn received(skb: Skb) -> Outcome {
         _ => Ok(Verdict::Consume),
     };
     match outcome {
-        Ok(Verdict::Pass) => traffic::to_task(skb, task.id),
+        Ok(Verdict::Pass) => {
+            traffic::to_task(skb, task.id);
+            events::seen(skb, Sight::ToTask, EntryPoint::ToTask as u32, task.ifindex);
+        }
         Err(_) => traffic::dropped_on_its_way_to_task(task.id),
         Ok(_) => {}
     }

@@ -4,9 +4,13 @@ use aya_ebpf::{
     bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
-use mesh_abi::{Counter, DropReason};
+use mesh_abi::{Counter, DropReason, EntryPoint, Sight};
 
-use crate::maps::{COUNTERS, DROPS};
+use crate::{
+    events,
+    maps::{COUNTERS, DROPS},
+    skb::Skb,
+};
 
 /// Where a packet goes.
 #[derive(Clone, Copy)]
@@ -96,27 +100,33 @@ pub fn reason(number: u32) -> DropReason {
 
 /// The kernel verdict of a program on the ingress side.
 #[inline(always)]
-pub fn at_ingress(outcome: Outcome) -> i32 {
+pub fn at_ingress(skb: Skb, program: EntryPoint, outcome: Outcome) -> i32 {
     match outcome {
-        // Straight into the task's namespace, past the host side's egress hook.
-        // SAFETY: plain helper call.
-        Ok(Verdict::Task(ifindex)) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
-        other => anywhere(other),
+        Ok(Verdict::Task(ifindex)) => {
+            events::seen(skb, Sight::ToTask, program as u32, ifindex);
+            // Straight into the task's namespace, past the host side's egress hook.
+            // SAFETY: plain helper call.
+            unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+        }
+        other => anywhere(skb, program, other),
     }
 }
 
 /// The kernel verdict of a program on the egress side, where the kernel allows no redirection into a peer.
 #[inline(always)]
-pub fn at_egress(outcome: Outcome) -> i32 {
+pub fn at_egress(skb: Skb, program: EntryPoint, outcome: Outcome) -> i32 {
     match outcome {
-        // SAFETY: plain helper call.
-        Ok(Verdict::Task(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
-        other => anywhere(other),
+        Ok(Verdict::Task(ifindex)) => {
+            events::seen(skb, Sight::ToTask, program as u32, ifindex);
+            // SAFETY: plain helper call.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
+        other => anywhere(skb, program, other),
     }
 }
 
 #[inline(always)]
-fn anywhere(outcome: Outcome) -> i32 {
+fn anywhere(skb: Skb, program: EntryPoint, outcome: Outcome) -> i32 {
     match outcome {
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
         Ok(Verdict::Consume | Verdict::Task(_)) => TC_ACT_SHOT,
@@ -130,6 +140,7 @@ fn anywhere(outcome: Outcome) -> i32 {
         Ok(Verdict::Tunnel(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         Err(reason) => {
             count_drop(reason);
+            events::dropped(skb, reason, program);
             TC_ACT_SHOT
         }
     }

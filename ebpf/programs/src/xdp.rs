@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use mesh_abi::{
     Counter, DropReason, INGRESS_VNI, NodeConfig, PUBLISHED, RETURN_VNI, ReturnPath, Steering, SteeringKind,
-    Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags,
+    Turn, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, node_flags, service_flags, watch_kinds,
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     choose::{self, Chooser},
     conntrack,
     deliver::Way,
-    encap,
+    encap, events,
     family::{Family, V4, V6},
     hash,
     header::{Ethernet, Macs, Outer4, VNI_VALID, Vxlan},
@@ -34,7 +34,7 @@ use crate::{
 #[inline(always)]
 pub fn from_uplink(frame: Xdp) -> u32 {
     let Some(node) = node() else { return XDP_PASS };
-    if node.flags & node_flags::FAST_PATH == 0 {
+    if node.flags & node_flags::FAST_PATH == 0 || events::is_seen() {
         return XDP_PASS;
     }
     match frame.load::<[u8; 2]>(12) {
@@ -56,6 +56,9 @@ fn came_in<F: Family>(frame: Xdp, node: &NodeConfig) -> u32 {
     }
     // SAFETY: values of maps without preallocation stay as they were until the program ends.
     if unsafe { PEERS.get(key::peer(F::mapped(&packet.tuple.source))) }.is_none() {
+        if events::is_watched(watch_kinds::DROP) {
+            return XDP_PASS;
+        }
         count_drop(DropReason::UnknownSender);
         return XDP_DROP;
     }

@@ -9,6 +9,7 @@ mod conntrack;
 mod drops;
 mod dual;
 mod errors;
+mod events;
 mod fragments;
 mod frames;
 mod malformed;

@@ -10,14 +10,15 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use mesh_abi::{
     ANY_V4, ANY_V6, Address, BackendValue, ChoiceValue, Counter, DropReason, EGRESS_POOL6, EndpointKey,
-    EndpointValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, HostAddressKey, LocalEndpoint,
-    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ReverseValue, ServiceKey,
-    ServiceValue, TableBlock, TrafficValue, local_flags, network_flags, node_flags, v4_mapped,
+    EndpointValue, EventCounts, EventHead, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
+    HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue,
+    ReverseValue, ServiceKey, ServiceValue, TableBlock, TrafficValue, Watch, local_flags, network_flags,
+    node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -472,6 +473,41 @@ impl Node {
         }
     }
 
+    /// Lets the programs tell of this from now on, for a minute.
+    pub fn watch(&self, watch: Watch) {
+        self.set_watch(Watch { until: nanoseconds() + 60_000_000_000, ..watch });
+    }
+
+    pub fn set_watch(&self, watch: Watch) {
+        let mut ebpf = self.ebpf.borrow_mut();
+        let mut map: Array<_, Watch> = Array::try_from(ebpf.map_mut("WATCH").unwrap()).unwrap();
+        map.set(0, watch, 0).unwrap();
+    }
+
+    /// What was told since the last call, with the bytes of packets.
+    pub fn told(&self) -> Vec<(EventHead, Vec<u8>)> {
+        let mut ebpf = self.ebpf.borrow_mut();
+        let mut ring = RingBuf::try_from(ebpf.map_mut("EVENTS").unwrap()).unwrap();
+        let mut all = Vec::new();
+        while let Some(record) = ring.next() {
+            let (head, bytes) = record.split_at(size_of::<EventHead>());
+            // SAFETY: plain integers, as many bytes.
+            let head: EventHead = unsafe { head.as_ptr().cast::<EventHead>().read_unaligned() };
+            all.push((head, bytes.to_vec()));
+        }
+        all
+    }
+
+    /// Events told, those that were too many, those that were lost.
+    pub fn event_counts(&self) -> (u64, u64, u64) {
+        let ebpf = self.ebpf.borrow();
+        let map: PerCpuArray<_, EventCounts> =
+            PerCpuArray::try_from(ebpf.map("EVENT_COUNTS").unwrap()).unwrap();
+        let all = map.get(&0, 0).unwrap();
+        let sum = |of: fn(&EventCounts) -> u64| all.iter().map(of).sum();
+        (sum(|c| c.told), sum(|c| c.limited), sum(|c| c.lost))
+    }
+
     fn slot(&self, map: &str, index: u32) -> u64 {
         let ebpf = self.ebpf.borrow();
         let map: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
@@ -600,6 +636,12 @@ pub fn vip_key(address: Ip) -> ServiceKey {
 
 pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
     ServiceKey { vni: PUBLISHED, address: ANY_V4, port: port.to_be_bytes(), protocol, reserved: 0 }
+}
+
+/// The clock that the programs read.
+pub fn nanoseconds() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    std::time::Duration::from(now).as_nanos() as u64
 }
 
 /// Where the service of a key is counted: VIPs by the last byte of their address, ports by theirs.

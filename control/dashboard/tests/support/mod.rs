@@ -12,7 +12,7 @@ use mesh_dashboard::{Dashboard, Limits, Options};
 use mesh_types::{ClusterId, NodeId, Role};
 use tokio::runtime::Runtime;
 
-pub use self::{browser::Browser, sample::Sample};
+pub use self::sample::Sample;
 
 /// A served dashboard.
 pub struct Served {

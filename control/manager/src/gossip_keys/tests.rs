@@ -74,6 +74,36 @@ fn a_key_is_replaced_on_schedule_when_everybody_can_follow() {
     assert_eq!(rotation.next(&state, ready, seconds(12), 2 * HALF_A_DAY), Some(Step::Rotate));
 }
 
+/// Whoever leads has a clock that is years off, and is set right again.
+#[test]
+fn each_jump_of_the_clock_costs_one_key() {
+    let (mut state, mut rotation) = (two(), Rotation::default());
+    let mut now = 0;
+    let mut rotations = |state: &mut State, wall: u64| {
+        let mut count = 0;
+        for _ in 0..100 {
+            now += 2;
+            match rotation.next(state, ready, seconds(now), wall) {
+                Some(Step::Rotate) => {
+                    count += 1;
+                    take(state, Step::Rotate, u8::try_from(now % 251).unwrap(), wall);
+                }
+                Some(Step::Advance) => take(state, Step::Advance, 0, wall),
+                None => {}
+            }
+            has(state, &[NODE, SECOND]);
+        }
+        count
+    };
+    let years = 3 * 365 * 24 * 3600;
+    assert_eq!(rotations(&mut state, 5), 0);
+    assert_eq!(rotations(&mut state, years), 1);
+    assert_eq!(rotations(&mut state, years + HALF_A_DAY / 2), 0);
+    assert_eq!(rotations(&mut state, 10), 1);
+    assert_eq!(rotations(&mut state, HALF_A_DAY), 0);
+    assert_eq!(rotations(&mut state, 11 + HALF_A_DAY), 1, "the schedule goes on from there");
+}
+
 #[test]
 fn nobody_waits_for_the_dead_and_not_for_ever_for_the_deaf() {
     use NodeStatus as S;

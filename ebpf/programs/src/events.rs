@@ -1,0 +1,302 @@
+//! Tells user space of flows that begin and end, and of packets, while it watches ([`Watch`]).
+//!
+//! Nobody watching costs a look at one element of an array where a flow begins or ends, where a packet is dropped, and at the
+//! places where packets are told. What is told beyond that is looked up anew, from the packet as it is then.
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
+use mesh_abi::{
+    DropReason, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED, SNAP, Sight,
+    WATCH_WINDOW_NS, Watch, watch_kinds,
+};
+
+use crate::{
+    choose, conntrack,
+    family::{Family, V4, V6},
+    key,
+    maps::{ENDPOINTS, EVENT_COUNTS, EVENT_ROOM, EVENTS, LOCAL_BY_IFINDEX, WATCH},
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    skb::{self, ETHERNET, Skb},
+    verifier::{alone, forget},
+};
+
+/// Where an event is made: on the stack it would take more room than there is.
+#[repr(C)]
+pub struct Room {
+    head: EventHead,
+    bytes: [u8; SNAP],
+    packet4: Packet<V4>,
+    packet6: Packet<V6>,
+}
+
+/// A packet is at a place. `ifindex`: the host side of the task that sent it or gets it; 0 when there is none.
+#[inline(always)]
+pub fn seen(skb: Skb, place: Sight, program: u32, ifindex: u32) {
+    if is_watched(watch_kinds::PACKET) {
+        let what = EventKind::Packet as u32 | program << 8 | (place as u32) << 16;
+        forget(told(skb, what, ifindex));
+    }
+}
+
+/// In place of a program, where several come by.
+pub const ANY: u32 = 0;
+
+/// A packet is dropped.
+#[inline(always)]
+pub fn dropped(skb: Skb, reason: DropReason, program: EntryPoint) {
+    if is_watched(watch_kinds::DROP) {
+        let what = EventKind::Drop as u32 | (program as u32) << 8 | (reason as u32 + 1) << 24;
+        forget(told(skb, what, skb.ifindex()));
+    }
+}
+
+/// A flow to a service begins. `by`: as for choices.
+#[inline(always)]
+pub fn began(key: &FlowKey, backend: u32, number: u32, by: &choose::Chooser) {
+    if is_watched(watch_kinds::NEW) {
+        let what = u64::from(by.service) << 16 | u64::from(by.ifindex) << 32;
+        forget(flow_told(key, what, backend, number, by.client));
+    }
+}
+
+/// A connection between tasks opens.
+#[inline(always)]
+pub fn opened<F: Family>(packet: &Packet<F>, vni: [u8; 4], client: u32) {
+    if conntrack::opens(packet.flags) && is_watched(watch_kinds::NEW) {
+        forget(flow_told(&key::flow(packet, vni), 0, 0, 0, client));
+    }
+}
+
+/// A flow's state goes from `before` to `state`: perhaps that is its end.
+#[inline(always)]
+pub fn changed(key: &FlowKey, known: &mesh_abi::ChoiceValue, before: u8, state: u8) {
+    if conntrack::closed(state) && !conntrack::closed(before) && is_watched(watch_kinds::CLOSED) {
+        let what = EventKind::Closed as u64
+            | u64::from(state) << 8
+            | u64::from(known.service) << 16
+            | u64::from(known.ifindex) << 32;
+        forget(flow_told(key, what, known.backend, 0, known.client));
+    }
+}
+
+/// Whether anybody wants such events. Carriers of packets that tell nothing of them leave them to others then.
+#[inline(always)]
+pub fn is_watched(kinds: u32) -> bool {
+    WATCH.get(0).is_some_and(|watch| watch.kinds & kinds != 0)
+}
+
+/// Whether packets are told of at their places, so that none may go by unseen.
+#[inline(always)]
+pub fn is_seen() -> bool {
+    is_watched(watch_kinds::PACKET) && watch(conntrack::now()).is_some()
+}
+
+/// What is watched, unless that is over.
+#[inline(always)]
+fn watch(now: u64) -> Option<&'static Watch> {
+    WATCH.get(0).filter(|watch| now < watch.until)
+}
+
+#[inline(always)]
+fn room() -> Option<&'static mut Room> {
+    let room = EVENT_ROOM.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own, which no other program uses meanwhile; each function that asks calls none that does.
+    Some(unsafe { &mut *room })
+}
+
+alone! {
+    /// Tells of a packet. In `what` are, a byte each, an [`EventKind`], the program, a [`Sight`], and a reason plus one. 0
+    /// when it is not told.
+    fn told[event_of_packet](skb: Skb, what: u32, ifindex: u32) -> u32, or 0; {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let (Some(watch), Some(room)) = (watch(now), room()) else { return 0 };
+        let [kind, program, place, reason] = what.to_le_bytes();
+        // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
+        let task = unsafe { LOCAL_BY_IFINDEX.get(ifindex) };
+        let mark = skb.mark();
+        let head = &mut room.head;
+        head.time = now;
+        head.kind = kind;
+        head.program = program;
+        head.place = place;
+        head.reason = reason;
+        head.ifindex = ifindex;
+        head.endpoint = task.map_or(0, |task| task.id);
+        head.backend = 0;
+        head.number = 0;
+        head.mark = mark;
+        head.len = skb.len();
+        head.vni = task.map_or(PUBLISHED, |task| task.vni);
+        head.service = 0;
+        head.state = 0;
+        head.reserved = [0; 3];
+        if watch.endpoint != 0 && head.endpoint != watch.endpoint || watch.mark != 0 && mark != watch.mark {
+            return 0;
+        }
+        match skb.load::<[u8; 2]>(12) {
+            Ok(ETHERTYPE_IPV4) => describe(skb, head, &mut room.packet4),
+            Ok(ETHERTYPE_IPV6) => describe(skb, head, &mut room.packet6),
+            _ => {
+                head.source = [0; 16];
+                head.destination = [0; 16];
+                head.source_port = [0; 2];
+                head.destination_port = [0; 2];
+                head.protocol = 0;
+                head.flags = 0;
+            }
+        }
+        if !is_wanted(watch, head) || !is_allowed(watch, now) {
+            return 0;
+        }
+        let wanted = if watch.snaplen < head.len { watch.snaplen } else { head.len };
+        let captured = take(skb, &mut room.bytes, wanted);
+        send(room, captured)
+    }
+}
+
+alone! {
+    /// Tells of a flow. In `what` are an [`EventKind`] and the state, a byte each, the service's index in two, the interface in
+    /// four. 0 when it is not told.
+    fn flow_told[event_of_flow](
+        key: &FlowKey,
+        what: u64,
+        backend: u32,
+        number: u32,
+        client: u32,
+    ) -> u32, or 0; {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let (Some(watch), Some(room)) = (watch(now), room()) else { return 0 };
+        let head = &mut room.head;
+        head.time = now;
+        head.kind = what as u8;
+        head.program = 0;
+        head.place = 0;
+        head.reason = 0;
+        head.ifindex = (what >> 32) as u32;
+        head.backend = backend;
+        head.number = number;
+        head.mark = 0;
+        head.len = 0;
+        key::copy(&mut head.source, &key.source);
+        key::copy(&mut head.destination, &key.destination);
+        head.vni = key.scope;
+        head.source_port = key.source_port;
+        head.destination_port = key.destination_port;
+        head.protocol = key.protocol;
+        head.flags = 0;
+        head.service = (what >> 16) as u16;
+        head.state = (what >> 8) as u8;
+        head.reserved = [0; 3];
+        // Either end may be here.
+        let asker = if client != 0 { client } else { here(key.scope, &head.source) };
+        let asked = choose::backend(backend).filter(|backend| backend.ifindex != 0);
+        let asked = asked.map_or_else(|| here(key.scope, &head.destination), |backend| backend.endpoint);
+        head.endpoint = if asker == 0 || watch.endpoint != 0 && asked == watch.endpoint { asked } else { asker };
+        let is_other = watch.endpoint != 0 && head.endpoint != watch.endpoint;
+        if is_other || watch.mark != 0 || !is_wanted(watch, head) || !is_allowed(watch, now) {
+            return 0;
+        }
+        send(room, 0)
+    }
+}
+
+/// The id of a task of this node by its address.
+#[inline(always)]
+fn here(vni: [u8; 4], address: &mesh_abi::Address) -> u32 {
+    let key = key::endpoint(vni, key::bytes(key::words(address)));
+    // SAFETY: see `told`.
+    unsafe { ENDPOINTS.get(key) }.map_or(0, |endpoint| endpoint.local.into())
+}
+
+/// Reads the packet's addresses and ports; zeros where it has none.
+#[inline(always)]
+fn describe<F: Family>(skb: Skb, head: &mut EventHead, packet: &mut Packet<F>) {
+    packet.tuple.source = F::UNSPECIFIED;
+    packet.tuple.destination = F::UNSPECIFIED;
+    packet.protocol = 0;
+    // What is malformed is told as far as it could be read.
+    let _ = skb::parse(skb, ETHERNET, packet);
+    key::copy(&mut head.source, &F::mapped(&packet.tuple.source));
+    key::copy(&mut head.destination, &F::mapped(&packet.tuple.destination));
+    head.source_port = packet.tuple.source_port;
+    head.destination_port = packet.tuple.destination_port;
+    head.protocol = packet.protocol;
+    head.flags = packet.flags;
+}
+
+#[inline(always)]
+fn is_wanted(watch: &Watch, head: &EventHead) -> bool {
+    let any = |address: &mesh_abi::Address| key::words(address) == [0; 4];
+    let (port, none) = (watch.port, [0; 2]);
+    (watch.vni == PUBLISHED || watch.vni == head.vni)
+        && (watch.protocol == 0 || watch.protocol == head.protocol)
+        && (port == none || port == head.source_port || port == head.destination_port)
+        && (any(&watch.address)
+            || key::same(&watch.address, &head.source)
+            || key::same(&watch.address, &head.destination))
+}
+
+/// Whether this CPU may tell one more now.
+#[inline(always)]
+fn is_allowed(watch: &Watch, now: u64) -> bool {
+    let Some(counts) = counts() else { return false };
+    let window = now / WATCH_WINDOW_NS;
+    if counts.window != window {
+        counts.window = window;
+        counts.used = 0;
+    }
+    let allowed = counts.used < watch.rate.into();
+    if allowed {
+        counts.used += 1;
+    } else {
+        counts.limited += 1;
+    }
+    allowed
+}
+
+#[inline(always)]
+fn counts() -> Option<&'static mut EventCounts> {
+    let counts = EVENT_COUNTS.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own.
+    Some(unsafe { &mut *counts })
+}
+
+/// Copies the packet's first bytes; how many.
+#[inline(always)]
+fn take(skb: Skb, to: &mut [u8; SNAP], wanted: u32) -> u32 {
+    if wanted == 0 {
+        return 0;
+    }
+    let wanted = if wanted > SNAP as u32 { SNAP as u32 } else { wanted };
+    // Changes nothing; the verifier sees the bounds.
+    let len = (forget(wanted - 1) & (SNAP as u32 - 1)) + 1;
+    // SAFETY: the helper writes as many bytes, for which there is room.
+    let failed = unsafe { bpf_skb_load_bytes(skb.raw().cast(), 0, to.as_mut_ptr().cast(), len) } != 0;
+    if failed { 0 } else { len }
+}
+
+/// Hands over what is in the room: the head and so many bytes. 0 when there is no room for it in the ring.
+#[inline(always)]
+fn send(room: &mut Room, captured: u32) -> u32 {
+    const HEAD: usize = size_of::<EventHead>();
+    room.head.captured = captured;
+    let start = core::ptr::from_ref(room).cast::<u8>();
+    let sent = if captured == 0 {
+        // SAFETY: within the room.
+        EVENTS.output::<[u8]>(unsafe { core::slice::from_raw_parts(start, HEAD) }, 0)
+    } else {
+        // As above.
+        let len = (forget(captured - 1) & (SNAP as u32 - 1)) + 1;
+        // SAFETY: within the room: bytes follow the head.
+        EVENTS.output::<[u8]>(unsafe { core::slice::from_raw_parts(start, HEAD + len as usize) }, 0)
+    };
+    let Some(counts) = counts() else { return 0 };
+    if sent.is_ok() {
+        counts.told += 1;
+        1
+    } else {
+        counts.lost += 1;
+        0
+    }
+}
