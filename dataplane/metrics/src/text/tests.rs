@@ -79,7 +79,7 @@ fn hostile_names_stay_inside_their_quotes() {
 #[test]
 fn a_family_is_there_once_or_not_at_all() {
     let mut writer = Writer::new(Format::Prometheus);
-    drop(writer.family(&PACKETS));
+    let _nothing = writer.family(&PACKETS);
     writer.single(&TASKS, 3);
     writer.single(&TASKS, 4);
     let text = writer.finish();
