@@ -10,6 +10,8 @@ use crate::command::{self, is_root, line, output};
 const TOOLS: &[&str] = &[
     "bind9-dnsutils",
     "busybox-static",
+    "chromium",
+    "chromium-driver",
     "clang-22",
     "cmake",
     "containerd",

@@ -1,7 +1,7 @@
 // Where boxes and lines of the map go: who begins conversations stands left of whom he speaks to.
 
-export const BOX = { width: 172, height: 46 };
-const GAP = { across: 118, down: 20 };
+export const BOX = { width: 150, height: 46 };
+const GAP = { across: 100, down: 20 };
 const COLUMNS = 7;
 const SWEEPS = 6;
 

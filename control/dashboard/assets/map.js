@@ -6,7 +6,7 @@ import { bytes, count, plural } from "./format.js";
 import { BOX, layout } from "./layout.js";
 import { reporting } from "./lists.js";
 
-const MARGIN = 26;
+const MARGIN = 18;
 
 export function map(main) {
   const about = h("p", { class: "note-line", hidden: true });
@@ -71,7 +71,7 @@ function draw(groups, edges) {
     const { x, y } = boxes.get(group.key);
     const small = svg("text", { class: "small", x: x + 12, y: y + 37 });
     const box = svg("g", {}, svg("rect", { x, y, width: BOX.width, height: BOX.height, rx: 7 }),
-      svg("text", { x: x + 12, y: y + 20 }, svg("title", {}, visible(group.name)), cut(visible(group.name), 22)), small);
+      svg("text", { x: x + 12, y: y + 20 }, svg("title", {}, visible(group.name)), cut(visible(group.name), 18)), small);
     const href = target(group);
     const whole = href ? svg("a", { href, "aria-label": visible(group.name) }, box) : box;
     const pick = (on) => () => {
@@ -93,13 +93,13 @@ function draw(groups, edges) {
       const { box, small } = places.get(group.key);
       box.setAttribute("class", `box ${group.kind} ${group.state}`);
       const text = group.kind === "service" ? `${plural(group.tasks, "task", "tasks")}${group.state && group.state !== "healthy" ? ` · ${group.state}` : ""}`
-        : group.kind === "task" ? "task of its own" : group.kind === "outside" ? "clients and servers beyond the mesh" : "taken together";
-      const shown = cut(text, 27);
+        : group.kind === "task" ? "task of its own" : group.kind === "outside" ? "not of the mesh" : "taken together";
+      const shown = cut(text, 24);
       if (small.textContent !== shown) small.textContent = shown;
     }
     edgesNow.forEach((edge, at) => {
       const { path, label } = lines[at];
-      path.style.strokeWidth = String(1.2 + Math.min(6, Math.log10(1 + (edge.bytes ?? 0) / 100)));
+      path.style.strokeWidth = String(1.2 + Math.min(3.6, 0.6 * Math.log10(1 + (edge.bytes ?? 0) / 100)));
       path.classList.toggle("busy", (edge.bytes ?? 0) > 0);
       const text = edge.bytes ? bytes(edge.bytes) : plural(edge.flows, "flow", "flows");
       if (label.textContent !== text) label.textContent = text;

@@ -54,7 +54,7 @@ export function overview(main) {
     settle(total, [
       h("div", { class: "value" }, traffic(rates)),
       h("div", { class: "more" }, rates
-        ? `${perSecond(rates.packets_in + rates.packets_out)} packets, ${perSecond(rates.flows)} new flows, ${drops(rates)} dropped`
+        ? `packets ${perSecond(rates.packets_in + rates.packets_out)}, new flows ${perSecond(rates.flows)}, drops ${drops(rates)}`
         : "no rates yet"),
     ]);
     if (rates) spark.add(rates.bytes_in, rates.bytes_out);

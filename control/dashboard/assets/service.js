@@ -37,7 +37,7 @@ export function service(main, place, id) {
     settle(state, [pill(it.state)]);
     settle(tiles, [
       tile("Serving", `${it.serving} / ${it.tasks}`, plural(it.tasks, "task", "tasks")),
-      tile("Traffic", traffic(it.rates), it.rates ? `${perSecond(it.rates.packets_in + it.rates.packets_out)} packets` : ""),
+      tile("Traffic", traffic(it.rates), it.rates ? `packets ${perSecond(it.rates.packets_in + it.rates.packets_out)}` : ""),
       tile("New flows", perSecond(it.rates?.flows), ""),
       tile("Drops", drops(it.rates), ""),
       tile("Latency", millis(it.latency_ms), it.check ? "of its checks" : "no checks"),

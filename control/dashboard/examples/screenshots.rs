@@ -31,7 +31,9 @@ fn main() {
     browser.wait_text("#live", "Live");
     for (page, name, width, height, theme) in PICTURES {
         browser.resize(width, height);
-        browser.script(&format!("document.documentElement.dataset.theme = '{theme}'; location.hash = '#/{page}'"));
+        browser.script(&format!(
+            "document.documentElement.dataset.theme = '{theme}'; location.hash = '#/{page}'"
+        ));
         browser.wait("document.querySelector('main tbody tr:not(.space)')");
         // Some points for the charts, and no notes over the page.
         sleep(Duration::from_secs(if name.contains("phone") { 2 } else { 8 }));

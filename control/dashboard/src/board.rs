@@ -162,7 +162,10 @@ mod tests {
     fn words_and_fields_filter() {
         let board = board();
         let all = board.tasks(&query(""));
-        assert_eq!((all.total, all.matched, names(&all)), (1000, 1000, vec!["web.0".into(), "web.1".into(), "web.2".into()]));
+        assert_eq!(
+            (all.total, all.matched, names(&all)),
+            (1000, 1000, vec!["web.0".into(), "web.1".into(), "web.2".into()])
+        );
         assert_eq!(names(&board.tasks(&query("  WEB.77 api "))), ["web.77", "web.771", "web.773"]);
         assert_eq!(names(&board.tasks(&query("health:unhealthy"))), ["web.7"]);
         assert_eq!(board.tasks(&query("health:health")).matched, 0, "a field is meant whole");
@@ -186,6 +189,9 @@ mod tests {
         let beyond = Query { offset: usize::MAX, limit: 10, ..Query::default() };
         let window = board.tasks(&beyond);
         assert_eq!((window.offset, names(&window)), (999, vec!["web.999".to_owned()]));
-        assert_eq!(names(&board.tasks(&Query { sort: "nonsense".into(), limit: 1, ..Query::default() })), ["web.0"]);
+        assert_eq!(
+            names(&board.tasks(&Query { sort: "nonsense".into(), limit: 1, ..Query::default() })),
+            ["web.0"]
+        );
     }
 }

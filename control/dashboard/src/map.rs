@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn tasks_of_one_service_are_one_and_the_unknown_are_left_out() {
-        let services = ["web", "db"].map(|id| Service { id: id.into(), name: id.into(), ..Service::default() });
+        let services =
+            ["web", "db"].map(|id| Service { id: id.into(), name: id.into(), ..Service::default() });
         let model = Model {
             services: services.into(),
             tasks: vec![task(1, "web"), task(2, "web"), task(3, ""), task(4, "gone")],
@@ -173,7 +174,6 @@ mod tests {
     #[test]
     fn what_is_drawn_is_bounded() {
         let tasks: Vec<Task> = (0..1000).map(|n| task(n, "")).collect();
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let talks = (0..999).map(|n| talk(End::Task(n.to_string()), n + 1, n as f64)).collect();
         let map = map(&Model { tasks, talks, ..Model::default() });
         assert_eq!((map.groups.len(), map.hidden), (GROUPS + 1, 1000 - GROUPS));

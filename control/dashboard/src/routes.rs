@@ -41,7 +41,8 @@ const BODY: Duration = Duration::from_secs(10);
 /// What changes name the session's word in.
 const CSRF: &str = "x-mesh-csrf";
 /// What to do without a session.
-const NO_SESSION: &str = "no session: run `meshctl dashboard` on a manager and open the address that it prints";
+const NO_SESSION: &str =
+    "no session: run `meshctl dashboard` on a manager and open the address that it prints";
 
 /// What all connections share.
 pub(crate) struct App {
@@ -223,9 +224,8 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answ
         }
         Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")),
     };
-    serde_json::from_slice(&body).map_err(|error| {
-        refusal(StatusCode::BAD_REQUEST, &format!("the request is not understood: {error}"))
-    })
+    serde_json::from_slice(&body)
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, &format!("the request is not understood: {error}")))
 }
 
 pub(crate) fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -286,7 +286,8 @@ mod tests {
     #[test]
     fn questions_are_read() {
         let asked = Asked::of("q=a%20%C3%A4+%25&sort=-rate&offset=7&limit=3&stream=1").unwrap();
-        let query = Query { filter: "a ä %".into(), sort: "rate".into(), descending: true, offset: 7, limit: 3 };
+        let query =
+            Query { filter: "a ä %".into(), sort: "rate".into(), descending: true, offset: 7, limit: 3 };
         assert_eq!(asked, Asked { query, stream: true });
         assert_eq!(Asked::of("").unwrap().query.limit, 100);
         for bad in ["q", "q=%", "q=%g0", "q=%ff", "offset=-1", "offset=x", "limit=1e9", "x=1"] {

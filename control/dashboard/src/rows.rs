@@ -240,7 +240,6 @@ impl Row for Event {
             "name" => Order::Text(&self.name),
             "action" => Order::Text(&self.action),
             // Far below 2^52.
-            #[expect(clippy::cast_precision_loss, reason = "events are numbered from 1 on")]
             _ => Order::Number(-(self.number as f64)),
         }
     }

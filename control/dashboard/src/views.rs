@@ -52,11 +52,7 @@ struct Brief<'a> {
 
 fn brief(board: &Board) -> Brief<'_> {
     let cluster = &board.model.cluster;
-    Brief {
-        leader: cluster.leader.as_deref(),
-        reporting: cluster.reporting,
-        nodes: board.model.nodes.len(),
-    }
+    Brief { leader: cluster.leader.as_deref(), reporting: cluster.reporting, nodes: board.model.nodes.len() }
 }
 
 #[derive(Serialize)]
@@ -146,9 +142,7 @@ mod tests {
     fn each_page_is_there_and_no_other() {
         let service = Service { id: "a1".into(), ..Service::default() };
         let board = Board::new(Model { services: vec![service], ..Model::default() });
-        for page in
-            ["overview", "nodes", "networks", "services", "tasks", "events", "map", "service/a1"]
-        {
+        for page in ["overview", "nodes", "networks", "services", "tasks", "events", "map", "service/a1"] {
             let text = view(&board, page, &Query::default()).unwrap();
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!(value["cluster"].is_object(), "{page}: {text}");

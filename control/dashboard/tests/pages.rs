@@ -21,7 +21,8 @@ fn enter(served: &Served, browser: &Browser, write: bool) {
 }
 
 fn text(browser: &Browser, selector: &str) -> String {
-    let found = browser.script(&format!("return document.querySelector({})?.innerText ?? ''", json!(selector)));
+    let found =
+        browser.script(&format!("return document.querySelector({})?.innerText ?? ''", json!(selector)));
     found.as_str().unwrap().to_owned()
 }
 
@@ -31,7 +32,11 @@ fn pages_lists_clicks_and_changes() {
     let browser = Browser::new();
     browser.resize(1280, 800);
     enter(&served, &browser, true);
-    assert_eq!(browser.script("return location.hash"), json!("#/overview"), "the login does not stay in the address");
+    assert_eq!(
+        browser.script("return location.hash"),
+        json!("#/overview"),
+        "the login does not stay in the address"
+    );
     browser.wait_text(".tile", "240");
     let fetched = browser.script(FETCHED);
     assert!(fetched["bytes"].as_u64().unwrap() < 300_000, "{fetched}");
@@ -47,12 +52,20 @@ fn pages_lists_clicks_and_changes() {
     browser.wait_text("#live", "Live");
 
     // Each page by click.
-    for (page, says) in
-        [("nodes", "node-12"), ("networks", "10.10.1.0/24"), ("services", "cache"), ("tasks", "api.2"), ("map", "Who talks to whom"), ("events", "create")]
-    {
+    for (page, says) in [
+        ("nodes", "node-12"),
+        ("networks", "10.10.1.0/24"),
+        ("services", "cache"),
+        ("tasks", "api.2"),
+        ("map", "Who talks to whom"),
+        ("events", "create"),
+    ] {
         browser.click(&format!("nav a[href='#/{page}']"));
         browser.wait_text("main", says);
-        assert_eq!(browser.script("return document.querySelectorAll('nav [aria-current=page]').length"), json!(1));
+        assert_eq!(
+            browser.script("return document.querySelectorAll('nav [aria-current=page]').length"),
+            json!(1)
+        );
     }
     browser.click("nav a[href='#/map']");
     browser.wait("document.querySelectorAll('.mapbox a').length >= 8 && document.querySelector('.rate').textContent.includes('B/s')");
@@ -80,7 +93,9 @@ fn pages_lists_clicks_and_changes() {
     browser.click("th:nth-child(6) button");
     browser.wait("document.querySelector('th:nth-child(6)').getAttribute('aria-sort') === 'descending'");
     let tasks = "[...document.querySelectorAll('tbody td:nth-child(6)')].map((e) => Number(e.innerText))";
-    browser.wait(&format!("((all) => all.length === 12 && all.every((n, at) => !at || all[at - 1] >= n))({tasks})"));
+    browser.wait(&format!(
+        "((all) => all.length === 12 && all.every((n, at) => !at || all[at - 1] >= n))({tasks})"
+    ));
 
     // A service: its ports, its tasks' weights, a drain, each seen as it takes effect.
     browser.open(&format!("{}#/service/serviceid0", served.url()));
@@ -135,7 +150,12 @@ fn pages_lists_clicks_and_changes() {
     browser.open(&format!("{}#/service/serviceid0", served.url()));
     browser.wait_text(".ports", "9000:90/tcp");
     browser.wait_text("tbody", "web.2");
-    assert_eq!(browser.script("return document.querySelectorAll('main form, main .danger, main input[type=number]').length"), json!(0));
+    assert_eq!(
+        browser.script(
+            "return document.querySelectorAll('main form, main .danger, main input[type=number]').length"
+        ),
+        json!(0)
+    );
 }
 
 #[test]
@@ -202,7 +222,17 @@ fn names_do_not_become_markup() {
     let browser = Browser::new();
     browser.resize(375, 740);
     enter(&served, &browser, true);
-    let pages = ["overview", "nodes", "networks", "services", "tasks", "events", "map", "service/serviceid0", "service/serviceid2"];
+    let pages = [
+        "overview",
+        "nodes",
+        "networks",
+        "services",
+        "tasks",
+        "events",
+        "map",
+        "service/serviceid0",
+        "service/serviceid2",
+    ];
     for page in pages {
         browser.open(&format!("{}#/{page}", served.url()));
         browser.wait("document.querySelector('main').innerText.includes('n'.repeat(20)) || document.querySelector('main').innerHTML.includes('&lt;img')");
@@ -294,15 +324,25 @@ fn small_and_large_light_and_dark_by_keyboard_and_by_ear() {
     browser.resize(1280, 740);
     browser.script("location.hash = '#/overview'");
     browser.wait_text(".tile", "Nodes");
-    let focus = || browser.script("const e = document.activeElement; return e.getAttribute('aria-label') || e.innerText || e.tagName");
+    let focus = || {
+        browser.script("const e = document.activeElement; return e.getAttribute('aria-label') || e.innerText || e.tagName")
+    };
     browser.script("document.activeElement.blur(); document.querySelector('#skip').focus()");
     assert_eq!(focus(), json!("Skip to the content"));
-    assert_eq!(browser.script("return document.querySelector('#skip').getBoundingClientRect().top >= 0"), json!(true), "seen when it has the focus");
+    assert_eq!(
+        browser.script("return document.querySelector('#skip').getBoundingClientRect().top >= 0"),
+        json!(true),
+        "seen when it has the focus"
+    );
     browser.keys("\u{e007}");
     assert_eq!(focus(), json!("Overview"), "the head of the page");
     browser.keys("\u{e004}");
     assert!(focus().as_str().unwrap().contains("Nodes"), "{}", focus());
-    assert_ne!(browser.script("return getComputedStyle(document.activeElement).outlineStyle"), json!("none"), "the focus is seen");
+    assert_ne!(
+        browser.script("return getComputedStyle(document.activeElement).outlineStyle"),
+        json!("none"),
+        "the focus is seen"
+    );
     browser.script("document.querySelector(\"nav a[href='#/services']\").focus()");
     browser.keys("\u{e007}");
     browser.wait_text("tbody", "cache");
@@ -337,7 +377,8 @@ fn ten_thousand_tasks() {
     browser.resize(1280, 800);
     enter(&served, &browser, false);
     browser.wait_text(".tile", "10,000");
-    let view = browser.script("const n = performance.getEntriesByType('navigation')[0]; return n.domContentLoadedEventEnd");
+    let view = browser
+        .script("const n = performance.getEntriesByType('navigation')[0]; return n.domContentLoadedEventEnd");
     let fetched: Value = browser.script(FETCHED);
     eprintln!("first view: {fetched}, content after {view} ms");
     assert!(fetched["bytes"].as_u64().unwrap() < 300_000, "{fetched}");
@@ -347,7 +388,9 @@ fn ten_thousand_tasks() {
     assert!(browser.script(&format!("return {drawn}")).as_u64().unwrap() <= 200);
     // To the end, as far as it is: rows of the end are there, and no more than before.
     browser.script("scrollTo(0, document.scrollingElement.scrollHeight)");
-    browser.wait("[...document.querySelectorAll('tbody tr')].some((e) => e.getAttribute('aria-rowindex') === '10001')");
+    browser.wait(
+        "[...document.querySelectorAll('tbody tr')].some((e) => e.getAttribute('aria-rowindex') === '10001')",
+    );
     assert!(browser.script(&format!("return {drawn}")).as_u64().unwrap() <= 200);
     browser.script("scrollTo(0, document.scrollingElement.scrollHeight / 2)");
     browser.wait(
@@ -356,7 +399,14 @@ fn ten_thousand_tasks() {
     browser.enter("#filter-tasks", "node:node-777");
     browser.wait_text(".count", "10 of 10,000 tasks");
     // What comes while somebody looks.
-    let new = Task { id: "new".into(), name: "aaa-new".into(), node: "node-777".into(), state: "ready".into(), weight: 1, ..Task::default() };
+    let new = Task {
+        id: "new".into(),
+        name: "aaa-new".into(),
+        node: "node-777".into(),
+        state: "ready".into(),
+        weight: 1,
+        ..Task::default()
+    };
     served.sample.model.lock().unwrap().tasks.push(new);
     browser.wait_text("tbody", "aaa-new");
     browser.wait_text(".count", "11 of 10,001 tasks");

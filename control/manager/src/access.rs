@@ -40,6 +40,8 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Dispatcher/RenewLeases", Needs::Member),
     ("/mesh.v1.Dispatcher/Report", Needs::Member),
     ("/mesh.v1.Dispatcher/ReportTest", Needs::Member),
+    ("/mesh.v1.Dispatcher/ReportTraffic", Needs::Member),
+    ("/mesh.v1.Dispatcher/ReportOrder", Needs::Member),
     ("/mesh.v1.Dispatcher/Leave", Needs::Member),
     ("/mesh.v1.Identity/Renew", Needs::Member),
     ("/mesh.v1.Identity/Confirm", Needs::Member),
@@ -64,6 +66,8 @@ pub(crate) const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Control/RemoveNode", Needs::Manager),
     ("/mesh.v1.Control/SetRole", Needs::Manager),
     ("/mesh.v1.Control/TestConnectivity", Needs::Manager),
+    ("/mesh.v1.Control/WatchTraffic", Needs::Manager),
+    ("/mesh.v1.Control/OrderTask", Needs::Manager),
     ("/mesh.v1.Control/Backup", Needs::Manager),
     ("/mesh.v1.Control/GetProgress", Needs::Manager),
 ];

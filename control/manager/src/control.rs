@@ -17,9 +17,10 @@ use crate::{
     connectivity::{self, TestReports},
     events::EventStream,
     identity::decided,
-    membership,
+    membership, orders,
     shared::{Shared, unexpected, unix_now},
     status::{invalid, unresolved},
+    watching::TrafficStream,
 };
 
 /// How many tasks a refusal names.
@@ -34,6 +35,18 @@ pub struct Control(pub(crate) Arc<Shared>);
 impl control_server::Control for Control {
     type EventsStream = EventStream;
     type TestConnectivityStream = TestReports;
+    type WatchTrafficStream = TrafficStream;
+
+    async fn watch_traffic(
+        &self,
+        _: Request<v1::WatchTrafficRequest>,
+    ) -> Result<Response<TrafficStream>, Status> {
+        Ok(Response::new(self.0.watching.stream()))
+    }
+
+    async fn order_task(&self, request: Request<v1::TaskOrder>) -> Result<Response<v1::OrderReport>, Status> {
+        orders::order(&self.0, request.into_inner()).await.map(Response::new)
+    }
 
     async fn test_connectivity(
         &self,

@@ -26,6 +26,8 @@ pub(crate) use session::Follower;
 
 /// The most listeners that one node may tell of.
 const MAX_LISTENERS: usize = 1024;
+/// The most tasks, services and pairs that one node may report traffic of.
+const MAX_TRAFFIC: usize = 16_384;
 
 /// The service behind [`crate::Manager`]'s listener.
 pub(crate) struct Dispatcher {
@@ -53,6 +55,8 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             node,
             changes: request.get_ref().changes,
             tests: self.shared.tests.watch(),
+            orders: self.shared.orders.watch(),
+            traffic: self.shared.watching.every(),
         };
         tokio::spawn(async move {
             follower.serve(changes, listeners, states, stop).await;
@@ -137,6 +141,29 @@ impl dispatcher_server::Dispatcher for Dispatcher {
     ) -> Result<Response<v1::ReportResponse>, Status> {
         let node_id = Caller::of(&request)?.node.to_string();
         self.shared.tests.report(v1::TestReport { node_id, order: None, ..request.into_inner() });
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+
+    async fn report_traffic(
+        &self,
+        request: Request<v1::TrafficReport>,
+    ) -> Result<Response<v1::ReportResponse>, Status> {
+        let node_id = Caller::of(&request)?.node.to_string();
+        let report = v1::TrafficReport { node_id, ..request.into_inner() };
+        let most = report.tasks.len().max(report.services.len()).max(report.talks.len());
+        if most > MAX_TRAFFIC || report.drops.len() > MAX_LISTENERS {
+            return Err(invalid("traffic", format!("more than {MAX_TRAFFIC} of a kind")));
+        }
+        self.shared.watching.report(report);
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+
+    async fn report_order(
+        &self,
+        request: Request<v1::OrderReport>,
+    ) -> Result<Response<v1::ReportResponse>, Status> {
+        let node = Caller::of(&request)?.node;
+        self.shared.orders.report(node, request.into_inner());
         Ok(Response::new(v1::ReportResponse {}))
     }
 

@@ -25,6 +25,7 @@ mod keys;
 mod liveness;
 mod manager;
 mod membership;
+mod orders;
 mod peers;
 mod rate;
 mod reports;
@@ -35,6 +36,7 @@ mod status;
 mod touch;
 mod traces;
 mod versions;
+mod watching;
 
 pub use backup::{Backup, BackupError};
 pub use cluster::Cluster;
@@ -46,6 +48,7 @@ pub use manager::{Manager, ManagerOptions};
 pub use mesh_store::State;
 pub use reports::Listeners;
 pub use shared::{Checked, EndpointView};
+pub use watching::Traffic;
 
 pub use mesh_raft::{Progress, Standing};
 

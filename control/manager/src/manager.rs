@@ -44,6 +44,7 @@ use crate::{
     silence,
     touch::Touch,
     traces, versions,
+    watching::Traffic,
 };
 
 /// Longest wait at start for a state that is there.
@@ -215,6 +216,16 @@ impl Manager {
         self.shared.status_of(node)
     }
 
+    /// The manager that leads, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shared.raft.leader().map(|(node, _)| node)
+    }
+
+    /// Has all nodes report what passes at them until the answer is dropped.
+    pub fn traffic(&self) -> Traffic {
+        Traffic::new(self.shared.clone())
+    }
+
     /// Where managers listen, this one first.
     pub fn managers(&self) -> Vec<SocketAddr> {
         self.shared.place.managers(&self.shared.state())
@@ -382,6 +393,8 @@ async fn serve(
         place: Place { cluster: own.cluster, node: own.node, advertise: bound.advertise },
         reports: Arc::default(),
         tests: Arc::default(),
+        orders: Arc::default(),
+        watching: Arc::default(),
         identity: identity.clone(),
         touch: Touch::new(),
         events: Arc::new(Events::new(stop.clone())),

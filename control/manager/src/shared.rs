@@ -19,9 +19,11 @@ use crate::{
     connectivity::Tests,
     events::Events,
     liveness::{Heard, NodeStatus},
+    orders::Orders,
     reports::Reports,
     status::rejected,
     touch::Touch,
+    watching::Watching,
 };
 
 /// What runs, as gossip tells it.
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     pub touch: Touch,
     pub events: Arc<Events>,
     pub tests: Arc<Tests>,
+    pub orders: Arc<Orders>,
+    pub watching: Arc<Watching>,
     pub identity: Arc<IdentityCell>,
 }
 

@@ -34,7 +34,9 @@ pub fn session(
         place: Place { cluster, node: raft.node(), advertise },
         node,
         changes: true,
-        tests: tokio::sync::watch::channel(std::sync::Arc::default()).1,
+        tests: watch::channel(std::sync::Arc::default()).1,
+        orders: watch::channel(std::sync::Arc::default()).1,
+        traffic: watch::channel(0).1,
     };
     let changes = raft.watch();
     tokio::spawn(async move {

@@ -11,7 +11,7 @@ use clap::{
 use crate::{
     apply, attach, ca, cluster, completion, connectivity,
     context::{Context, Options},
-    debug, detach, dns, doctor, events, export, flows, init, join, join_token, leave, log_level, man,
+    dashboard, debug, detach, dns, doctor, events, export, flows, init, join, join_token, leave, log_level, man,
     network, node, ping, publish, run, service, status, systemd, task, top, trace, unlock,
     unlock_key, unpublish,
 };
@@ -82,6 +82,7 @@ enum Command {
     #[command(subcommand)]
     Dns(dns::Command),
     Doctor(doctor::Args),
+    Dashboard(dashboard::Args),
     Ping(ping::Args),
     Flows(flows::Args),
     Trace(trace::Args),
@@ -167,6 +168,7 @@ impl Command {
             Command::Apply(args) => apply::run(args, context).await,
             Command::Export(args) => export::run(&args, context).await,
             Command::Events(args) => events::run(args, context).await,
+            Command::Dashboard(args) => dashboard::run(args, context).await,
             Command::Flows(args) => flows::run(args, context).await,
             Command::Top(args) => top::run(&args, context).await,
             Command::Publish(args) => publish::run(args, context).await,

@@ -16,6 +16,7 @@ mod completion;
 mod connectivity;
 mod context;
 mod daemon;
+mod dashboard;
 mod debug;
 mod detach;
 mod dns;

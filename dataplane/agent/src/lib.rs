@@ -47,6 +47,7 @@ mod testing;
 mod trace;
 mod traffic;
 mod uplinks;
+mod watched;
 mod way_out;
 
 pub use agent::{Agent, AgentOptions, remove_from_node};

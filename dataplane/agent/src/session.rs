@@ -94,6 +94,10 @@ struct Shared {
     report: watch::Sender<Report>,
     /// Tests of connectivity that the managers want.
     tests: watch::Sender<Vec<v1::TestOrder>>,
+    /// What the managers want done with tasks of this node.
+    orders: watch::Sender<Vec<v1::TaskOrder>>,
+    /// How often they want to know of its traffic, in seconds; 0: not.
+    traffic: watch::Sender<u32>,
 }
 
 impl Session {
@@ -107,11 +111,24 @@ impl Session {
         let (state, _) = watch::channel(SessionState::Disconnected("not tried yet".into()));
         let report = watch::channel(Report::default()).0;
         let tests = watch::channel(Vec::new()).0;
+        let (orders, traffic) = (watch::channel(Vec::new()).0, watch::channel(0).0);
         let (managers, channel, lost) = (Mutex::new(managers), Mutex::new(None), Mutex::new(None));
         let elsewhere = Notify::new();
         let (heard, refusal) = (Mutex::default(), Mutex::default());
-        let shared =
-            Shared { identity, managers, heard, refusal, channel, lost, elsewhere, state, report, tests };
+        let shared = Shared {
+            identity,
+            managers,
+            heard,
+            refusal,
+            channel,
+            lost,
+            elsewhere,
+            state,
+            report,
+            tests,
+            orders,
+            traffic,
+        };
         let session = Self { shared: Arc::new(shared) };
         let run = session.clone();
         tokio::spawn(async move { stop.run_until_cancelled(run.follow_for_ever(told)).await });
@@ -228,6 +245,28 @@ impl Session {
     pub async fn report_test(&self, report: v1::TestReport) -> Result<(), SessionError> {
         let mut client = self.client().await?;
         call(client.report_test(report)).await.map(drop)
+    }
+
+    /// What the managers want done with tasks of this node, as it changes.
+    pub fn orders(&self) -> watch::Receiver<Vec<v1::TaskOrder>> {
+        self.shared.orders.subscribe()
+    }
+
+    /// How often the managers want to know of this node's traffic, in seconds, as it changes; 0: not.
+    pub fn traffic(&self) -> watch::Receiver<u32> {
+        self.shared.traffic.subscribe()
+    }
+
+    /// Tells the managers of this node's traffic.
+    pub async fn report_traffic(&self, report: v1::TrafficReport) -> Result<(), SessionError> {
+        let mut client = self.client().await?;
+        call(client.report_traffic(report)).await.map(drop)
+    }
+
+    /// Tells the managers what came of an order.
+    pub async fn report_order(&self, report: v1::OrderReport) -> Result<(), SessionError> {
+        let mut client = self.client().await?;
+        call(client.report_order(report)).await.map(drop)
     }
 
     /// Tells the managers that this node leaves the cluster.

@@ -97,6 +97,19 @@ impl Control for LocalControl {
         self.manager().await?.test_connectivity(request).await
     }
 
+    type WatchTrafficStream = <mesh_manager::Control as Control>::WatchTrafficStream;
+
+    async fn watch_traffic(
+        &self,
+        request: Request<v1::WatchTrafficRequest>,
+    ) -> Result<Response<Self::WatchTrafficStream>, Status> {
+        self.manager().await?.watch_traffic(request).await
+    }
+
+    async fn order_task(&self, request: Request<v1::TaskOrder>) -> Result<Response<v1::OrderReport>, Status> {
+        self.manager().await?.order_task(request).await
+    }
+
     async fn update_network(
         &self,
         request: Request<v1::UpdateNetworkRequest>,

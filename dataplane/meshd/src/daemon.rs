@@ -25,13 +25,13 @@ pub use self::{
 };
 use crate::{
     config::{Config, MetricsConfig, PathMode},
-    connectivity,
+    connectivity, dashboard,
     identity::Renewal,
     join::{self, JoinSpec},
     lock::{Keys, LOCKED},
     log::Log,
     membership::Membership,
-    roles, state_dir, traces,
+    roles, state_dir, traces, watched,
 };
 
 /// See the module.
@@ -43,6 +43,8 @@ pub struct Daemon {
     pub(crate) member: RwLock<Option<Member>>,
     /// What a manager's files are encrypted with.
     pub(crate) keys: Arc<Keys>,
+    /// The manager's dashboard, once somebody asked for it.
+    pub(crate) dashboard: dashboard::Served,
     /// What is followed of `[metrics]`.
     pub(crate) metrics: watch::Sender<MetricsConfig>,
     pub(crate) log: Log,
@@ -110,7 +112,8 @@ impl Daemon {
         };
         let followed = Mutex::new(config.clone());
         let metrics = watch::Sender::new(config.metrics.clone());
-        Ok(Self { config, followed, member: RwLock::new(member), keys, metrics, log })
+        let (member, dashboard) = (RwLock::new(member), dashboard::Served::default());
+        Ok(Self { config, followed, member, keys, dashboard, metrics, log })
     }
 
     /// The member, or what to do to become one.
@@ -210,6 +213,7 @@ impl Daemon {
 
     /// Stops what runs; the data path stays.
     pub async fn stop(&self) {
+        dashboard::close(&self.dashboard).await;
         if let Some(Member { agent, manager, .. }) = self.member.write().await.take() {
             agent.stop().await;
             if let Some(manager) = manager {
@@ -338,6 +342,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
     };
     let agent = Agent::start(options).await?;
     tokio::spawn(connectivity::follow(agent.clone()));
+    tokio::spawn(watched::follow(agent.clone()));
     Ok(agent)
 }
 

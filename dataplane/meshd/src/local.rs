@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::{
     daemon::{Daemon, InitSpec, Member, NewMember},
+    dashboard,
     flows::{FlowLists, Lists},
     gossip,
     join::JoinSpec,
@@ -44,6 +45,13 @@ impl LocalService {
 
 #[tonic::async_trait]
 impl Local for LocalService {
+    async fn open_dashboard(
+        &self,
+        request: Request<v1::OpenDashboardRequest>,
+    ) -> Result<Response<v1::OpenDashboardResponse>, Status> {
+        dashboard::open(&self.daemon, request.into_inner()).await.map(Response::new)
+    }
+
     async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
         let request = request.into_inner();
         let spec = InitSpec {

@@ -11,6 +11,7 @@ mod config;
 mod connectivity;
 mod control;
 mod daemon;
+mod dashboard;
 mod docker;
 mod flows;
 mod gossip;
@@ -32,6 +33,7 @@ mod socket;
 mod state_dir;
 mod tasks;
 mod traces;
+mod watched;
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -9,7 +9,10 @@ use mesh_types::{NodeId, Role};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::daemon::{Daemon, Member, manager_options, watch_of};
+use crate::{
+    daemon::{Daemon, Member, manager_options, watch_of},
+    dashboard,
+};
 
 /// How often the role is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -161,6 +164,7 @@ impl Daemon {
                 {
                     manager.shutdown().await;
                 }
+                dashboard::close(&self.dashboard).await;
                 // It is out. What is left is for `Forget`, now or after whatever goes wrong here.
                 Box::pin(self.forget_manager(&renewal)).await
             }

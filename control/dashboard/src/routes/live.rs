@@ -48,8 +48,7 @@ pub(super) fn stream(app: &Arc<App>, session: String, path: String, query: Query
     }
     let now = Instant::now();
     let told = String::new();
-    let live =
-        Live { app: app.clone(), session, path, query, told, last: now, begun: false, over: false };
+    let live = Live { app: app.clone(), session, path, query, told, last: now, begun: false, over: false };
     answer::events(stream::unfold(live, |mut live| async move {
         let part = live.next().await?;
         Some((part, live))

@@ -38,7 +38,14 @@ impl Browser {
             .expect("chromedriver does not start; `cargo xtask setup` installs Debian's chromium-driver");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines
-            .find_map(|line| line.unwrap().split("started successfully on port ").nth(1)?.trim_end_matches('.').parse().ok())
+            .find_map(|line| {
+                line.unwrap()
+                    .split("started successfully on port ")
+                    .nth(1)?
+                    .trim_end_matches('.')
+                    .parse()
+                    .ok()
+            })
             .expect("chromedriver names no port");
         std::thread::spawn(move || lines.for_each(drop));
         let folder = profile.path().join("profile");
@@ -92,7 +99,9 @@ impl Browser {
     /// Waits until the text of what a selector finds has `text` in it.
     pub fn wait_text(&self, selector: &str, text: &str) {
         let (selector, text) = (json!(selector), json!(text));
-        self.wait(&format!("[...document.querySelectorAll({selector})].some((e) => e.innerText.includes({text}))"));
+        self.wait(&format!(
+            "[...document.querySelectorAll({selector})].some((e) => e.innerText.includes({text}))"
+        ));
     }
 
     /// Clicks what a selector finds, as a person does: it has to be seen. What was replaced meanwhile is looked for again.
@@ -123,9 +132,9 @@ impl Browser {
 
     /// Presses keys one after the other, on whatever has the focus. Tab is `\u{e004}`, Enter `\u{e007}`.
     pub fn keys(&self, keys: &str) {
-        let strokes = keys.chars().flat_map(|key| {
-            ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
-        });
+        let strokes = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()})));
         let actions: Vec<Value> = strokes.collect();
         self.command("actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}));
     }
@@ -137,7 +146,8 @@ impl Browser {
 
     /// Makes the page so large, in CSS pixels.
     pub fn resize(&self, width: u32, height: u32) {
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.developer("Emulation.setDeviceMetricsOverride", &metrics);
     }
 

@@ -40,7 +40,12 @@ impl Client {
     }
 
     /// The answer to a request with these headers; a body makes it a POST.
-    pub async fn ask(&mut self, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Response<Incoming> {
+    pub async fn ask(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Response<Incoming> {
         let method = if body.is_some() { "POST" } else { "GET" };
         let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
         for (name, value) in headers {

@@ -1,5 +1,12 @@
 //! A dashboard over a made-up cluster, and a real browser that looks at it.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary and the example use a part of it")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "each test binary and the example use a part of it"
+)]
 
 pub mod browser;
 pub mod client;

@@ -26,7 +26,11 @@ const NAMES: [&str; 8] = ["web", "api", "db", "cache", "search", "mail", "queue"
 impl Sample {
     /// With so many nodes, services and tasks of each service.
     pub fn new(nodes: usize, services: usize, tasks_each: usize) -> Self {
-        Self { model: Mutex::new(model(nodes, services, tasks_each)), asked: AtomicU64::new(0), changes: Mutex::default() }
+        Self {
+            model: Mutex::new(model(nodes, services, tasks_each)),
+            asked: AtomicU64::new(0),
+            changes: Mutex::default(),
+        }
     }
 }
 
@@ -50,7 +54,10 @@ impl Source for Sample {
                 if service.ports.iter().any(|known| known.text.starts_with(published)) {
                     return Err(Refusal(format!("port {published} is published already")));
                 }
-                service.ports.push(Port { text: format!("{published}:{target}/tcp"), filter: format!("{published}/tcp") });
+                service.ports.push(Port {
+                    text: format!("{published}:{target}/tcp"),
+                    filter: format!("{published}/tcp"),
+                });
                 Ok(format!("Published {port}."))
             }
             Change::Unpublish { service, port } => {
@@ -79,7 +86,6 @@ fn find<T>(all: &mut [T], is: impl Fn(&T) -> bool) -> Result<&mut T, Refusal> {
 }
 
 fn wave(seed: usize, round: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let (seed, round) = (seed as f64, round as f64);
     1.0 + 0.6 * (round / 4.0 + seed).sin()
 }
@@ -108,7 +114,11 @@ fn move_on(model: &mut Model, round: u64) {
     // The large cluster needs no sums that are right.
     if model.tasks.len() < 1000 {
         for node in &mut model.nodes {
-            node.rates = if node.status == "ready" { sum(&|task| task.node == node.name).or(Some(Rates::default())) } else { None };
+            node.rates = if node.status == "ready" {
+                sum(&|task| task.node == node.name).or(Some(Rates::default()))
+            } else {
+                None
+            };
         }
         for service in &mut model.services {
             service.rates = sum(&|task| task.service_id == service.id);
@@ -202,7 +212,11 @@ fn model(nodes: usize, services: usize, tasks_each: usize) -> Model {
                 service: name.clone(),
                 node: node_name(at + 1),
                 networks: vec![network.into()],
-                addresses: vec![format!("10.10.{}.{}", (s * tasks_each + t) / 250, (s * tasks_each + t) % 250 + 2)],
+                addresses: vec![format!(
+                    "10.10.{}.{}",
+                    (s * tasks_each + t) / 250,
+                    (s * tasks_each + t) % 250 + 2
+                )],
                 state: if s == 3 && t == 1 { "draining" } else { "ready" }.into(),
                 health: match (checked, unhealthy) {
                     (false, _) => "",
@@ -234,9 +248,16 @@ fn model(nodes: usize, services: usize, tasks_each: usize) -> Model {
         model.networks[s % 2].tasks += tasks_each;
         model.networks[s % 2].services += 1;
     }
-    for (from, to, port) in
-        [(None, 0, "80/tcp"), (Some(0), 1, "8080/tcp"), (Some(1), 2, "5432/tcp"), (Some(1), 3, "6379/tcp"), (Some(0), 7, "443/tcp"), (Some(6), 5, "25/tcp"), (Some(1), 6, "5672/tcp"), (Some(7), 2, "5432/tcp")]
-    {
+    for (from, to, port) in [
+        (None, 0, "80/tcp"),
+        (Some(0), 1, "8080/tcp"),
+        (Some(1), 2, "5432/tcp"),
+        (Some(1), 3, "6379/tcp"),
+        (Some(0), 7, "443/tcp"),
+        (Some(6), 5, "25/tcp"),
+        (Some(1), 6, "5672/tcp"),
+        (Some(7), 2, "5432/tcp"),
+    ] {
         if to < services && from.is_none_or(|from| from < services) {
             for t in 0..tasks_each.min(3) {
                 let end = |s: usize| End::Task(format!("taskid{s}x{t}"));

@@ -21,6 +21,10 @@ pub(crate) struct Follower {
     pub changes: bool,
     /// The tests of connectivity that are under way.
     pub tests: watch::Receiver<Arc<Vec<v1::TestOrder>>>,
+    /// What nodes are to do with their tasks.
+    pub orders: watch::Receiver<Arc<Vec<v1::TaskOrder>>>,
+    /// How often nodes are to report traffic.
+    pub traffic: watch::Receiver<u32>,
 }
 
 /// What a message says.
@@ -32,6 +36,9 @@ struct Said {
     scarce: Vec<bool>,
     listeners: Arc<Listeners>,
     tests: Arc<Vec<v1::TestOrder>>,
+    /// Of this node.
+    orders: Vec<v1::TaskOrder>,
+    traffic: u32,
 }
 
 impl Said {
@@ -40,6 +47,8 @@ impl Said {
             || !self.same_leases(other)
             || self.listeners != other.listeners
             || self.tests != other.tests
+            || self.orders != other.orders
+            || self.traffic != other.traffic
     }
 
     fn same_leases(&self, other: &Self) -> bool {
@@ -59,8 +68,8 @@ impl Follower {
         let node = self.node;
         // What was looked at last, and what was sent last.
         let (mut seen, mut sent): (Option<Said>, Option<Said>) = (None, None);
-        // Nobody begins one any more once this is false.
-        let mut tests_go_on = true;
+        // Nobody begins one any more once it is false.
+        let (mut tests_go_on, mut orders_go_on, mut traffic_goes_on) = (true, true, true);
         debug!(%node, "session begins");
         while let Ok(slot) = states.reserve().await {
             // Whatever changed while the node was busy is in this one.
@@ -72,6 +81,8 @@ impl Follower {
                 break;
             }
             self.tests.borrow_and_update();
+            self.orders.borrow_and_update();
+            self.traffic.borrow_and_update();
             let now = self.look(seen.take(), state, listeners.borrow_and_update().clone());
             if sent.as_ref().is_none_or(|sent| sent.differs(&now)) {
                 slot.send(Ok(self.message(sent.as_ref(), &now)));
@@ -84,6 +95,8 @@ impl Follower {
                 changed = changes.changed() => if changed.is_err() { break },
                 changed = listeners.changed() => if changed.is_err() { break },
                 changed = self.tests.changed(), if tests_go_on => tests_go_on = changed.is_ok(),
+                changed = self.orders.changed(), if orders_go_on => orders_go_on = changed.is_ok(),
+                changed = self.traffic.changed(), if traffic_goes_on => traffic_goes_on = changed.is_ok(),
                 () = states.closed() => break,
                 () = stop.cancelled() => {
                     let why = "this manager stops, or reaches no majority of the managers";
@@ -103,21 +116,32 @@ impl Follower {
         };
         let scarce = leases.keys().map(|network| state.is_scarce(*network)).collect();
         let tests = self.tests.borrow().clone();
-        Said { state, leases, scarce, listeners, tests }
+        let own = self.node.to_string();
+        let orders = self.orders.borrow().iter().filter(|order| order.node_id == own).cloned().collect();
+        Said { state, leases, scarce, listeners, tests, orders, traffic: *self.traffic.borrow() }
     }
 
     fn message(&self, sent: Option<&Said>, now: &Said) -> v1::NodeState {
         let state = &*now.state;
         let managers = self.place.manager_list(state);
         let leases = || now.leases.iter().map(|(network, all)| network_lease(state, *network, all)).collect();
-        let tests = now.tests.to_vec();
+        let (tests, orders, traffic_secs) = (now.tests.to_vec(), now.orders.clone(), now.traffic);
         let listeners = || now.listeners.iter().map(|(node, all)| node_listeners(*node, all)).collect();
         let sent = sent.filter(|_| self.changes);
         let change = sent.and_then(|sent| Some((sent, sent.state.view_change(state)?)));
         let Some((sent, change)) = change else {
             let view = state.view().as_ref().map(Into::into);
             let (leases, listeners) = (leases(), listeners());
-            return v1::NodeState { view, leases, managers, listeners, tests, ..Default::default() };
+            return v1::NodeState {
+                view,
+                leases,
+                managers,
+                listeners,
+                tests,
+                orders,
+                traffic_secs,
+                ..Default::default()
+            };
         };
         let (same_leases, same_listeners) = (sent.same_leases(now), sent.listeners == now.listeners);
         v1::NodeState {
@@ -129,6 +153,8 @@ impl Follower {
             same_leases,
             same_listeners,
             tests,
+            orders,
+            traffic_secs,
         }
     }
 }

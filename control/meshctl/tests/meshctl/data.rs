@@ -371,3 +371,41 @@ pub fn trace(dropped: bool) -> v1::TraceResponse {
     let (fate, reason) = (text("delivered"), String::new());
     v1::TraceResponse { steps, fate, text: text("task web.2 gets it"), reason }
 }
+
+/// What a node counted, after so many seconds.
+pub fn snapshot(seconds: u64) -> v1::NodeSnapshot {
+    let traffic = |times: u64| {
+        Some(v1::Traffic {
+            bytes_in: 1000 * times * seconds,
+            bytes_out: 2_000_000 * times * seconds,
+            new_flows: times * seconds,
+            ..v1::Traffic::default()
+        })
+    };
+    let front = v1::FrontendCounts { traffic: traffic(5), ..v1::FrontendCounts::default() };
+    let web = v1::ServiceCounts {
+        service_id: WEB.to_owned(),
+        name: "web".to_owned(),
+        tasks: 2,
+        ready: 1,
+        flows: 7,
+        frontends: vec![front],
+    };
+    let task = |task: &str, times| v1::EndpointCounts {
+        task_id: task.to_owned(),
+        task: task.to_owned(),
+        network: "prod".to_owned(),
+        flows: 3 * times,
+        traffic: traffic(times),
+        ..v1::EndpointCounts::default()
+    };
+    v1::NodeSnapshot {
+        unix_millis: 1000 * seconds,
+        node_name: "n1".to_owned(),
+        members: [("alive".to_owned(), 2), ("down".to_owned(), 1)].into(),
+        drops: [("malformed".to_owned(), 9), ("no-backend".to_owned(), 4 * seconds)].into(),
+        services: vec![web],
+        endpoints: vec![task("web.1", 1), task("web.2", 2)],
+        ..v1::NodeSnapshot::default()
+    }
+}

@@ -252,6 +252,20 @@ impl Service {
 
 #[tonic::async_trait]
 impl Local for Service {
+    async fn open_dashboard(
+        &self,
+        request: Request<v1::OpenDashboardRequest>,
+    ) -> Result<Response<v1::OpenDashboardResponse>, Status> {
+        let answer = v1::OpenDashboardResponse {
+            address: "127.0.0.1:7380".to_owned(),
+            url: "https://127.0.0.1:7380/#login=once".to_owned(),
+            fingerprint: "AB:CD:EF".to_owned(),
+            login_secs: 120,
+            idle_secs: 900,
+        };
+        self.change(request, answer)
+    }
+
     async fn trace(
         &self,
         request: Request<v1::TraceRequest>,
@@ -335,9 +349,10 @@ impl Local for Service {
 
     async fn get_snapshot(
         &self,
-        _: Request<v1::GetSnapshotRequest>,
+        request: Request<v1::GetSnapshotRequest>,
     ) -> Result<Response<v1::NodeSnapshot>, Status> {
-        Err(Status::unimplemented("get_snapshot"))
+        let looks = self.asked_for("GetSnapshotRequest");
+        self.change(request, data::snapshot(looks as u64))
     }
 
     async fn get_view(
@@ -570,6 +585,19 @@ impl Local for Service {
 
 #[tonic::async_trait]
 impl Control for Service {
+    type WatchTrafficStream = Answers<v1::TrafficReport>;
+
+    async fn watch_traffic(
+        &self,
+        _: Request<v1::WatchTrafficRequest>,
+    ) -> Result<Response<Self::WatchTrafficStream>, Status> {
+        Err(Status::unimplemented("no verb asks for it"))
+    }
+
+    async fn order_task(&self, _: Request<v1::TaskOrder>) -> Result<Response<v1::OrderReport>, Status> {
+        Err(Status::unimplemented("no verb asks for it"))
+    }
+
     async fn create_network(
         &self,
         request: Request<v1::CreateNetworkRequest>,

@@ -59,6 +59,8 @@ impl Session {
     }
 
     fn disconnected(&self, new: SessionState) {
+        // Whoever wants to know says so again.
+        self.shared.traffic.send_if_modified(|known| std::mem::take(known) != 0);
         if lock(&self.shared.channel).take().is_some() {
             *lock(&self.shared.lost) = Some(Instant::now());
         }
@@ -139,7 +141,7 @@ impl Session {
         let mut next = Some(first);
         let mut last = None;
         while let Some(state) = next {
-            let tests = state.tests.clone();
+            let (tests, orders, traffic) = (state.tests.clone(), state.orders.clone(), state.traffic_secs);
             let state = match heard(last.take(), state) {
                 Ok(state) => state,
                 Err(error) => {
@@ -164,6 +166,12 @@ impl Session {
                 *known = tests;
                 changed
             });
+            self.shared.orders.send_if_modified(|known| {
+                let changed = *known != orders;
+                *known = orders;
+                changed
+            });
+            self.shared.traffic.send_if_modified(|known| std::mem::replace(known, traffic) != traffic);
             next = stream.message().await.map_err(Ended::Refused)?;
         }
         Ok(())
