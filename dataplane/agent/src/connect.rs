@@ -214,9 +214,14 @@ impl Agent {
         if names.any(|name| same_name(name, &task.name)) {
             return Err(name_taken(&state.view, network, &task.name, self.inner.node).into());
         }
-        // Runtimes ask for a container's ports with each of its networks.
-        place.host_ports.retain(|port| task.opened(port).is_none());
+        // Runtimes ask for a container's ports with each of its networks: those that are open close with the last one.
+        let mut open: Vec<PortConfig> = Vec::new();
+        place.host_ports.retain(|port| {
+            open.extend(now.opened(port));
+            now.opened(port).is_none()
+        });
         place.host_ports = settle(&state, &place.host_ports)?;
+        place.host_ports.extend(open);
         let (ids, generation) = state.free_ids(1).ok_or(AttachError::Full(MAX_ENDPOINTS))?;
         let &[id] = ids.as_slice() else { return Err(AttachError::Full(MAX_ENDPOINTS).into()) };
         let reservation = Reservation {

@@ -39,6 +39,17 @@ pub(crate) fn is_port(had: &PortConfig, port: &PortConfig) -> bool {
 }
 
 impl LocalTask {
+    /// Its ports, each once, however many of its places hold it.
+    pub fn ports(&self) -> Vec<PortConfig> {
+        let mut ports = Vec::new();
+        for port in self.attachments.iter().flat_map(|a| &a.host_ports) {
+            if !ports.contains(port) {
+                ports.push(*port);
+            }
+        }
+        ports
+    }
+
     /// Its port that is what `port` asks for.
     pub(crate) fn opened(&self, port: &PortConfig) -> Option<&PortConfig> {
         self.attachments.iter().flat_map(|a| &a.host_ports).find(|had| is_port(had, port))

@@ -177,8 +177,14 @@ pub async fn explain_name(
 
 /// The node's ports that lead to it: those of one owner, or all.
 pub fn host_ports(task: &LocalTask, owner: Option<&Owner>) -> Vec<v1::Port> {
-    let places = task.attachments.iter().filter(|a| owner.is_none() || a.owner.as_ref() == owner);
-    places.flat_map(|a| &a.host_ports).map(|port| (*port).into()).collect()
+    let ports = match owner {
+        Some(_) => {
+            let places = task.attachments.iter().filter(|a| a.owner.as_ref() == owner);
+            places.flat_map(|a| a.host_ports.clone()).collect()
+        }
+        None => task.ports(),
+    };
+    ports.into_iter().map(Into::into).collect()
 }
 
 /// An address that is kept.

@@ -15,16 +15,16 @@ pub(super) fn plans(facts: &Facts) -> (BTreeMap<ServiceId, ServicePlan>, Vec<Fin
     let mut open: Vec<(PortConfig, &LocalTask)> = Vec::new();
     for task in facts.tasks().iter().filter(|t| t.has_host_ports()) {
         let mut own = Vec::new();
-        for port in task.attachments.iter().flat_map(|a| &a.host_ports) {
-            let other = open.iter().find(|(p, _)| p.clashes(port)).map(|(_, t)| format!("task {}", t.name));
-            let service = facts.publisher(port).and_then(|id| facts.view().services.get(&id));
+        for port in task.ports() {
+            let other = open.iter().find(|(p, _)| p.clashes(&port)).map(|(_, t)| format!("task {}", t.name));
+            let service = facts.publisher(&port).and_then(|id| facts.view().services.get(&id));
             let by = service.map(|s| format!("service {}", s.name)).or(other);
             match by {
                 Some(by) => {
                     let (port, task) = (port.place(), task.name.clone());
                     findings.push(Finding::HostPort { port, task, by });
                 }
-                None => own.push(*port),
+                None => own.push(port),
             }
         }
         let id = ServiceId::from_u128(task.id.as_u128());
