@@ -88,8 +88,18 @@ async fn on_thread(work: impl FnOnce() -> Result<(), AgentError> + Send + 'stati
 }
 
 impl Agent {
-    /// Opens the ways out of an attachment whose link is to be made.
+    /// Opens the ways out of an attachment whose link is to be made, or none.
     pub(crate) async fn open_way_out(&self, attachment: &Attachment) -> Result<(), AgentError> {
+        let opened = self.open_ways(attachment).await;
+        if opened.is_err()
+            && let Err(error) = self.close_way_out(attachment).await
+        {
+            warn!(%error, "roll back of a way out");
+        }
+        opened
+    }
+
+    async fn open_ways(&self, attachment: &Attachment) -> Result<(), AgentError> {
         let mut ways = self.inner.ways_out.lock().await;
         for family in Family::ALL.into_iter().filter(|family| has_way_out(attachment, *family)) {
             if !ways.of(family).open {
