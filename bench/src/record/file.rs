@@ -63,7 +63,7 @@ pub enum Nonsense {
     Version(u64),
     /// A field is missing, unknown, or of another kind.
     #[error("damaged: {0}")]
-    Field(#[from] serde_json::Error),
+    Field(serde_json::Error),
     /// A field says what cannot be.
     #[error("damaged: {what} is {value}")]
     Value {
@@ -106,7 +106,7 @@ impl Record {
         if head.version != u64::from(VERSION) {
             return Err(Nonsense::Version(head.version));
         }
-        let record: Self = serde_json::from_slice(text)?;
+        let record: Self = serde_json::from_slice(text).map_err(Nonsense::Field)?;
         record.check()?;
         Ok(record)
     }
