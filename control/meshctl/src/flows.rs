@@ -24,7 +24,7 @@ Examples:
   meshctl flows --client 203.0.113.0/24 --port 8080
   meshctl flows --task web.1 --limit 0
   meshctl --format json flows --network prod            one JSON object a line
-  meshctl flows --format '{{.Client_Address}} {{.Task}}'
+  meshctl flows --format '{{.ClientAddress}} {{.Task}}'
 
 Of conditions of one kind one has to hold, of all kinds each. Told are the flows that entered at this node, and those whose
 task is here. What tasks say to each other's own addresses is not translated, so nothing is kept of it; see `meshctl top` for

@@ -23,6 +23,8 @@ mod pages;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+mod seeing;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod terminal;
