@@ -20,7 +20,15 @@ fn spec<'a>(name: &'a str, network: &'a str, service: Option<&'a str>) -> TaskSp
 /// the first one. The network `closed` has no way out.
 fn world(cluster: &Cluster) -> Result<(Nginx, Task, Task)> {
     cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
-    cluster[0].ctl(&["network", "create", "--subnet", "10.10.4.0/24", "--internal", "--attachable", "closed"])?;
+    cluster[0].ctl(&[
+        "network",
+        "create",
+        "--subnet",
+        "10.10.4.0/24",
+        "--internal",
+        "--attachable",
+        "closed",
+    ])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "empty"])?;
     cluster.wait_for_view()?;
@@ -78,13 +86,13 @@ fn flows_are_listed_and_traced() -> Result<()> {
 
         // A task's connection by the virtual address, and one from outside by the published port of the other node.
         let by_vip = wait("the VIP", SOON, || probe.inside(open(front))?.context("connect"))?;
-        let by_port =
-            wait("the port", SOON, || cluster.net().client().run(open(port))?.context("connect"))?;
+        let by_port = wait("the port", SOON, || cluster.net().client().run(open(port))?.context("connect"))?;
         let outside = cluster.net().client_address().to_string();
         wait("both flows on the node that they enter", SOON, || {
             let all = flows(&cluster[0], &["--service", "web"])?;
             let of = |address: &str| all.iter().find(|flow| flow["client_address"] == address);
-            let by_vip = of(&probe.address()?.to_string()).with_context(|| format!("no flow by the VIP: {all:?}"))?;
+            let by_vip =
+                of(&probe.address()?.to_string()).with_context(|| format!("no flow by the VIP: {all:?}"))?;
             ensure!(by_vip["client"] == "probe" && by_vip["task"] == "web.1", "{by_vip}");
             ensure!(by_vip["node"] == "n2" && by_vip["network"] == "prod", "{by_vip}");
             let by_port = of(&outside).with_context(|| format!("no flow by the port: {all:?}"))?;
@@ -113,7 +121,14 @@ fn flows_are_listed_and_traced() -> Result<()> {
         let node = &cluster[0];
         let web_address = web.task.address()?;
         ends(node, "probe", "web:80", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
-        ends(node, "probe", &format!("{web_address}:80"), "delivered", "web.1", &["n1 from_task", "n2 uplink"])?;
+        ends(
+            node,
+            "probe",
+            &format!("{web_address}:80"),
+            "delivered",
+            "web.1",
+            &["n1 from_task", "n2 uplink"],
+        )?;
         ends(node, "probe", "empty:80", "dropped", "no-backend", &[resolver, "n1 from_task"])?;
         ends(node, "probe", "10.10.3.99:80", "dropped", "no-endpoint", &["n1 from_task"])?;
         ends(node, "shut", "203.0.113.1:80", "dropped", "internal-network", &["n1 from_task"])?;

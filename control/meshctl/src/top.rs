@@ -93,7 +93,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 async fn look(daemon: &Daemon) -> Result<NodeSnapshot> {
-    answer(daemon.local().get_snapshot(GetSnapshotRequest::default())).await.context("cannot look at the node")
+    answer(daemon.local().get_snapshot(GetSnapshotRequest::default()))
+        .await
+        .context("cannot look at the node")
 }
 
 fn page(report: &Report) -> String {

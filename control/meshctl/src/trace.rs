@@ -59,7 +59,9 @@ impl FromStr for Sender {
             None => Ok(Self::Task(text.to_owned())),
             Some((address, node)) => match address.parse() {
                 Ok(address) => Ok(Self::Outside(address, node.to_owned())),
-                Err(_) => Err(format!("{address:?} is no address; write ADDRESS@NODE, or the name of a task")),
+                Err(_) => {
+                    Err(format!("{address:?} is no address; write ADDRESS@NODE, or the name of a task"))
+                }
             },
         }
     }

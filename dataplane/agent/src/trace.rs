@@ -95,7 +95,9 @@ pub struct Trace {
 #[derive(Debug, Error)]
 pub enum TraceError {
     /// No such task.
-    #[error("no such task: {0} (this node knows those of its own tasks' networks; ask on a node that has it)")]
+    #[error(
+        "no such task: {0} (this node knows those of its own tasks' networks; ask on a node that has it)"
+    )]
     Task(String),
     /// Several.
     #[error(transparent)]
@@ -179,7 +181,8 @@ impl Agent {
                 Next::End(end) => return Ok(Trace { steps, end }),
                 Next::Node(vtep, packet) => (vtep, packet),
             };
-            let node = self.view().nodes.values().find(|node| node.data_path_addr == vtep).map(|node| node.id);
+            let node =
+                self.view().nodes.values().find(|node| node.data_path_addr == vtep).map(|node| node.id);
             let Some(node) = node else {
                 let text = format!("no node has the VTEP address {vtep} that the packet goes to");
                 return Ok(Trace { steps, end: unknown(text) });
@@ -225,7 +228,8 @@ impl Agent {
     }
 
     async fn ask_node(&self, node: NodeId, question: &Question) -> Answer {
-        let address = self.view().nodes.get(&node).map(|node| node.advertise_addr).ok_or("it is no member")?;
+        let address =
+            self.view().nodes.get(&node).map(|node| node.advertise_addr).ok_or("it is no member")?;
         let bytes = postcard::to_allocvec(question).map_err(|error| error.to_string())?;
         let asked = self.inner.gossip.ask(SocketAddr::new(address, GOSSIP_PORT), &bytes).await;
         let answer = asked.map_err(|error: ErrandError| one_line(&error))?;

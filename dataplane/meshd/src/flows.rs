@@ -42,7 +42,8 @@ impl Lists {
                 "{AT_ONCE} lists of flows are being read on this node already; try again when one has ended"
             ))
         })?;
-        let query = agent.flows(&filter(request.filter.unwrap_or_default())?).await.map_err(|e| refused(&e))?;
+        let query =
+            agent.flows(&filter(request.filter.unwrap_or_default())?).await.map_err(|e| refused(&e))?;
         let (answers, waiting) = mpsc::channel(WAITING);
         let (limit, handle) = (request.limit, Handle::current());
         tokio::task::spawn_blocking(move || answer(&query, limit, &answers, &handle, slot));

@@ -190,7 +190,8 @@ mod tests {
     }
 
     fn look(millis: u64, a: u64, b: u64, drops: u64) -> NodeSnapshot {
-        let fronts = [a, b].map(|bytes| FrontendCounts { traffic: traffic(bytes), ..FrontendCounts::default() });
+        let fronts =
+            [a, b].map(|bytes| FrontendCounts { traffic: traffic(bytes), ..FrontendCounts::default() });
         NodeSnapshot {
             unix_millis: millis,
             endpoints: vec![task("a", 3, a), task("b", 5, b)],

@@ -42,7 +42,12 @@ pub fn lines(report: &Report, view: View, sort: Sort, (columns, rows): (usize, u
     let dropped: f64 = report.drops.values().sum();
     let mut lines = vec![
         format!("meshctl top: {}, nodes: {}", plain(&report.node), members.join(", ")),
-        format!("{}B/s of {} tasks, {flows} flows, {} drops/s", size(total), report.tasks.len(), size(dropped)),
+        format!(
+            "{}B/s of {} tasks, {flows} flows, {} drops/s",
+            size(total),
+            report.tasks.len(),
+            size(dropped)
+        ),
     ];
     lines.extend(report.fault.iter().map(|fault| format!("FAULT: {}", plain(fault))));
     let by = if view == View::Drops { String::new() } else { format!(" by {}", sort.as_str()) };

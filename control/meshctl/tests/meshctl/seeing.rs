@@ -18,7 +18,8 @@ tcp        probe (10.10.3.9:50000)   web (10.10.3.2:80)     -                   
 "
     );
     let json = fake.print("--format json flows");
-    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["task"], &lines[0]["entrance"]), (&"web.2".into(), &"n1".into()));
     assert!(lines[1]["task"].is_null() && lines[1]["task_port"].is_null() && lines.len() == 2, "{json}");
     assert_eq!(
@@ -30,7 +31,8 @@ tcp        probe (10.10.3.9:50000)   web (10.10.3.2:80)     -                   
 #[test]
 fn conditions_on_flows() {
     let fake = fake();
-    let told = fake.run("flows --service web --client 10.0.0.0/8 --client probe --port 80 --state new --limit 1");
+    let told =
+        fake.run("flows --service web --client 10.0.0.0/8 --client probe --port 80 --state new --limit 1");
     assert_eq!(told.code, Some(0));
     assert!(told.errors.contains("1 of 2 flows are shown"), "{}", told.errors);
     let asked = fake.asked().join("\n");

@@ -35,7 +35,9 @@ pub enum FilterError {
     #[error(transparent)]
     Lookup(#[from] LookupError),
     /// No task of that name is known here.
-    #[error("no such task: {0} (this node knows those of its own tasks' networks; ask on a node that has it)")]
+    #[error(
+        "no such task: {0} (this node knows those of its own tasks' networks; ask on a node that has it)"
+    )]
     Task(String),
     /// Neither of the things that a client can be.
     #[error("client {0:?} is no address, no range such as 10.10.0.0/16, and no task that this node knows")]

@@ -6,9 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_lb::{
-    FlowEntry, Frontend, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PublishedOn, ServicePlan,
-};
+use mesh_lb::{FlowEntry, Frontend, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PublishedOn, ServicePlan};
 use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, Protocol, ServiceId, Vni};
 
 use super::NamedFlow;
@@ -98,12 +96,16 @@ impl FlowNames {
         if let Some(vni) = vni {
             return self.fronts.get(&Frontend::Vip { vni, address }).copied();
         }
-        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == protocol)?;
+        let protocol =
+            [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == protocol)?;
         let port = spoken_to.port();
         let any = if address.is_ipv4() { PublishedOn::AnyV4 } else { PublishedOn::AnyV6 };
         let on = |on| self.fronts.get(&Frontend::Published { on, port, protocol });
         // A socket of the node speaks to an address that stands for all of the node's.
-        on(PublishedOn::Address(address)).or_else(|| on(any)).or_else(|| self.by_port.get(&(port, protocol))).copied()
+        on(PublishedOn::Address(address))
+            .or_else(|| on(any))
+            .or_else(|| self.by_port.get(&(port, protocol)))
+            .copied()
     }
 
     /// The service that a flow is for.
@@ -148,7 +150,8 @@ impl FlowNames {
     /// The flow with the names of whatever takes part in it.
     pub(crate) fn named(&self, entry: FlowEntry) -> NamedFlow {
         let task = self.task(&entry);
-        let entrance = entry.entrance.map_or_else(|| Some(self.node_name(self.node)), |vtep| self.node_at(vtep));
+        let entrance =
+            entry.entrance.map_or_else(|| Some(self.node_name(self.node)), |vtep| self.node_at(vtep));
         let by_socket = [IpAddr::from(HOST_SERVICE_ADDRESS), IpAddr::from(HOST_SERVICE_ADDRESS6)];
         let client = self.client(&entry).map(|client| client.name.to_string());
         let client = client.or_else(|| match by_socket.contains(&entry.front.ip()) {

@@ -136,7 +136,10 @@ impl Agent {
         let mut macs = [0; 12];
         macs[..6].copy_from_slice(&to);
         macs[6..].copy_from_slice(&attachment.mac.0);
-        let mut found = vec![format!("{own} is task {}'s address on network {} (VNI {})", task.name, network.name, network.vni)];
+        let mut found = vec![format!(
+            "{own} is task {}'s address on network {} (VNI {})",
+            task.name, network.name, network.vni
+        )];
         found.push(self.described(&names, &reconciler, network, front, protocol));
         let start = Start {
             entry: Entry::FromTask,
@@ -254,15 +257,20 @@ impl Agent {
         {
             let front = sent.destination;
             flow = Some(FlowId { vni: None, protocol: sent.protocol, client: sent.source, front });
-            found.push(published(names, front, sent.protocol).unwrap_or_else(|| {
-                format!("no service publishes {front} ({})", transport(sent.protocol))
-            }));
+            found.push(
+                published(names, front, sent.protocol).unwrap_or_else(|| {
+                    format!("no service publishes {front} ({})", transport(sent.protocol))
+                }),
+            );
         }
         let services = reconciler.services();
-        let numbers: Vec<u32> = flow.iter().flat_map(|flow| {
-            let front = names.front(flow.vni, flow.front, flow.protocol);
-            front.and_then(|front| services.get(&front.service)).map(|plan| plan.number)
-        }).collect();
+        let numbers: Vec<u32> = flow
+            .iter()
+            .flat_map(|flow| {
+                let front = names.front(flow.vni, flow.front, flow.protocol);
+                front.and_then(|front| services.get(&front.service)).map(|plan| plan.number)
+            })
+            .collect();
         let noted = match &flow {
             Some(flow) => Some((*flow, reconciler.data_path().notes(flow, &numbers)?)),
             None => None,
@@ -282,7 +290,8 @@ impl Agent {
             let node = names.node_at(given.vtep).unwrap_or_else(|| given.vtep.to_string());
             found.push(format!("the flow is new, and is given to {who} ({}) on node {node}", given.address));
         }
-        let (verdict, next) = self.judged(reconciler, names, &trial, (outer.as_ref(), sent), given.map(|g| g.vtep))?;
+        let (verdict, next) =
+            self.judged(reconciler, names, &trial, (outer.as_ref(), sent), given.map(|g| g.vtep))?;
         let step = TraceStep {
             node: self.name_of_node(self.inner.node),
             place: entry.as_str().to_owned(),
@@ -347,7 +356,8 @@ impl Agent {
             Fate::Redirected => {
                 if let Some(on) = tunnel(&trial.packet).filter(|on| on.from == own) {
                     let node = names.node_at(on.to).unwrap_or_else(|| on.to.to_string());
-                    let verdict = format!("sent to node {node} ({}) in VNI {}, by the fast path", on.to, on.vni);
+                    let verdict =
+                        format!("sent to node {node} ({}) in VNI {}, by the fast path", on.to, on.vni);
                     return Ok((verdict, Next::Node(on.to, trial.packet.clone())));
                 }
                 self.redirected(reconciler, names, trial, (outer, sent), given)
@@ -448,7 +458,9 @@ impl Agent {
         {
             let verdict = format!(
                 "out by the node's stack, which masquerades it as {}; {} is node {}",
-                here.advertise_addr, now.destination.ip(), node.name
+                here.advertise_addr,
+                now.destination.ip(),
+                node.name
             );
             let from = SocketAddr::new(here.advertise_addr, now.source.port());
             let packet = opening(UPLINK_MACS, now.protocol, from, now.destination);
@@ -458,7 +470,9 @@ impl Agent {
             Some(node) => format!("node {node}"),
             None => "the world outside".to_owned(),
         };
-        let text = format!("it leaves for {place} by the node's own routes, masqueraded; the data path has no more to say");
+        let text = format!(
+            "it leaves for {place} by the node's own routes, masqueraded; the data path has no more to say"
+        );
         ("out by the node's stack".to_owned(), Next::End(left(text)))
     }
 }
@@ -520,10 +534,8 @@ fn transport(protocol: u8) -> &'static str {
 /// What a program has changed of a packet's addresses.
 fn translation(before: &Headers, now: &Headers) -> String {
     let part = |what, a: SocketAddr, b: SocketAddr| (a != b).then(|| format!("{what} {a} becomes {b}"));
-    let parts = [
-        part("source", before.source, now.source),
-        part("destination", before.destination, now.destination),
-    ];
+    let parts =
+        [part("source", before.source, now.source), part("destination", before.destination, now.destination)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { ", untouched".to_owned() } else { format!(", translated: {}", parts.join(", ")) }
 }

@@ -17,9 +17,13 @@ pub(super) fn meaning(reason: &str) -> &'static str {
         }
         "stale-endpoint" => "the task that was chosen is gone; its end has not been heard of everywhere",
         "no-backend" => "the service has no task that takes flows; see `meshctl service ps`",
-        "internal-network" => "the network is internal, which has no way out; put the task on another network too",
+        "internal-network" => {
+            "the network is internal, which has no way out; put the task on another network too"
+        }
         "too-big" => "the packet is larger than the underlay carries, and may not be cut",
-        "unsupported-protocol" => "the data path does not carry it: neither TCP, UDP, SCTP nor ICMP, or multicast",
+        "unsupported-protocol" => {
+            "the data path does not carry it: neither TCP, UDP, SCTP nor ICMP, or multicast"
+        }
         "fragment" => "a fragment whose first part has not been seen",
         "unexpected-return" => "an answer to nothing that this node has sent",
         "helper-failed" => "the kernel refused to change the packet: out of memory most likely",

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_lb::{Frontend, FlowTask, PublishedOn, ServiceEntry, ServicePlan};
+use mesh_lb::{FlowTask, Frontend, PublishedOn, ServiceEntry, ServicePlan};
 use mesh_types::{
     Availability, ClusterId, ClusterView, EndpointMode, EndpointState, Generation, Health, LocalEndpointId,
     Mac, Name, Network, NetworkId, Node, NodeId, Role, Service, ServiceNetwork, Subnet,
@@ -113,11 +113,13 @@ fn endpoint(id: u32, label: &str, node: NodeId, service: Option<ServiceId>) -> E
 }
 
 fn names() -> FlowNames {
-    let entry =
-        |target_port| ServiceEntry { affinity: None, direct: false, target_port, backends: vec![] };
+    let entry = |target_port| ServiceEntry { affinity: None, direct: false, target_port, backends: vec![] };
     let frontends = [
         (Frontend::Vip { vni: vni(), address: ip("10.10.3.2") }, entry(None)),
-        (Frontend::Published { on: PublishedOn::AnyV4, port: 8080, protocol: Protocol::Tcp }, entry(Some(80))),
+        (
+            Frontend::Published { on: PublishedOn::AnyV4, port: 8080, protocol: Protocol::Tcp },
+            entry(Some(80)),
+        ),
     ];
     let plan = ServicePlan { number: 1, frontends: frontends.into() };
     let endpoints = vec![endpoint(9, "probe", NODE, None), endpoint(5, "web.1", OTHER, Some(WEB))];
@@ -201,7 +203,10 @@ fn nonsense_is_told_what_there_is() {
     let error = told(filter(|f| f.clients = words(&["10.0.0.0/33"])));
     assert!(error.contains("\"10.0.0.0/33\" is no address, no range such as"), "{error}");
     let error = told(filter(|f| f.states = words(&["open"])));
-    assert_eq!(error, "state \"open\" is not known; there are new, answered, established, closing, closed, reset");
+    assert_eq!(
+        error,
+        "state \"open\" is not known; there are new, answered, established, closing, closed, reset"
+    );
     let error = told(filter(|f| f.protocols = words(&["icmp"])));
     assert_eq!(error, "protocol \"icmp\" is not known; there are tcp, udp, sctp");
 }
@@ -217,11 +222,8 @@ fn a_flow_is_told_with_names() {
     let vip = names().named(by_vip());
     assert_eq!((vip.client, vip.task_address), (text("probe"), Some(at("10.10.3.5:80"))));
     // By a socket of another node.
-    let by_socket = FlowEntry {
-        front: at("169.254.63.1:8080"),
-        entrance: Some(ip("192.0.2.2")),
-        ..by_port()
-    };
+    let by_socket =
+        FlowEntry { front: at("169.254.63.1:8080"), entrance: Some(ip("192.0.2.2")), ..by_port() };
     let named = names().named(by_socket);
     assert_eq!((named.client, named.service), (text("n2"), text("web")));
     // Whoever has gone has no name, and the flow is told all the same.
