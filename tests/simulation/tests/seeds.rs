@@ -67,6 +67,14 @@ fn a_seed_is_the_same_run_every_time() -> Result<()> {
     Ok(())
 }
 
+/// A leader whose log takes a manager out, which is not decided yet, took it out again and again and did nothing else.
+#[test]
+fn a_manager_that_is_being_taken_out_is_not_taken_out_again() -> Result<()> {
+    let output = simulation(&["--seed", "40467"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
 /// A change of roles whose proposal was given up was decided after the end of the trouble, when nobody looked any more.
 #[test]
 fn a_change_that_was_given_up_is_followed() -> Result<()> {
