@@ -107,6 +107,7 @@ fn a_port_of_the_node_leads_to_one_task() -> Result<()> {
     run(2, |cluster| {
         let node = &cluster[0];
         network(node, "prod", "10.10.3.0/24")?;
+        network(node, "back", "10.10.4.0/24")?;
         node.ctl(&["service", "create", "--network", "prod", "web"])?;
         node.ctl(&["publish", "80:80", "web"])?;
         cluster.wait_for_view()?;
@@ -148,8 +149,23 @@ fn a_port_of_the_node_leads_to_one_task() -> Result<()> {
         let elsewhere: SocketAddr = (cluster[1].address(), 8080).into();
         let refused = inside[1].run(move || Talk::open(elsewhere, Duration::from_secs(2)))?;
         ensure!(refused.is_err(), "the other node has the port too");
+        // Asked for with two networks, it closes with the second.
+        let both = v1::AttachRequest {
+            host_ports: vec![port(8080, 8000, "0.0.0.0")],
+            ..request(&path, "back", "c")
+        };
+        local.attach(both)?;
+        let shown = node.ctl(&["task", "inspect", &made.name])?;
+        ensure!(shown.matches("8080:8000/tcp").count() == 1, "{shown}");
         local.detach("a")?;
         let server: SocketAddr = (own, 8080).into();
+        let talk = || inside[1].run(move || Talk::open(server, Duration::from_secs(2)))?;
+        let greeted = wait("the greeting by the other network", SOON, talk)?;
+        ensure!(greeted.name == "box", "{server} leads to {}", greeted.name);
+        let closed: SocketAddr = (own, 20_000).into();
+        let refused = inside[1].run(move || Talk::open(closed, Duration::from_secs(2)))?;
+        ensure!(refused.is_err(), "the port is open without its network");
+        local.detach("c")?;
         let refused = inside[1].run(move || Talk::open(server, Duration::from_secs(2)))?;
         ensure!(refused.is_err(), "the port is open without its task");
         Ok(())
