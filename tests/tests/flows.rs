@@ -1,13 +1,19 @@
 //! What people see of flows: `meshctl flows`, `trace`, `top`, `monitor` and `capture`, with real clients and servers.
 
 use std::{
+    fs::File,
     net::{SocketAddr, TcpStream},
-    process::Command,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Nginx, Node, Task, TaskSpec, run, wait};
+use mesh_tests::{Cluster, Nginx, Node, Task, TaskSpec, get, output, run, wait};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -149,12 +155,158 @@ fn flows_are_listed_and_traced() -> Result<()> {
         ensure!(unknown.message.contains("no such task: nobody"), "{}", unknown.message);
 
         // One look at all, where nobody watches.
-        let text = output_of(node.meshctl()?.args(["top"]))?;
+        let text = output(node.meshctl()?.args(["top"]))?;
         ensure!(text.contains("web") && text.contains("probe"), "{text}");
         Ok(())
     })
 }
 
-fn output_of(command: &mut Command) -> Result<String> {
-    mesh_tests::output(command)
+/// meshctl that follows something; killed when it is dropped.
+struct Following {
+    child: Child,
+    out: PathBuf,
+    log: PathBuf,
+}
+
+impl Following {
+    /// Starts it, and waits until it says that what was asked for is watched.
+    fn start(node: &Node, name: &str, words: &[&str]) -> Result<Self> {
+        let (out, log) =
+            (node.run_folder().join(format!("{name}.out")), node.run_folder().join(format!("{name}.err")));
+        let mut meshctl = node.meshctl()?;
+        meshctl.args(words).stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&log)?);
+        let child = meshctl.spawn().context("cannot run meshctl")?;
+        let following = Self { child, out, log };
+        wait("meshctl to watch", SOON, || {
+            let said = following.said()?;
+            ensure!(said.contains("Ctrl-C ends it"), "{said}");
+            Ok(())
+        })?;
+        Ok(following)
+    }
+
+    /// What it has printed.
+    fn text(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.out)?)
+    }
+
+    /// What it has said on stderr.
+    fn said(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+
+    /// Presses Ctrl-C.
+    fn interrupt(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?)
+    }
+
+    /// Waits until it has ended.
+    fn end(&mut self) -> Result<ExitStatus> {
+        wait("meshctl to end", SOON, || self.child.try_wait()?.context("it goes on"))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // What has ended already is neither killed nor waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file system that is full soon; gone when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        let tmpfs = ["-t", "tmpfs", "-o", "size=32k", "tmpfs"];
+        output(Command::new("mount").args(tmpfs).arg(&folder))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Err(error) = output(Command::new("umount").arg(&self.0)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// What tcpdump reads in a file.
+fn read_capture(file: &Path) -> Result<String> {
+    output(Command::new("tcpdump").arg("-nn").arg("-r").arg(file))
+}
+
+#[test]
+fn what_happens_is_followed_and_packets_are_captured() -> Result<()> {
+    run(2, |cluster| {
+        let (web, probe, shut) = world(cluster)?;
+        let port = SocketAddr::from((cluster.net().address(0), 8080));
+        let ask = || cluster.net().client().run(|| get(port, Duration::from_secs(2)))?.context("no answer");
+        wait("the published port", SOON, ask)?;
+
+        let watched = Following::start(&cluster[0], "monitor", &["monitor"])?;
+        let file = cluster[1].run_folder().join("web.pcapng");
+        let path = file.to_str().context("a path")?;
+        let mut capture =
+            Following::start(&cluster[1], "capture", &["capture", "web", "-w", path, "--port", "80"])?;
+        let closed = "203.0.113.1:80".parse::<SocketAddr>()?;
+        wait("a new flow, its end and a drop to be told", SOON, || {
+            ask()?;
+            let refused = shut.inside(|| TcpStream::connect_timeout(&closed, Duration::from_millis(100)))?;
+            ensure!(refused.is_err(), "an internal network has a way out");
+            let told = watched.text()?;
+            for part in ["web (", " new tcp ", " closed tcp ", "by web.1 (", "internal-network"] {
+                ensure!(told.contains(part), "{part:?} is not in {told}");
+            }
+            Ok(())
+        })?;
+        wait("the packets in the file", SOON, || {
+            ask()?;
+            let text = read_capture(&file)?;
+            let (client, task) = (cluster.net().client_address(), web.task.address()?);
+            ensure!(text.contains(&format!("{client}.")) && text.contains(&format!("{task}.80")), "{text}");
+            ensure!(text.contains("HTTP"), "{text}");
+            Ok(())
+        })?;
+        capture.interrupt()?;
+        let ended = capture.end()?;
+        let said = capture.said()?;
+        ensure!(ended.success() && said.contains(" packets"), "{ended}: {said}");
+        ensure!(read_capture(&file)?.contains("HTTP"), "what was written cannot be read any more");
+
+        // On a full disk what fits can be read.
+        let disk = SmallDisk::mount(cluster[1].run_folder().join("small"))?;
+        let file = disk.0.join("web.pcapng");
+        let path = file.to_str().context("a path")?;
+        let mut capture = Following::start(&cluster[1], "full", &["capture", "web.1", "-w", path])?;
+        wait("the disk to be full", SOON, || {
+            ask()?;
+            capture.child.try_wait()?.context("it goes on")
+        })?;
+        let (ended, said) = (capture.end()?, capture.said()?);
+        ensure!(ended.code() == Some(1), "{ended}: {said}");
+        ensure!(said.contains("what was written before can be read: No space left"), "{said}");
+        ensure!(read_capture(&file)?.contains("HTTP"), "what fits on the disk cannot be read");
+        drop(disk);
+
+        // Whoever is killed makes room.
+        let more = (0..7).map(|n| Following::start(&cluster[0], &format!("more{n}"), &["monitor"]));
+        let mut more = more.collect::<Result<Vec<_>>>()?;
+        let busy = cluster[0].refused(&["monitor"])?;
+        ensure!(busy.message.contains("8 watch on this node already"), "{}", busy.message);
+        drop(more.pop());
+        wait("room for one more", SOON, || Following::start(&cluster[0], "room", &["monitor"]))?;
+        drop(more);
+
+        // Of a task that is elsewhere there is nothing to be seen.
+        let elsewhere = cluster[0].refused(&["capture", "web.1", "-w", "-"])?;
+        ensure!(elsewhere.message.contains("n2"), "{}", elsewhere.message);
+        let unknown = cluster[0].refused(&["monitor", "--service", "nobody"])?;
+        ensure!(unknown.message.contains("no such service: nobody"), "{}", unknown.message);
+        drop(probe);
+        Ok(())
+    })
 }

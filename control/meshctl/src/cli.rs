@@ -9,10 +9,10 @@ use clap::{
 };
 
 use crate::{
-    apply, attach, ca, cluster, completion, connectivity,
+    apply, attach, ca, capture, cluster, completion, connectivity,
     context::{Context, Options},
-    dashboard, debug, detach, dns, doctor, events, export, flows, init, join, join_token, leave, log_level, man,
-    network, node, ping, publish, run, service, status, systemd, task, top, trace, unlock,
+    dashboard, debug, detach, dns, doctor, events, export, flows, init, join, join_token, leave, log_level,
+    man, monitor, network, node, ping, publish, run, service, status, systemd, task, top, trace, unlock,
     unlock_key, unpublish,
 };
 
@@ -85,6 +85,8 @@ enum Command {
     Dashboard(dashboard::Args),
     Ping(ping::Args),
     Flows(flows::Args),
+    Monitor(monitor::Args),
+    Capture(capture::Args),
     Trace(trace::Args),
     Top(top::Args),
     /// Whether tasks of all nodes reach each other
@@ -171,6 +173,8 @@ impl Command {
             Command::Dashboard(args) => dashboard::run(args, context).await,
             Command::Flows(args) => flows::run(args, context).await,
             Command::Top(args) => top::run(&args, context).await,
+            Command::Monitor(args) => monitor::run(args, context).await,
+            Command::Capture(args) => capture::run(args, context).await,
             Command::Publish(args) => publish::run(args, context).await,
             Command::Unpublish(args) => unpublish::run(args, context).await,
             Command::Attach(args) => attach::run(args, context).await,

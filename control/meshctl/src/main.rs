@@ -9,6 +9,7 @@
 mod apply;
 mod attach;
 mod ca;
+mod capture;
 mod cli;
 mod cluster;
 mod complete;
@@ -36,6 +37,7 @@ mod leave;
 mod listing;
 mod log_level;
 mod man;
+mod monitor;
 mod name;
 mod namespace;
 mod network;

@@ -35,6 +35,7 @@ use crate::{
     renewing::Renewing,
     session::{Session, Told},
     state::{Files, Remote, State, Tasks},
+    watch::Watching,
     way_out::{self, WaysOut},
 };
 
@@ -115,6 +116,8 @@ pub(crate) struct Inner {
     pub all_listeners: Mutex<BTreeMap<NodeId, Vec<Listener>>>,
     /// What the host's firewall has against tasks.
     pub closed: Mutex<Vec<String>>,
+    /// Who watches what the programs tell.
+    pub watching: Watching,
     pub runner: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -254,6 +257,7 @@ impl Agent {
             listeners: Mutex::default(),
             all_listeners: Mutex::default(),
             closed: Mutex::default(),
+            watching: Watching::default(),
             runner: Mutex::new(None),
             options,
         };

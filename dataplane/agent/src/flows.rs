@@ -8,8 +8,8 @@ use std::{net::SocketAddr, ops::ControlFlow};
 use mesh_lb::{FlowEntry, FlowReader};
 use thiserror::Error;
 
-pub(crate) use filter::Wanted;
 pub use filter::{FilterError, FlowFilter};
+pub(crate) use filter::{Wanted, task_of};
 pub(crate) use names::FlowNames;
 
 use crate::Agent;

@@ -47,6 +47,7 @@ mod testing;
 mod trace;
 mod traffic;
 mod uplinks;
+mod watch;
 mod watched;
 mod way_out;
 
@@ -66,7 +67,7 @@ pub use mesh_dns::{DnsHistogram, DnsStats, LATENCY_BOUNDS};
 pub use mesh_gossip::{MemberState, Stats as GossipCounters, Way};
 pub use mesh_lb::{
     Counts as DataPathCounts, FlowState, FlowTimeouts, Frontend, Limits, MapUse, Options as DataPathOptions,
-    ProgramStats, PublishedOn, Sizes, Stats as DataPathStats, Traffic, UplinkHook,
+    ProgramStats, PublishedOn, Sizes, Stats as DataPathStats, Traffic, UplinkHook, What,
     enable_stats as count_program_runs,
 };
 pub use owned::Detached;
@@ -80,3 +81,4 @@ pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use trace::{Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep};
 pub use traffic::{Place, since};
 pub use uplinks::{DataPathAddress, DataPathChoice};
+pub use watch::{CaptureSpec, NamedEvent, Told, Watch, WatchError, WatchSpec};

@@ -23,8 +23,7 @@ use crate::{
     flows::{FlowLists, Lists},
     gossip,
     join::JoinSpec,
-    log,
-    packet_trace, reach, snapshot, tasks, traces,
+    log, packet_trace, reach, snapshot, tasks, traces, watch,
 };
 
 /// Where a task's own name server listens.
@@ -359,12 +358,16 @@ impl Local for LocalService {
         reach::reach(&self.daemon.config, &agent, ends, request.get_ref()).await.map(Response::new)
     }
 
-    async fn trace(
-        &self,
-        request: Request<v1::TraceRequest>,
-    ) -> Result<Response<v1::TraceResponse>, Status> {
+    async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceResponse>, Status> {
         let agent = self.daemon.member().await?.agent.clone();
         packet_trace::trace(&agent, request.into_inner()).await.map(Response::new)
+    }
+
+    type WatchStream = watch::Events;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<watch::Events>, Status> {
+        let agent = self.daemon.member().await?.agent.clone();
+        watch::watch(&agent, request.into_inner()).await.map(Response::new)
     }
 
     type ListFlowsStream = FlowLists;

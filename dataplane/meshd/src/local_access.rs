@@ -52,6 +52,8 @@ const METHODS: &[(&str, Needs)] = &[
     ("/mesh.v1.Local/ChangeLog", Needs::Group),
     ("/mesh.v1.Local/ListFlows", Needs::Group),
     ("/mesh.v1.Local/Trace", Needs::Group),
+    // Packets are what tasks say to each other.
+    ("/mesh.v1.Local/Watch", Needs::Root),
     ("/mesh.v1.Control/GetJoinToken", Needs::Root),
     ("/mesh.v1.Control/RemoveNode", Needs::Root),
     ("/mesh.v1.Control/SetRole", Needs::Root),

@@ -33,6 +33,7 @@ mod socket;
 mod state_dir;
 mod tasks;
 mod traces;
+mod watch;
 mod watched;
 
 use std::{process::ExitCode, sync::Arc};

@@ -366,7 +366,8 @@ pub fn trace(dropped: bool) -> v1::TraceResponse {
         let (fate, reason) = (text("dropped"), text("no-backend"));
         return v1::TraceResponse { steps, fate, text: text("the service has no task"), reason };
     }
-    let sent = step("n1", "from_task", &["10.10.3.2 is the virtual address of service web"], "sent to node n2");
+    let sent =
+        step("n1", "from_task", &["10.10.3.2 is the virtual address of service web"], "sent to node n2");
     let steps = vec![resolver, sent, step("n2", "uplink", &[], "into task web.2")];
     let (fate, reason) = (text("delivered"), String::new());
     v1::TraceResponse { steps, fate, text: text("task web.2 gets it"), reason }
@@ -407,5 +408,33 @@ pub fn snapshot(seconds: u64) -> v1::NodeSnapshot {
         services: vec![web],
         endpoints: vec![task("web.1", 1), task("web.2", 2)],
         ..v1::NodeSnapshot::default()
+    }
+}
+
+/// What a watcher is told: flows, or packets.
+pub fn watched(packets: bool) -> Vec<v1::WatchEvent> {
+    let flow = flows().remove(0);
+    let of = |kind: &str| v1::WatchEvent {
+        kind: kind.to_owned(),
+        unix_nanos: 1_000_000_000,
+        flow: Some(flow.clone()),
+        ..v1::WatchEvent::default()
+    };
+    let packet = v1::WatchEvent {
+        place: "to-task".to_owned(),
+        here: "web.2".to_owned(),
+        length: 60,
+        packet: vec![2; 60],
+        ..of("packet")
+    };
+    let dropped =
+        v1::WatchEvent { reason: "no-backend".to_owned(), program: "uplink".to_owned(), ..of("dropped") };
+    let (begun, lost) = (
+        v1::WatchEvent { kind: "begun".to_owned(), ..v1::WatchEvent::default() },
+        v1::WatchEvent { kind: "lost".to_owned(), lost: 5, ..v1::WatchEvent::default() },
+    );
+    match packets {
+        true => vec![begun, packet.clone(), packet.clone(), lost, packet],
+        false => vec![begun, of("new"), dropped, lost],
     }
 }

@@ -266,12 +266,16 @@ impl Local for Service {
         self.change(request, answer)
     }
 
-    async fn trace(
-        &self,
-        request: Request<v1::TraceRequest>,
-    ) -> Result<Response<v1::TraceResponse>, Status> {
+    async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceResponse>, Status> {
         let dropped = request.get_ref().port == 81;
         self.change(request, data::trace(dropped))
+    }
+
+    type WatchStream = Answers<v1::WatchEvent>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let events = data::watched(request.get_ref().capture.is_some()).into_iter().map(Ok);
+        self.change(request, Box::pin(tonic::codegen::tokio_stream::iter(events)))
     }
 
     type ListFlowsStream = Answers<v1::ListFlowsResponse>;

@@ -109,3 +109,45 @@ Drops:
     let json = fake.json("top --sort name");
     assert_eq!((&json["tasks"][0]["name"], &json["tasks"][0]["bytes_in"]), (&"web.1".into(), &1000.0.into()));
 }
+
+#[test]
+fn events_as_they_happen() {
+    let fake = fake();
+    let told = fake.run("monitor --type new --type dropped --service web");
+    assert_eq!(told.code, Some(0));
+    assert_eq!(
+        told.text,
+        "\
+1970-01-01T00:00:01Z new tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2
+1970-01-01T00:00:01Z dropped tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2: no-backend (program uplink)
+5 events were not told: there were too many
+"
+    );
+    let asked = fake.asked().join("\n");
+    assert!(asked.contains("new: true, closed: false, drops: true"), "{asked}");
+    let json = fake.print("--format json monitor");
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[1]["type"], &lines[1]["reason"]), (&"dropped".into(), &"no-backend".into()));
+    assert_eq!((&lines[2]["type"], &lines[2]["lost"]), (&"lost".into(), &5.into()));
+}
+
+#[test]
+fn packets_in_a_file() {
+    let fake = fake();
+    let file = fake.folder().join("web.pcapng");
+    let told = fake.run(&format!("capture web -w {} --count 2 --port 80", file.display()));
+    assert_eq!(told.code, Some(0), "{}", told.errors);
+    assert!(told.errors.contains("2 packets"), "{}", told.errors);
+    let bytes = std::fs::read(&file).unwrap();
+    assert_eq!(bytes[..4], 0x0a0d_0d0a_u32.to_le_bytes());
+    let all = fake.run(&format!("capture web -w {}", file.display()));
+    assert!(all.errors.contains("3 packets, 5 more were not told"), "{}", all.errors);
+    assert!(std::fs::read(&file).unwrap().len() > bytes.len());
+    // What is written stays whole when the disk is full.
+    let full = fake.run("capture web -w /dev/full");
+    assert_eq!(full.code, Some(1));
+    assert!(full.errors.contains("cannot write /dev/full"), "{}", full.errors);
+    let nowhere = fake.run("capture web -w /nowhere/x");
+    assert!(nowhere.errors.contains("cannot write /nowhere/x"), "{}", nowhere.errors);
+}

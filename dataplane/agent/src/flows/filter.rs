@@ -130,7 +130,8 @@ impl Wanted {
     }
 }
 
-fn task_of(reference: &str, endpoints: &[Endpoint]) -> Result<TaskId, FilterError> {
+/// The task that a name or the beginning of an id means.
+pub(crate) fn task_of(reference: &str, endpoints: &[Endpoint]) -> Result<TaskId, FilterError> {
     match Endpoint::find(endpoints, reference) {
         Ok(endpoint) => Ok(endpoint.task),
         Err(LookupError::Unknown { reference, .. }) => Err(FilterError::Task(reference)),

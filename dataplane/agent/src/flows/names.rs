@@ -90,6 +90,11 @@ impl FlowNames {
         self.endpoints.get(*self.local.get(&id)?)
     }
 
+    /// All endpoints of this node.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = (LocalEndpointId, &Endpoint)> {
+        self.local.iter().filter_map(|(id, index)| Some((*id, self.endpoints.get(*index)?)))
+    }
+
     /// What is behind a VIP of a network, or an address and port of a node.
     pub(crate) fn front(&self, vni: Option<Vni>, spoken_to: SocketAddr, protocol: u8) -> Option<Front> {
         let address = spoken_to.ip();

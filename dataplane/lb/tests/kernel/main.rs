@@ -4,6 +4,7 @@
 
 mod choices;
 mod events;
+mod flow_list;
 mod flows;
 mod hooks;
 mod maps;
