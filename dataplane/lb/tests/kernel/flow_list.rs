@@ -47,7 +47,7 @@ fn each_flow_is_told_once_with_its_ends() {
     let sandbox = Sandbox::enter();
     let mut path = sandbox.open();
     path.apply(&desired(&[11])).unwrap();
-    let (id, backend) = sandbox.backends().into_iter().next().unwrap();
+    let (id, _) = sandbox.backends().into_iter().next().unwrap();
     let network = Vni::FIRST.get().to_be_bytes();
     let choice = |backend, state| ChoiceValue { last_seen: ago(7), backend, state, ..Default::default() };
     let mut choices: HashMap<_, FlowKey, ChoiceValue> = sandbox.pinned("CHOICES_KEPT").try_into().unwrap();
@@ -65,7 +65,8 @@ fn each_flow_is_told_once_with_its_ends() {
         path: path as u8,
         ..Default::default()
     };
-    let own = backend.vtep;
+    // See `desired`: the tasks are on other nodes.
+    let own = v4_mapped([192, 0, 2, 1]);
     // The same flow as the first one, as its replies go back; and one that another node sent here.
     replies.insert(key(network, (task, 8080), (client, 1)), back(own, ReturnPath::Uplink, 1), 0).unwrap();
     let other = back(v4_mapped(OTHER_NODE), ReturnPath::Tunnel, 3);
