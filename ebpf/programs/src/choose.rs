@@ -376,7 +376,7 @@ fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
 }
 
 /// Moves a flow to the second stage; 0 when there is no room.
-#[inline(never)]
+#[inline(always)]
 fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
     let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
     if kept {

@@ -5,7 +5,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use mesh_abi::{
-    DropReason, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED, SNAP, Sight,
+    DropReason, EndpointKey, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED, SNAP, Sight,
     WATCH_WINDOW_NS, Watch, watch_kinds,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     choose, conntrack,
     family::{Family, V4, V6},
     key,
-    maps::{ENDPOINTS, EVENT_COUNTS, EVENT_ROOM, EVENTS, LOCAL_BY_IFINDEX, WATCH},
+    maps::{BACKENDS, ENDPOINTS, EVENT_COUNTS, EVENT_ROOM, EVENTS, LOCAL_BY_IFINDEX, WATCH},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
     skb::{self, ETHERNET, Skb},
     verifier::{alone, forget},
@@ -26,6 +26,7 @@ pub struct Room {
     bytes: [u8; SNAP],
     packet4: Packet<V4>,
     packet6: Packet<V6>,
+    key: EndpointKey,
 }
 
 /// A packet is at a place. `ifindex`: the host side of the task that sent it or gets it; 0 when there is none.
@@ -129,7 +130,6 @@ alone! {
         head.vni = task.map_or(PUBLISHED, |task| task.vni);
         head.service = 0;
         head.state = 0;
-        head.reserved = [0; 3];
         if watch.endpoint != 0 && head.endpoint != watch.endpoint || watch.mark != 0 && mark != watch.mark {
             return 0;
         }
@@ -164,49 +164,65 @@ alone! {
         number: u32,
         client: u32,
     ) -> u32, or 0; {
+        // Into the room at once, what would else lie on the stack: the ways here are long, and 512 bytes are for all of them
+        // (check_max_stack_depth; older kernels take each function for a multiple of 32).
+        let Some(room) = room() else { return 0 };
+        room.head.endpoint = client;
+        room.head.backend = backend;
+        room.head.number = number;
+        room.head.kind = what as u8;
+        room.head.state = (what >> 8) as u8;
+        room.head.service = (what >> 16) as u16;
+        room.head.ifindex = (what >> 32) as u32;
         // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let (Some(watch), Some(room)) = (watch(now), room()) else { return 0 };
-        let head = &mut room.head;
-        head.time = now;
-        head.kind = what as u8;
-        head.program = 0;
-        head.place = 0;
-        head.reason = 0;
-        head.ifindex = (what >> 32) as u32;
-        head.backend = backend;
-        head.number = number;
-        head.mark = 0;
-        head.len = 0;
-        key::copy(&mut head.source, &key.source);
-        key::copy(&mut head.destination, &key.destination);
-        head.vni = key.scope;
-        head.source_port = key.source_port;
-        head.destination_port = key.destination_port;
-        head.protocol = key.protocol;
-        head.flags = 0;
-        head.service = (what >> 16) as u16;
-        head.state = (what >> 8) as u8;
-        head.reserved = [0; 3];
+        room.head.time = unsafe { bpf_ktime_get_ns() };
+        let Some(watch) = watch(room.head.time) else { return 0 };
+        room.head.program = 0;
+        room.head.place = 0;
+        room.head.reason = 0;
+        room.head.mark = 0;
+        room.head.len = 0;
+        room.head.flags = 0;
+        key::copy(&mut room.head.source, &key.source);
+        key::copy(&mut room.head.destination, &key.destination);
+        room.head.vni = key.scope;
+        room.head.source_port = key.source_port;
+        room.head.destination_port = key.destination_port;
+        room.head.protocol = key.protocol;
         // Either end may be here.
-        let asker = if client != 0 { client } else { here(key.scope, &head.source) };
-        let asked = choose::backend(backend).filter(|backend| backend.ifindex != 0);
-        let asked = asked.map_or_else(|| here(key.scope, &head.destination), |backend| backend.endpoint);
-        head.endpoint = if asker == 0 || watch.endpoint != 0 && asked == watch.endpoint { asked } else { asker };
+        if room.head.endpoint == 0 {
+            key::copy(&mut room.key.address, &room.head.source);
+            room.head.endpoint = here(room);
+        }
+        if room.head.endpoint == 0 || watch.endpoint != 0 && room.head.endpoint != watch.endpoint {
+            // SAFETY: see `told`.
+            let asked = unsafe { BACKENDS.get(&room.head.backend) }.filter(|backend| backend.ifindex != 0);
+            let asked = match asked {
+                Some(backend) => backend.endpoint,
+                None => {
+                    key::copy(&mut room.key.address, &room.head.destination);
+                    here(room)
+                }
+            };
+            if room.head.endpoint == 0 || asked == watch.endpoint {
+                room.head.endpoint = asked;
+            }
+        }
+        let head = &room.head;
         let is_other = watch.endpoint != 0 && head.endpoint != watch.endpoint;
-        if is_other || watch.mark != 0 || !is_wanted(watch, head) || !is_allowed(watch, now) {
+        if is_other || watch.mark != 0 || !is_wanted(watch, head) || !is_allowed(watch, head.time) {
             return 0;
         }
         send(room, 0)
     }
 }
 
-/// The id of a task of this node by its address.
+/// The id of a task of this node by the address in the room's key.
 #[inline(always)]
-fn here(vni: [u8; 4], address: &mesh_abi::Address) -> u32 {
-    let key = key::endpoint(vni, key::bytes(key::words(address)));
+fn here(room: &mut Room) -> u32 {
+    room.key.vni = room.head.vni;
     // SAFETY: see `told`.
-    unsafe { ENDPOINTS.get(key) }.map_or(0, |endpoint| endpoint.local.into())
+    unsafe { ENDPOINTS.get(&room.key) }.map_or(0, |endpoint| endpoint.local.into())
 }
 
 /// Reads the packet's addresses and ports; zeros where it has none.
