@@ -109,7 +109,10 @@ fn what_is_logged_changes_while_the_daemon_runs() -> Result<()> {
         let node = &cluster[0];
         let level = |words: &[&str]| node.ctl_json(&[&["log-level"], words].concat());
         let usual = level(&[])?;
-        ensure!(usual["in_force"] == usual["configured"] && usual["place"] == "stderr, text", "it is {usual}");
+        ensure!(
+            usual["in_force"] == usual["configured"] && usual["place"] == "stderr, text",
+            "it is {usual}"
+        );
         let details = || -> Result<usize> { Ok(fs::read_to_string(node.log())?.matches("DEBUG").count()) };
         ensure!(details()? == 0, "there are details already");
         let changed = level(&["debug", "--for", "1h"])?;

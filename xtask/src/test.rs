@@ -110,8 +110,8 @@ fn tests_of(report: &str) -> impl Iterator<Item = Tested> {
         let last_words = element.contains("<failure").then(|| {
             let said =
                 element.split_once("<system-err>").and_then(|(_, rest)| rest.split("</system-err>").next());
-            let lines: Vec<&str> =
-                said.unwrap_or_default().lines().filter(|l| !l.trim().is_empty()).collect();
+            let said = said.unwrap_or_default().split("\nstack backtrace:").next().unwrap_or_default();
+            let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
             lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| unescape(line)).collect()
         });
         Some(Tested { name, seconds: attribute("time")?.parse().ok()?, last_words })
@@ -136,7 +136,9 @@ mod tests {
                     <failure type="test failure">time="1"</failure>
                     <system-err>first
 
-Error: 1 &lt; 2</system-err>
+Error: 1 &lt; 2
+stack backtrace:
+   0: rust_begin_unwind</system-err>
                 </testcase>
                 <testcase name="c" classname="mesh-lb" timestamp="2026-01-01T00:00:00.000+00:00" time="0.010"/>
             </testsuite></testsuites>"#;

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    ErrandError, Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached, Tables, Timing,
-    Way,
+    ErrandError, Gossip, GossipConfig, GossipError, Interest, KeyRing, MemberState, ReachSpec, Reached,
+    Tables, Timing, Way,
     simulation::{net, node, own},
 };
 
@@ -240,7 +240,10 @@ async fn members_alone_are_answered() {
     }));
     assert_eq!(one.ask(two.local_addr(), b"").await.unwrap(), b"");
     let long = vec![7; 100_000];
-    assert_eq!(one.ask(two.local_addr(), &[&long[..], b"a"].concat()).await.unwrap(), [b"a", &long[..]].concat());
+    assert_eq!(
+        one.ask(two.local_addr(), &[&long[..], b"a"].concat()).await.unwrap(),
+        [b"a", &long[..]].concat()
+    );
     let stranger = Gossip::start(config(3, 2)).await.unwrap();
     let refused = stranger.ask(two.local_addr(), b"who?").await;
     assert!(matches!(refused, Err(ErrandError::Closed(_) | ErrandError::Connection { .. })), "{refused:?}");

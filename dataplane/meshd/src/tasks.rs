@@ -120,7 +120,8 @@ pub async fn disconnect(agent: Agent, request: v1::DisconnectNetworkRequest) -> 
 async fn connected(
     change: impl Future<Output = Result<LocalTask, ConnectError>> + Send + 'static,
 ) -> Result<String, Status> {
-    let task = tokio::spawn(mesh_trace::carried(change)).await.map_err(|e| Status::internal(e.to_string()))?;
+    let task =
+        tokio::spawn(mesh_trace::carried(change)).await.map_err(|e| Status::internal(e.to_string()))?;
     task.map(|task| task.id.to_string()).map_err(|error| connect_status(&error))
 }
 
@@ -143,7 +144,8 @@ pub(crate) fn connect_status(error: &ConnectError) -> Status {
 async fn changed(
     change: impl Future<Output = Result<LocalTask, TaskError>> + Send + 'static,
 ) -> Result<v1::LocalTask, Status> {
-    let task = tokio::spawn(mesh_trace::carried(change)).await.map_err(|e| Status::internal(e.to_string()))?;
+    let task =
+        tokio::spawn(mesh_trace::carried(change)).await.map_err(|e| Status::internal(e.to_string()))?;
     task.map(|task| message(&task)).map_err(|e| status(&e))
 }
 

@@ -51,15 +51,14 @@ impl Running {
         let stop = CancellationToken::new();
         let place =
             Place { cluster: ClusterId::from_u128(1), node: NODE, advertise: ([127, 0, 0, 1], 2377).into() };
-        let follower =
-            Follower {
-                place,
-                node: NODE,
-                changes: follows,
-                tests: watch::channel(Arc::default()).1,
-                orders: watch::channel(Arc::default()).1,
-                traffic: watch::channel(0).1,
-            };
+        let follower = Follower {
+            place,
+            node: NODE,
+            changes: follows,
+            tests: watch::channel(Arc::default()).1,
+            orders: watch::channel(Arc::default()).1,
+            traffic: watch::channel(0).1,
+        };
         let ended = tokio::spawn(follower.serve(watched, listeners, states, stop.clone()));
         Self { state, changes, told, stream, stop, ended }
     }

@@ -51,8 +51,11 @@ async fn a_network_and_a_service_come_and_go() {
         (web.networks[0].vips.as_slice(), web.networks[0].aliases.as_slice()),
         (["10.10.3.2".to_owned()].as_slice(), ["www".to_owned()].as_slice())
     );
-    let publish =
-        |published| v1::PublishRequest { service: "web".into(), ports: vec![port(published, 8080)], expected_version: None };
+    let publish = |published| v1::PublishRequest {
+        service: "web".into(),
+        ports: vec![port(published, 8080)],
+        expected_version: None,
+    };
     let web = control.publish(publish(0)).await.unwrap().into_inner();
     assert_eq!(web.ports.iter().map(|p| p.published).collect::<Vec<_>>(), [80, 30_000]);
     let status = control.publish(publish(80)).await.unwrap_err();
@@ -95,7 +98,8 @@ async fn a_service_changes() {
         let request = v1::CreateServiceRequest { name: name.into(), ports, ..Default::default() };
         control.create_service(Request::new(request)).await.unwrap();
     }
-    let unpublish = v1::UnpublishRequest { service: String::new(), ports: vec!["80".into()], expected_version: None };
+    let unpublish =
+        v1::UnpublishRequest { service: String::new(), ports: vec!["80".into()], expected_version: None };
     let status = control.unpublish(Request::new(unpublish)).await.unwrap_err();
     assert_says(&status, Code::InvalidArgument, &["80/tcp", "web", "db", "name the service"]);
 
@@ -225,7 +229,11 @@ async fn the_last_manager_stays() {
     let manager = home.init().await;
     let status = manager
         .control()
-        .remove_node(Request::new(v1::RemoveNodeRequest { reference: "first".into(), force: true, expected_version: None }))
+        .remove_node(Request::new(v1::RemoveNodeRequest {
+            reference: "first".into(),
+            force: true,
+            expected_version: None,
+        }))
         .await
         .unwrap_err();
     assert_says(&status, Code::FailedPrecondition, &["first", "last manager"]);

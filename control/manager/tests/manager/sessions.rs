@@ -170,7 +170,11 @@ async fn a_removed_node_hears_no_more() {
     let mut session = member.session().await;
     session.next().await.unwrap();
     let reference = "second".to_owned();
-    manager.control().remove_node(Request::new(RemoveNodeRequest { reference, force: true, expected_version: None })).await.unwrap();
+    manager
+        .control()
+        .remove_node(Request::new(RemoveNodeRequest { reference, force: true, expected_version: None }))
+        .await
+        .unwrap();
     let status = session.next().await.unwrap_err();
     assert_says(&status, Code::PermissionDenied, &["removed"]);
     let status = member.dispatcher().lease(LeaseRequest::default()).await.unwrap_err();

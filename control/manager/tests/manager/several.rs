@@ -93,7 +93,8 @@ impl Node {
     }
 
     async fn set_role(&self, node: &str, role: Role) -> Result<v1::Node, tonic::Status> {
-        let request = SetRoleRequest { node: node.into(), role: role.into(), force: false, expected_version: None };
+        let request =
+            SetRoleRequest { node: node.into(), role: role.into(), force: false, expected_version: None };
         self.manager.control().set_role(Request::new(request)).await.map(tonic::Response::into_inner)
     }
 }

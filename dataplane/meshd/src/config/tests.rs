@@ -91,7 +91,10 @@ fn a_listener_needs_an_address_with_a_port_or_none() {
     }
     for bad in ["127.0.0.1", ":9476", "9476", "localhost:9476", "127.0.0.1:99999", "::1:9476"] {
         let found = findings(&format!("[metrics]\nlisten = '{bad}'"), &[]);
-        assert!(found[0].starts_with("2: metrics.listen: ") && found[0].contains("such as 127.0.0.1:9476"), "{found:?}");
+        assert!(
+            found[0].starts_with("2: metrics.listen: ") && found[0].contains("such as 127.0.0.1:9476"),
+            "{found:?}"
+        );
     }
 }
 
@@ -166,7 +169,12 @@ fn the_packaged_file_explains_every_key_and_its_default() {
         }
     }
     assert_eq!(config.data_path().sizes, Sizes::default());
-    let usual = Config { uplinks: config.uplinks.clone(), limits: config.limits, ..Config::default() };
+    let usual = Config {
+        uplinks: config.uplinks.clone(),
+        limits: config.limits,
+        traces: TracesConfig { endpoint: config.traces.endpoint.clone(), ..TracesConfig::default() },
+        ..Config::default()
+    };
     assert_eq!(config, usual, "what packaging/meshd.toml shows is not the default");
 }
 
