@@ -1,7 +1,7 @@
 //! Draws the pictures in the documentation: `cargo run -p mesh-dashboard --example screenshots -- docs/img`, from the root
 //! of the repository, with a made-up cluster and the Chromium that the tests use.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a chore beside the tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a chore beside the tests")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

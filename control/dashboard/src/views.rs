@@ -95,7 +95,7 @@ fn overview(board: &Board) -> Overview<'_> {
     });
     drops.truncate(SERVICES);
     let mut problems: Vec<&Problem> = model.problems.iter().collect();
-    problems.sort_by(|a, b| a.severity.cmp(&b.severity));
+    problems.sort_by_key(|problem| problem.severity);
     let more_problems = problems.len().saturating_sub(PROBLEMS);
     problems.truncate(PROBLEMS);
     let busiest = Query { sort: "rate".into(), descending: true, limit: SERVICES, ..Query::default() };

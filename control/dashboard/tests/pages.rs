@@ -1,5 +1,7 @@
 //! The pages in a real browser, over made-up clusters.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::time::Duration;

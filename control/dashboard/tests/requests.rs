@@ -1,5 +1,7 @@
 //! What no page would ask, and what holds the page together: headers, guesses, foreign pages, too many of everything.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::time::Duration;

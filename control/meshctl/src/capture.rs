@@ -134,8 +134,7 @@ fn block(blocks: &mut Blocks, event: WatchEvent) -> Vec<u8> {
     let WatchEvent { unix_nanos, place, here, length, packet, flow, program, .. } = event;
     let place = if here.is_empty() { place } else { format!("{place} {here}") };
     let flow = flow.map(FlowReport::from);
-    let mut comment =
-        flow.map(|flow| format!("{} -> {}", flow.from_whom(), flow.to_what())).unwrap_or_default();
+    let mut comment = flow.map(|flow| format!("{} -> {}", flow.opener(), flow.to_what())).unwrap_or_default();
     if !program.is_empty() {
         comment = format!("{comment}, seen by {program}");
     }

@@ -92,7 +92,7 @@ fn line(report: &Report) -> String {
         return format!("{} events were not told: there were too many", report.lost);
     };
     let Report { time, kind, reason, program, .. } = report;
-    let mut text = format!("{time} {kind} {} {} -> {}", flow.protocol, flow.from_whom(), flow.to_what());
+    let mut text = format!("{time} {kind} {} {} -> {}", flow.protocol, flow.opener(), flow.to_what());
     if flow.task_address.is_some() {
         text += &format!(" by {}", flow.by_whom());
     }

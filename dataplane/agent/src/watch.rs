@@ -188,7 +188,7 @@ impl Agent {
                     None => match watching.leave_to_others(watcher) {
                         Left::Ended => return Ok(()),
                         Left::Needed(still) => {
-                            (watcher, renewed) = (still, None);
+                            (watcher, renewed) = (*still, None);
                             continue;
                         }
                     },

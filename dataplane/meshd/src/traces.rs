@@ -16,7 +16,7 @@ static NODE: RwLock<Vec<(&'static str, Value)>> = RwLock::new(Vec::new());
 pub fn start(config: &Config) -> Result<Option<Exporter>> {
     let Some(endpoint) = &config.traces.endpoint else { return Ok(None) };
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let process = vec![
+    let process = [
         ("service.name", Value::from("meshd")),
         ("service.version", env!("CARGO_PKG_VERSION").into()),
         ("host.name", host.into()),

@@ -5,8 +5,8 @@
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use mesh_abi::{
-    DropReason, EndpointKey, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED, SNAP, Sight,
-    WATCH_WINDOW_NS, Watch, watch_kinds,
+    BackendValue, DropReason, EndpointKey, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED,
+    SNAP, Sight, WATCH_WINDOW_NS, Watch, watch_kinds,
 };
 
 use crate::{
@@ -195,9 +195,7 @@ alone! {
             room.head.endpoint = here(room);
         }
         if room.head.endpoint == 0 || watch.endpoint != 0 && room.head.endpoint != watch.endpoint {
-            // SAFETY: see `told`.
-            let asked = unsafe { BACKENDS.get(&room.head.backend) }.filter(|backend| backend.ifindex != 0);
-            let asked = match asked {
+            let asked = match asked(room) {
                 Some(backend) => backend.endpoint,
                 None => {
                     key::copy(&mut room.key.address, &room.head.destination);
@@ -217,8 +215,17 @@ alone! {
     }
 }
 
+/// The task of this node that a flow is given to.
+#[inline(always)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "the key stays in the room, not on the stack")]
+fn asked(room: &Room) -> Option<&'static BackendValue> {
+    // SAFETY: see `told`.
+    unsafe { BACKENDS.get(&room.head.backend) }.filter(|backend| backend.ifindex != 0)
+}
+
 /// The id of a task of this node by the address in the room's key.
 #[inline(always)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "the key stays in the room, not on the stack")]
 fn here(room: &mut Room) -> u32 {
     room.key.vni = room.head.vni;
     // SAFETY: see `told`.

@@ -105,6 +105,7 @@ pub fn without_task(service: u32) {
 }
 
 #[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "each CPU has a value of its own, and one program at a time")]
 fn of(map: &'static PerCpuArray<TrafficValue>, index: u32) -> Option<&'static mut TrafficValue> {
     let traffic = map.get_ptr_mut(index)?;
     // SAFETY: this CPU's own slot, held for no longer than one addition after the other.
@@ -116,5 +117,5 @@ fn of(map: &'static PerCpuArray<TrafficValue>, index: u32) -> Option<&'static mu
 #[inline(always)]
 fn packets(skb: Skb) -> u64 {
     let segment = u64::from(skb.gso_size());
-    if segment == 0 { 1 } else { (u64::from(skb.len()) / segment).max(1) }
+    u64::from(skb.len()).checked_div(segment).map_or(1, |segments| segments.max(1))
 }

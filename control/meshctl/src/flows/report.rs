@@ -65,7 +65,7 @@ impl From<v1::Flow> for FlowReport {
 
 impl FlowReport {
     /// Who began it, in one cell.
-    pub fn from_whom(&self) -> String {
+    pub fn opener(&self) -> String {
         named(self.client.as_deref(), &socket(&self.client_address, self.client_port))
     }
 
@@ -98,7 +98,7 @@ pub fn table(flows: &[FlowReport]) -> Table {
     for flow in flows {
         table.row([
             Cell::new(&flow.protocol),
-            Cell::new(flow.from_whom()),
+            Cell::new(flow.opener()),
             Cell::new(flow.to_what()),
             Cell::new(flow.by_whom()),
             Cell::new(flow.node.as_deref().unwrap_or("-")),

@@ -44,7 +44,7 @@ pub enum Left {
     /// Nobody wants it any more; the next who watches begins anew.
     Ended,
     /// Somebody has come meanwhile.
-    Needed(Watcher),
+    Needed(Box<Watcher>),
 }
 
 impl Watching {
@@ -84,7 +84,7 @@ impl Watching {
     pub fn leave_to_others(&self, watcher: Watcher) -> Left {
         let mut state = lock(&self.state);
         if !state.clients.is_empty() {
-            return Left::Needed(watcher);
+            return Left::Needed(Box::new(watcher));
         }
         // Before the next one can begin, whom the end of this one would stop.
         drop(watcher);

@@ -23,7 +23,7 @@ pub struct Wish {
 }
 
 enum Matching {
-    Flows { spec: WatchSpec, wanted: Wanted },
+    Flows { spec: Box<WatchSpec>, wanted: Box<Wanted> },
     Packets { capture: CaptureSpec, ids: BTreeSet<LocalEndpointId> },
 }
 
@@ -31,10 +31,10 @@ impl Wish {
     /// What is asked for, by what its words mean now.
     pub fn of(spec: &WatchSpec, names: &FlowNames) -> Result<Self, WatchError> {
         let Some(capture) = &spec.capture else {
-            let wanted = spec.filter.resolve(names)?;
+            let wanted = Box::new(spec.filter.resolve(names)?);
             let WatchSpec { new, closed, drops, .. } = *spec;
             let kernel = WatchFor { new, closed, drops, rate: EVENTS, ..WatchFor::default() };
-            return Ok(Self { kernel, matching: Matching::Flows { spec: spec.clone(), wanted } });
+            return Ok(Self { kernel, matching: Matching::Flows { spec: Box::new(spec.clone()), wanted } });
         };
         let ids = captured(&capture.of, names)?;
         Ok(Self {
@@ -48,7 +48,7 @@ impl Wish {
         match &mut self.matching {
             Matching::Flows { spec, wanted } => {
                 if let Ok(now) = spec.filter.resolve(names) {
-                    *wanted = now;
+                    **wanted = now;
                 }
             }
             Matching::Packets { capture, ids } => {
