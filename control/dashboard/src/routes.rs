@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::{
     Method, Request, StatusCode,
     body::Incoming,
@@ -36,6 +36,9 @@ use crate::{
 
 /// Bytes of the largest request.
 const LARGEST: usize = 4096;
+/// Bytes of a larger one that are read and thrown away: closing on what has not been read resets the connection, and the
+/// answer is lost with it.
+const DISCARDED: usize = 1 << 20;
 /// How long its body may take.
 const BODY: Duration = Duration::from_secs(10);
 /// What changes name the session's word in.
@@ -215,17 +218,32 @@ fn from_here(request: &Request<Incoming>) -> bool {
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
-    let body = timeout(BODY, Limited::new(request.into_body(), LARGEST).collect()).await;
-    let body = match body {
-        Ok(Ok(body)) => body.to_bytes(),
+    let body = match timeout(BODY, collect(request.into_body())).await {
+        Ok(Ok(Some(body))) => body,
+        Ok(Ok(None)) => return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large")),
         Ok(Err(error)) => {
-            debug!(%error, "dashboard: a request that is too large or cut off");
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or was cut off"));
+            debug!(%error, "dashboard: a request was cut off");
+            return Err(refusal(StatusCode::BAD_REQUEST, "the request was cut off"));
         }
         Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")),
     };
     serde_json::from_slice(&body)
         .map_err(|error| refusal(StatusCode::BAD_REQUEST, &format!("the request is not understood: {error}")))
+}
+
+/// The whole body; none if it is too large.
+async fn collect(mut body: Incoming) -> hyper::Result<Option<Vec<u8>>> {
+    let (mut read, mut kept) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        read += data.len();
+        if read <= LARGEST {
+            kept.extend_from_slice(&data);
+        } else if read > DISCARDED {
+            break;
+        }
+    }
+    Ok((read <= LARGEST).then_some(kept))
 }
 
 pub(crate) fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
