@@ -44,6 +44,8 @@ enum Step {
     Readdress(NodeId, SocketAddr),
     /// Lets another lead, which can then take this one out.
     HandOver,
+    /// Ends a change of who votes that was begun and not ended.
+    Finish,
 }
 
 /// The next step from `members` to `managers`, as the leader `own` sees it.
@@ -127,7 +129,10 @@ fn wanted(raft: &RaftNode, state: &Arc<State>, members: &[Standing]) -> Option<S
     // which may be long without a majority, that would be all that this loop does.
     let present = raft.managers();
     let stays = |member: &&Standing| present.iter().any(|manager| manager.node == member.node);
-    next(raft.node(), &managers, &members.iter().filter(stays).copied().collect::<Vec<_>>())
+    let step = next(raft.node(), &managers, &members.iter().filter(stays).copied().collect::<Vec<_>>());
+    // Any other step ends a half change along with its own. Where none is to be taken it would stay half done, and the old
+    // voters' majority would be needed for everything from then on.
+    step.or_else(|| raft.is_half_changed().then_some(Step::Finish))
 }
 
 /// An error may have changed something all the same; the next look shows.
@@ -141,6 +146,7 @@ async fn take(raft: &RaftNode, step: Step) -> Result<(), MembershipError> {
             true => Ok(()),
             false => Err(MembershipError::NoMajority),
         },
+        Step::Finish => raft.finish_change().await,
     }
 }
 

@@ -75,6 +75,14 @@ fn a_manager_that_is_being_taken_out_is_not_taken_out_again() -> Result<()> {
     Ok(())
 }
 
+/// A learner's first step to a vote was decided, the leader went, and nobody took the second.
+#[test]
+fn a_change_that_is_decided_by_half_is_ended() -> Result<()> {
+    let output = simulation(&["--seed", "41190"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
 /// A change of roles whose proposal was given up was decided after the end of the trouble, when nobody looked any more.
 #[test]
 fn a_change_that_was_given_up_is_followed() -> Result<()> {

@@ -111,6 +111,7 @@ fn the_steps_lead_to_the_managers() {
                         members.retain(|m| m.node != node);
                     }
                     Step::Readdress(..) => panic!("nobody moved"),
+                    Step::Finish => panic!("these changes are whole"),
                     Step::HandOver => {
                         let heir = members.iter().find(|m| m.node != leader && m.voter).unwrap();
                         leader = heir.node;

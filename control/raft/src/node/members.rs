@@ -108,6 +108,22 @@ impl RaftNode {
         self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(change.clone(), true)).await
     }
 
+    /// Whether a change of the voters is decided by half: Raft changes them in two steps, and whoever led, or the time, came to
+    /// an end between them. Until the second, majorities of the old voters and of the new ones are needed.
+    pub fn is_half_changed(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (members, decided) = (&metrics.membership_config, &metrics.committed_membership_config);
+        members.membership().get_joint_config().len() > 1 && members.log_id() == decided.log_id()
+    }
+
+    /// Takes the second step of a change that is decided by half. Only the leader can.
+    pub async fn finish_change(&self) -> Result<(), MembershipError> {
+        // Nobody is added; openraft leaves the old voters behind with whatever is changed next.
+        let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change(PROPOSE_TIMEOUT, || self.inner.raft.change_membership(nobody.clone(), false)).await
+    }
+
     /// As the only voter: notes this manager's address if it is another one than before.
     pub(super) async fn readvertise(&self) -> Result<(), MembershipError> {
         let own = Manager { node: self.inner.node, addr: self.inner.advertise, voter: true };
