@@ -131,6 +131,8 @@ impl DataPath {
             }
         };
         let mut loader = EbpfLoader::new();
+        // The kernel's types are for programs that look into its structures. Ours do not, and 25 MiB would stay resident.
+        loader.btf(None);
         for spec in &wanted {
             let size = found.get(spec.name).copied().unwrap_or(spec.entries);
             loader.map_max_entries(spec.name, size).map_pin_path(spec.name, folder.join(spec.name));
