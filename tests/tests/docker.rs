@@ -268,7 +268,8 @@ fn what_is_wrong_is_told_to_dockers_user() -> Result<()> {
             (&["--network", "prod", "--label", "mesh.servise=web"], "mesh.servise"),
             (&["--network", "prod", "--label", "mesh.publish=80:80"], "mesh.service"),
             (&["--network", "prod", "--publish", "80"], "-p PORT:80"),
-            (&["--network", "prod", "--publish", "127.0.0.1:80:80"], "at localhost alone"),
+            (&["--network", "prod", "--publish", "[::1]:80:80"], "no IPv6 subnet"),
+            (&["--network", "prod", "--publish", "192.0.2.9:80:80"], "no address 192.0.2.9"),
             (&["--network", "closed"], "not attachable"),
         ] {
             let run = ["run", "--detach", "--name", "bad"];

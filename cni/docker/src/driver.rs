@@ -206,9 +206,6 @@ fn host_port(binding: &PortBinding) -> Result<PortConfig, PluginError> {
         "" => None,
         text => Some(text.parse::<IpAddr>().map_err(|_| PluginError::Address(text.to_owned()))?),
     };
-    if at.is_some_and(|at| at.is_loopback()) {
-        return Err(PluginError::PortOfLocalhost { published: binding.host_port, target, protocol });
-    }
     Ok(PortConfig {
         mode: PublishMode::Host,
         at: at.filter(|at| !at.is_unspecified()).map_or(PublishAt::Any, PublishAt::Address),
@@ -229,11 +226,10 @@ mod tests {
     #[test]
     fn ports_of_the_host() {
         let binding = |proto: u8, ip: &str, host: u16, end: u16| json!({"Proto": proto, "IP": "", "Port": 80, "HostIP": ip, "HostPort": host, "HostPortEnd": end});
-        for localhost in ["127.0.0.1", "::1"] {
-            assert!(
-                ports(json!([binding(6, localhost, 8080, 8080)])).unwrap_err().contains("-p 8080:80/tcp")
-            );
-        }
+        assert_eq!(
+            ports(json!([binding(6, "127.0.0.1", 8080, 8080), binding(6, "::1", 8080, 8080)])),
+            Ok(vec!["127.0.0.1:8080:80/tcp,mode=host".to_owned(), "[::1]:8080:80/tcp,mode=host".to_owned()])
+        );
         assert_eq!(
             ports(json!([
                 binding(6, "0.0.0.0", 8080, 8080),

@@ -145,18 +145,6 @@ pub enum PluginError {
     /// Not an address.
     #[error("{0:?} is not an address")]
     Address(String),
-    /// meshd opens no port at localhost alone.
-    #[error(
-        "meshd opens no port at localhost alone; -p {published}:{target}/{protocol} opens it at all addresses of this node and localhost, -p ADDRESS:{published}:{target}/{protocol} at one of them"
-    )]
-    PortOfLocalhost {
-        /// The host's port.
-        published: u16,
-        /// The container's port.
-        target: u16,
-        /// The transport.
-        protocol: mesh_types::Protocol,
-    },
     /// A port without a number.
     #[error(
         "port {target}/{protocol}: name the port of the host (-p PORT:{target}); Docker would not show one that meshd chose"
@@ -178,6 +166,26 @@ pub enum PluginError {
     /// A transport that nobody forwards.
     #[error("protocol {0} of a published port is not known; there are tcp, udp and sctp")]
     PortProtocol(u8),
+    /// The host has no such address.
+    #[error("port {}: this host has no address {address}; leave it out for all of them and localhost", port.place())]
+    PortAddress {
+        /// The port.
+        port: PortConfig,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The port is open at an address of a family that the network does not have.
+    #[error(
+        "port {}: network {network} has no {family} subnet, so that nothing could answer there", port.place()
+    )]
+    PortFamily {
+        /// The port.
+        port: PortConfig,
+        /// The network.
+        network: Name,
+        /// The family.
+        family: mesh_types::Family,
+    },
     /// It is in use.
     #[error("port {port} of this host is published already, by {by}")]
     PortTaken {

@@ -1,9 +1,9 @@
 //! What a container is to be in the mesh: from its labels, checked while Docker still listens.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::ErrorKind, net::UdpSocket, path::Path};
 
 use mesh_api::v1::{self, MemberState, attach_request::Namespace};
-use mesh_types::{ClusterView, Name, Network, PortConfig, Service};
+use mesh_types::{ClusterView, Family, Name, Network, PortConfig, PublishAt, Service};
 use tracing::{info, warn};
 
 use crate::{
@@ -122,6 +122,7 @@ impl Plugin {
             }
         }
         for port in &kept.host_ports {
+            place(port, network)?;
             let by_service = view.services.values().find(|s| s.ports.iter().any(|p| p.clashes(port)));
             if let Some(service) = by_service {
                 return Err(PluginError::PortTaken { port: *port, by: format!("service {}", service.name) });
@@ -197,6 +198,22 @@ impl Plugin {
 fn name_of<'a>(page: &'a DockerNetwork, endpoint: &str) -> Option<&'a str> {
     let all = page.containers.iter().flatten().map(|(_, other)| other);
     all.into_iter().find(|other| other.endpoint == endpoint).map(|other| other.name.as_str())
+}
+
+/// Whether the host has the address that the port is asked for at, and the network its family.
+fn place(port: &PortConfig, network: &Network) -> Result<(), PluginError> {
+    let PublishAt::Address(address) = port.at else { return Ok(()) };
+    let family = Family::of(address);
+    if !network.subnets.iter().any(|subnet| subnet.family() == family) {
+        return Err(PluginError::PortFamily { port: *port, network: network.name.clone(), family });
+    }
+    // The kernel gives a socket no address that is not the host's; meshd itself looks again when it opens the port.
+    match UdpSocket::bind((address, 0)) {
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            Err(PluginError::PortAddress { port: *port, address })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The service that the label means. A container that is on another network of the mesh may be of a service there.

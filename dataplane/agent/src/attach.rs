@@ -21,7 +21,7 @@ use crate::{
     ending::{Ending, open_process},
     fault::point,
     host::TASK_LINK_PREFIX,
-    host_ports::settle,
+    host_ports::{check_families, settle},
     leases::boot_time,
     owned::TURN,
     planner::{Family, egress_address4, egress_address6},
@@ -244,6 +244,7 @@ impl Agent {
                 return Err(name_taken(&view, network, &name, self.inner.node));
             }
         }
+        check_families(&spec.host_ports, networks.iter())?;
         let host_ports = settle(&state, &spec.host_ports)?;
         let (local_ids, generation) =
             state.free_ids(networks.len()).ok_or(AttachError::Full(MAX_ENDPOINTS))?;

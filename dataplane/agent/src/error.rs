@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_types::{Availability, LookupError, Mac, Name, Owner, ResolverError};
+use mesh_types::{Availability, Family, LookupError, Mac, Name, Owner, ResolverError};
 use thiserror::Error;
 
 use crate::{ConnectError, NsRef, SessionError, kept::KeptError};
@@ -182,6 +182,14 @@ pub enum AttachError {
         address: IpAddr,
         /// What it has.
         own: String,
+    },
+    /// The port is open at an address of one family, the task has addresses of the other one.
+    #[error("port {port}: none of the task's networks has an {family} subnet, so that nothing could answer there")]
+    PortFamily {
+        /// The port.
+        port: String,
+        /// The family that is not there.
+        family: Family,
     },
     /// The name is taken.
     #[error(

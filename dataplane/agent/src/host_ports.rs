@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use mesh_types::{ClusterView, Name, PortConfig, PublishAt, PublishMode, ReturnMode};
+use mesh_types::{ClusterView, Family, Name, Network, PortConfig, PublishAt, PublishMode, ReturnMode};
 
 use crate::{Agent, AttachError, LocalTask, state::State};
 
@@ -11,9 +11,10 @@ use crate::{Agent, AttachError, LocalTask, state::State};
 const ANY: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 
 impl Agent {
-    /// Whether the node has the addresses that the ports are asked for at.
+    /// Whether the node has the addresses that the ports are asked for at; it has those of loopback, without counting them
+    /// among its own.
     pub(crate) async fn check_places(&self, ports: &[PortConfig]) -> Result<(), AttachError> {
-        let asked: BTreeSet<IpAddr> = ports.iter().filter_map(address_of).collect();
+        let asked: BTreeSet<IpAddr> = ports.iter().filter_map(address_of).filter(|address| !address.is_loopback()).collect();
         if asked.is_empty() {
             return Ok(());
         }
@@ -26,6 +27,21 @@ impl Agent {
             None => Ok(()),
         }
     }
+}
+
+/// Whether one of `networks` has a subnet of the family in which each port is asked for: nothing could be behind it else.
+pub(crate) fn check_families<'a>(
+    ports: &[PortConfig],
+    networks: impl Iterator<Item = &'a Network> + Clone,
+) -> Result<(), AttachError> {
+    for port in ports {
+        if let Some(family) = address_of(port).map(Family::of)
+            && !networks.clone().any(|network| network.subnets.iter().any(|s| s.family() == family))
+        {
+            return Err(AttachError::PortFamily { port: port.place(), family });
+        }
+    }
+    Ok(())
 }
 
 fn address_of(port: &PortConfig) -> Option<IpAddr> {

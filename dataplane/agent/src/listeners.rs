@@ -84,7 +84,8 @@ pub fn shadows(port: &PortConfig, socket: &Listening, host_addresses: &BTreeMap<
             everywhere || socket.address.is_loopback() || host_addresses.contains_key(&socket.address)
         }
         PublishAt::Address(address) => {
-            host_addresses.contains_key(&address) && (everywhere || address == socket.address)
+            let own = address.is_loopback() || host_addresses.contains_key(&address);
+            own && (everywhere || address == socket.address)
         }
         PublishAt::Interface(name) => {
             let mut on = host_addresses.iter().filter(|(_, interface)| interface.as_str() == name.as_str());
@@ -207,6 +208,9 @@ mod tests {
             ("10.0.0.5:80:80", "10.0.0.5", true),
             ("10.0.0.5:80:80", "10.0.1.5", false),
             ("10.0.9.9:80:80", "0.0.0.0", false),
+            ("127.0.0.1:80:80", "0.0.0.0", true),
+            ("127.0.0.1:80:80", "127.0.0.1", true),
+            ("127.0.0.1:80:80", "10.0.0.5", false),
             ("eth1:80:80", "0.0.0.0", true),
             ("eth1:80:80", "10.0.1.5", true),
             ("eth1:80:80", "10.0.0.5", false),

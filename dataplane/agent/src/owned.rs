@@ -9,7 +9,7 @@ use crate::{
     Agent, AttachError, AttachSpec, ConnectError, DetachError, LocalTask, NsIdentity, TaskError,
     attach::{networks, same_name},
     connect::Place,
-    host_ports::is_port,
+    host_ports::{check_families, is_port},
     state::Reservation,
 };
 
@@ -163,6 +163,8 @@ impl Agent {
         let on_all = spec.networks.iter().all(|n| view.network(n).is_ok_and(|n| own(n.id)));
         let networks = networks(&view, spec, service.filter(|_| on_all))?;
         self.check_places(&spec.host_ports).await?;
+        let had = task.attachments.iter().filter_map(|a| view.networks.get(&a.network));
+        check_families(&spec.host_ports, had.chain(&networks))?;
         let mut joined = Vec::new();
         let mut now = task.clone();
         for network in &networks {

@@ -13,7 +13,8 @@ pub enum PublishAt {
     /// On all addresses of the node, `localhost` included.
     #[default]
     Any,
-    /// On this address, on the nodes that have it.
+    /// On this address, on the nodes that have it. One of loopback (127.0.0.0/8, `::1`) is every node's, and leads there
+    /// whoever runs on the node itself.
     Address(IpAddr),
     /// On the addresses of this interface, on the nodes that have it.
     Interface(InterfaceName),

@@ -18,7 +18,8 @@ pub(super) fn places(
         (PublishAt::Any, Family::V4) => vec![PublishedOn::AnyV4],
         (PublishAt::Any, Family::V6) => vec![PublishedOn::AnyV6],
         (PublishAt::Address(address), _) => {
-            let here = Family::of(address) == family && facts.host_addresses().contains_key(&address);
+            let own = address.is_loopback() || facts.host_addresses().contains_key(&address);
+            let here = own && Family::of(address) == family;
             here.then_some(PublishedOn::Address(address)).into_iter().collect()
         }
         (PublishAt::Interface(interface), _) => {
