@@ -3,7 +3,7 @@
 //! [`pick`] only reads; [`note`] writes down what came of it. A program that may leave a packet to another one after all
 //! picks first and notes when it has decided.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::BPF_ANY;
 use mesh_abi::{
     BackendValue, ChoiceValue, Counter, DropReason, FlowKey, PUBLISHED, ServiceValue, TABLE_BLOCK,
     flow_state::{CONFIRMED, DIRECT},
@@ -16,7 +16,7 @@ use crate::{
     events, hash,
     maps::{BACKENDS, CHOICES_KEPT, MAGLEV},
     parse::{RST, TCP},
-    recent, traffic,
+    recent, stage, traffic,
     verdict::count,
     verifier::alone,
 };
@@ -75,7 +75,14 @@ impl Pick {
 #[inline(always)]
 pub fn choose(key: &FlowKey, service: &ServiceValue, by: &Chooser) -> Result<Choice, DropReason> {
     let now = conntrack::now();
-    let pick = pick(key, service, by, established(key), now);
+    let (known, kept) = if conntrack::opens(by.flags) {
+        let kept = established(key);
+        (kept, kept.is_some())
+    } else {
+        let (known, kept) = find(key);
+        (known.map(|known| &*known), kept)
+    };
+    let pick = pick(key, service, by, (known, kept), now);
     note(pick, key, service, by, now);
     match pick.backend {
         Some(backend) => Ok(Choice::Backend(backend)),
@@ -157,28 +164,54 @@ pub fn established(key: &FlowKey) -> Option<&'static ChoiceValue> {
     unsafe { CHOICES_KEPT.get(key) }
 }
 
-/// The choice for any flow; `kept` is its entry if it is established.
+/// The entry of a flow, or a copy of it until the next look at new flows if it is not established, and whether it is.
+#[inline(always)]
+fn find(key: &FlowKey) -> (Option<&'static mut ChoiceValue>, bool) {
+    let Some(stage) = stage::of(key) else { return (None, false) };
+    let asked = *stage;
+    let mut found = None;
+    if asked == stage::NEW {
+        found = recent::find(key);
+    }
+    let mut kept = false;
+    if found.is_none() {
+        // SAFETY: a map value, valid until the program ends.
+        found = CHOICES_KEPT.get_ptr_mut(key).map(|kept| unsafe { &mut *kept });
+        kept = found.is_some();
+        if kept {
+            *stage = stage::KEPT;
+        } else if asked != stage::NEW {
+            found = recent::find(key);
+            if found.is_some() {
+                *stage = stage::NEW;
+            }
+        }
+    }
+    (found, kept)
+}
+
+/// The choice for any flow; `known` is its entry and `kept` says that it is established. For a packet that opens a connection
+/// the entry may be left out if it is not.
 #[inline(always)]
 pub fn pick(
     key: &FlowKey,
     service: &ServiceValue,
     by: &Chooser,
-    kept: Option<&'static ChoiceValue>,
+    (known, kept): (Option<&'static ChoiceValue>, bool),
     now: u64,
 ) -> Pick {
-    let begin = if kept.is_some() { Step::Replace } else { Step::Begin };
     if conntrack::opens(by.flags) {
         // A new connection asks the table: what an earlier one on the same ports was given may be draining, or belong
         // to another service that had the port then.
         let Some((id, new)) = from_table(key, service, now) else {
             // Only draining tasks are left: better one of those than none.
-            let Some(known) = kept.or_else(|| recent(key)) else { return Pick::REFUSED };
+            let Some(known) = known.or_else(|| recent(key)) else { return Pick::REFUSED };
             let Some(old) = backend(known.backend) else { return Pick::REFUSED };
             return Pick { backend: Some(old), id: known.backend, step: Step::Nothing };
         };
-        return Pick { backend: Some(new), id, step: opening(kept, id) };
+        return Pick { backend: Some(new), id, step: opening(if kept { known } else { None }, id) };
     }
-    if let Some(known) = kept.or_else(|| recent(key)) {
+    if let Some(known) = known {
         if let Some(old) = backend(known.backend) {
             return Pick { backend: Some(old), id: known.backend, step: goes_on(key, by, known, now) };
         }
@@ -187,6 +220,7 @@ pub fn pick(
         }
     }
     let Some((id, new)) = from_table(key, service, now) else { return Pick::REFUSED };
+    let begin = if kept { Step::Replace } else { Step::Begin };
     let step = if by.flags & RST != 0 { Step::Nothing } else { begin };
     Pick { backend: Some(new), id, step }
 }
@@ -255,25 +289,13 @@ pub fn is_direct(choice: &ChoiceValue) -> bool {
 #[inline(always)]
 pub fn answered(key: &FlowKey, flags: u8) -> Option<&'static ChoiceValue> {
     let now = conntrack::now();
-    let tcp = key.protocol == TCP;
-    if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
-        // SAFETY: a map value, valid until the program ends.
-        unsafe {
-            let before = (*kept).state;
-            let next = conntrack::answered(before, tcp, flags);
-            if (*kept).is_news(next, now) {
-                ChoiceValue::tell(kept, (next, now));
-                events::changed(key, &*kept, before, next);
-            }
-            return Some(&*kept);
-        }
+    let (found, kept) = find(key);
+    let found = found?;
+    let next = conntrack::answered(found.state, key.protocol == TCP, flags);
+    if found.is_news(next, now) {
+        go_on(key, (found, kept), next, now);
     }
-    let recent = recent::find(key)?;
-    let next = conntrack::answered(recent.state, tcp, flags);
-    if recent.is_news(next, now) {
-        go_on(key, recent, next, now);
-    }
-    Some(recent)
+    Some(found)
 }
 
 /// Notes the answer to a flow whose entry is `known`; whether there was news.
@@ -341,44 +363,32 @@ fn goes_on(key: &FlowKey, by: &Chooser, known: &ChoiceValue, now: u64) -> Step {
 /// Writes down a further packet of a flow.
 #[inline(always)]
 fn update(key: &FlowKey, by: &Chooser, now: u64) {
-    let tcp = key.protocol == TCP;
-    if let Some(kept) = CHOICES_KEPT.get_ptr_mut(key) {
-        // SAFETY: a map value, valid until the program ends.
-        unsafe {
-            let before = (*kept).state;
-            let next = conntrack::asked(before, tcp, by.flags);
-            (*kept).client = by.client;
-            (*kept).ifindex = by.ifindex;
-            (*kept).service = by.service as u16;
-            ChoiceValue::tell(kept, (next, now));
-            events::changed(key, &*kept, before, next);
-        }
-        return;
-    }
-    let Some(recent) = recent::find(key) else { return };
-    recent.client = by.client;
-    recent.ifindex = by.ifindex;
-    recent.service = by.service as u16;
-    let next = conntrack::asked(recent.state, tcp, by.flags);
-    go_on(key, recent, next, now);
+    let (found, kept) = find(key);
+    let Some(found) = found else { return };
+    found.client = by.client;
+    found.ifindex = by.ifindex;
+    found.service = by.service as u16;
+    let next = conntrack::asked(found.state, key.protocol == TCP, by.flags);
+    go_on(key, (found, kept), next, now);
 }
 
-/// Writes down the new state of a flow that is not established; it may be from now on.
+/// Writes down the new state of a flow: in its entry if it is established, else where the copy was made; or it is from now on.
 #[inline(always)]
-fn go_on(key: &FlowKey, recent: &mut ChoiceValue, next: u8, now: u64) {
-    let settles = conntrack::settles(recent.told(), next, now);
-    events::changed(key, recent, recent.state, next);
-    recent.state = next;
-    recent.last_seen = now;
-    if !settles || keep(key, recent) == 0 {
-        recent::change(key, recent);
+fn go_on(key: &FlowKey, (found, kept): (&mut ChoiceValue, bool), next: u8, now: u64) {
+    let settles = !kept && conntrack::settles(found.told(), next, now);
+    events::changed(key, found, found.state, next);
+    // SAFETY: a map value of the running program.
+    unsafe { ChoiceValue::tell(found, (next, now)) };
+    if !kept && (!settles || keep(key, found) == 0) {
+        recent::change(key, found);
     }
 }
 
 /// Moves a flow to the second stage; 0 when there is no room.
 #[inline(always)]
 fn keep(key: &FlowKey, choice: &ChoiceValue) -> u64 {
-    let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_NOEXIST)).is_ok();
+    // Should another CPU have been faster, this is what is known last; what was found in the first stage must not stay there.
+    let kept = CHOICES_KEPT.insert(key, choice, u64::from(BPF_ANY)).is_ok();
     if kept {
         recent::remove(key);
     }

@@ -22,7 +22,9 @@ use crate::{
     maps::PEERS,
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet, UDP},
     skb::{ETHERNET, Skb},
+    skb_next_hop,
     verdict::{Outcome, Verdict, count, pack, unpack},
+    xdp_next_hop::Hop,
 };
 
 /// `GSO_BY_FRAGS` of linux/skbuff.h, in place of a size: a packet of several of SCTP's, each of which its sender has made as
@@ -105,6 +107,14 @@ fn wrapped<U: Family>(skb: Skb, node: &NodeConfig, way: &Way, port: u32, v6: boo
         return Err(DropReason::TooBig);
     }
     skb.adjust_room(overhead as i32, ROOM_FLAGS | family)?;
+    let uplink = uplink_towards(node, &way.vtep);
+    if !U::V6
+        && let Some(hop) = skb_next_hop::known(&way.vtep, uplink)
+    {
+        skb.store(0, &head4(hop, &outer4(node, way, port, v6, total)))?;
+        count(Counter::FastSent);
+        return Ok(Verdict::Addressed(uplink));
+    }
     if U::V6 {
         skb.store(ETHERNET, &outer6(node, way, port, v6, total))?;
     } else {
@@ -114,7 +124,7 @@ fn wrapped<U: Family>(skb: Skb, node: &NodeConfig, way: &Way, port: u32, v6: boo
         skb.store(ETHERTYPE, &U::ETHERTYPE)?;
     }
     count(Counter::FastSent);
-    Ok(Verdict::Out(uplink_towards(node, &way.vtep)))
+    Ok(Verdict::Out(uplink))
 }
 
 /// Offset of the EtherType.
@@ -167,6 +177,26 @@ pub fn outer6(node: &NodeConfig, way: &Way, port: u32, v6: bool, total: u32) -> 
     }
 }
 
+/// The Ethernet header and the outer headers behind it, by whole words.
+#[inline(always)]
+pub fn head4(hop: &Hop, o: &Outer4) -> [u64; 8] {
+    let (m, n) = hop.macs;
+    let n = n.to_ne_bytes();
+    let (ip, s, d, udp, v) = (&o.ip, o.source, o.destination, &o.udp, &o.vxlan);
+    let (t, f, k) = (o.ethernet.to, o.ethernet.from, o.ethernet.kind);
+    let [x, y] = ETHERTYPE_IPV4;
+    [
+        m,
+        u64::from_ne_bytes([n[0], n[1], n[2], n[3], x, y, ip[0], ip[1]]),
+        u64::from_ne_bytes([ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9]]),
+        u64::from_ne_bytes([ip[10], ip[11], s[0], s[1], s[2], s[3], d[0], d[1]]),
+        u64::from_ne_bytes([d[2], d[3], udp[0], udp[1], udp[2], udp[3], udp[4], udp[5]]),
+        u64::from_ne_bytes([udp[6], udp[7], v.flags, 0, 0, 0, v.vni[0], v.vni[1]]),
+        u64::from_ne_bytes([v.vni[2], 0, t[0], t[1], t[2], t[3], t[4], t[5]]),
+        u64::from_ne_bytes([f[0], f[1], f[2], f[3], f[4], f[5], k[0], k[1]]),
+    ]
+}
+
 #[inline(always)]
 fn udp(node: &NodeConfig, port: u32, len: u32) -> [u8; 8] {
     let [len_hi, len_lo] = (len as u16).to_be_bytes();
@@ -203,7 +233,7 @@ fn ip_checksum(total: u32, from: [u8; 4], to: [u8; 4]) -> [u8; 2] {
 fn tagged(skb: Skb, node: &NodeConfig, way: &Way) -> u64 {
     pack(tag(skb, node, way).map(|()| {
         count(Counter::GeneralSent);
-        Verdict::Tunnel(node.vxlan_ifindex)
+        Verdict::Addressed(node.vxlan_ifindex)
     }))
 }
 

@@ -30,6 +30,8 @@ mod recent;
 mod reset;
 mod reverse;
 mod skb;
+mod skb_next_hop;
+mod stage;
 mod task;
 mod too_big;
 mod traffic;

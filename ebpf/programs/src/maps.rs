@@ -22,6 +22,7 @@ use crate::{
     passing::{self, Passing},
     recent::Block,
     reverse::Search,
+    stage,
     xdp_next_hop::{SLOTS, ToBackend, ToClient},
 };
 
@@ -120,6 +121,10 @@ pub static ROADS: PerCpuArray<ToBackend> = PerCpuArray::with_max_entries(SLOTS, 
 /// Established flows that just passed, by hash.
 #[map]
 pub static PASSING: PerCpuArray<Passing> = PerCpuArray::with_max_entries(passing::SLOTS, 0);
+
+/// In which stage flows were found last, by hash.
+#[map]
+pub static STAGES: PerCpuArray<u32> = PerCpuArray::with_max_entries(stage::SLOTS, 0);
 
 /// Room for a search.
 #[map]

@@ -15,6 +15,7 @@ use crate::{
     hash, key,
     maps::{DISPLACED, REVERSE, REVERSE_KEPT, SEARCH},
     parse::TCP,
+    stage,
     verifier::alone,
 };
 
@@ -43,17 +44,30 @@ pub fn remember(
     value.state = conntrack::asked(0, reply.protocol == TCP, flags);
     let own = value.destination_port;
     reply.destination_port = own;
-    let first = entry(reply);
-    let place = match first {
+    let (mut found, mut kept) = entry(reply);
+    let mut searched = false;
+    let place = match &found {
         Some(known) if same_flow(known, value) => Place::new(own, Place::FOUND),
         // Others may have been given a later port, but seldom were; a connection that opens may have any.
         None if conntrack::opens(flags) || !is_displaced(value) => Place::new(own, Place::FREE),
-        _ => search_all(reply, value),
+        _ => {
+            searched = true;
+            search_all(reply, value)
+        }
     };
     let port = place.port();
     reply.destination_port = port;
     let begins = match place.kind() {
-        Place::FOUND => go_on(reply, value, flags, now)?,
+        Place::FOUND => {
+            if searched {
+                (found, kept) = entry(reply);
+            }
+            // One that was evicted this very moment comes back with the next packet.
+            match found {
+                Some(known) => go_on(reply, value, flags, now, (known, kept))?,
+                None => false,
+            }
+        }
         Place::FREE => {
             if port != own {
                 displace(value);
@@ -151,7 +165,7 @@ alone! {
         // SAFETY: see `search_all`.
         let Search { reply, value } = unsafe { &mut *search };
         reply.destination_port = (port as u16).to_ne_bytes();
-        match entry(reply) {
+        match entry(reply).0 {
             None => Place::FREE,
             Some(known) if same_flow(known, value) => Place::FOUND,
             Some(known) if is_over(known, value.last_seen) => Place::SILENT,
@@ -174,22 +188,19 @@ fn is_over(known: &ReverseValue, now: u64) -> bool {
 /// The entry for a reply as a task sent it, with these TCP flags.
 #[inline(always)]
 pub fn find(reply: &FlowKey, flags: u8) -> Option<&'static ReverseValue> {
-    let kept = REVERSE_KEPT.get_ptr_mut(reply);
-    let entry = kept.or_else(|| REVERSE.get_ptr_mut(reply))?;
+    let (entry, kept) = entry(reply);
+    let entry = entry?;
     let now = conntrack::now();
-    // SAFETY: a map value, valid until the program ends.
-    let entry = unsafe {
-        let told = (*entry).told();
-        let next = conntrack::answered(told.0, reply.protocol == TCP, flags);
-        if (*entry).is_news(next, now) {
-            ReverseValue::tell(entry, (next, now));
-            tell_choice(reply, &*entry, flags);
-            if kept.is_none() && conntrack::settles(told, next, now) {
-                keep(reply, &*entry);
-            }
+    let told = entry.told();
+    let next = conntrack::answered(told.0, reply.protocol == TCP, flags);
+    if entry.is_news(next, now) {
+        // SAFETY: a map value, valid until the program ends.
+        unsafe { ReverseValue::tell(entry, (next, now)) };
+        tell_choice(reply, entry, flags);
+        if !kept && conntrack::settles(told, next, now) {
+            keep(reply, entry);
         }
-        &*entry
-    };
+    }
     Some(entry)
 }
 
@@ -204,27 +215,48 @@ pub fn search(reply: &mut FlowKey, value: &ReverseValue) -> Option<[u8; 2]> {
 /// The entry of a reply, as it stands.
 #[inline(always)]
 pub fn known(reply: &FlowKey) -> Option<&'static ReverseValue> {
-    entry(reply)
+    entry(reply).0.map(|known| &*known)
 }
 
-/// The entry of a reply.
+/// The entry of a reply, and whether its flow is established.
 #[inline(always)]
-fn entry(reply: &FlowKey) -> Option<&'static ReverseValue> {
-    // SAFETY: an entry that is removed meanwhile says what it said last, or what another flow's says, to one packet.
-    unsafe { REVERSE_KEPT.get(reply).or_else(|| REVERSE.get(reply)) }
+fn entry(reply: &FlowKey) -> (Option<&'static mut ReverseValue>, bool) {
+    let Some(stage) = stage::of(reply) else { return (None, false) };
+    let asked = *stage;
+    let mut found = None;
+    if asked == stage::NEW {
+        found = REVERSE.get_ptr_mut(reply);
+    }
+    let mut kept = false;
+    if found.is_none() {
+        found = REVERSE_KEPT.get_ptr_mut(reply);
+        kept = found.is_some();
+        if kept {
+            *stage = stage::KEPT;
+        } else if asked != stage::NEW {
+            found = REVERSE.get_ptr_mut(reply);
+            if found.is_some() {
+                *stage = stage::NEW;
+            }
+        }
+    }
+    // SAFETY: a map value, valid until the program ends. An entry that is removed meanwhile says what it said last, or what
+    // another flow's says, to one packet.
+    (found.map(|found| unsafe { &mut *found }), kept)
 }
 
-/// A further packet of a known flow; whether it begins anew.
+/// A further packet of a known flow, whose entry was `found`; whether it begins anew.
 #[inline(always)]
-fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<bool, DropReason> {
-    let kept = REVERSE_KEPT.get_ptr_mut(reply);
-    // One that was evicted this very moment comes back with the next packet.
-    let Some(entry) = kept.or_else(|| REVERSE.get_ptr_mut(reply)) else { return Ok(false) };
-    // SAFETY: a map value, valid until the program ends.
-    let known = unsafe { &*entry };
+fn go_on(
+    reply: &FlowKey,
+    value: &ReverseValue,
+    flags: u8,
+    now: u64,
+    (known, kept): (&mut ReverseValue, bool),
+) -> Result<bool, DropReason> {
     if conntrack::opens(flags) && conntrack::closing(known.state) {
         begin(reply, value, BPF_ANY)?;
-        if kept.is_some() {
+        if kept {
             let _ = REVERSE_KEPT.remove(reply);
         }
         return Ok(true);
@@ -237,17 +269,15 @@ fn go_on(reply: &FlowKey, value: &ReverseValue, flags: u8, now: u64) -> Result<b
     if !moved && !known.is_news(next, now) {
         return Ok(false);
     }
-    let settles = kept.is_none() && conntrack::settles(known.told(), next, now);
-    // SAFETY: see above.
-    unsafe {
-        key::copy(&mut (*entry).vtep, &value.vtep);
-        (*entry).ifindex = value.ifindex;
-        (*entry).path = value.path;
-        (*entry).service = value.service;
-        ReverseValue::tell(entry, (next, now));
-        if settles {
-            keep(reply, &*entry);
-        }
+    let settles = !kept && conntrack::settles(known.told(), next, now);
+    key::copy(&mut known.vtep, &value.vtep);
+    known.ifindex = value.ifindex;
+    known.path = value.path;
+    known.service = value.service;
+    // SAFETY: a map value, valid until the program ends.
+    unsafe { ReverseValue::tell(known, (next, now)) };
+    if settles {
+        keep(reply, known);
     }
     Ok(false)
 }

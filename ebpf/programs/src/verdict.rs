@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+    helpers::generated::{bpf_redirect, bpf_redirect_peer},
 };
 use mesh_abi::{Counter, DropReason, EntryPoint, Sight};
 
@@ -10,6 +10,7 @@ use crate::{
     events,
     maps::{COUNTERS, DROPS},
     skb::Skb,
+    skb_next_hop,
 };
 
 /// Where a packet goes.
@@ -23,10 +24,10 @@ pub enum Verdict {
     Task(u32),
     /// To a socket of the node, as if it had arrived on this interface.
     Host(u32),
-    /// Out of this interface; the kernel finds the next hop's Ethernet address.
+    /// Out of this interface, with the next hop's Ethernet address.
     Out(u32),
-    /// Out of this interface, the VXLAN device, which adds the outer headers.
-    Tunnel(u32),
+    /// Out of this interface as the packet is: it has its Ethernet addresses, or, to the VXLAN device, needs none.
+    Addressed(u32),
 }
 
 /// Every step of the data path ends like this.
@@ -41,7 +42,7 @@ pub fn pack(outcome: Outcome) -> u64 {
         Ok(Verdict::Task(ifindex)) => (TASK, ifindex),
         Ok(Verdict::Host(ifindex)) => (HOST, ifindex),
         Ok(Verdict::Out(ifindex)) => (OUT, ifindex),
-        Ok(Verdict::Tunnel(ifindex)) => (TUNNEL, ifindex),
+        Ok(Verdict::Addressed(ifindex)) => (ADDRESSED, ifindex),
         Err(reason) => (DROP, reason as u32),
     };
     kind << 32 | u64::from(value)
@@ -57,7 +58,7 @@ pub fn unpack(code: u64) -> Outcome {
         TASK => Ok(Verdict::Task(value)),
         HOST => Ok(Verdict::Host(value)),
         OUT => Ok(Verdict::Out(value)),
-        TUNNEL => Ok(Verdict::Tunnel(value)),
+        ADDRESSED => Ok(Verdict::Addressed(value)),
         _ => Err(reason(value)),
     }
 }
@@ -85,7 +86,7 @@ const CONSUME: u64 = 1;
 const TASK: u64 = 2;
 const HOST: u64 = 3;
 const OUT: u64 = 4;
-const TUNNEL: u64 = 5;
+const ADDRESSED: u64 = 5;
 const DROP: u64 = 6;
 
 /// The reason with that number.
@@ -132,12 +133,9 @@ fn anywhere(skb: Skb, program: EntryPoint, outcome: Outcome) -> i32 {
         Ok(Verdict::Consume | Verdict::Task(_)) => TC_ACT_SHOT,
         // SAFETY: plain helper call.
         Ok(Verdict::Host(ifindex)) => unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 },
-        // SAFETY: plain helper call; a null parameter lets the kernel's routing choose the next hop.
-        Ok(Verdict::Out(ifindex)) => unsafe {
-            bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
-        },
+        Ok(Verdict::Out(ifindex)) => skb_next_hop::out(skb, ifindex),
         // SAFETY: plain helper call.
-        Ok(Verdict::Tunnel(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Ok(Verdict::Addressed(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         Err(reason) => {
             count_drop(reason);
             events::dropped(skb, reason, program);

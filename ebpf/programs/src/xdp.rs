@@ -18,7 +18,7 @@ use crate::{
     encap, events,
     family::{Family, V4, V6},
     hash,
-    header::{Ethernet, Macs, Outer4, VNI_VALID, Vxlan},
+    header::{Ethernet, Macs, VNI_VALID, Vxlan},
     ingress, key,
     maps::{PEERS, node},
     parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
@@ -27,7 +27,7 @@ use crate::{
     traffic,
     verdict::{count, count_drop},
     xdp_frame::Xdp,
-    xdp_next_hop::{self as next_hop, Hop, ToBackend},
+    xdp_next_hop::{self as next_hop, ToBackend},
 };
 
 /// A packet that came in by the uplink. Steps return the kernel's action; `XDP_PASS` leaves the packet to the tc program.
@@ -98,7 +98,8 @@ fn to_published<F: Family>(frame: Xdp, node: &NodeConfig, packet: &Packet<F>) ->
     let pick = if conntrack::opens(packet.flags) && !affinity::is_remembered(service) {
         choose::pick_opening(&key, service, kept)
     } else {
-        let pick = choose::pick(&key, service, &by, kept, now);
+        let known = if conntrack::opens(packet.flags) { kept } else { kept.or_else(|| choose::recent(&key)) };
+        let pick = choose::pick(&key, service, &by, (known, kept.is_some()), now);
         if pick.backend.is_some() { Some(pick) } else { None }
     };
     let Some(pick) = pick else { return XDP_PASS };
@@ -154,7 +155,7 @@ fn send<F: Family>(
             && frame.store(12, &ETHERTYPE_IPV6)
             && frame.store(ETHERNET, &encap::outer6(node, &way, port, F::V6, total))
     } else {
-        frame.store(0, &head4(hop, &encap::outer4(node, &way, port, F::V6, total)))
+        frame.store(0, &encap::head4(hop, &encap::outer4(node, &way, port, F::V6, total)))
     };
     if !written {
         return XDP_ABORTED;
@@ -163,26 +164,6 @@ fn send<F: Family>(
     count(Counter::FastSent);
     count(Counter::Xdp);
     frame.out(hop.ifindex)
-}
-
-/// The Ethernet header and the outer headers behind it, by whole words.
-#[inline(always)]
-fn head4(hop: &Hop, o: &Outer4) -> [u64; 8] {
-    let (m, n) = hop.macs;
-    let n = n.to_ne_bytes();
-    let (ip, s, d, udp, v) = (&o.ip, o.source, o.destination, &o.udp, &o.vxlan);
-    let (t, f, k) = (o.ethernet.to, o.ethernet.from, o.ethernet.kind);
-    let [x, y] = ETHERTYPE_IPV4;
-    [
-        m,
-        u64::from_ne_bytes([n[0], n[1], n[2], n[3], x, y, ip[0], ip[1]]),
-        u64::from_ne_bytes([ip[2], ip[3], ip[4], ip[5], ip[6], ip[7], ip[8], ip[9]]),
-        u64::from_ne_bytes([ip[10], ip[11], s[0], s[1], s[2], s[3], d[0], d[1]]),
-        u64::from_ne_bytes([d[2], d[3], udp[0], udp[1], udp[2], udp[3], udp[4], udp[5]]),
-        u64::from_ne_bytes([udp[6], udp[7], v.flags, 0, 0, 0, v.vni[0], v.vni[1]]),
-        u64::from_ne_bytes([v.vni[2], 0, t[0], t[1], t[2], t[3], t[4], t[5]]),
-        u64::from_ne_bytes([f[0], f[1], f[2], f[3], f[4], f[5], k[0], k[1]]),
-    ]
 }
 
 /// A VXLAN packet of another node, whose outer headers are of family `U`.

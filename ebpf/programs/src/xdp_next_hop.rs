@@ -4,6 +4,8 @@
 //! changes is followed without the daemon. A neighbour that the kernel does not know is left to the tc program, for which
 //! the kernel finds it.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup},
     helpers::generated::bpf_fib_lookup as fib_lookup,
@@ -44,15 +46,24 @@ impl Hop {
     pub fn store(&self, frame: Xdp) -> bool {
         frame.store(0, &self.macs.0) && frame.store(8, &self.macs.1)
     }
+
+    /// The Ethernet addresses as they are in a header.
+    #[inline(always)]
+    pub fn bytes(&self) -> [u32; 3] {
+        let first = self.macs.0.to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = first;
+        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), self.macs.1]
+    }
 }
 
 /// Element of `NEXT_HOPS`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ToClient {
-    /// When the kernel was asked; 0 when it had no answer.
+    /// When the kernel was asked.
     asked: u64,
-    hop: Hop,
+    /// Without an interface when it had no answer.
+    pub hop: Hop,
     destination: [u32; 4],
     /// The interface that was asked for.
     by: u32,
@@ -63,7 +74,7 @@ pub struct ToClient {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ToBackend {
-    /// As in [`ToClient`].
+    /// When the kernel was asked; 0 when it had no answer.
     asked: u64,
     pub hop: Hop,
     vtep: [u32; 4],
@@ -83,25 +94,55 @@ impl ToBackend {
     }
 }
 
+impl ToClient {
+    /// The place for the next hop towards an address, out of an interface, and whether what it says is of that and may be
+    /// believed.
+    #[inline(always)]
+    pub fn at(to: &Address, by: u32, now: u64) -> Option<(&'static mut Self, bool)> {
+        let [a, b, c, d] = key::words(to);
+        let slot = NEXT_HOPS.get_ptr_mut(((a ^ b ^ c ^ d).wrapping_mul(GOLDEN) >> 16) % SLOTS)?;
+        // SAFETY: this CPU's own slot.
+        let slot = unsafe { &mut *slot };
+        let [e, f, g, h] = slot.destination;
+        let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (slot.by ^ by);
+        let known = differs == 0 && now.wrapping_sub(slot.asked) <= TRUST_NS;
+        Some((slot, known))
+    }
+
+    /// Notes of which way something is to be said.
+    #[inline(always)]
+    pub fn begin(&mut self, to: &Address, by: u32) {
+        self.asked = 0;
+        self.destination = key::words(to);
+        self.by = by;
+    }
+
+    /// Notes what the kernel has said just now: `failed` is other than 0 when that is nothing.
+    #[inline(always)]
+    pub fn end(&mut self, failed: i64, now: u64) {
+        if failed != 0 {
+            self.hop.ifindex = 0;
+        }
+        self.asked = now;
+    }
+
+    /// What the kernel has said, if it was anything.
+    #[inline(always)]
+    pub fn hop(&mut self) -> Option<&mut Hop> {
+        if self.hop.ifindex == 0 { None } else { Some(&mut self.hop) }
+    }
+}
+
 /// The next hop towards an address, out of an interface.
 #[inline(always)]
 pub fn to_client(frame: Xdp, (from, to): (&Address, &Address), by: u32, now: u64) -> Option<&'static Hop> {
-    let [a, b, c, d] = key::words(to);
-    let slot = NEXT_HOPS.get_ptr_mut(((a ^ b ^ c ^ d).wrapping_mul(GOLDEN) >> 16) % SLOTS)?;
-    // SAFETY: this CPU's own slot.
-    let slot = unsafe { &mut *slot };
-    let [e, f, g, h] = slot.destination;
-    let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (slot.by ^ by);
-    if differs != 0 || now.wrapping_sub(slot.asked) > TRUST_NS {
-        slot.asked = 0;
-        slot.destination = [a, b, c, d];
-        slot.by = by;
-        if asked(frame, from, to, by, &mut slot.hop) != 0 {
-            return None;
-        }
-        slot.asked = now;
+    let (slot, known) = ToClient::at(to, by, now)?;
+    if !known {
+        slot.begin(to, by);
+        let failed = asked(frame, from, to, by, &mut slot.hop);
+        slot.end(failed, now);
     }
-    Some(&slot.hop)
+    slot.hop().map(|hop| &*hop)
 }
 
 /// The way to a backend; nothing when it is gone, on this node, or not to be reached.
@@ -133,18 +174,18 @@ alone! {
         slot.endpoint = backend.endpoint;
         slot.generation = backend.generation.into();
         let uplink = encap::uplink_towards(node, &backend.vtep);
-        ask(frame, &node.vtep, &backend.vtep, uplink, &mut slot.hop)
+        ask(frame.raw().cast(), &node.vtep, &backend.vtep, uplink, &mut slot.hop)
     }
 }
 
 #[inline(never)]
 fn asked(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
-    ask(frame, from, to, by, hop)
+    ask(frame.raw().cast(), from, to, by, hop)
 }
 
 /// Asks the kernel; other than 0 when it has no answer. Part of each function that does: its caller leaves little of the stack.
 #[inline(always)]
-fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
+pub fn ask(context: *mut c_void, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 {
     let (from, to) = (key::words(from), key::words(to));
     let mut words = [key::zero(); size_of::<bpf_fib_lookup>() / 4];
     // SAFETY: as large, and made of integers and unions of integers, for all of which zero is a value.
@@ -161,7 +202,7 @@ fn ask(frame: Xdp, from: &Address, to: &Address, by: u32, hop: &mut Hop) -> i64 
     }
     let size = size_of::<bpf_fib_lookup>() as i32;
     // SAFETY: the helper reads and writes `size` bytes of the question.
-    let failed = unsafe { fib_lookup(frame.raw().cast(), question, size, BPF_FIB_LOOKUP_OUTPUT) };
+    let failed = unsafe { fib_lookup(context, question, size, BPF_FIB_LOOKUP_OUTPUT) };
     if failed == 0 {
         let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (question.dmac, question.smac);
         let macs = (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u32::from_ne_bytes([i, j, k, l]));
