@@ -1,6 +1,9 @@
 //! What a Compose file says of networks: `networks:`, and of services their networks, aliases, published ports and health checks.
 //!
-//! Names are taken as they are, without a project's name before them. All else is read over, and said.
+//! Names are taken as they are, without a project's name before them. All else is read over, and said. A file of Docker
+//! engines on the mesh means something else ([`docker`]).
+
+mod docker;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +21,9 @@ const DEFAULT: &str = "default";
 const MTU: &str = "com.docker.network.driver.mtu";
 
 pub(super) fn read(reader: &mut Reader, root: &Node) -> Intent {
+    if docker::is_one(root) {
+        return docker::read(reader, root);
+    }
     let mut intent = Intent::default();
     // Keys of the file, and the names they stand for.
     let mut known: BTreeMap<String, Name> = BTreeMap::new();

@@ -442,6 +442,85 @@ fn a_compose_file_is_read_for_its_networks_and_ports() {
     );
 }
 
+/// The page whose file is a project of Docker's.
+const DOCKER: &str = include_str!("../../../../docs/docker.md");
+
+#[test]
+fn a_compose_file_of_docker_is_read_for_what_the_mesh_has_to_have() {
+    let block = DOCKER.split("```yaml").nth(1).and_then(|text| text.split("```").next()).unwrap();
+    let intent = read(block.split_once('\n').unwrap().1, Dialect::Compose).unwrap();
+    let prod = &intent.networks[&name("prod")];
+    assert!(prod.attachable && !prod.ipv6 && prod.subnets.is_empty(), "{prod:?}");
+    let web = &intent.services[&name("web")];
+    assert_eq!(web.networks, BTreeMap::from([(name("prod"), vec![])]));
+    assert_eq!(web.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["8080:80/tcp"]);
+    assert!(intent.ignored.is_empty() && intent.networks.len() == 1, "{intent:?}");
+
+    let intent = read(DOCKERS_OWN, Dialect::Compose).unwrap();
+    let mesh = &intent.networks[&name("shop")];
+    assert!(mesh.ipv6 && !mesh.attachable && mesh.subnets.len() == 2, "{mesh:?}");
+    assert_eq!(intent.networks.len(), 1);
+    let shop = &intent.services[&name("shop")];
+    assert_eq!(shop.ports.len(), 2, "both parts' ports: {shop:?}");
+    assert!(shop.health.is_some(), "{shop:?}");
+    assert!(intent.services[&name("far")].networks.contains_key(&name("there")));
+    assert!(intent.external.contains(&name("there")));
+    let ignored: Vec<_> = intent.ignored.iter().map(|r| r.text.as_str()).collect();
+    assert!(
+        ignored.len() == 2 && ignored.iter().any(|text| text.contains("network back: one of Docker's own")),
+        "{ignored:?}"
+    );
+
+    for (file, said) in [
+        ("networks: {a: {driver: mesh}}", "driver_opts: { network: a }"),
+        (
+            "networks: {a: {driver: mesh, driver_opts: {network: a}}}\nservices: {s: {networks: [b]}}",
+            "network b",
+        ),
+        ("services: {s: {labels: {mesh.service: s}}}", "needs a network with driver: mesh"),
+        (
+            "networks: {a: {driver: mesh, attachable: false, driver_opts: {network: a}}}\nservices: {s: {networks: [a]}}",
+            "network a is not attachable",
+        ),
+        (
+            "networks: {a: {driver: mesh, driver_opts: {network: a}}}\nservices: {s: {networks: [a], labels: ['mesh.publish=80:80']}}",
+            "needs mesh.service",
+        ),
+        (
+            "networks: {a: {driver: mesh, driver_opts: {network: a}}}\nservices: {s: {networks: [a], labels: ['mesh.publish=x', 'mesh.service=s']}}",
+            "mesh.publish",
+        ),
+    ] {
+        let problems = wrong(file, Dialect::Compose);
+        assert!(problems.len() == 1 && problems[0].contains(said), "{file}: {problems:?}");
+    }
+}
+
+const DOCKERS_OWN: &str = r#"
+networks:
+  front:
+    driver: mesh
+    enable_ipv6: true
+    attachable: false
+    driver_opts: { network: shop, other: x }
+    ipam: { driver: mesh, options: { network: shop }, config: [{ subnet: 10.1.0.0/16 }, { subnet: "fd00:1::/64" }] }
+  back: {}
+  far: { external: true, name: there }
+volumes: { data: {} }
+services:
+  one:
+    image: x
+    ports: ["127.0.0.1:80:80"]
+    networks: { front: { aliases: [www] }, back: {} }
+    labels: { mesh.service: shop, mesh.publish: "80:80" }
+  two:
+    networks: [front]
+    healthcheck: { test: [CMD-SHELL, "curl -f http://localhost/ || exit 1"], interval: 10s }
+    labels: [mesh.service=shop, "mesh.publish=80:80 81:81/udp"]
+  three: { networks: [far], labels: { mesh.service: far } }
+  four: { image: y }
+"#;
+
 proptest! {
     #[test]
     fn noise_is_refused_or_read(text in "[a-z0-9:{}\\[\\]&*<\"'#\\- \n]{0,80}") {
