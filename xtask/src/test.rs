@@ -63,8 +63,9 @@ fn nextest(options: &Options) -> std::process::Command {
     if std::env::var_os(PATIENCE).is_none() {
         nextest.env(PATIENCE, PATIENTLY);
     }
-    // Errors say where they come from in words; forty frames of each would hide them. Panics keep theirs.
-    nextest.env("RUST_LIB_BACKTRACE", "0");
+    // Errors say where they come from in words, panics name their line; forty frames of each would hide them. Who wants
+    // them runs that test alone, by `cargo nextest run`.
+    nextest.env("RUST_BACKTRACE", "0");
     nextest.args(&options.nextest);
     nextest
 }
