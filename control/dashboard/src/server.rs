@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -79,7 +80,8 @@ pub enum DashboardError {
 pub struct Dashboard {
     app: Arc<App>,
     addr: SocketAddr,
-    _stop: DropGuard,
+    accepting: JoinHandle<()>,
+    stop: DropGuard,
 }
 
 impl Dashboard {
@@ -97,9 +99,17 @@ impl Dashboard {
             stop: stop.clone(),
         });
         let acceptor = TlsAcceptor::from(options.tls);
-        tokio::spawn(accept(listener, acceptor, app.clone()));
+        let accepting = tokio::spawn(accept(listener, acceptor, app.clone()));
         info!(listen = %addr, "dashboard served");
-        Ok(Self { app, addr, _stop: stop.drop_guard() })
+        Ok(Self { app, addr, accepting, stop: stop.drop_guard() })
+    }
+
+    /// Ends it, as dropping it does, and returns when nobody can connect any more.
+    pub async fn end(self) {
+        drop(self.stop);
+        // It was cancelled, or has ended.
+        let _ = self.accepting.await;
+        info!(listen = %self.addr, "dashboard ended");
     }
 
     /// Where it is served.
@@ -115,6 +125,11 @@ impl Dashboard {
     /// The bounds of sessions.
     pub fn limits(&self) -> Limits {
         lock(&self.app.sessions).limits()
+    }
+
+    /// Has sessions go by other bounds from now on, those that are there too.
+    pub fn set_limits(&self, limits: Limits) {
+        lock(&self.app.sessions).set_limits(limits);
     }
 }
 

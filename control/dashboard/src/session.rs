@@ -95,6 +95,11 @@ impl Sessions {
         self.limits
     }
 
+    /// Other bounds from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// A token for one login.
     pub fn login(&mut self, write: bool, now: Instant) -> String {
         let token = random();
@@ -225,6 +230,11 @@ mod tests {
         all.leave(&id);
         assert!(all.look(&id, true, now).is_none());
         assert!(all.sessions.is_empty());
+        let token = all.login(false, now);
+        let (id, _) = all.enter(&token, now).unwrap();
+        all.set_limits(Limits { idle: 2 * SECOND, ..all.limits() });
+        assert!(all.look(&id, false, now + SECOND).is_some());
+        assert!(all.look(&id, true, now + 2 * SECOND).is_none(), "by the bounds of now");
     }
 
     #[test]

@@ -16,7 +16,8 @@ Examples:
   ssh -L 7380:127.0.0.1:7380 manager1         then open the printed address here
 
 The login works once. The browser warns, because the cluster's own CA has signed the certificate: compare its
-SHA-256 fingerprint with the printed one before going on. The page is served until meshd stops.")]
+SHA-256 fingerprint with the printed one before going on. The page is served until meshd stops,
+the node leaves the cluster or is demoted.")]
 pub struct Args {
     /// The session may change things
     #[arg(long)]

@@ -56,6 +56,8 @@ pub struct Config {
     pub conntrack: ConntrackConfig,
     /// What this node counts, by HTTP.
     pub metrics: MetricsConfig,
+    /// The page that this node's manager serves when somebody asks for it.
+    pub dashboard: DashboardConfig,
     /// Networks of the mesh for containers of a Docker engine.
     pub docker: DockerConfig,
     /// Spans of the daemon's calls.
@@ -113,6 +115,31 @@ impl Default for MetricsConfig {
 
 impl MetricsConfig {
     /// Where it listens, if anywhere.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+}
+
+/// `[dashboard]`: the page that this node's manager serves when somebody asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DashboardConfig {
+    /// Where, `ADDRESS:PORT`, unless `meshctl dashboard --listen` says otherwise; empty: this node serves none at all.
+    pub listen: String,
+    /// Seconds without anybody doing anything after which a session ends.
+    pub idle: u32,
+    /// Seconds after which a session ends in any case.
+    pub session: u32,
+}
+
+impl Default for DashboardConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7380".into(), idle: 15 * 60, session: 12 * 3600 }
+    }
+}
+
+impl DashboardConfig {
+    /// Where it is served, if it may be.
     pub fn listen(&self) -> Option<SocketAddr> {
         self.listen.parse().ok()
     }
@@ -267,6 +294,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             conntrack: ConntrackConfig::default(),
             metrics: MetricsConfig::default(),
+            dashboard: DashboardConfig::default(),
             docker: DockerConfig::default(),
             traces: TracesConfig::default(),
         }

@@ -188,7 +188,7 @@ impl Daemon {
     /// Starts the agent, then makes the membership last.
     async fn begin(&self, membership: &Membership, cell: &Arc<IdentityCell>) -> Result<Agent> {
         cell.current().save(&self.config.state_dir)?;
-        let config = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.followed();
         of_node(&self.log, membership);
         let agent = start_agent(&config, membership, cell.clone()).await?;
         let state_dir = &self.config.state_dir;
@@ -203,12 +203,23 @@ impl Daemon {
     pub async fn follow_config(&self, next: &Config) {
         // The member first, so that no agent that is just being started misses it.
         let member = self.member.read().await;
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner).follow(next);
+        let before = {
+            let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = followed.dashboard.clone();
+            followed.follow(next);
+            before
+        };
+        dashboard::follow(&self.dashboard, &before, &next.dashboard).await;
         let metrics = next.metrics.clone();
         self.metrics.send_if_modified(|now| std::mem::replace(now, metrics) != next.metrics);
         if let Some(member) = member.as_ref() {
             member.agent.follow(next.health_commands, next.conntrack.timeouts()).await;
         }
+    }
+
+    /// The configuration of now.
+    pub(crate) fn followed(&self) -> Config {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops what runs; the data path stays.

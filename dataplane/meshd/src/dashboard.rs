@@ -1,11 +1,11 @@
-//! The dashboard of this node's manager: served from the first `meshctl dashboard` on, until the daemon stops or the node is no
-//! manager any more.
+//! The dashboard of this node's manager: served from the first `meshctl dashboard` on, until the daemon stops, the node is no
+//! manager any more, or `[dashboard]` says otherwise.
 
 mod changes;
 mod rates;
 mod source;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_api::v1;
 use mesh_ca::IdentityCell;
@@ -14,10 +14,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use self::source::ClusterSource;
-use crate::daemon::Daemon;
-
-/// Where it is served unless somebody says otherwise: on this machine alone.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7380);
+use crate::{config::DashboardConfig, daemon::Daemon};
 
 /// A dashboard that is served.
 pub type Served = tokio::sync::Mutex<Option<Dashboard>>;
@@ -33,25 +30,38 @@ pub async fn open(
             Status::invalid_argument(format!("{text:?} is not ADDRESS:PORT, for example 10.0.0.5:7380"))
         })?),
     };
-    let identity = {
-        let member = daemon.member().await?;
-        member.manager()?;
-        member.identity.clone()
-    };
+    // Held to the end: who leaves or stops being a manager waits for it, and then ends what is served.
+    let member = daemon.member().await?;
+    member.manager()?;
+    let identity = member.identity.clone();
     let mut served = daemon.dashboard.lock().await;
+    let config = daemon.followed().dashboard;
+    let usual = config.listen().ok_or_else(|| {
+        Status::failed_precondition(
+            "this node serves no dashboard: `listen` of [dashboard] in its configuration is empty",
+        )
+    })?;
     let there = served.as_ref().map(Dashboard::addr);
     let fits = |there: SocketAddr| {
         wanted.is_none_or(|wanted| wanted == there || (wanted.port() == 0 && wanted.ip() == there.ip()))
     };
     if !there.is_some_and(fits) {
-        let options = options(wanted.unwrap_or(LISTEN), &identity)?;
-        let source = Arc::new(ClusterSource::new(Arc::downgrade(daemon)));
-        let started = Dashboard::start(options, source).await;
+        let listen = wanted.unwrap_or(usual);
+        let start = async || {
+            let source = Arc::new(ClusterSource::new(Arc::downgrade(daemon)));
+            Ok::<_, Status>(Dashboard::start(options(listen, limits(&config), &identity)?, source).await)
+        };
+        let mut started = start().await?;
+        // All addresses of this node are one that is served already, and more.
+        if started.is_err() && there.is_some_and(|there| there.port() == listen.port()) {
+            end(served.take()).await;
+            started = start().await?;
+        }
         let dashboard = started.map_err(|error| {
             let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
             Status::failed_precondition(format!("{error}{why}"))
         })?;
-        *served = Some(dashboard);
+        end(served.replace(dashboard)).await;
     }
     let Some(dashboard) = served.as_ref() else { return Err(Status::internal("no dashboard")) };
     let (address, limits) = (dashboard.addr(), dashboard.limits());
@@ -66,13 +76,35 @@ pub async fn open(
 
 /// Ends it, and all of its sessions.
 pub async fn close(served: &Served) {
-    served.lock().await.take();
+    end(served.lock().await.take()).await;
 }
 
-fn options(listen: SocketAddr, identity: &Arc<IdentityCell>) -> Result<Options, Status> {
+async fn end(dashboard: Option<Dashboard>) {
+    if let Some(dashboard) = dashboard {
+        dashboard.end().await;
+    }
+}
+
+/// Follows a changed configuration. Sessions that are there go by the new bounds; with another address they end.
+pub async fn follow(served: &Served, before: &DashboardConfig, now: &DashboardConfig) {
+    let mut served = served.lock().await;
+    if before.listen != now.listen {
+        end(served.take()).await;
+    }
+    if let Some(dashboard) = served.as_ref() {
+        dashboard.set_limits(limits(now));
+    }
+}
+
+fn limits(config: &DashboardConfig) -> Limits {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Limits { idle: seconds(config.idle), whole: seconds(config.session), ..Limits::default() }
+}
+
+fn options(listen: SocketAddr, limits: Limits, identity: &Arc<IdentityCell>) -> Result<Options, Status> {
     let tls = mesh_ca::page_config(identity.clone()).map_err(|error| Status::internal(error.to_string()))?;
     let name = identity.current().own().node.to_string().chars().take(12).collect();
-    Ok(Options { listen, tls, name, limits: Limits::default() })
+    Ok(Options { listen, tls, name, limits })
 }
 
 /// What to type into a browser: of all addresses one that is there.

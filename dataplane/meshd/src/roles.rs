@@ -164,7 +164,6 @@ impl Daemon {
                 {
                     manager.shutdown().await;
                 }
-                dashboard::close(&self.dashboard).await;
                 // It is out. What is left is for `Forget`, now or after whatever goes wrong here.
                 Box::pin(self.forget_manager(&renewal)).await
             }
@@ -219,6 +218,7 @@ impl Daemon {
         if let Some(failed) = member.manager.take() {
             failed.shutdown().await;
         }
+        dashboard::close(&self.dashboard).await;
         // Noted first: a start in between finds a worker, with state that it forgets.
         self.note_role(member, Role::Worker)?;
         Manager::forget(&self.config.state_dir)?;

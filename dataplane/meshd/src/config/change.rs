@@ -5,7 +5,7 @@ use toml::Table;
 use super::Config;
 
 /// Keys that a running daemon follows; the rest is for its next start.
-const FOLLOWED: [&str; 4] = ["log", "health_commands", "conntrack", "metrics"];
+const FOLLOWED: [&str; 5] = ["log", "health_commands", "conntrack", "metrics", "dashboard"];
 
 /// The difference between what is in force and what was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +36,7 @@ impl Config {
         self.health_commands = next.health_commands;
         self.conntrack = next.conntrack;
         self.metrics.clone_from(&next.metrics);
+        self.dashboard.clone_from(&next.dashboard);
     }
 }
 

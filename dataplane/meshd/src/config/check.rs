@@ -1,12 +1,12 @@
 //! Which values make no sense.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use mesh_trace::Endpoint;
 use mesh_types::InterfaceName;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, LimitsConfig};
+use super::{Config, DashboardConfig, LimitsConfig};
 
 /// What is wrong with one key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +46,24 @@ impl Config {
         if let Err(what) = log(&self.log) {
             wrong("log", what);
         }
-        if !self.metrics.listen.is_empty() && self.metrics.listen().is_none() {
-            let what = format!(
-                "{:?}: give an address with a port, such as 127.0.0.1:9476 or [::1]:9476, or \"\" to listen nowhere",
-                self.metrics.listen
-            );
-            wrong("metrics.listen", what);
+        for (key, listen, port) in [
+            ("metrics.listen", &self.metrics.listen, 9476),
+            ("dashboard.listen", &self.dashboard.listen, 7380),
+        ] {
+            if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
+                let what = format!(
+                    "{listen:?}: give an address with a port, such as 127.0.0.1:{port} or [::1]:{port}, or \"\" to listen nowhere"
+                );
+                wrong(key, what);
+            }
+        }
+        let DashboardConfig { idle, session, .. } = self.dashboard;
+        if idle == 0 {
+            wrong("dashboard.idle", "with 0 no session begins; give at least 1 second".to_owned());
+        }
+        if session < idle {
+            let what = format!("{session} is less than dashboard.idle, {idle}; give at least as much");
+            wrong("dashboard.session", what);
         }
         if let Some(Err(error)) = self.traces.endpoint.as_deref().map(str::parse::<Endpoint>) {
             wrong("traces.endpoint", error.to_string());

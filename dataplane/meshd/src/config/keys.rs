@@ -8,7 +8,9 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{Config, ConntrackConfig, DockerConfig, LimitsConfig, MetricsConfig, TracesConfig};
+use super::{
+    Config, ConntrackConfig, DashboardConfig, DockerConfig, LimitsConfig, MetricsConfig, TracesConfig,
+};
 
 /// How much a wrong key has to be like a right one for that to be suggested; 1 is the same.
 const ALIKE: f64 = 0.8;
@@ -20,6 +22,7 @@ pub fn of(section: Option<&str>) -> Option<&'static [&'static str]> {
         Some("limits") => Some(fields::<LimitsConfig>()),
         Some("conntrack") => Some(fields::<ConntrackConfig>()),
         Some("metrics") => Some(fields::<MetricsConfig>()),
+        Some("dashboard") => Some(fields::<DashboardConfig>()),
         Some("docker") => Some(fields::<DockerConfig>()),
         Some("traces") => Some(fields::<TracesConfig>()),
         Some(_) => None,

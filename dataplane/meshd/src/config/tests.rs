@@ -99,6 +99,21 @@ fn a_listener_needs_an_address_with_a_port_or_none() {
 }
 
 #[test]
+fn a_dashboard_s_sessions_are_checked() {
+    for good in ["listen = ''", "listen = '[::]:7380'", "idle = 1", "idle = 60\nsession = 60"] {
+        assert!(load(&format!("[dashboard]\n{good}"), &[]).is_ok(), "{good}");
+    }
+    for (bad, told) in [
+        ("listen = '7380'", "2: dashboard.listen: \"7380\": give an address with a port, such as 127.0.0.1:7380"),
+        ("idle = 0", "2: dashboard.idle: with 0 no session begins"),
+        ("session = 60", "2: dashboard.session: 60 is less than dashboard.idle, 900"),
+    ] {
+        let found = findings(&format!("[dashboard]\n{bad}"), &[]);
+        assert!(found.len() == 1 && found[0].starts_with(told), "{found:?}");
+    }
+}
+
+#[test]
 fn the_file_to_check_may_be_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("other.toml");
@@ -136,10 +151,11 @@ fn a_change_tells_what_can_be_followed() {
         limits: LimitsConfig { flows: Some(9), ..LimitsConfig::default() },
         conntrack: ConntrackConfig { udp: 9, ..ConntrackConfig::default() },
         metrics: MetricsConfig { listen: String::new(), ..MetricsConfig::default() },
+        dashboard: DashboardConfig { idle: 60, ..DashboardConfig::default() },
         ..Config::default()
     };
     let change = Change::between(&now, &next);
-    assert_eq!(change.followed, ["conntrack", "health_commands", "log", "metrics"]);
+    assert_eq!(change.followed, ["conntrack", "dashboard", "health_commands", "log", "metrics"]);
     assert_eq!(change.restart, ["limits", "uplinks"]);
     now.follow(&next);
     let rest = Change::between(&now, &next);

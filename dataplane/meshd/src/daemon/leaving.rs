@@ -12,7 +12,7 @@ use tonic::Request;
 use tracing::{info, warn};
 
 use super::{Daemon, Member};
-use crate::state_dir;
+use crate::{dashboard, state_dir};
 
 /// How long the others may take to let this manager go.
 const STEP_DOWN: Duration = Duration::from_secs(15);
@@ -45,6 +45,7 @@ impl Daemon {
             );
         }
         let Some(Member { agent, manager, membership, renewal, .. }) = guard.take() else { return Ok(()) };
+        dashboard::close(&self.dashboard).await;
         drop(renewal);
         let mut problems = agent.leave().await;
         problems.extend(told.err().map(|e| e.to_string()));
