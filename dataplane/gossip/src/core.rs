@@ -40,8 +40,11 @@ const LATER_FANOUT: usize = 2;
 const AUDIENCE_AGE: Duration = Duration::from_millis(100);
 /// Own entries pushed to a member that becomes interested; more are left to the comparison of tables.
 const PUSHED: usize = 64;
-/// Comparisons begun at a time.
+/// Comparisons begun at a time; among many members fewer, and with a pause: where all are new to each other, the first few make
+/// the others equal, which then cost one small message instead of all tables.
 const SYNCS: usize = 8;
+const SYNCS_OF_MANY: usize = 4;
+const SYNC_PAUSE: Duration = Duration::from_millis(200);
 /// Peers that are not there and are tried at a time, and the pause until the next few.
 const TRIED: usize = 16;
 const TRY_PAUSE: Duration = Duration::from_millis(50);
@@ -229,6 +232,8 @@ pub struct Core {
     audiences: BTreeMap<Table, (Duration, Arc<[NodeId]>)>,
     /// Comparisons to begin: when, and whether surely.
     syncs: BTreeMap<NodeId, (Duration, bool)>,
+    /// None is begun before.
+    syncs_from: Duration,
     pub(crate) agreement: Agreement,
     sync_at: Duration,
     housekeeping_at: Duration,
@@ -272,6 +277,7 @@ impl Core {
             relay_at: Duration::ZERO,
             audiences: BTreeMap::new(),
             syncs: BTreeMap::new(),
+            syncs_from: Duration::ZERO,
             agreement: Agreement::default(),
             sync_at: timing.sync_interval.mul_f64(rng.random_range(0.5..1.0)),
             housekeeping_at: HOUSEKEEPING,
@@ -323,7 +329,7 @@ impl Core {
             self.swim.deadline(),
             self.outbox.deadline(),
             self.outbox.relays().then_some(self.relay_at),
-            self.syncs.values().map(|(at, _)| *at).min(),
+            self.syncs.values().map(|(at, _)| *at).min().map(|at| at.max(self.syncs_from)),
             Some(self.introduce_at),
             self.asking_deadline(),
             self.witnesses.deadline(),
@@ -386,15 +392,29 @@ impl Core {
         if self.introduce_at <= self.now {
             self.introduce();
         }
-        let due = self.syncs.iter().filter(|(_, (at, _))| *at <= self.now);
-        for (node, surely) in due.map(|(node, (_, surely))| (*node, *surely)).take(SYNCS).collect::<Vec<_>>()
-        {
-            self.syncs.remove(&node);
-            self.start_sync(node, surely);
+        if self.syncs_from <= self.now {
+            self.start_syncs();
         }
         if self.housekeeping_at <= self.now {
             self.housekeeping_at = self.now + HOUSEKEEPING;
             self.keep_house();
+        }
+    }
+
+    /// Begins the comparisons that have been due longest.
+    fn start_syncs(&mut self) {
+        let many = self.live.max(self.peers.len()) > membership::MANY;
+        let due = self.syncs.iter().filter(|(_, (at, _))| *at <= self.now);
+        let mut due: Vec<(Duration, NodeId, bool)> =
+            due.map(|(node, (at, surely))| (*at, *node, *surely)).collect();
+        due.sort_unstable();
+        due.truncate(if many { SYNCS_OF_MANY } else { SYNCS });
+        if many && !due.is_empty() {
+            self.syncs_from = self.now + SYNC_PAUSE;
+        }
+        for (_, node, surely) in due {
+            self.syncs.remove(&node);
+            self.start_sync(node, surely);
         }
     }
 
@@ -465,10 +485,13 @@ impl Core {
             }
         }
         for node in gone {
-            self.records.forget(node);
-            self.windows.remove(&node);
             self.unknown.remove(&node);
-            if !self.peers.contains_key(&node) {
+            if self.peers.contains_key(&node) {
+                // What it said last stays known, or it could be said again by whoever has heard it.
+                self.records.drop_entries(node);
+            } else {
+                self.records.forget(node);
+                self.windows.remove(&node);
                 self.members_changed |= self.members.remove(&node).is_some();
             }
         }

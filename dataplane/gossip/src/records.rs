@@ -13,6 +13,10 @@ use crate::{
     wire::{Group, OwnerDigest},
 };
 
+mod slots;
+
+use slots::Slots;
+
 /// How long the endpoints of a node whose daemon is a new one are told as they were, when it does not tell of them.
 const FADE: Duration = Duration::from_secs(3);
 
@@ -61,7 +65,7 @@ impl Entry {
 
 #[derive(Debug, Clone, Default)]
 struct Owned {
-    entries: BTreeMap<Slot, Entry>,
+    entries: Slots,
     /// Entries up to this counter that are not here may be deleted: some that were are forgotten.
     floor: u64,
     /// Entries up to this counter that are not here are deleted: the owner told all that it had, or somebody did whom it had
@@ -146,7 +150,8 @@ impl Records {
         self.drop_entries(owner);
     }
 
-    fn drop_entries(&mut self, owner: NodeId) {
+    /// Forgets the entries of `owner`, and not which of its lives was the last.
+    pub(crate) fn drop_entries(&mut self, owner: NodeId) {
         self.touch_all_of(owner);
         self.tables.retain(|_, owners| {
             owners.remove(&owner);
@@ -221,14 +226,11 @@ impl Records {
         });
         let owned = self.tables.values_mut().flat_map(BTreeMap::values_mut);
         for owned in owned.filter(|owned| owned.entries.len() > owned.live) {
-            let floor = &mut owned.floor;
-            owned.entries.retain(|_, entry| {
-                let old = entry.gone_since.is_some_and(|since| now.saturating_sub(since) >= ttl);
-                if old {
-                    *floor = (*floor).max(entry.item.version().counter);
-                }
-                !old
-            });
+            let old = |entry: &Entry| entry.gone_since.is_some_and(|since| now.saturating_sub(since) >= ttl);
+            let counters =
+                owned.entries.values().filter(|entry| old(entry)).map(|e| e.item.version().counter);
+            owned.floor = counters.max().unwrap_or(0).max(owned.floor);
+            owned.entries.retain(|entry| !old(entry));
         }
     }
 
@@ -269,8 +271,9 @@ impl Records {
         self.tables.keys().copied()
     }
 
-    pub(crate) fn owners(&self) -> BTreeSet<NodeId> {
-        self.tables.values().flat_map(BTreeMap::keys).copied().chain(self.epochs.keys().copied()).collect()
+    /// Everybody that something is known of, some more than once.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = NodeId> {
+        self.tables.values().flat_map(BTreeMap::keys).chain(self.epochs.keys()).copied()
     }
 
     /// Whether `owner` has entries in `table`, tombstones included.

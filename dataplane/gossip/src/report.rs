@@ -38,6 +38,8 @@ pub struct TableReport {
     pub tombstones: usize,
     /// The fingerprint of those entries; equal ones are equal tables.
     pub digest: u64,
+    /// Whether another member that is there wants it, too; else there is nothing to compare it with.
+    pub shared: bool,
     /// How long ago another member's was found to be equal, if ever.
     pub equal: Option<Duration>,
     /// For how long it has been known to be otherwise than another member's.

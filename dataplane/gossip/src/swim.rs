@@ -414,9 +414,19 @@ impl Swim {
         let news =
             told.iter().filter(|told| self.known.get(&told.id().node).is_none_or(|k| may_change(k, told)));
         let nodes: BTreeSet<NodeId> = news.map(|told| told.id().node).chain(about).collect();
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        // foca finds nobody by address but by looking at all: once for all that a message told.
+        let now: BTreeMap<NodeId, Member<Identity>> = self
+            .foca
+            .iter_membership_state()
+            .filter(|member| nodes.contains(&member.id().node))
+            .map(|member| (member.id().node, member.clone()))
+            .collect();
         let mut changed = Vec::new();
         for node in nodes {
-            let now = self.foca.iter_membership_state().find(|member| member.id().node == node);
+            let now = now.get(&node);
             let before = match now {
                 Some(member) => self.known.insert(node, member.clone()),
                 None => self.known.remove(&node),

@@ -29,7 +29,8 @@ pub async fn dump(membership: &Membership, agent: &Agent) -> Result<v1::DumpGoss
 pub fn status(status: &GossipStatus) -> v1::GossipStatus {
     let GossipStatus { report, rates, counters } = status;
     let tables = report.tables.values();
-    let oldest = tables.clone().map(|table| table.equal).collect::<Option<Vec<_>>>();
+    let shared = tables.clone().filter(|table| table.shared);
+    let oldest = shared.map(|table| table.equal).collect::<Option<Vec<_>>>();
     v1::GossipStatus {
         incarnation: report.version.epoch,
         statements: report.version.counter,

@@ -58,7 +58,8 @@ pub fn measure(nodes: u32, wire: Wire, seed: u64, samples: u32) -> Result<Point>
     }
     let formed = world.now.as_secs_f64() * 1000.0;
     say(&world, "formed");
-    world.run(Duration::from_secs(20));
+    // Who came is told on for a while after all know.
+    world.run(Duration::from_secs(20).max(Duration::from_millis(20) * nodes));
     let meter = Meter::start(&world);
     world.run(Duration::from_secs(20));
     let at_rest = meter.rate(&world);
@@ -110,9 +111,10 @@ pub fn measure(nodes: u32, wire: Wire, seed: u64, samples: u32) -> Result<Point>
 }
 
 fn all_alive(world: &mut World) -> Result<()> {
-    world.look();
     let nodes = world.len();
     for n in 0..nodes {
+        // One that does not know yet says so without asking the others, which is dear among thousands.
+        world.look_at(n);
         let members = world.tables(n).map(|tables| tables.members.clone()).unwrap_or_default();
         let alive = members.values().filter(|member| member.state == MemberState::Alive).count();
         ensure!(alive == nodes as usize, "{n} sees {alive} of {nodes}");

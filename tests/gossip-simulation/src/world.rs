@@ -457,10 +457,16 @@ impl World {
 
     /// Takes what the daemons know now, where that was not taken at each change.
     pub fn look(&mut self) {
-        for daemon in self.machines.iter_mut().filter_map(|machine| machine.daemon.as_mut()) {
-            if let Some(tables) = daemon.core.take_tables() {
-                daemon.tables = tables;
-            }
+        (0..self.len()).for_each(|n| self.look_at(n));
+    }
+
+    /// The same of one daemon.
+    pub fn look_at(&mut self, n: Number) {
+        let daemon = self.machines.get_mut(n as usize).and_then(|machine| machine.daemon.as_mut());
+        if let Some(daemon) = daemon
+            && let Some(tables) = daemon.core.take_tables()
+        {
+            daemon.tables = tables;
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Live members above which not each of them welcomes a new one, but about [`WELCOMES`] do.
-const MANY: usize = 64;
+pub(super) const MANY: usize = 64;
 const WELCOMES: f64 = 32.0;
 /// Between the first of many new members and this node's word to all of them.
 const INTRODUCTION: Duration = Duration::from_millis(150);

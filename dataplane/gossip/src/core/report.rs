@@ -16,6 +16,7 @@ impl Core {
                 entries,
                 tombstones,
                 digest: self.records.digest(table, |owner| self.counts(owner)),
+                shared: self.interested(table).next().is_some(),
                 equal: self.agreement.equal.get(&table).map(ago),
                 behind: self.agreement.differing.get(&table).map(ago),
             };

@@ -19,15 +19,17 @@ use crate::{
 
 impl Core {
     pub(super) fn audience(&self, table: Table) -> Vec<NodeId> {
-        self.members
-            .iter()
-            .filter(|(node, member)| {
-                member.is_live()
-                    && (table == Table::Interests
-                        || self.records.interest(**node).is_some_and(|interest| wanted(interest, table)))
-            })
-            .map(|(node, _)| *node)
-            .collect()
+        self.interested(table).collect()
+    }
+
+    /// The other members that are there and want `table`.
+    pub(super) fn interested(&self, table: Table) -> impl Iterator<Item = NodeId> {
+        let wants = move |node: &NodeId| {
+            table == Table::Interests
+                || self.records.interest(*node).is_some_and(|interest| wanted(interest, table))
+        };
+        let live = self.members.iter().filter(|(_, member)| member.is_live());
+        live.map(|(node, _)| *node).filter(wants)
     }
 
     /// About the same, made anew only now and then.

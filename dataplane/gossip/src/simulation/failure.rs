@@ -86,6 +86,45 @@ fn a_partition_heals_by_itself() {
 }
 
 #[test]
+fn a_partition_heals_that_outlasts_what_is_remembered() {
+    for seed in 0..2 {
+        let mut sim = settled(seed, 4);
+        sim.island = [4].into();
+        sim.run(SECOND * 5);
+        sim.tell(1, Input::Announce(own(1, 1, [101])));
+        sim.tell(4, Input::Announce(own(4, 1, [104])));
+        sim.run(Timing::default().down_retention + SECOND * 60);
+        sim.island.clear();
+        let took = sim.until(SECOND * 15, |s| s.all_see(1, &[2, 3, 101, 104].into()) && s.all_alive());
+        assert!(took < SECOND * 8, "{took:?}, seed {seed}");
+    }
+}
+
+#[test]
+fn what_a_dead_node_once_said_brings_it_back_at_no_time() {
+    let mut sim = settled(8, 3);
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let recorded = said.clone();
+    sim.lost = Box::new(move |from, to, packet| {
+        if (from, to) == (3, 1) {
+            recorded.lock().unwrap().push(packet.encode());
+        }
+        false
+    });
+    sim.run(SECOND * 5);
+    sim.tell(3, Input::Announce(own(3, 1, [3, 33])));
+    sim.run(SECOND);
+    sim.dies(3);
+    sim.run(Timing::default().down_retention + SECOND * 60);
+    let said = said.lock().unwrap().clone();
+    assert!(said.len() > 20, "{}", said.len());
+    for packet in said {
+        sim.tell(1, Input::Datagram(packet));
+        assert_eq!((sim.state(1, 3), sim.sees(1, 1)), (Some(MemberState::Down), [1, 2].into()), "{sim:?}");
+    }
+}
+
+#[test]
 fn a_restart_drops_ghosts() {
     let mut sim = settled(3, 3);
     sim.tell(3, Input::Announce(own(3, 1, [3, 33])));

@@ -65,3 +65,17 @@ fn one_endpoint_in_two_tables() {
     let table = sim.tables(2).endpoints.get(&net(9)).unwrap();
     assert_eq!(**table.get(&(&endpoint).into()).unwrap(), endpoint);
 }
+
+#[test]
+fn a_table_that_nobody_else_wants_waits_for_no_comparison() {
+    let mut sim = Sim::empty(3);
+    sim.boot(1, 1000, 2, Interest::All);
+    sim.boot(2, 1000, 2, Interest::Networks([net(1)].into()));
+    sim.tell(1, Input::Announce(own(1, 1, [1]).into_iter().chain(own(1, 2, [2])).collect()));
+    sim.run(SECOND * 30);
+    let tables = sim.cores[&1].core.report().tables;
+    let compared = tables.iter().map(|(table, report)| (*table, report.shared, report.equal.is_some()));
+    let expected =
+        [(Table::Interests, true), (Table::Endpoints(net(1)), true), (Table::Endpoints(net(2)), false)];
+    assert_eq!(compared.collect::<Vec<_>>(), expected.map(|(table, shared)| (table, shared, shared)));
+}
