@@ -13,6 +13,7 @@ mod events;
 mod fragments;
 mod frames;
 mod malformed;
+mod next_hops;
 mod overlay;
 mod packets;
 mod places;

@@ -23,8 +23,8 @@ pub const TX: u32 = 3;
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
 const NIC: [u8; 6] = [2, 0, 0, 0, 0xff, 2];
 /// Next hops.
-const PEER: [u8; 6] = [2, 0, 0, 0, 0xfe, 2];
-const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0xfe, 0xfe];
+pub const PEER: [u8; 6] = [2, 0, 0, 0, 0xfe, 2];
+pub const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0xfe, 0xfe];
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
