@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
+    cgroup,
     process::{pid, start_time, succeed},
     wait::wait,
 };
@@ -89,6 +90,7 @@ pub fn remove_all(prefix: &Prefix) -> Result<()> {
     for name in names(Path::new(BPFFS)).into_iter().filter(|name| name.starts_with(&ours)) {
         remove_folder(&Path::new(BPFFS).join(name))?;
     }
+    cgroup::remove_all(&ours)?;
     remove_folder(&folder)
 }
 

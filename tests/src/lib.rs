@@ -7,9 +7,12 @@
 //! All of it needs root, and fails without.
 
 mod binaries;
+mod booted;
+mod cgroup;
 mod cluster;
 mod containers;
 mod datagrams;
+mod debian;
 mod dns;
 pub mod docs;
 mod echo;
@@ -36,9 +39,11 @@ pub mod verifier;
 mod wait;
 
 pub use binaries::Binaries;
+pub use booted::Booted;
 pub use cluster::{Cluster, run, run_many, run_on};
 pub use containers::{Busybox, CniError, CniPlugin, Containerd, Docker, Folders, Podman, REFERENCE_PLUGINS};
 pub use datagrams::Datagrams;
+pub use debian::{Packages, clean_root};
 pub use dns::{StubDns, resolve};
 pub use echo::UdpEcho;
 pub use guest::{Greeter, Guest, Talk};

@@ -2,10 +2,8 @@
 //! data path down and purging leaves nothing; and the archive's installer does the same without dpkg.
 //!
 //! The daemon runs with just the capabilities that its unit has. There is no systemd here: a script starts and stops
-//! the daemon when the package's scripts ask for it, as `systemctl` would have it done.
+//! the daemon when the package's scripts ask for it, as `systemctl` would have it done. `systemd.rs` has the real one.
 
-#[path = "package/debian.rs"]
-mod debian;
 #[path = "package/machine.rs"]
 mod machine;
 #[path = "package/pings.rs"]
@@ -14,13 +12,9 @@ mod pings;
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, TaskSpec, run, wait};
+use mesh_tests::{Cluster, Packages, TaskSpec, clean_root, run, wait};
 
-use self::{
-    debian::{Packages, clean_root},
-    machine::Machine,
-    pings::Pings,
-};
+use self::{machine::Machine, pings::Pings};
 
 const SOON: Duration = Duration::from_secs(10);
 /// A daemon may take as long on a busy machine until it answers.

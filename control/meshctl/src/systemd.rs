@@ -25,8 +25,10 @@ use units::{Unit, Wishes};
 
 /// Where the machine's owner puts units.
 const UNIT_DIR: &str = "/etc/systemd/system";
+/// Where units are until the next boot.
+const RUNTIME_DIR: &str = "/run/systemd/system";
 /// There where systemd runs (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
+const BOOTED: &str = RUNTIME_DIR;
 
 /// Put a service of systemd into networks, from its next start on
 #[derive(Debug, clap::Args)]
@@ -110,6 +112,9 @@ pub fn attach(args: &AttachArgs, context: &Context) -> Result<()> {
 pub fn detach(args: &DetachArgs, context: &Context) -> Result<()> {
     let what = || format!("cannot detach {}", args.unit);
     let mut gone = Vec::new();
+    if is_systemds(&args.unit_dir) && is_active(&args.unit.helper()) {
+        leave_until_stopped(args).with_context(what)?;
+    }
     for path in args.unit.paths(&args.unit_dir) {
         match fs::remove_file(&path) {
             Ok(()) => gone.push(path),
@@ -155,9 +160,26 @@ fn write(path: &Path, text: &str) -> Result<()> {
     }
 }
 
+/// The service runs: systemd has to know how its namespace is taken away when it stops.
+fn leave_until_stopped(args: &DetachArgs) -> Result<()> {
+    let texts = args.unit.paths(&args.unit_dir).map(fs::read_to_string);
+    let [Ok(helper), Ok(drop_in)] = &texts else { return Ok(()) };
+    let left = units::until_stopped(&args.unit, helper, drop_in);
+    args.unit.paths(Path::new(RUNTIME_DIR)).iter().zip(&left).try_for_each(|(path, text)| write(path, text))
+}
+
+fn is_active(unit: &str) -> bool {
+    let asked = Command::new("systemctl").args(["is-active", "--quiet", unit]).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+fn is_systemds(unit_dir: &Path) -> bool {
+    unit_dir.as_os_str() == UNIT_DIR && Path::new(BOOTED).is_dir()
+}
+
 /// Where systemd does not run, it reads the files when it starts.
 fn reload(unit_dir: &Path) -> Result<()> {
-    if unit_dir.as_os_str() != UNIT_DIR || !Path::new(BOOTED).is_dir() {
+    if !is_systemds(unit_dir) {
         return Ok(());
     }
     let status = Command::new("systemctl").arg("daemon-reload").status().context("cannot run systemctl")?;

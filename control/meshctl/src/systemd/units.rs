@@ -91,7 +91,8 @@ impl Unit {
         self.stem.replace(['@', '\\', ':'], "-")
     }
 
-    fn helper(&self) -> String {
+    /// The unit that makes its namespace.
+    pub fn helper(&self) -> String {
         format!("meshd-netns-{}.service", self.plain())
     }
 
@@ -165,6 +166,37 @@ ExecStopPost=-+{meshctl} task drain --timeout 0s {namespace}
     }
 }
 
+/// What is left of the files, by their texts, of a service that runs: it keeps its namespace until it stops, and that is the
+/// end of both. A restart of the service restarts the helper, which has nothing more to start.
+pub fn until_stopped(unit: &Unit, helper: &str, drop_in: &str) -> [String; 2] {
+    let commands = |text: &str, keys: &[&str]| -> String {
+        let ours = text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key)));
+        ours.flat_map(|line| [line, "\n"]).collect()
+    };
+    let helper = format!(
+        "\
+# Left by `meshctl systemd-detach {unit}` until {unit} stops.
+[Unit]
+Description=Network namespace of {unit}
+PartOf={unit}
+Before={unit}
+
+[Service]
+Type=oneshot
+ExecStart=/bin/true
+{}",
+        commands(helper, &["ExecStopPost="])
+    );
+    let drop_in = format!(
+        "\
+# Left by `meshctl systemd-detach {unit}` until {unit} stops.
+[Service]
+{}",
+        commands(drop_in, &["ExecStop=", "ExecStopPost="])
+    );
+    [helper, drop_in]
+}
+
 fn path_text(path: &Path) -> Result<&str, UnitError> {
     let text = path.to_str().filter(|text| path.is_absolute() && !text.contains(char::is_control));
     text.ok_or_else(|| UnitError::Path(path.to_owned()))
@@ -220,6 +252,20 @@ NetworkNamespacePath=/run/netns/meshd-redis
 BindReadOnlyPaths=/run/meshd-netns/redis/resolv.conf:/etc/resolv.conf
 "
         );
+    }
+
+    #[test]
+    fn one_that_runs_keeps_what_ends_its_namespace() {
+        let [(_, helper), (_, drop_in)] = files("web", &["--service=web"], true);
+        let [helper, drop_in] = until_stopped(&"web".parse().unwrap(), &helper, &drop_in);
+        assert!(helper.contains("PartOf=web.service\nBefore=web.service\n"), "{helper}");
+        assert!(
+            helper.ends_with("ExecStart=/bin/true\nExecStopPost=/usr/bin/meshctl systemd-netns down web\n"),
+            "{helper}"
+        );
+        assert!(!helper.contains(" up ") && !helper.contains("StopWhenUnneeded"), "{helper}");
+        assert!(drop_in.contains("[Service]\nExecStop=-+/usr/bin/meshctl task drain --wait "), "{drop_in}");
+        assert!(!drop_in.contains("NetworkNamespacePath") && !drop_in.contains("BindsTo"), "{drop_in}");
     }
 
     #[test]

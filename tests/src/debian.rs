@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Binaries, output, succeed};
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::{Binaries, output, succeed};
 
 /// What the package's own dependencies are, and what looks at it: manual pages, completions, the unit.
 const INCLUDED: &str = "nftables,man-db,bash-completion,bsdextrautils,systemd";
