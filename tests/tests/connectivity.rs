@@ -47,9 +47,9 @@ fn has_task(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn nothing_is_left(cluster: &Cluster) -> Result<()> {
+fn nothing_is_left(nodes: &[Node]) -> Result<()> {
     wait("the test's network and tasks to go", SWEPT, || {
-        for node in cluster.nodes() {
+        for node in nodes {
             let networks = node.ctl_json(&["network", "ls"])?;
             let left = networks.as_array().context("a list")?;
             let test =
@@ -81,7 +81,7 @@ fn every_pair_is_tried_and_what_does_not_work_is_named() -> Result<()> {
         for check in ["vip", "vip6", "service", "port"] {
             ensure!(worked("n3", "n3")?.iter().any(|done| done == check), "{check}: {told}");
         }
-        nothing_is_left(cluster)?;
+        nothing_is_left(cluster.nodes())?;
 
         // Managers' alone.
         let refused = cluster[1].refused(&["connectivity", "test"])?;
@@ -97,34 +97,37 @@ fn every_pair_is_tried_and_what_does_not_work_is_named() -> Result<()> {
         );
         ensure!(!text.contains("n1 -> n3: "), "{text}");
         cluster.net().hub().ip("link set n2 mtu 1500")?;
-        nothing_is_left(cluster)
+        nothing_is_left(cluster.nodes())
     })
 }
 
 #[test]
 fn a_test_that_is_cut_off_leaves_nothing() -> Result<()> {
-    run(2, |cluster| {
+    run(3, |cluster| {
+        // Without it the tests wait: else they may be over before anybody looks.
+        cluster[2].kill()?;
+        let others = &cluster.nodes()[..2];
+
         // meshctl is killed while the test runs.
         let running = Running::start(&cluster[0], "60")?;
-        wait("the test to begin", SOON, || has_task(&cluster[1]))?;
+        wait("the test to begin", SOON, || others.iter().try_for_each(has_task))?;
         drop(running);
-        nothing_is_left(cluster)?;
+        nothing_is_left(others)?;
 
-        // Ctrl-C, while it waits for a node whose daemon is away.
-        cluster[1].kill()?;
+        // Ctrl-C.
         let running = Running::start(&cluster[0], "60")?;
-        wait("the test to begin", SOON, || has_task(&cluster[0]))?;
+        wait("the test to begin", SOON, || others.iter().try_for_each(has_task))?;
         succeed(Command::new("kill").args(["-INT", &running.0.id().to_string()]))?;
         let (code, said) = running.end()?;
         ensure!(code == Some(130) && said.contains("interrupted: the test has ended"), "{code:?}: {said}");
 
-        // Such a node does not report, and is named.
+        // The node whose daemon is away does not report, and is named.
         let told = cluster[0].meshctl()?.args(["connectivity", "test", "--timeout", "15"]).output()?;
         let text = String::from_utf8_lossy(&told.stdout);
-        ensure!(told.status.code() == Some(1) && text.contains("n2: did not report"), "{text}");
-        cluster[1].start()?;
-        cluster.wait_for_members(2)?;
-        nothing_is_left(cluster)
+        ensure!(told.status.code() == Some(1) && text.contains("n3: did not report"), "{text}");
+        cluster[2].start()?;
+        cluster.wait_for_members(3)?;
+        nothing_is_left(cluster.nodes())
     })
 }
 
@@ -159,6 +162,6 @@ fn the_next_leader_removes_what_one_that_died_left() -> Result<()> {
         })?;
         cluster[leads].start()?;
         cluster[3].start()?;
-        nothing_is_left(cluster)
+        nothing_is_left(cluster.nodes())
     })
 }
