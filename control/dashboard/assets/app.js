@@ -114,7 +114,7 @@ function setTheme(name) {
   const [root, label] = [document.documentElement, { auto: "Auto", light: "Light", dark: "Dark" }[name]];
   if (name === "auto") delete root.dataset.theme;
   else root.dataset.theme = name;
-  theme.textContent = label;
+  theme.querySelector("span").textContent = label;
   theme.setAttribute("aria-label", `Colours: ${label}`);
   try {
     localStorage.setItem("theme", name);

@@ -65,7 +65,7 @@ export function overview(main) {
       h("td", { class: "num" }, drops(service.rates)))));
     if (!data.busiest.length) settle(busiest, [empty(4, "There are no services yet.")]);
     settle(lost, data.drops.map((drop) => h("tr", {},
-      h("td", {}, drop.reason.replaceAll("_", " ")),
+      h("td", {}, drop.reason),
       h("td", { class: "num" }, perSecond(drop.rate)),
       h("td", { class: "num" }, count(drop.total)))));
     if (!data.drops.length) settle(lost, [empty(3, "None.")]);
@@ -89,5 +89,5 @@ function tile(title, page, all, counts, well, field) {
   return h("a", { class: "card tile", href: path },
     h("div", { class: "name" }, title),
     h("div", { class: "value" }, count(all)),
-    h("div", { class: "more" }, others.length ? others.map(([word, n]) => [`${count(n)} `, pill(word), " "]) : all ? `all ${well}` : ""));
+    h("div", { class: "more" }, others.length ? others.map(([word, n]) => [h("span", { class: "many" }, `${count(n)} `, pill(word)), " "]) : all ? `all ${well}` : ""));
 }

@@ -22,7 +22,7 @@ export function service(main, place, id) {
   main.append(
     h("div", { class: "head" }, title, state, h("span", { class: "grow" }), h("a", { href: "#/services" }, "All services")),
     about, tiles,
-    h("div", { class: "grid" },
+    h("div", { class: "grid three" },
       h("section", { class: "card", "aria-label": "About" }, h("h2", {}, "About"), facts),
       h("section", { class: "card", "aria-label": "Published ports" }, h("h2", {}, "Published ports"), ports, none, session.write ? publishing(id) : null),
       h("section", { class: "card", "aria-label": "Traffic" }, h("h2", {}, "Traffic"), spark.node)),

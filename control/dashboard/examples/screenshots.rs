@@ -36,7 +36,8 @@ fn main() {
         ));
         browser.wait("document.querySelector('main tbody tr:not(.space)')");
         // Some points for the charts, and no notes over the page.
-        sleep(Duration::from_secs(if name.contains("phone") { 2 } else { 8 }));
+        let charts = name.ends_with("overview") || name.ends_with("service");
+        sleep(Duration::from_secs(if charts { 45 } else { 3 }));
         browser.script("document.querySelector('#notes').replaceChildren(); document.activeElement.blur()");
         let path = folder.join(format!("{name}.png"));
         fs::write(&path, browser.picture()).unwrap();

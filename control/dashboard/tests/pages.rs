@@ -15,6 +15,13 @@ const FETCHED: &str = "const all = [...performance.getEntriesByType('navigation'
     .filter((e) => !e.name.includes('stream=1'));
     return {bytes: all.reduce((sum, e) => sum + e.transferSize, 0), files: all.length, late: all.filter((e) => e.responseEnd === 0).length}";
 
+/// Notes when the first figures are on the screen, in milliseconds since the page was asked for.
+const FIRST_VIEW: &str = "new MutationObserver((_, watching) => {
+    if (!document.querySelector('.tile .value')) return;
+    watching.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => { window.firstView = performance.now(); }));
+}).observe(document, {childList: true, subtree: true})";
+
 fn enter(served: &Served, browser: &Browser, write: bool) {
     browser.open("about:blank");
     browser.open(&served.login(write));
@@ -241,7 +248,7 @@ fn names_do_not_become_markup() {
         let found = browser.script(
             "return {made: document.querySelectorAll('img, script:not([src=\"/app.js\"])').length, hacked: window.hacked ?? 0,
              turns: /[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.innerText + document.title),
-             wide: document.scrollingElement.scrollWidth - innerWidth}",
+             wide: document.scrollingElement.scrollWidth - document.documentElement.clientWidth}",
         );
         assert_eq!(found, json!({"made": 0, "hacked": 0, "turns": false, "wide": found["wide"]}), "{page}");
         assert!(found["wide"].as_i64().unwrap() <= 0, "{page} is wider than a phone: {found}");
@@ -265,7 +272,7 @@ if (!document.documentElement.lang || !document.title) faults.push('no language 
 const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
 if (new Set(ids).size !== ids.length) faults.push('an id twice');
 for (const t of document.querySelectorAll('table')) if (!t.querySelector('th[scope=col]')) faults.push('a table without heads');
-if (document.scrollingElement.scrollWidth > innerWidth) faults.push('wider than the screen: ' + document.scrollingElement.scrollWidth);
+if (document.scrollingElement.scrollWidth > document.documentElement.clientWidth) faults.push('wider than the screen: ' + document.scrollingElement.scrollWidth);
 const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 const rgb = (color) => { paint.clearRect(0, 0, 1, 1); paint.fillStyle = color; paint.fillRect(0, 0, 1, 1); return [...paint.getImageData(0, 0, 1, 1).data]; };
 const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
@@ -319,7 +326,7 @@ fn small_and_large_light_and_dark_by_keyboard_and_by_ear() {
     assert_ne!(dark, light);
     browser.click("#theme");
     browser.click("#theme");
-    browser.wait_text("#theme", "Dark");
+    browser.wait("document.querySelector('#theme').getAttribute('aria-label') === 'Colours: Dark'");
     assert_eq!(browser.script(&format!("return {back}")), dark, "chosen against what the system prefers");
 
     // Without a mouse: the skip link, the pages, a filter, a row, an action and back out of it.
@@ -377,13 +384,25 @@ fn ten_thousand_tasks() {
     let served = Served::new(Sample::new(1000, 500, 20), Limits::default());
     let browser = Browser::new();
     browser.resize(1280, 800);
+    browser.developer("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": FIRST_VIEW }));
+    browser.developer("Network.enable", &json!({}));
+    browser.developer("Network.setCacheDisabled", &json!({"cacheDisabled": true}));
     enter(&served, &browser, false);
-    browser.wait_text(".tile", "10,000");
-    let view = browser
-        .script("const n = performance.getEntriesByType('navigation')[0]; return n.domContentLoadedEventEnd");
-    let fetched: Value = browser.script(FETCHED);
-    eprintln!("first view: {fetched}, content after {view} ms");
-    assert!(fetched["bytes"].as_u64().unwrap() < 300_000, "{fetched}");
+    // As somebody sees it who has never been here: nothing is kept, and the manager has no picture that is fresh.
+    let mut seen: Vec<u64> = Vec::new();
+    for _ in 0..7 {
+        browser.open("about:blank");
+        std::thread::sleep(Duration::from_secs(1));
+        browser.open(&format!("{}#/overview", served.url()));
+        browser.wait_text(".tile", "10,000");
+        browser.wait("window.firstView");
+        seen.push(browser.script("return Math.round(window.firstView)").as_u64().unwrap());
+        let fetched: Value = browser.script(FETCHED);
+        assert!(fetched["bytes"].as_u64().unwrap() < 300_000, "{fetched}");
+        assert!(fetched["files"].as_u64().unwrap() > 10, "{fetched}");
+    }
+    seen.sort_unstable();
+    eprintln!("first view: {}, on the screen after {seen:?} ms", browser.script(FETCHED));
     browser.click("nav a[href='#/tasks']");
     browser.wait_text(".count", "10,000 tasks");
     let drawn = "document.querySelectorAll('tbody tr:not(.space)').length";

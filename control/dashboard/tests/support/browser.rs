@@ -1,7 +1,7 @@
 //! Chromium without a window, driven by WebDriver (W3C): plain HTTP and JSON to `chromedriver` on this machine.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -17,9 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The name of an element's reference in WebDriver.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Connects to a port of the loopback that `chromedriver` listens at.
+pub type Dial = Box<dyn Fn(u16) -> io::Result<TcpStream>>;
+
 /// See the module. Dropped, the browser ends and its profile goes.
 pub struct Browser {
     driver: Child,
+    dial: Dial,
     port: u16,
     session: String,
     _profile: TempDir,
@@ -28,8 +32,14 @@ pub struct Browser {
 impl Browser {
     /// A browser with a fresh profile, which takes the certificate as somebody does who has compared its fingerprint.
     pub fn new() -> Self {
+        let dial = |port| TcpStream::connect(("127.0.0.1", port));
+        Self::elsewhere(Command::new("chromedriver"), Box::new(dial))
+    }
+
+    /// The same where `driver` runs `chromedriver`, such as another network namespace.
+    pub fn elsewhere(mut driver: Command, dial: Dial) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut driver = Command::new("chromedriver")
+        let mut driver = driver
             .args(["--port=0", "--log-level=WARNING"])
             .env("HOME", profile.path())
             .stdout(Stdio::piped())
@@ -68,7 +78,7 @@ impl Browser {
             "acceptInsecureCerts": true,
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": args},
         }}});
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, dial, port, session: String::new(), _profile: profile };
         let begun = browser.call("POST", "/session", &capabilities).expect("chromium does not start");
         browser.session = format!("/session/{}", begun["sessionId"].as_str().unwrap());
         browser
@@ -178,7 +188,7 @@ impl Browser {
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let body = body.to_string();
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|e| e.to_string())?;
+        let mut stream = (self.dial)(self.port).map_err(|e| e.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
         let length = body.len();
         let head = format!(

@@ -267,8 +267,8 @@ fn model(nodes: usize, services: usize, tasks_each: usize) -> Model {
         }
     }
     model.drops = vec![
-        Drops { reason: "no_backend".into(), total: 120, rate: None },
-        Drops { reason: "spoofed_source".into(), total: 7, rate: None },
+        Drops { reason: "no-backend".into(), total: 120, rate: None },
+        Drops { reason: "forged-source".into(), total: 7, rate: None },
     ];
     if nodes >= 5 {
         model.problems.push(Problem {
