@@ -13,6 +13,9 @@ use crate::command::{self, output, workspace};
 /// What somebody may have changed, and keeps.
 const CONFIGURATION: &str = "/etc/meshd/meshd.toml";
 
+/// Who answers for a package if nobody is named: no address (RFC 2606).
+const NOBODY: (&str, &str) = ("meshd authors", "meshd@meshd.invalid");
+
 /// Where Debian has CNI plugins (containernetworking-plugins).
 const CNI: &str = "usr/lib/cni";
 
@@ -31,10 +34,15 @@ pub fn make(making: &Making, programs: &Programs) -> Result<PathBuf> {
     }
     contents::install_share(programs, &root.join("usr/share"), true)?;
     let documents = root.join("usr/share/doc/meshd");
-    contents::copy(&workspace().join("CHANGELOG.md"), &documents.join("changelog"), 0o644)?;
-    contents::compress(&documents.join("changelog"))?;
+    let maintainer = maintainer();
+    contents::copy(&workspace().join("CHANGELOG.md"), &documents.join("NEWS.md"), 0o644)?;
+    contents::write(&documents.join("changelog"), changelog(making, &maintainer)?.as_bytes(), 0o644)?;
+    for name in ["NEWS.md", "changelog"] {
+        contents::compress(&documents.join(name))?;
+    }
     let copied = [
         ("debian/copyright", "usr/share/doc/meshd/copyright"),
+        ("debian/lintian-overrides", "usr/share/lintian/overrides/meshd"),
         ("meshd.service", "lib/systemd/system/meshd.service"),
         ("debian/sysusers.conf", "usr/lib/sysusers.d/meshd.conf"),
         ("debian/tmpfiles.conf", "usr/lib/tmpfiles.d/meshd.conf"),
@@ -52,7 +60,7 @@ pub fn make(making: &Making, programs: &Programs) -> Result<PathBuf> {
     let architecture =
         output(Command::new("dpkg").arg("--print-architecture")).context("dpkg is not there")?;
     let architecture = architecture.trim();
-    let control = control(&making.version, architecture, &glibc, size(&files)?);
+    let control = control(&making.version, architecture, &maintainer, &glibc, size(&files)?);
     contents::write(&about.join("control"), control.as_bytes(), 0o644)?;
     contents::write(&about.join("conffiles"), format!("{CONFIGURATION}\n").as_bytes(), 0o644)?;
     // Of what the configuration's files are, dpkg keeps count itself.
@@ -83,12 +91,29 @@ fn size(files: &[PathBuf]) -> Result<u64> {
     files.iter().try_fold(0, |sum, path| Ok(sum + bytes(path)?.div_ceil(1024)))
 }
 
-fn control(version: &str, architecture: &str, glibc: &str, size: u64) -> String {
+/// As Debian's own tools are told who makes a package (debchange(1)).
+fn maintainer() -> String {
+    let told = |key: &str, otherwise: &str| std::env::var(key).unwrap_or_else(|_| otherwise.to_owned());
+    format!("{} <{}>", told("DEBFULLNAME", NOBODY.0), told("DEBEMAIL", NOBODY.1))
+}
+
+/// In the form that apt's programs read (deb-changelog(5)); what has changed is in NEWS.md.
+fn changelog(making: &Making, maintainer: &str) -> Result<String> {
+    let mut date = Command::new("date");
+    date.args(["--utc", "--rfc-email", "--date"]).arg(format!("@{}", making.epoch));
+    let date = output(date.env("LC_ALL", "C")).context("date is not there")?;
+    let (version, date) = (&making.version, date.trim());
+    Ok(format!(
+        "meshd ({version}) unstable; urgency=medium\n\n  * What has changed is told in NEWS.md.gz.\n\n -- {maintainer}  {date}\n"
+    ))
+}
+
+fn control(version: &str, architecture: &str, maintainer: &str, glibc: &str, size: u64) -> String {
     format!(
         "Package: meshd\n\
          Version: {version}\n\
          Architecture: {architecture}\n\
-         Maintainer: The meshd authors <meshd@localhost>\n\
+         Maintainer: {maintainer}\n\
          Installed-Size: {size}\n\
          Depends: libc6 (>= {glibc}), libgcc-s1, nftables, passwd\n\
          Recommends: systemd\n\
