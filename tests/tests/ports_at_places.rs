@@ -67,12 +67,14 @@ fn ports_are_where_they_were_asked_for() -> Result<()> {
                 ("host", &["--publish", "published=7001,target=70,mode=host"]),
                 ("one", &["--publish", &at, "--publish", &at6]),
                 ("other", &["--publish", "eth0:7003:70"]),
+                ("inner", &["--publish", "127.0.0.1:7004:70", "--publish", "[::1]:7004:70"]),
             ],
         )?;
         let _tasks = [
             greeter(&cluster[1], "host1", "host")?,
             greeter(&cluster[1], "one1", "one")?,
             greeter(&cluster[1], "other1", "other")?,
+            greeter(&cluster[1], "inner1", "inner")?,
         ];
         let client = net.client().path();
         let v4 = |node: usize, port: u16| SocketAddr::from((net.address(node), port));
@@ -109,7 +111,18 @@ fn ports_are_where_they_were_asked_for() -> Result<()> {
             is_at(&client, v4(node, 7003), "other1")?;
             is_at(&client, v6(node, 7003), "other1")?;
         }
-        is_at(&client, (elsewhere.ip(), 7003).into(), "other1")
+        is_at(&client, (elsewhere.ip(), 7003).into(), "other1")?;
+
+        // At localhost of every node, and nowhere else: not even for who sends packets to a node that are for its loopback.
+        for node in 0..2 {
+            let inside = net.nodes()[node].path();
+            is_at(&inside, (Ipv4Addr::LOCALHOST, 7004).into(), "inner1")?;
+            is_at(&inside, (Ipv6Addr::LOCALHOST, 7004).into(), "inner1")?;
+            is_closed(&inside, v4(node, 7004))?;
+            is_closed(&client, v4(node, 7004))?;
+            is_closed(&client, v6(node, 7004))?;
+        }
+        Ok(())
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod containerd;
+mod dual_stack;
 mod lifecycle;
 mod many;
 mod podman;
