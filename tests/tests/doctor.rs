@@ -1,5 +1,8 @@
 //! `meshctl doctor` and `ping` on nodes that are well, and on nodes with faults: each is found by name, with its cure.
 
+#[path = "doctor/machine.rs"]
+mod machine;
+
 use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +13,12 @@ const SOON: Duration = Duration::from_secs(40);
 
 /// What is not well, as lines of check, what was seen, and cure; and whether the exit code says that something failed.
 fn problems(node: &Node) -> Result<(Vec<String>, bool)> {
-    let output = node.meshctl()?.args(["--format", "json", "doctor", "--problems"]).output()?;
+    findings(&mut node.meshctl()?)
+}
+
+/// As [`problems`], by a command that begins as `meshctl` does.
+fn findings(meshctl: &mut Command) -> Result<(Vec<String>, bool)> {
+    let output = meshctl.args(["--format", "json", "doctor", "--problems"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let findings: Value = serde_json::from_str(&text)
         .with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))?;
@@ -86,6 +94,38 @@ fn a_well_cluster_has_no_finding_and_each_fault_is_found_by_name() -> Result<()>
         )?;
         nft(two, "delete table inet closed")?;
 
+        // By the older iptables, whose rules nftables does not list; on a manager.
+        let older = |action: &str| {
+            let rule = ["INPUT", "-p", "tcp", "--dport", "2377", "-j", "DROP"];
+            mesh_tests::succeed(one.command("iptables-legacy")?.arg(action).args(rule))
+        };
+        older("-A")?;
+        finds(two, &["ports n1", "2377/tcp of n1", "not reached from here"])?;
+        let cure = "iptables-legacy -t filter -I INPUT -p tcp --dport 2377 -j ACCEPT";
+        finds(one, &["firewall", "chain INPUT of table filter (iptables-legacy) drops 2377/tcp", cure])?;
+        older("-D")?;
+
+        // By what is between them: the programs on the uplinks see such packets before any firewall of a node.
+        for (port, protocol) in [(4789, "udp"), (7946, "tcp")] {
+            let drop = format!(
+                "add table bridge closed; add chain bridge closed forw {{ type filter hook forward priority 0; }}; \
+                 add rule bridge closed forw ip saddr {} ip daddr {} {protocol} dport {port} drop",
+                one.address(),
+                two.address()
+            );
+            let hub = |rules: &str| mesh_tests::succeed(cluster.net().hub().command("nft")?.arg(rules));
+            hub(&drop)?;
+            let (there, back) =
+                (format!("{port}/{protocol} of n2"), format!("{port}/{protocol} of this node (n2)"));
+            match port {
+                // What asks a data path cannot tell which way is closed; the other end can.
+                4789 => finds(one, &["path n2", "does not answer", "let 4789/udp pass both ways"])?,
+                _ => finds(one, &["ports n2", &there, "not reached from here", "what is between"])?,
+            }
+            finds(two, &["ports n1", &back, "not reached from n1"])?;
+            hub("delete table bridge closed")?;
+        }
+
         // The host has a route to what a network has.
         cluster.net().nodes()[0].ip("route add 10.0.0.128/25 via 192.168.77.1")?;
         finds(one, &["subnets", "10.0.0.128/25 by eth0", "--subnet"])?;
@@ -107,6 +147,30 @@ fn a_well_cluster_has_no_finding_and_each_fault_is_found_by_name() -> Result<()>
         three.start()?;
         cluster.wait_for_members(3)?;
         well(one)
+    })
+}
+
+#[test]
+fn clocks_that_differ_are_told_with_how_far() -> Result<()> {
+    /// Debian's libfaketime, which stands between a program and the clock.
+    const OTHER_TIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    run(2, |cluster| {
+        keep_state_private(cluster)?;
+        let (one, two) = (&cluster[0], &cluster[1]);
+        for (ahead, level, also) in [("+5", "warning", "ahead"), ("-90", "failure", "behind: certificates")] {
+            two.stop()?;
+            let mut command = two.meshd()?;
+            command
+                .env("LD_PRELOAD", OTHER_TIME)
+                .env("FAKETIME", ahead)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            two.start_as(command)?;
+            cluster.wait_for_members(2)?;
+            finds(one, &["clock n2", "the clock of n2 is", also, "timedatectl set-ntp true"])?;
+            let (_, failed) = problems(one)?;
+            ensure!(failed == (level == "failure"), "{ahead} s is no {level}");
+        }
+        Ok(())
     })
 }
 

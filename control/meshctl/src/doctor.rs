@@ -5,6 +5,8 @@ mod devices;
 mod finding;
 mod firewall;
 mod host;
+mod legacy;
+mod modules;
 mod reach;
 mod routes;
 
@@ -62,6 +64,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<ExitCode> {
 /// All that can be found out from here.
 pub async fn examine(context: &Context) -> Vec<Finding> {
     let mut findings = host::check();
+    modules::check(&mut findings);
     let told = match ask(context, &mut findings).await {
         Some((daemon, told)) => {
             cluster::check(&told, &mut findings);

@@ -6,7 +6,7 @@
 use mesh_types::{GOSSIP_PORT, MANAGER_PORT, VXLAN_PORT};
 use serde_json::Value;
 
-use super::{Finding, Told, devices::output};
+use super::{Finding, Told, devices::output, legacy};
 
 const NAME: &str = "firewall";
 /// How far chains that jump to each other are followed.
@@ -27,7 +27,7 @@ enum Fate {
     Falls,
 }
 
-/// Reads the rules of nftables, iptables' among them.
+/// Reads the rules of nftables, with those of the iptables of today, and of the older iptables.
 pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     let Some(text) = output("nft", &["--json", "list", "ruleset"]) else {
         return findings.push(Finding::unchecked(
@@ -36,17 +36,23 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
         ));
     };
     let manager = told.status.role() == mesh_api::v1::Role::Manager;
-    let closed = closed(&text, manager);
+    let rules: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut closed = closed(rules["nftables"].as_array().map_or(&[], Vec::as_slice), manager);
+    match legacy::objects() {
+        Ok(objects) => closed.extend(self::closed(&objects, manager)),
+        Err(tool) => findings.push(Finding::unchecked(
+            NAME,
+            format!("there are rules of the older iptables, and no {tool} to list them"),
+        )),
+    }
     if closed.is_empty() {
-        findings.push(Finding::ok(NAME, "no rule of nftables surely drops what nodes send each other"));
+        findings.push(Finding::ok(NAME, "no rule surely drops what nodes send each other"));
     }
     findings.extend(closed);
 }
 
-/// What base chains drop, each with its cure.
-fn closed(text: &str, manager: bool) -> Vec<Finding> {
-    let rules: Value = serde_json::from_str(text).unwrap_or_default();
-    let objects: Vec<&Value> = rules["nftables"].as_array().into_iter().flatten().collect();
+/// What base chains drop, each with its cure; of objects as nftables lists them.
+pub fn closed(objects: &[Value], manager: bool) -> Vec<Finding> {
     let mut packets = vec![
         Packet { protocol: "udp", port: GOSSIP_PORT },
         Packet { protocol: "tcp", port: GOSSIP_PORT },
@@ -65,7 +71,7 @@ fn closed(text: &str, manager: bool) -> Vec<Finding> {
             continue;
         }
         for packet in &packets {
-            let mut fate = walk(&objects, chain, name, *packet, DEPTH);
+            let mut fate = walk(objects, chain, name, *packet, DEPTH);
             if fate == Fate::Falls && word("policy") == "drop" {
                 fate = Fate::Drops;
             }
@@ -73,17 +79,23 @@ fn closed(text: &str, manager: bool) -> Vec<Finding> {
                 continue;
             }
             let port = format!("{}/{}", packet.port, packet.protocol);
-            let what = format!("chain {name} of nftables table {family} {table} ({hook}) drops {port}");
+            let older = chain[legacy::TOOL].as_str();
+            let what = match older {
+                Some(tool) => format!("chain {name} of table {table} ({tool}) drops {port}"),
+                None => format!("chain {name} of nftables table {family} {table} ({hook}) drops {port}"),
+            };
             let iptables = ["INPUT", "OUTPUT"].contains(&name) && table == "filter" && family != "inet";
             let rule = format!("{} dport {} accept", packet.protocol, packet.port);
-            let cure = match (iptables, family) {
-                (true, "ip6") => {
-                    format!("`ip6tables -I {name} -p {} --dport {} -j ACCEPT`", packet.protocol, packet.port)
+            let iptables = match (older, family) {
+                (Some(tool), _) => Some(format!("{tool} -t {table}")),
+                (None, "ip6") => iptables.then(|| "ip6tables".to_owned()),
+                (None, _) => iptables.then(|| "iptables".to_owned()),
+            };
+            let cure = match iptables {
+                Some(tool) => {
+                    format!("`{tool} -I {name} -p {} --dport {} -j ACCEPT`", packet.protocol, packet.port)
                 }
-                (true, _) => {
-                    format!("`iptables -I {name} -p {} --dport {} -j ACCEPT`", packet.protocol, packet.port)
-                }
-                _ => format!("`nft insert rule {family} {table} {name} {rule}`"),
+                None => format!("`nft insert rule {family} {table} {name} {rule}`"),
             };
             // The programs take packets to the VXLAN port before the firewall sees them, mostly.
             let early = packet.port == VXLAN_PORT && matches!(hook, "input" | "prerouting");
@@ -102,7 +114,7 @@ fn closed(text: &str, manager: bool) -> Vec<Finding> {
     found
 }
 
-fn walk(objects: &[&Value], of: &Value, chain: &str, packet: Packet, depth: usize) -> Fate {
+fn walk(objects: &[Value], of: &Value, chain: &str, packet: Packet, depth: usize) -> Fate {
     let same = |rule: &&Value| {
         rule["family"] == of["family"] && rule["table"] == of["table"] && rule["chain"] == *chain
     };
@@ -193,6 +205,11 @@ fn holds(right: &Value, one: &dyn Fn(&Value) -> bool, port: u16) -> bool {
 mod tests {
     use super::*;
     use crate::doctor::Level;
+
+    fn closed(text: &str, manager: bool) -> Vec<Finding> {
+        let rules: Value = serde_json::from_str(text).unwrap();
+        super::closed(rules["nftables"].as_array().unwrap(), manager)
+    }
 
     fn ruleset(hook: &str, policy: &str, rules: &[&str]) -> String {
         let rules = rules.iter().map(|expr| {
