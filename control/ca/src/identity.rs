@@ -14,9 +14,10 @@ use rustls_pki_types::{
     pem::{PemObject, SectionKind},
 };
 use thiserror::Error;
+use time::OffsetDateTime;
 use x509_parser::prelude::X509Certificate;
 
-use crate::{CaDigest, Keyring, KeyringError, PeerError, PeerIdentity, keyring, peer, root::BACKDATE};
+use crate::{CaDigest, Keyring, KeyringError, PeerError, PeerIdentity, keyring, peer, root::LEAST_BACKDATE};
 
 /// One file for key and certificates, so that one rename replaces them together.
 const FILE: &str = "identity.pem";
@@ -84,6 +85,15 @@ pub enum IdentityError {
     Tls(#[from] rustls::Error),
 }
 
+/// A certificate is not valid at a time: it, or the clock that says so, is wrong.
+#[derive(Debug, Clone, Error)]
+#[error("the clock says {}, the certificate is valid from {} to {}", minute(*.now), minute(*.not_before), minute(*.not_after))]
+pub struct NotValid {
+    not_before: SystemTime,
+    not_after: SystemTime,
+    now: SystemTime,
+}
+
 /// A node's key, its certificates and who they make it.
 pub struct Identity {
     key: OwnKey,
@@ -91,7 +101,9 @@ pub struct Identity {
     /// The one that the leaf comes from first.
     roots: Vec<CertificateDer<'static>>,
     own: PeerIdentity,
+    not_before: SystemTime,
     not_after: SystemTime,
+    ca_not_after: SystemTime,
     renew_at: SystemTime,
 }
 
@@ -132,6 +144,7 @@ impl Identity {
             return Err(IdentityError::Chain { reason: "the node's certificate is of no root" });
         }
         roots.sort_by_key(|root| !signed_by(leaf, root));
+        let ca_not_after = roots.first().map_or(0, |root| root.validity().not_after.timestamp());
         if let OwnKey::Plain(key) = &key {
             let pair = KeyPair::from_pkcs8_der_and_sign_algo(key, &rcgen::PKCS_ECDSA_P256_SHA256)
                 .map_err(|_| IdentityError::Key)?;
@@ -140,10 +153,20 @@ impl Identity {
             }
         }
         let not_after = instant(leaf.validity().not_after.timestamp());
-        let renew_at = renew_at(instant(leaf.validity().not_before.timestamp()), not_after);
+        let not_before = instant(leaf.validity().not_before.timestamp());
+        let renew_at = renew_at(not_before, not_after);
         let roots = roots.iter().map(|root| CertificateDer::from(root.as_raw().to_vec())).collect();
         drop(parsed);
-        Ok(Self { key, chain, roots, own, not_after, renew_at })
+        Ok(Self {
+            key,
+            chain,
+            roots,
+            own,
+            not_before,
+            not_after,
+            ca_not_after: instant(ca_not_after),
+            renew_at,
+        })
     }
 
     /// Who this node is.
@@ -189,9 +212,28 @@ impl Identity {
         Self::with_key(OwnKey::Plain(key), self.chain.clone())
     }
 
+    /// When the certificate begins: as long before it was made as it ends after, and an hour at least.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    /// Whether the certificate has begun and not ended.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), NotValid> {
+        let Self { not_before, not_after, .. } = *self;
+        if (not_before..=not_after).contains(&now) {
+            return Ok(());
+        }
+        Err(NotValid { not_before, not_after, now })
+    }
+
     /// When the certificate ends.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// When the root ends that the certificate is of: the cluster's CA.
+    pub fn ca_not_after(&self) -> SystemTime {
+        self.ca_not_after
     }
 
     /// When to renew: at a random point between half and four fifths of the time that it was issued for. So nodes that
@@ -301,9 +343,22 @@ fn signed_by(cert: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
 }
 
 fn renew_at(not_before: SystemTime, not_after: SystemTime) -> SystemTime {
-    let issued = (not_before + BACKDATE).min(not_after);
+    let whole = not_after.duration_since(not_before).unwrap_or_default();
+    // It began as long before it was made as it ends after that, unless that is less than the least.
+    let issued = not_before + (whole / 2).max(LEAST_BACKDATE).min(whole);
     let life = not_after.duration_since(issued).unwrap_or_default();
     issued + life.mul_f64(rand::rng().random_range(0.5..0.8))
+}
+
+/// Date and minute, UTC.
+fn minute(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = i64::try_from(since).unwrap_or(i64::MAX);
+    match OffsetDateTime::from_unix_timestamp(seconds) {
+        Ok(at) => format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute()),
+        // Beyond the year 9999.
+        Err(_) => format!("{seconds} s since 1970"),
+    }
 }
 
 fn instant(seconds: i64) -> SystemTime {

@@ -19,7 +19,7 @@ mod tls;
 mod token;
 mod unlock;
 
-pub use identity::{Identity, IdentityError, NodeKey, certificate_pem};
+pub use identity::{Identity, IdentityError, NodeKey, NotValid, certificate_pem};
 pub use keyring::{FoundKeyring, Keyring, KeyringError, LockedKeyring};
 pub use peer::{PeerError, PeerIdentity};
 pub use root::{CaDigest, CaError, DEFAULT_VALIDITY, RootCa};

@@ -22,8 +22,10 @@ use crate::{base36, peer, tls};
 pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// 20 years.
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// Certificates begin this long before they are made, so that a node whose clock is behind accepts them.
-pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
+/// Certificates begin at least this long before they are made.
+pub(crate) const LEAST_BACKDATE: Duration = Duration::from_secs(3600);
+/// And at most; only roots and what signs them last longer.
+const MOST_BACKDATE: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The subject's attribute that holds the CA's generation: `serialNumber` (RFC 4519, 2.31).
 const GENERATION_OID: &[u64] = &[2, 5, 4, 5];
 
@@ -247,7 +249,10 @@ fn params(now: SystemTime, validity: Duration) -> Result<CertificateParams, CaEr
         OffsetDateTime::from_unix_timestamp(seconds).ok().filter(|t| t.year() <= 9999)
     };
     let mut params = CertificateParams::default();
-    params.not_before = at(unix.saturating_sub(BACKDATE)).ok_or_else(invalid)?;
+    // As long before as after: nodes whose clocks are behind accept it, and what a manager issued whose clock was ahead is good
+    // when that is right again. Nothing goes by the beginning; a node that is removed is refused by what was decided.
+    let backdate = validity.clamp(LEAST_BACKDATE, MOST_BACKDATE);
+    params.not_before = at(unix.saturating_sub(backdate)).ok_or_else(invalid)?;
     params.not_after = unix.checked_add(validity).and_then(at).ok_or_else(invalid)?;
     params.distinguished_name = DistinguishedName::new();
     let mut serial: [u8; 16] = rand::random();

@@ -105,17 +105,29 @@ fn due(
     (now >= renew_at).then_some(Due::Age)
 }
 
+/// What is wrong with a node whose certificate is not valid by its own clock.
+pub fn clock_warning(identity: &Identity) -> Option<String> {
+    let wrong = identity.check_time(SystemTime::now()).err()?;
+    Some(format!("this node listens to no manager, and none to it: {wrong}; see that the clock is right"))
+}
+
 async fn look_after(shared: Arc<Shared>) {
     let mut pause = MIN_PAUSE;
     loop {
         sleep(LOOK).await;
-        let done = match shared.due() {
+        let due = shared.due();
+        let done = match due {
             Some(due) => shared.renew().await.map(|own| {
                 info!(?due, role = %own.role, generation = own.generation, "certificate renewed");
             }),
             None => shared.confirm_once().await,
         };
         match done {
+            // A new one that is old already, and would be renewed at once again.
+            Ok(()) if due == Some(Due::Age) && shared.due() == due => {
+                warn!("this node's clock is far ahead of that of the manager that made its new certificate");
+                sleep(MAX_PAUSE).await;
+            }
             Ok(()) => pause = MIN_PAUSE,
             Err(error) => {
                 warn!(error = one_line(error.as_ref()), "this node's certificate");
@@ -155,6 +167,8 @@ impl Shared {
         if new.generation < old.generation {
             bail!("the manager that answered does not know the cluster's present CA yet");
         }
+        // With it nobody who has the right time would listen to this node.
+        fresh.check_time(SystemTime::now()).context("the manager's clock or this node's is wrong")?;
         // Kept before it is used: after it is confirmed, the managers may drop what the old one needs.
         self.keys.save(&fresh)?;
         self.cell.replace(fresh)?;

@@ -402,6 +402,7 @@ fn initialized(new: &NewMember) -> v1::InitResponse {
 
 fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusResponse {
     let membership = &member.membership;
+    let clock = crate::identity::clock_warning(&member.identity.current());
     let counters =
         |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let hooks = agent.hooks.into_iter();
@@ -434,7 +435,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
             flows: flow_tables(&agent.data_path),
             maps: agent.data_path.maps.iter().map(|(name, m)| map_use(name, m.used, m.capacity)).collect(),
         }),
-        warnings: member.manager_warnings().chain(agent.warnings).collect(),
+        warnings: clock.into_iter().chain(member.manager_warnings()).chain(agent.warnings).collect(),
         leases: Some(v1::LeaseStatus {
             left_secs: agent.lease_left.as_secs(),
             unconfirmed: agent.unconfirmed.try_into().unwrap_or(u32::MAX),

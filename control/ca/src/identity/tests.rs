@@ -34,6 +34,15 @@ fn survives_a_save() {
 }
 
 #[test]
+fn it_is_known_when_the_certificate_and_its_ca_end() {
+    let now = SystemTime::now();
+    let identity = identity();
+    let left = |end: SystemTime| end.duration_since(now).unwrap().as_secs() / 86_400;
+    assert!((89..=90).contains(&left(identity.not_after())), "{:?}", identity.not_after());
+    assert!((7299..=7300).contains(&left(identity.ca_not_after())), "{:?}", identity.ca_not_after());
+}
+
+#[test]
 fn a_left_over_temporary_file_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("identity.pem.new");
@@ -92,6 +101,23 @@ fn renews_between_half_and_four_fifths_of_its_life() {
     assert!(points.iter().all(|at| (life / 2 - slack..life * 4 / 5 + slack).contains(at)), "{points:?}");
     assert!(points.iter().any(|at| at.abs_diff(points[0]) > 3600), "not all at once: {points:?}");
     assert!(!format!("{:?}", identity()).contains("PRIVATE"));
+}
+
+#[test]
+fn a_certificate_of_another_time_is_told() {
+    let (day, made) =
+        (Duration::from_secs(86_400), SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400));
+    let ca = RootCa::generate(ClusterId::from_u128(1), made).unwrap();
+    let (key, csr) = Identity::request().unwrap();
+    let chain = ca.issue(&csr, NodeId::from_u128(1), Role::Worker, made, 10 * day).unwrap();
+    let identity = Identity::new(key, chain).unwrap();
+    for now in [made - 9 * day, made, made + 9 * day] {
+        identity.check_time(now).unwrap();
+    }
+    for (now, word) in [(made - 11 * day, "2024-09-23 00:00"), (made + 11 * day, "2024-10-15 00:00")] {
+        let refused = identity.check_time(now).unwrap_err().to_string();
+        assert!(refused.contains(word) && refused.contains("from 2024-09-24 00:00"), "{refused}");
+    }
 }
 
 #[test]

@@ -67,8 +67,11 @@ fn validity_is_backdated() {
     let now = SystemTime::UNIX_EPOCH + 20_000 * DAY;
     let chain = ca().issue(&csr, NodeId::from_u128(1), Role::Manager, now, DAY).unwrap();
     let validity = peer::parse(&chain[0]).unwrap().validity().clone();
-    assert_eq!(validity.not_before.timestamp(), 20_000 * 86_400 - 3_600);
+    assert_eq!(validity.not_before.timestamp(), 19_999 * 86_400, "as long before as after");
     assert_eq!(validity.not_after.timestamp(), 20_001 * 86_400);
+    let short = ca().issue(&csr, NodeId::from_u128(1), Role::Manager, now, DAY / 48).unwrap();
+    let validity = peer::parse(&short[0]).unwrap().validity().clone();
+    assert_eq!(validity.not_before.timestamp(), 20_000 * 86_400 - 3_600, "an hour at least");
     let endless = ca().issue(&csr, NodeId::from_u128(1), Role::Manager, now, Duration::MAX);
     assert!(matches!(endless, Err(CaError::Validity { .. })));
 }
