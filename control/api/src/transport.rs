@@ -13,10 +13,14 @@ use thiserror::Error;
 use tonic::transport::Endpoint;
 
 pub use tls::{PeerInfo, TlsIo, channel, connect, connect_watchful, peer_info, tls_incoming};
-pub use unix::{unix_channel, unix_connect, unix_incoming};
+pub use unix::{UnixIo, unix_channel, unix_connect, unix_incoming};
 
 /// Longest time for a connection, its TLS handshake included, on either side.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long whoever connects may take to say anything: clients begin with HTTP/2's preface at once.
+const FIRST_WORD: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+/// Pause after a failure to accept, which mostly means that file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After this silence a connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Without an answer for this long it is given up.

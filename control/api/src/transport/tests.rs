@@ -196,3 +196,49 @@ async fn a_stranger_that_dribbles_is_let_go() {
     assert!(gone.is_ok(), "it is still there");
     dribble.abort();
 }
+
+#[tokio::test]
+async fn a_member_that_says_nothing_is_let_go() {
+    let ca = ca();
+    let (addr, _server) = manager(&ca).await;
+    let config = client_config(cell(&ca, 2, Role::Worker)).unwrap();
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from(MANAGER).unwrap();
+    let mut silent = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let used = channel(addr, MANAGER, client_config(cell(&ca, 3, Role::Worker)).unwrap());
+    ask(used.clone()).await.unwrap();
+    let mut rest = Vec::new();
+    let gone = tokio::time::timeout(Duration::from_secs(60), silent.read_to_end(&mut rest)).await;
+    assert!(gone.is_ok(), "it is still there");
+    ask(used).await.unwrap();
+}
+
+#[tokio::test]
+async fn thousands_that_say_nothing_to_the_socket_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meshd.sock");
+    let incoming = unix_incoming(UnixListener::bind(&path).unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async {
+        Server::builder().add_service(RaftServer::new(Echo)).serve_with_incoming(incoming).await.unwrap();
+    });
+    let used = unix_connect(&path).await.unwrap();
+    ask(used.clone()).await.unwrap();
+    // Both ends are of this process, which may have a thousand files open.
+    let mut silent = Vec::new();
+    for number in 0..300 {
+        silent.push(tokio::net::UnixStream::connect(&path).await.unwrap());
+        if number % 100 == 99 {
+            assert_eq!(ask(unix_connect(&path).await.unwrap()).await.unwrap(), "nobody");
+        }
+    }
+    // The first ones at once, the last ones after a while.
+    let mut first = Vec::new();
+    let gone = tokio::time::timeout(Duration::from_secs(1), silent[0].read_to_end(&mut first)).await;
+    assert!(gone.is_ok(), "the first is still there");
+    for mut silent in silent {
+        let gone = tokio::time::timeout(Duration::from_secs(60), silent.read_to_end(&mut Vec::new())).await;
+        assert!(gone.is_ok(), "it is still there");
+    }
+    ask(used).await.unwrap();
+}

@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint, Uri, server::Connected};
 use tracing::{debug, warn};
 
 use super::{
-    CONNECT_TIMEOUT, ConnectError, endpoint,
+    ACCEPT_PAUSE, CONNECT_TIMEOUT, ConnectError, FIRST_WORD, endpoint,
     guests::{Guest, Guests},
     watchful,
 };
@@ -45,8 +45,6 @@ const STRANGER_STAYS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 
 const MEMBERS: usize = 16_384;
 /// The same from one address: nodes may share one.
 const MEMBERS_OF_ONE: usize = 2_048;
-/// Pause after a failure to accept, which mostly means that file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A channel to the node at `addr` whose certificate must have the name `server_name`.
 pub fn channel(addr: SocketAddr, server_name: &'static str, config: Arc<ClientConfig>) -> Channel {
@@ -122,7 +120,7 @@ pub fn peer_info<T>(request: &tonic::Request<T>) -> Option<&PeerInfo> {
 pub struct TlsIo {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
-    /// When it ends, whatever the peer does; none for members.
+    /// When it ends, whatever the peer does; none for members that have said something.
     end: Option<Pin<Box<Sleep>>>,
     _guest: Guest,
 }
@@ -146,7 +144,12 @@ impl AsyncRead for TlsIo {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.peer.certs.is_some() && buf.filled().len() > before {
+            self.end = None;
+        }
+        read
     }
 }
 
@@ -251,10 +254,11 @@ async fn handshake(
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let certs: Option<Arc<[_]>> = stream.get_ref().1.peer_certificates().map(Arc::from);
-    let (room, end) = match certs {
-        Some(_) => (&rooms.members, None),
-        None => (&rooms.strangers, Some(Box::pin(sleep(STRANGER_STAYS)))),
+    let (room, stays) = match certs {
+        Some(_) => (&rooms.members, FIRST_WORD),
+        None => (&rooms.strangers, STRANGER_STAYS),
     };
+    let end = Some(Box::pin(sleep(stays)));
     let guest = room.enter(addr.ip()).ok_or_else(|| io::Error::other("too many connections"))?;
     Ok(TlsIo { stream, peer: PeerInfo { addr, certs }, end, _guest: guest })
 }

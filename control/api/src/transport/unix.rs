@@ -1,14 +1,35 @@
 //! The daemon's unix socket.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
 
-use futures::Stream;
+use futures::{Stream, StreamExt, task::AtomicWaker};
 use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    time::{Sleep, sleep},
+};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::{
+    Channel, Uri,
+    server::{Connected, UdsConnectInfo},
+};
+use tracing::warn;
 
-use super::{ConnectError, endpoint};
+use super::{ConnectError, FIRST_WORD, endpoint};
+
+/// Connections at once that have said nothing yet. One more, and the one that has been silent for longest goes.
+const SILENT: usize = 64;
 
 /// A channel to the daemon that listens on the socket `path`.
 pub fn unix_channel(path: impl Into<PathBuf>) -> Channel {
@@ -31,7 +52,124 @@ fn connector(
     })
 }
 
-/// The connections of a listener, for tonic's server; requests carry [`tonic::transport::server::UdsConnectInfo`].
-pub fn unix_incoming(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> + Send {
-    UnixListenerStream::new(listener)
+/// The connections of a listener, for tonic's server; requests carry [`UdsConnectInfo`].
+///
+/// One that says nothing is closed after some seconds, and earlier when many others are silent too: they cost a file
+/// descriptor each. A failure to accept, as when those have run out, ends nothing.
+pub fn unix_incoming(listener: UnixListener) -> impl Stream<Item = io::Result<UnixIo>> + Send {
+    let silent = Arc::new(Silent::default());
+    UnixListenerStream::new(listener).filter_map(move |accepted| {
+        let io = accepted.map(|stream| UnixIo::new(stream, &silent));
+        async move {
+            match io {
+                Ok(io) => Some(Ok(io)),
+                Err(error) => {
+                    warn!(%error, "accept failed");
+                    sleep(super::ACCEPT_PAUSE).await;
+                    None
+                }
+            }
+        }
+    })
+}
+
+/// Those that have said nothing, in the order in which they came.
+#[derive(Debug, Default)]
+struct Silent(Mutex<VecDeque<Weak<Turn>>>);
+
+/// Tells a connection that it has to go.
+#[derive(Debug, Default)]
+struct Turn {
+    over: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Silent {
+    fn enter(&self) -> Arc<Turn> {
+        let turn = Arc::new(Turn::default());
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.push_back(Arc::downgrade(&turn));
+        while silent.len() > SILENT {
+            // Some have spoken, or gone: first those, wherever they stand.
+            let before = silent.len();
+            silent.retain(|turn| turn.strong_count() > 0);
+            if silent.len() == before
+                && let Some(first) = silent.pop_front().and_then(|turn| turn.upgrade())
+            {
+                first.over.store(true, Ordering::Release);
+                first.waker.wake();
+            }
+        }
+        turn
+    }
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct UnixIo {
+    stream: UnixStream,
+    /// Until the first word: when it is over, by the clock or by the others.
+    waits: Option<(Arc<Turn>, Pin<Box<Sleep>>)>,
+}
+
+impl UnixIo {
+    fn new(stream: UnixStream, silent: &Silent) -> Self {
+        Self { stream, waits: Some((silent.enter(), Box::pin(sleep(FIRST_WORD)))) }
+    }
+}
+
+impl Connected for UnixIo {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for UnixIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.waits = None;
+        } else if read.is_pending()
+            && let Some((turn, end)) = &mut self.waits
+        {
+            turn.waker.register(cx.waker());
+            if turn.over.load(Ordering::Acquire) || end.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for UnixIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
