@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod arriving;
 mod backup;
 mod cluster;
 mod connectivity;
@@ -48,6 +49,7 @@ pub use manager::{Manager, ManagerOptions};
 pub use mesh_store::State;
 pub use reports::Listeners;
 pub use shared::{Checked, EndpointView};
+pub use versions::formats;
 pub use watching::Traffic;
 
 pub use mesh_raft::{Progress, Standing};

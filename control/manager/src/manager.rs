@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Cluster, Control, EndpointView, ManagerError, NewCluster, NodeStatus, RestoredCluster,
     access::AccessLayer,
+    arriving::ArrivingLayer,
     cluster::join_token,
     connectivity,
     dispatcher::Dispatcher,
@@ -411,6 +412,7 @@ async fn serve(
         .timeout(CALL)
         .layer(traces::layer())
         .layer(AccessLayer(shared.clone()))
+        .layer(ArrivingLayer::default())
         .add_service(JoinServer::new(join).max_decoding_message_size(SMALL_MESSAGE))
         .add_service(DispatcherServer::new(Dispatcher { shared: shared.clone() }))
         .add_service(ControlServer::new(Control(shared.clone())))

@@ -1,9 +1,9 @@
 //! Managers of neighbouring versions: whoever leads brings them to the newest format that all read.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use mesh_raft::RaftNode;
-use mesh_store::NEWEST_FORMAT;
+use mesh_store::{NEWEST_FORMAT, OLDEST_FORMAT};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -19,6 +19,11 @@ pub(crate) fn newest_format() -> u8 {
         return NEWEST_FORMAT.min(format);
     }
     NEWEST_FORMAT
+}
+
+/// The formats of the managers' state that this daemon reads.
+pub fn formats() -> RangeInclusive<u8> {
+    OLDEST_FORMAT..=newest_format()
 }
 
 /// Has the newest format agreed on, whenever this node leads.

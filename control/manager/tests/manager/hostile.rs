@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::StreamExt;
 use mesh_api::{
     transport::connect,
     v1::{
@@ -15,7 +16,9 @@ use mesh_api::{
 use mesh_ca::{Identity, IdentityCell, JoinToken, RootCa, client_config, join_client_config, server_name};
 use mesh_manager::Manager;
 use mesh_types::{NodeId, Role};
-use tonic::Code;
+use tokio::{task::JoinSet, time::timeout};
+use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_prost::ProstCodec;
 
 use crate::support::*;
 
@@ -146,5 +149,46 @@ async fn what_is_too_large_is_refused_unread() {
     let status = member.dispatcher().report(report).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     member.dispatcher().report(v1::NodeReport::default()).await.unwrap();
+    manager.shutdown().await;
+}
+
+/// A whole request, carried out.
+async fn reported(member: &Member) {
+    member.dispatcher().report(v1::NodeReport::default()).await.unwrap();
+}
+
+/// Requests that never end: each is kept in memory as far as it has come, so a caller has only so many of them.
+#[tokio::test]
+async fn requests_that_do_not_end_keep_only_their_own_caller_waiting() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let (slow, other) = (Member::join(&manager, "slow").await, Member::join(&manager, "other").await);
+    let mut unfinished = JoinSet::new();
+    for _ in 0..100 {
+        let mut grpc = Grpc::new(slow.channel.clone());
+        unfinished.spawn(async move {
+            grpc.ready().await.unwrap();
+            let report = v1::NodeReport { data_path_addr: "1".repeat(4 << 10), ..Default::default() };
+            let body = futures::stream::iter([report]).chain(futures::stream::pending());
+            let path = PathAndQuery::from_static("/mesh.v1.Dispatcher/Report");
+            let codec = ProstCodec::<v1::NodeReport, v1::ReportResponse>::default();
+            grpc.client_streaming(Request::new(body), path, codec).await.map(drop)
+        });
+    }
+    // Once its places are taken, all further ones of this caller wait, whole ones too.
+    let mut waits = false;
+    for _ in 0..50 {
+        waits = timeout(Duration::from_millis(500), reported(&slow)).await.is_err();
+        if waits {
+            break;
+        }
+    }
+    assert!(waits, "it has as many requests on their way as it likes");
+    for _ in 0..20 {
+        timeout(Duration::from_secs(5), reported(&other)).await.expect("the other member is served");
+    }
+    assert!(unfinished.try_join_next().is_none(), "none of them was carried out");
+    unfinished.shutdown().await;
+    timeout(Duration::from_secs(10), reported(&slow)).await.expect("there is room again");
     manager.shutdown().await;
 }
