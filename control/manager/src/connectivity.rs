@@ -5,13 +5,13 @@
 //! made for it go when it ends, and name the time after which whoever leads removes them, should this manager not be able to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use mesh_api::{
     transport,
     v1::{self, control_client::ControlClient, control_server::Control as _},
@@ -22,9 +22,8 @@ use rand::Rng;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use tracing::{debug, info, warn};
@@ -143,9 +142,9 @@ pub(crate) async fn test(
     let shared = control.0.clone();
     let (reports, stream) = mpsc::channel(WAITING);
     if let Some(order) = request.order {
-        let secs = order.secs.min(*SECS.end());
+        let (secs, nodes) = (order.secs.min(*SECS.end()), order.nodes.clone());
         let running = shared.tests.begin(order, reports)?;
-        return Ok(until(stream, secs, running));
+        return Ok(until(stream, secs, &nodes, running));
     }
     let secs = match request.secs {
         0 => DEFAULT_SECS,
@@ -159,6 +158,11 @@ pub(crate) async fn test(
     };
     let state = shared.state();
     let nodes = nodes(&state, &request.nodes)?;
+    if nodes.is_empty() {
+        return Err(Status::failed_precondition(
+            "no node takes tasks; `meshctl node update --availability active NODE` lets one",
+        ));
+    }
     let id = format!("{:08x}", rand::rng().random::<u32>());
     let name = format!("mesh-test-{id}");
     let until_second = unix_now() + u64::from(secs) + END.as_secs();
@@ -206,17 +210,30 @@ pub(crate) async fn test(
     for manager in state.nodes().filter(|node| node.role == Role::Manager && node.id != shared.place.node) {
         made.relays.spawn(relay(shared.clone(), manager.clone(), order.clone(), reports.clone()));
     }
+    let nodes = order.nodes.clone();
     made.running = Some(shared.tests.begin(order, reports)?);
-    Ok(until(stream, secs, made))
+    Ok(until(stream, secs, &nodes, made))
 }
 
-/// What is reported until the time is over; what is `held` ends with it, or when the reader goes.
-fn until<T: Send + 'static>(stream: mpsc::Receiver<v1::TestReport>, secs: u32, held: T) -> TestReports {
-    let end = sleep(Duration::from_secs(secs.into()));
-    let reports = ReceiverStream::new(stream).map(Ok).take_until(end);
-    Box::pin(reports.map(move |report| {
-        let _held = &held;
-        report
+/// What is reported until all of `nodes` have ended their part, or the time is over; what is `held` ends with it, or when the
+/// reader goes.
+fn until<T: Send + 'static>(
+    stream: mpsc::Receiver<v1::TestReport>,
+    secs: u32,
+    nodes: &[String],
+    held: T,
+) -> TestReports {
+    let end = Instant::now() + Duration::from_secs(secs.into());
+    let left: BTreeSet<String> = nodes.iter().cloned().collect();
+    Box::pin(futures::stream::unfold((stream, left, held), move |(mut stream, mut left, held)| async move {
+        if left.is_empty() {
+            return None;
+        }
+        let report = timeout_at(end, stream.recv()).await.ok()??;
+        if matches!(report.stage.as_str(), "done" | "failed") {
+            left.remove(&report.node_id);
+        }
+        Some((Ok(report), (stream, left, held)))
     }))
 }
 

@@ -3,7 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures::StreamExt;
-use mesh_api::v1::{TestConnectivityRequest, control_server::Control};
+use mesh_api::v1::{
+    TestConnectivityRequest, TestReport, control_server::Control, dispatcher_client::DispatcherClient,
+};
 use mesh_types::{Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, TaskId};
 use tokio::time::{sleep, timeout};
 use tonic::Request;
@@ -45,5 +47,29 @@ async fn network_and_service_of_a_test_wait_for_its_tasks() {
     let gone = state.wait_for(|state| !state.networks().any(|n| n.id.to_string() == order.network_id));
     timeout(Duration::from_secs(15), gone).await.unwrap().unwrap();
     assert!(!has_service());
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_test_is_over_when_all_nodes_are() {
+    let home = Home::new();
+    let manager = home.init().await;
+    let member = Member::join(&manager, "second").await;
+    let asked = Request::new(TestConnectivityRequest::default());
+    let mut reports = manager.control().test_connectivity(asked).await.unwrap().into_inner();
+    let order = reports.next().await.unwrap().unwrap().order.unwrap();
+    assert_eq!(order.nodes.len(), 2);
+    for (channel, stage) in [(&member.channel, "ready"), (&member.channel, "done")] {
+        let report = TestReport { test_id: order.id.clone(), stage: stage.to_owned(), ..Default::default() };
+        DispatcherClient::new(channel.clone()).report_test(report).await.unwrap();
+        assert_eq!(reports.next().await.unwrap().unwrap().stage, stage);
+    }
+    assert!(timeout(Duration::from_millis(300), reports.next()).await.is_err(), "the other has not said");
+    let own = dial(&manager, manager.identity().clone()).await;
+    let report = TestReport { test_id: order.id.clone(), stage: "failed".to_owned(), ..Default::default() };
+    DispatcherClient::new(own).report_test(report).await.unwrap();
+    assert_eq!(reports.next().await.unwrap().unwrap().stage, "failed");
+    let end = timeout(Duration::from_secs(5), reports.next()).await.unwrap();
+    assert!(end.is_none(), "{end:?}");
     manager.shutdown().await;
 }
