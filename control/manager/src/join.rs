@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_api::{
@@ -11,7 +11,7 @@ use mesh_api::{
     v1::{self, join_server},
 };
 use mesh_ca::{JoinToken, RootCa};
-use mesh_store::{Command, Response as Answer, Secrets};
+use mesh_store::{Command, OLDEST_FORMAT, Response as Answer, Secrets};
 use mesh_types::{Availability, Name, Node, NodeId, Role};
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
@@ -43,6 +43,9 @@ impl join_server::Join for Join {
         let ca = issuing_ca(&state)?;
 
         let role = self.admit(peer, &request.token, &ca, secrets)?;
+        // All that speaks against it is said before anything is made.
+        check_formats(&request, role, state.format())?;
+        check_clock(&request, unix_now(), validity(&state))?;
         let node = asked_node(&request, role)?;
         // Made before the node is a member, and handed out only if it becomes one.
         let chain = ca
@@ -102,6 +105,38 @@ fn role_of(token: &str, ca: &RootCa, secrets: &Secrets) -> Result<Role, Status> 
     }
 }
 
+/// Refuses a manager that could not follow the others. One that does not say what it reads is of the version before.
+fn check_formats(request: &v1::JoinRequest, role: Role, agreed: u8) -> Result<(), Status> {
+    let agreed = u32::from(agreed);
+    let (oldest, newest) = match (request.oldest_format, request.newest_format) {
+        (_, 0) => (0, u32::from(OLDEST_FORMAT)),
+        said => said,
+    };
+    if role != Role::Manager || (oldest..=newest).contains(&agreed) {
+        return Ok(());
+    }
+    let (is, cure) = match newest < agreed {
+        true => ("an older", "bring it to the managers' version and join again"),
+        false => ("a newer", "bring the managers to its version first"),
+    };
+    Err(Status::failed_precondition(format!(
+        "this node runs {is} meshd, which reads formats {oldest} to {newest} of the managers' state; the managers have agreed \
+         on format {agreed}: {cure}"
+    )))
+}
+
+/// Refuses a node that would not find its certificate valid.
+fn check_clock(request: &v1::JoinRequest, now: u64, validity: Duration) -> Result<(), Status> {
+    if request.now == 0 || request.now.abs_diff(now) < validity.as_secs() {
+        return Ok(());
+    }
+    let (days, is) =
+        (request.now.abs_diff(now) / 86_400, if request.now > now { "ahead of" } else { "behind" });
+    Err(Status::failed_precondition(format!(
+        "this node's clock is {days} days {is} the manager's, more than certificates last; see that both are right and join again"
+    )))
+}
+
 fn asked_node(request: &v1::JoinRequest, role: Role) -> Result<Node, Status> {
     let advertise_addr = address("advertise_addr", &request.advertise_addr)?;
     let data_path_addr = match request.data_path_addr.as_str() {
@@ -128,4 +163,45 @@ fn address(field: &str, text: &str) -> Result<IpAddr, Status> {
         return Err(invalid(field, format!("other nodes cannot reach {address}")));
     }
     Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_has_to_read_what_the_managers_agreed_on() {
+        let asks = |oldest_format, newest_format| v1::JoinRequest {
+            oldest_format,
+            newest_format,
+            ..Default::default()
+        };
+        let says = |request: &v1::JoinRequest, agreed| {
+            check_formats(request, Role::Manager, agreed).map_err(|status| status.message().to_owned())
+        };
+        let newest = OLDEST_FORMAT + 1;
+        for agreed in [OLDEST_FORMAT, newest] {
+            says(&asks(OLDEST_FORMAT.into(), newest.into()), agreed).unwrap();
+        }
+        says(&asks(0, 0), OLDEST_FORMAT).unwrap();
+        assert!(says(&asks(0, 0), newest).unwrap_err().contains("an older meshd"), "it does not say");
+        assert!(says(&asks(3, OLDEST_FORMAT.into()), newest).unwrap_err().contains("join again"));
+        assert!(says(&asks(newest.into(), 9), OLDEST_FORMAT).unwrap_err().contains("a newer meshd"));
+        check_formats(&asks(3, OLDEST_FORMAT.into()), Role::Worker, newest).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_is_off_by_more_than_certificates_last_is_told() {
+        let (day, now) = (86_400, 20_000 * 86_400);
+        let says = |request_now| {
+            let request = v1::JoinRequest { now: request_now, ..Default::default() };
+            check_clock(&request, now, Duration::from_secs(90 * day))
+                .map_err(|status| status.message().to_owned())
+        };
+        for fine in [0, now, now - 89 * day, now + 89 * day] {
+            says(fine).unwrap();
+        }
+        assert!(says(now + 91 * day).unwrap_err().contains("91 days ahead of"));
+        assert!(says(now - 400 * day).unwrap_err().contains("400 days behind"));
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
+    time::SystemTime,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -85,12 +86,16 @@ async fn ask(
         )),
         None => Refusal::Unreachable(error.into()),
     })?;
+    let (now, formats) = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH), mesh_manager::formats());
     let request = v1::JoinRequest {
         token: token.to_string(),
         csr,
         name: name.to_string(),
         advertise_addr: advertise_addr.to_string(),
         data_path_addr: data_path_addr.to_string(),
+        oldest_format: (*formats.start()).into(),
+        newest_format: (*formats.end()).into(),
+        now: now.unwrap_or_default().as_secs(),
     };
     let answer = JoinClient::new(channel).join(request).await;
     let answer = answer.map_err(|status| {

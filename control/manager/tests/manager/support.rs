@@ -102,7 +102,9 @@ pub async fn ask_to_join(
         csr,
         name: "second".into(),
         advertise_addr: "127.0.0.2".into(),
-        data_path_addr: String::new(),
+        oldest_format: (*mesh_manager::formats().start()).into(),
+        newest_format: (*mesh_manager::formats().end()).into(),
+        ..Default::default()
     };
     change(&mut request);
     let response = JoinClient::new(channel).join(request).await?.into_inner();
