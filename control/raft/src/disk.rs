@@ -115,6 +115,31 @@ fn create(dir: &Path, path: &Path, node: NodeId) -> Result<(), Fault> {
     fs::rename(&fresh, path).and_then(|()| File::open(dir)?.sync_all()).map_err(Fault::Io)
 }
 
+/// The last entry's index, and its bytes as they stand in the file.
+pub(crate) fn last_entry(path: &Path) -> Result<Option<(u64, Vec<u8>)>, OpenError> {
+    let read = || -> Result<_, Fault> {
+        let database = builder().open(path)?;
+        let log = database.begin_read()?.open_table(LOG)?;
+        let last = log.last()?.map(|(index, entry)| (index.value(), entry.value().to_vec()));
+        Ok(last)
+    };
+    read().map_err(|fault| fault.at(path))
+}
+
+/// Changes one bit in the middle of the last entry. The file's checksums fit again.
+pub(crate) fn change_last_entry(path: &Path) -> Result<(), OpenError> {
+    let Some((index, mut entry)) = last_entry(path)? else { return Ok(()) };
+    let middle = entry.len() / 2;
+    entry.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
+    let write = || -> Result<(), Fault> {
+        let database = builder().open(path)?;
+        let txn = database.begin_write()?;
+        txn.open_table(LOG)?.insert(index, entry.as_slice())?;
+        Ok(txn.commit()?)
+    };
+    write().map_err(|fault| fault.at(path))
+}
+
 /// The first content.
 fn found(database: Database, node: NodeId) -> Result<(), Fault> {
     let txn = database.begin_write()?;

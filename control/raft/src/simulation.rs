@@ -1,6 +1,10 @@
-//! Managers on simulated disks and in virtual time, for simulations: no threads, no files, and what is inside shown.
+//! Managers on simulated disks and in virtual time, for simulations: no threads, no files, and what is inside shown. And what
+//! befalls a file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use openraft::{RaftMetrics, SnapshotPolicy, async_runtime::WatchReceiver};
 pub use redb::StorageBackend;
@@ -39,6 +43,17 @@ pub struct Vitals {
 /// Makes the file of a manager that has none.
 pub fn create(options: &RaftOptions, backend: impl StorageBackend) -> Result<(), OpenError> {
     disk::create_on(backend, &path(options), options.node)
+}
+
+/// The last log entry of the state in `dir`, whose manager must not run: its index, and its bytes as they stand in the file. None
+/// if there is none.
+pub fn last_entry(dir: &Path) -> Result<Option<(u64, Vec<u8>)>, OpenError> {
+    disk::last_entry(&disk::path(dir))
+}
+
+/// What failing memory may do to it: one bit of that entry changes, and the file around it is whole.
+pub fn change_last_entry(dir: &Path) -> Result<(), OpenError> {
+    disk::change_last_entry(&disk::path(dir))
 }
 
 /// [`RaftNode::open`] on a file that [`create`] made. A commit takes as long as `pace` says.

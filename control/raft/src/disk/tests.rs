@@ -60,6 +60,28 @@ async fn a_changed_byte_is_an_error_or_does_no_harm() {
     assert!(damaged > 0);
 }
 
+/// Nothing but the entry's own seal can tell.
+#[tokio::test]
+async fn a_changed_bit_under_good_checksums_is_an_error() {
+    let (dir, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cipher: Arc<dyn crate::Cipher> = Arc::new(Ring(mesh_ca::Keyring::create(keys.path()).unwrap()));
+    let hub = Arc::default();
+    let node = crate::testing::start_with(&hub, 1, dir.path(), frozen(), Some(cipher.clone())).await;
+    node.initialize().await.unwrap();
+    node.propose(crate::testing::init()).await.unwrap();
+    node.propose(label(1)).await.unwrap();
+    node.shutdown().await;
+    let (changed, _) = last_entry(&path(dir.path())).unwrap().unwrap();
+    change_last_entry(&path(dir.path())).unwrap();
+    let error = open(dir.path(), id(1), &Vault(Some(cipher))).map(|_| ()).unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{said}");
+    assert!(
+        said.contains(&format!("log entry {changed} cannot be decrypted")) && said.contains("restore it"),
+        "{said}"
+    );
+}
+
 #[tokio::test]
 async fn other_content_is_an_error() {
     let (dir, _) = written().await;
