@@ -164,7 +164,9 @@ fn formats_are_in_order(node: &Node) -> Result<()> {
         let text = ask(node, METRICS, &[])?;
         ensure!(sum(&text, "meshd_raft_leader", &[]) == 1.0, "{text}");
         ensure!(sum(&text, "meshd_members", &["state=\"alive\""]) == 2.0, "{text}");
-        ensure!(sum(&text, "meshd_certificate_expiry_timestamp_seconds", &[]) > 1.7e9, "{text}");
+        let node = sum(&text, "meshd_certificate_expiry_timestamp_seconds", &[]);
+        let ca = sum(&text, "meshd_ca_certificate_expiry_timestamp_seconds", &[]);
+        ensure!(node > 1.7e9 && ca > node + 86_400.0 * 365.0, "{text}");
         Ok(())
     })
 }

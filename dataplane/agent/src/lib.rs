@@ -75,7 +75,9 @@ pub use ping::{PingError, PingSpec, Pinged};
 pub use reach::ReachedNode;
 pub use resolver::{ExplainError, Explained};
 pub use session::{SessionError, SessionState, one_line};
-pub use snapshot::{EndpointCounts, FrontendCounts, NetworkCounts, ServiceCounts, Snapshot};
+pub use snapshot::{
+    EndpointCounts, FrontendCounts, NetworkCounts, ServiceCounts, Snapshot, endpoints as endpoint_counts,
+};
 pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
 pub use trace::{Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep};

@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub unconfirmed: usize,
     /// When its certificate ends.
     pub certificate_expires: SystemTime,
+    /// When the certificate of the cluster's CA ends that this one is of.
+    pub ca_expires: SystemTime,
 }
 
 /// What one network carries for this node's tasks.
@@ -151,6 +153,7 @@ impl Agent {
     /// How the node stands now.
     pub async fn snapshot(&self) -> Result<Snapshot, AgentError> {
         let gossip = self.gossip_status().await;
+        let identity = self.inner.options.identity.current();
         let dns = self.inner.dns_thread.stats();
         let mut reconciler = self.inner.reconciler.lock().await;
         let (view, tasks, lease_left, unconfirmed) = {
@@ -188,7 +191,8 @@ impl Agent {
             gossip,
             lease_left,
             unconfirmed,
-            certificate_expires: self.inner.options.identity.current().not_after(),
+            certificate_expires: identity.not_after(),
+            ca_expires: identity.ca_not_after(),
         })
     }
 }
@@ -197,8 +201,9 @@ fn name_of_node(view: &ClusterView, node: NodeId) -> String {
     view.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.to_string())
 }
 
-/// The endpoints of `tasks` with their names. What the managers know no more is called by its id.
-fn endpoints(
+/// The endpoints of `tasks` with their names, and what was counted of each. What the managers know no more is called by its
+/// id.
+pub fn endpoints(
     view: &ClusterView,
     tasks: &[LocalTask],
     flows: &BTreeMap<LocalEndpointId, u64>,

@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
+    time::Duration,
 };
 
 use mesh_api::v1;
 use mesh_lb::Traffic;
-use mesh_types::ServiceId;
+use mesh_types::{ServiceId, TaskId};
 use tokio::sync::watch;
 
-use crate::{Agent, AgentError, FlowFilter, FlowsError, SessionError, leases::boot_time};
+use crate::{
+    Agent, AgentError, EndpointCounts, FlowFilter, FlowsError, SessionError, Snapshot, leases::boot_time,
+};
 
 /// Flows that are looked at for who talks to whom.
 const FLOWS: usize = 100_000;
@@ -41,49 +44,12 @@ impl Agent {
         self.inner.session.report_order(report).await
     }
 
-    /// What passed since the data path began, without who talks to whom.
+    /// What passed since the data path began, without who talks to whom: of the snapshot that metrics and `meshctl top` show
+    /// too, so that they cannot disagree.
     pub async fn traffic(&self) -> Result<v1::TrafficReport, AgentError> {
-        let (endpoints, services, counts) = {
-            let reconciler = self.inner.reconciler.lock().await;
-            let data_path = reconciler.data_path_seen();
-            (data_path.endpoint_traffic()?, data_path.service_traffic()?, data_path.counts()?)
-        };
-        let endpoints: HashMap<_, Traffic> = endpoints.into_iter().collect();
-        let mut tasks = Vec::new();
-        for task in self.tasks() {
-            let check = self.last_check(task.id).map(|check| micros(check.took));
-            for place in &task.attachments {
-                let passed = endpoints.get(&place.local_id).copied().unwrap_or_default();
-                tasks.push(v1::TaskTraffic {
-                    task_id: task.id.to_string(),
-                    network_id: place.network.to_string(),
-                    packets_in: passed.packets_in,
-                    bytes_in: passed.bytes_in,
-                    packets_out: passed.packets_out,
-                    bytes_out: passed.bytes_out,
-                    new_flows: passed.new_flows,
-                    drops: passed.drops(),
-                    check_micros: check,
-                });
-            }
-        }
-        let mut by_service: BTreeMap<ServiceId, Traffic> = BTreeMap::new();
-        for service in services {
-            *by_service.entry(service.service).or_default() += service.traffic;
-        }
-        let service = |(id, passed): (ServiceId, Traffic)| v1::ServiceTraffic {
-            service_id: id.to_string(),
-            bytes: passed.bytes_in.wrapping_add(passed.bytes_out),
-            drops: passed.drops(),
-        };
-        let drops = counts.drops.into_iter().filter(|(_, count)| *count > 0);
-        Ok(v1::TrafficReport {
-            made_millis: u64::try_from(boot_time().as_millis()).unwrap_or(u64::MAX),
-            tasks,
-            services: by_service.into_iter().filter(|(_, t)| *t != Traffic::default()).map(service).collect(),
-            drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
-            ..Default::default()
-        })
+        let snapshot = self.snapshot().await?;
+        let checked = |task| self.last_check(task).map(|check| check.took);
+        Ok(report(&snapshot, boot_time(), checked))
     }
 
     /// Who talks to whom: the pairs with most of the flows that entered by this node.
@@ -122,6 +88,45 @@ impl Agent {
     }
 }
 
+/// Of a snapshot that was made so long after the machine's start; `checked` tells how long a task's last check took.
+fn report(
+    snapshot: &Snapshot,
+    made: Duration,
+    checked: impl Fn(TaskId) -> Option<Duration>,
+) -> v1::TrafficReport {
+    let task = |place: &EndpointCounts| {
+        let passed = place.traffic;
+        v1::TaskTraffic {
+            task_id: place.task.to_string(),
+            network_id: place.network.to_string(),
+            packets_in: passed.packets_in,
+            bytes_in: passed.bytes_in,
+            packets_out: passed.packets_out,
+            bytes_out: passed.bytes_out,
+            new_flows: passed.new_flows,
+            drops: passed.drops(),
+            check_micros: checked(place.task).map(micros),
+        }
+    };
+    let mut by_service: BTreeMap<ServiceId, Traffic> = BTreeMap::new();
+    for frontend in &snapshot.frontends {
+        *by_service.entry(frontend.service).or_default() += frontend.traffic;
+    }
+    let service = |(id, passed): (ServiceId, Traffic)| v1::ServiceTraffic {
+        service_id: id.to_string(),
+        bytes: passed.bytes_in.wrapping_add(passed.bytes_out),
+        drops: passed.drops(),
+    };
+    let drops = snapshot.data_path.drops.iter().filter(|(_, count)| **count > 0);
+    v1::TrafficReport {
+        made_millis: u64::try_from(made.as_millis()).unwrap_or(u64::MAX),
+        tasks: snapshot.endpoints.iter().map(task).collect(),
+        services: by_service.into_iter().filter(|(_, t)| *t != Traffic::default()).map(service).collect(),
+        drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect(),
+        ..Default::default()
+    }
+}
+
 fn protocol_name(number: u8) -> String {
     match number {
         6 => "tcp".to_owned(),
@@ -131,6 +136,6 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-fn micros(time: std::time::Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

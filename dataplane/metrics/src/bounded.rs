@@ -1,6 +1,9 @@
 //! A bound on series: the first so many keep theirs, what comes later is summed up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 /// Numbers that only grow, added up field by field.
 pub trait Growing: Copy + Default {
@@ -17,8 +20,8 @@ pub trait Growing: Copy + Default {
 #[derive(Debug)]
 pub struct Bounded<K, N> {
     limit: usize,
-    shown: BTreeSet<K>,
-    before: BTreeMap<K, N>,
+    shown: HashSet<K>,
+    before: HashMap<K, N>,
     others: N,
     /// Whether there ever were others.
     ever: bool,
@@ -35,30 +38,38 @@ pub struct Division<N> {
     pub others: Option<N>,
 }
 
-impl<K: Ord + Clone, N: Growing> Bounded<K, N> {
+impl<K: Eq + Hash + Clone, N: Growing> Bounded<K, N> {
     /// At most `limit` have series of their own.
     pub fn new(limit: usize) -> Self {
-        Self { limit, shown: BTreeSet::new(), before: BTreeMap::new(), others: N::default(), ever: false }
+        Self { limit, shown: HashSet::new(), before: HashMap::new(), others: N::default(), ever: false }
     }
 
     /// Looks at all that are there now, and what each has counted.
     pub fn divide(&mut self, all: &[(K, N)]) -> Division<N> {
-        let there: BTreeSet<_> = all.iter().map(|(key, _)| key).collect();
-        self.shown.retain(|key| there.contains(key));
         let mut before = std::mem::take(&mut self.before);
-        let (mut shown, mut left_out) = (Vec::with_capacity(all.len()), 0);
-        for (key, now) in all {
-            let own = self.shown.contains(key) || self.shown.len() < self.limit;
-            if own {
-                self.shown.insert(key.clone());
-            } else {
+        // Who had series and is there keeps them; only then is it known how much room there is for others.
+        let mut shown: Vec<bool> = all.iter().map(|(key, _)| self.shown.contains(key)).collect();
+        let kept = shown.iter().filter(|kept| **kept).count();
+        if kept < self.shown.len() {
+            self.shown =
+                all.iter().zip(&shown).filter(|(_, kept)| **kept).map(|((key, _), _)| key.clone()).collect();
+        }
+        let mut left_out = 0;
+        for ((key, now), own) in all.iter().zip(&mut shown) {
+            if !*own && self.shown.len() < self.limit {
+                *own = self.shown.insert(key.clone());
+            } else if !*own {
                 // One that is new counts from now on, as a series that begins would.
-                let last = before.remove(key).unwrap_or(*now);
-                self.others = self.others.plus(&now.since(&last));
-                self.before.insert(key.clone(), *now);
+                let last = before.get(key).unwrap_or(now);
+                self.others = self.others.plus(&now.since(last));
                 left_out += 1;
             }
-            shown.push(own);
+        }
+        if left_out > 0 {
+            before.clear();
+            let others = all.iter().zip(&shown).filter(|(_, own)| !**own);
+            before.extend(others.map(|((key, now), _)| (key.clone(), *now)));
+            self.before = before;
         }
         self.ever |= left_out > 0;
         Division { shown, left_out, others: self.ever.then_some(self.others) }

@@ -34,6 +34,7 @@ families! {
     LEASE = Gauge "meshd_lease_left_seconds" [] "How long the node may give addresses to tasks without a word from a manager.";
     UNCONFIRMED = Gauge "meshd_unconfirmed_addresses" [] "Addresses of tasks that no manager knows of yet.";
     CERTIFICATE = Gauge "meshd_certificate_expiry_timestamp_seconds" [] "When the node's certificate ends, in seconds since 1970-01-01 UTC.";
+    CA = Gauge "meshd_ca_certificate_expiry_timestamp_seconds" [] "When the certificate of the cluster's CA ends that the node's is of, in seconds since 1970-01-01 UTC.";
     TASKS = Gauge "meshd_tasks" [] "Tasks of this node.";
     MEMBERS = Gauge "meshd_members" ["state"] "Nodes of the cluster, this one included, by what gossip says of them.";
 

@@ -168,6 +168,7 @@ fn write_state(w: &mut Writer, s: &Snapshot) {
     w.single(&c::LEASE, s.lease_left.as_secs_f64());
     w.single(&c::UNCONFIRMED, s.unconfirmed as u64);
     w.single(&c::CERTIFICATE, seconds_since_epoch(s.certificate_expires).trunc());
+    w.single(&c::CA, seconds_since_epoch(s.ca_expires).trunc());
     w.single(&c::TASKS, s.tasks as u64);
     let mut members = w.family(&c::MEMBERS);
     for (state, name) in MEMBER_STATES {

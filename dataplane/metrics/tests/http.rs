@@ -142,6 +142,35 @@ async fn those_who_never_read_are_cut_off() {
     cut_off(b"GET /large HTTP/1.1\r\nHost: n\r\n\r\n").await;
 }
 
+/// While all places are taken, each of thousands is turned away and let go at once, and costs nobody his place.
+#[tokio::test]
+async fn thousands_at_once_are_turned_away() {
+    // As many as a process may have open without asking.
+    const AT_ONCE: usize = 600;
+    let server = server().await;
+    let mut turned_away = 0;
+    let mut answered = 0;
+    for _ in 0..5 {
+        let mut all = Vec::new();
+        for _ in 0..AT_ONCE {
+            all.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        // Those who have a place say nothing; all others are told, and closed, though they never ask.
+        for stream in &mut all {
+            let mut told = Vec::new();
+            match timeout(BOUNDS.whole * 2, stream.read_to_end(&mut told)).await.unwrap() {
+                Ok(_) if told.is_empty() => answered += 1,
+                Ok(_) | Err(_) => turned_away += 1,
+            }
+        }
+    }
+    assert!(answered <= 5 * BOUNDS.connections * 4, "{answered} had places");
+    assert!(server.turned_away.count() >= turned_away, "{turned_away}");
+    assert!(turned_away > 2000, "{turned_away}");
+    let answer = exchange(server.address, b"GET /echo HTTP/1.1\r\nHost: n\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
 #[tokio::test]
 async fn one_too_many_is_told_so() {
     let server = server().await;

@@ -96,6 +96,15 @@ fn numbers_that_are_none() {
 }
 
 #[test]
+fn whole_numbers_are_written_as_the_standard_library_does() {
+    for number in [0, 1, 9, 10, 99, 100, 1_234_567_890, u64::MAX - 1, u64::MAX] {
+        let mut text = String::new();
+        push_whole(&mut text, number);
+        assert_eq!(text, number.to_string());
+    }
+}
+
+#[test]
 fn the_format_is_what_the_client_prefers() {
     use Format::*;
     for (accept, format) in [

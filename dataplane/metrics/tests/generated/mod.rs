@@ -114,5 +114,6 @@ pub fn snapshot(count: u32, name: &str) -> Snapshot {
         lease_left: Duration::from_secs(3600),
         unconfirmed: 0,
         certificate_expires: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),
+        ca_expires: SystemTime::UNIX_EPOCH + Duration::from_secs(2_300_000_000),
     }
 }
