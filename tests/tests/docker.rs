@@ -1,7 +1,11 @@
 //! Containers of real Docker engines on two nodes: names, addresses, ports, and nothing left of them.
 
+#[path = "docker/applied.rs"]
+mod applied;
 #[path = "docker/compose.rs"]
 mod compose;
+#[path = "docker/kills.rs"]
+mod kills;
 
 use std::{net::UdpSocket, path::Path, time::Duration};
 
@@ -50,7 +54,7 @@ fn shown_address(engine: &Docker, container: &str) -> Result<String> {
 }
 
 fn curl(from: &NetNs, url: &str) -> Result<String> {
-    Ok(output(from.command("curl")?.args(["-sS", "--max-time", "3", url]))?.trim().to_owned())
+    Ok(output(from.command("curl")?.args(["-gsS", "--max-time", "3", url]))?.trim().to_owned())
 }
 
 fn tasks(node: &Node) -> Result<Vec<String>> {
@@ -78,7 +82,11 @@ fn containers_of_two_engines() -> Result<()> {
         let before = kernel(cluster)?;
 
         let web = ["--network", "prod", "--label", "mesh.service=web", "--label", "mesh.publish=8080:80"];
-        one.container("web1", &[&web[..], &["--publish", "9090:80"]].concat(), WEB)?;
+        one.container(
+            "web1",
+            &[&web[..], &["--publish", "9090:80", "--publish", "127.0.0.1:9091:80"]].concat(),
+            WEB,
+        )?;
         two.container("web2", &["--network", "prod", "--label", "mesh.service=web"], WEB)?;
         two.container("client", &["--network", "prod", "--network-alias", "buddy"], SLEEP)?;
         wait_for_tasks(&cluster[0], &["client", "web1", "web2"])?;
@@ -143,6 +151,24 @@ fn containers_of_two_engines() -> Result<()> {
         ensure!(
             curl(cluster.net().client(), &format!("http://{}:9090/", cluster[1].address())).is_err(),
             "a port of one host is open on the other"
+        );
+
+        // For programs of the host alone, beside one of its own at another address.
+        let own = cluster[0].address();
+        wait("the port of localhost", SOON, || {
+            let who = curl(&cluster.net().nodes()[0], "http://127.0.0.1:9091/")?;
+            ensure!(who == names[0], "{who} answers");
+            Ok(())
+        })?;
+        for from in [cluster.net().client(), &cluster.net().nodes()[0], &cluster.net().nodes()[1]] {
+            ensure!(
+                curl(from, &format!("http://{own}:9091/")).is_err(),
+                "a port of localhost is open outside"
+            );
+        }
+        ensure!(
+            curl(&cluster.net().nodes()[1], "http://127.0.0.1:9091/").is_err(),
+            "it is open on the other node"
         );
 
         // However it ends, and how often it begins.

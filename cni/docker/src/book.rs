@@ -59,6 +59,14 @@ pub struct KeptEndpoint {
     pub sandbox: Option<PathBuf>,
     /// Name of its interface there.
     pub interface: String,
+    /// Whether all that its last join asked for is done: what a killed daemon left half done, the next one goes on with.
+    #[serde(default = "settled")]
+    pub settled: bool,
+}
+
+/// Books of before tell nothing of it.
+fn settled() -> bool {
+    true
 }
 
 /// See the module.

@@ -15,7 +15,7 @@ use crate::{
         CreateEndpoint, CreateNetwork, EndpointOnly, Interface, IpamData, Join, NetworkOnly, PORT_MAP,
         PortBinding,
     },
-    sandbox,
+    sandbox::{self, LONGEST},
 };
 
 /// What our interfaces in containers are called, with a number. Docker numbers its own `eth`s without looking.
@@ -77,6 +77,7 @@ impl Plugin {
             options: our_options(&options),
             sandbox: None,
             interface: String::new(),
+            settled: true,
         };
         self.book.write(|pages| pages.endpoints.insert(request.endpoint, kept))?;
         Ok(match told {
@@ -108,8 +109,8 @@ impl Plugin {
         let sandbox = PathBuf::from(sandbox_key);
         let wishes = self.wishes_now(&only, &kept, &sandbox).await?;
         kept = self.book.write(|pages| {
-            let interface = free_interface(&pages.endpoints, &sandbox);
-            let kept = KeptEndpoint { sandbox: Some(sandbox.clone()), interface, ..kept };
+            let interface = free_interface(&pages.endpoints, &only.endpoint, &sandbox);
+            let kept = KeptEndpoint { sandbox: Some(sandbox.clone()), interface, settled: false, ..kept };
             pages.endpoints.insert(only.endpoint.clone(), kept.clone());
             kept
         })?;
@@ -120,11 +121,13 @@ impl Plugin {
                     return Err(error);
                 }
                 let (plugin, id) = (self.clone(), only.endpoint.clone());
-                self.go_on(&only.endpoint, async move { plugin.tell_aliases(&id, &wishes).await });
+                self.go_on(&only.endpoint, async move { plugin.settle(&id, &wishes).await });
             }
             wishes => {
                 let (plugin, id) = (self.clone(), only.endpoint.clone());
-                self.go_on(&only.endpoint, async move { plugin.attach_later(id, kept, wishes).await });
+                self.go_on(&only.endpoint, async move {
+                    plugin.attach_later(id, kept, wishes, LONGEST).await;
+                });
             }
         }
         // The daemon makes interface, addresses and routes, and Docker need not add its own way out.
@@ -158,9 +161,10 @@ impl Plugin {
 }
 
 /// The first of `mesh0`, `mesh1`, ... that no other endpoint has in the sandbox.
-fn free_interface(endpoints: &BTreeMap<String, KeptEndpoint>, sandbox: &PathBuf) -> String {
-    let mut there = endpoints.values().filter(|kept| kept.sandbox.as_ref() == Some(sandbox));
-    let taken: Vec<_> = there.by_ref().map(|kept| kept.interface.as_str()).collect();
+fn free_interface(endpoints: &BTreeMap<String, KeptEndpoint>, own: &str, sandbox: &PathBuf) -> String {
+    // A join that Docker repeats has one already.
+    let others = endpoints.iter().filter(|(id, kept)| *id != own && kept.sandbox.as_ref() == Some(sandbox));
+    let taken: Vec<_> = others.map(|(_, kept)| kept.interface.as_str()).collect();
     let names = (0..=taken.len()).map(|number| format!("{INTERFACE}{number}"));
     names.into_iter().find(|name| !taken.contains(&name.as_str())).unwrap_or_default()
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub engine_socket: PathBuf,
     /// What Docker calls the driver: the name of the plugin's socket without `.sock`.
     pub driver: String,
+    /// Told of each call that is done, before Docker has its answer: where tests have the daemon end.
+    pub reached: fn(&'static str),
 }
 
 /// See the crate.

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::{
     book::KeptEndpoint,
     engine::EngineError,
-    plugin::{Plugin, PluginError},
+    plugin::{Plugin, PluginError, owner},
     protocol::EndpointOnly,
     wishes::Wishes,
 };
@@ -24,7 +24,9 @@ const LOOK_SLOWLY: Duration = Duration::from_millis(20);
 /// What a start usually takes at most.
 const USUAL: Duration = Duration::from_secs(5);
 /// After this, nothing comes any more. Docker says so when a start fails; this is for when it is gone itself.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(600);
+/// The same where a daemon before this one was joined: the runtime was at it before it ended.
+const LONGEST_RESUMED: Duration = Duration::from_secs(10);
 /// How often an engine that does not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -38,13 +40,73 @@ pub(crate) fn is_there(path: &Path) -> bool {
 }
 
 impl Plugin {
+    /// Goes on with the joins that a daemon before this one answered and did not finish: Docker, which has its answer, would
+    /// run their containers without a network.
+    pub(crate) async fn resume(self) {
+        let open = |kept: &KeptEndpoint| kept.sandbox.is_some() && !kept.settled;
+        let half_done: Vec<String> = self.book.read(|pages| {
+            pages.endpoints.iter().filter(|(_, kept)| open(kept)).map(|(id, _)| id.clone()).collect()
+        });
+        if half_done.is_empty() {
+            return;
+        }
+        let tasks = loop {
+            match self.mesh.tasks().await {
+                Ok(tasks) => break tasks,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        for endpoint in half_done {
+            // Docker may have asked anew, or ended it.
+            let kept = self.book.read(|pages| pages.endpoints.get(&endpoint).cloned());
+            let Some(kept) = kept.filter(|kept| open(kept) && !self.is_waiting(&endpoint)) else { continue };
+            info!(endpoint, "goes on with a join that was cut off");
+            let attached = tasks.local.iter().any(|task| task.owners.contains(&owner(&endpoint)));
+            let (plugin, id) = (self.clone(), endpoint.clone());
+            self.go_on(&endpoint, async move {
+                match attached {
+                    true => plugin.settle_again(&id, &kept).await,
+                    false => plugin.attach_later(id, kept, None, LONGEST_RESUMED).await,
+                }
+            });
+        }
+    }
+
+    /// Does what is left once a container is attached.
+    pub(crate) async fn settle(&self, endpoint: &str, wishes: &Wishes) {
+        self.tell_aliases(endpoint, wishes).await;
+        let written = self.book.write(|pages| {
+            if let Some(kept) = pages.endpoints.get_mut(endpoint) {
+                kept.settled = true;
+            }
+        });
+        if let Err(error) = written {
+            warn!(endpoint, %error, "note the end of a join");
+        }
+    }
+
+    async fn settle_again(&self, endpoint: &str, kept: &KeptEndpoint) {
+        let Some(sandbox) = &kept.sandbox else { return };
+        let request = EndpointOnly { network: kept.network.clone(), endpoint: endpoint.to_owned() };
+        match self.wishes(&request, kept, sandbox).await {
+            Ok(wishes) => self.settle(endpoint, &wishes).await,
+            Err(error) => warn!(endpoint, %error, "go on with a join that was cut off"),
+        }
+    }
+
     /// Attaches an endpoint's container once its namespace is there; if that fails, the container is stopped: it would run
     /// without the network that it was started for.
-    pub(crate) async fn attach_later(&self, endpoint: String, kept: KeptEndpoint, wishes: Option<Wishes>) {
+    pub(crate) async fn attach_later(
+        &self,
+        endpoint: String,
+        kept: KeptEndpoint,
+        wishes: Option<Wishes>,
+        at_most: Duration,
+    ) {
         let Some(sandbox) = &kept.sandbox else { return };
         let begin = Instant::now();
         while !is_there(sandbox) {
-            if begin.elapsed() > LONGEST {
+            if begin.elapsed() > at_most {
                 warn!(endpoint, sandbox = %sandbox.display(), "no namespace came for a container that Docker joined");
                 return;
             }
@@ -69,7 +131,7 @@ impl Plugin {
         match (attached, wishes) {
             (Ok(()), Ok(wishes)) => {
                 info!(endpoint, container = wishes.container.id, took = ?begin.elapsed(), "attached");
-                self.tell_aliases(&endpoint, &wishes).await;
+                self.settle(&endpoint, &wishes).await;
             }
             // It ended before it began.
             (Err(_), _) if !is_there(sandbox) => {}

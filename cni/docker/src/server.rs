@@ -18,8 +18,10 @@ pub async fn serve(plugin: Plugin, socket: &Path) -> io::Result<()> {
     let listener = listen(socket)?;
     info!(socket = %socket.display(), engine = %plugin.engine.socket().display(), "Docker's plugin is served");
     let tended = tokio::spawn(plugin.clone().tend());
+    let resumed = tokio::spawn(plugin.clone().resume());
     let served = http::serve(listener, move |path, body| answer(plugin.clone(), path, body)).await;
     tended.abort();
+    resumed.abort();
     served
 }
 
@@ -40,10 +42,23 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// The calls of a container's way onto a network and off it that change something.
+const STEPS: [&str; 6] = [
+    "IpamDriver.RequestAddress",
+    "NetworkDriver.CreateEndpoint",
+    "NetworkDriver.Join",
+    "NetworkDriver.Leave",
+    "NetworkDriver.DeleteEndpoint",
+    "IpamDriver.ReleaseAddress",
+];
+
 /// The JSON that Docker gets. A refusal is an answer too, under the keys of both protocols.
 pub(crate) async fn answer(plugin: Plugin, path: String, body: Bytes) -> Value {
     let call = path.trim_start_matches('/').to_owned();
     let answered = dispatch(&plugin, &call, &body).await;
+    if let Some(step) = STEPS.iter().find(|step| **step == call) {
+        (plugin.options.reached)(step);
+    }
     debug!(call, request = %String::from_utf8_lossy(&body), answer = ?answered, "Docker asks");
     answered.unwrap_or_else(|error| {
         let mut text = error.to_string();

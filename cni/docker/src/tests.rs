@@ -171,6 +171,7 @@ impl Story {
             book: folder.join("book.json"),
             engine_socket: folder.join("docker.sock"),
             driver: "mesh".to_owned(),
+            reached: |_| {},
         };
         Plugin::new(options, mesh.clone())
     }

@@ -184,7 +184,9 @@ pub enum AttachError {
         own: String,
     },
     /// The port is open at an address of one family, the task has addresses of the other one.
-    #[error("port {port}: none of the task's networks has an {family} subnet, so that nothing could answer there")]
+    #[error(
+        "port {port}: none of the task's networks has an {family} subnet, so that nothing could answer there"
+    )]
     PortFamily {
         /// The port.
         port: String,

@@ -14,7 +14,8 @@ impl Agent {
     /// Whether the node has the addresses that the ports are asked for at; it has those of loopback, without counting them
     /// among its own.
     pub(crate) async fn check_places(&self, ports: &[PortConfig]) -> Result<(), AttachError> {
-        let asked: BTreeSet<IpAddr> = ports.iter().filter_map(address_of).filter(|address| !address.is_loopback()).collect();
+        let asked: BTreeSet<IpAddr> =
+            ports.iter().filter_map(address_of).filter(|address| !address.is_loopback()).collect();
         if asked.is_empty() {
             return Ok(());
         }

@@ -56,6 +56,7 @@ pub use attach::AttachSpec;
 pub use connect::{ConnectError, ConnectSpec};
 pub use drain::TaskError;
 pub use error::{AgentError, AttachError, DetachError};
+pub use fault::point as step_reached;
 pub use flows::{FilterError, FlowFilter, FlowQuery, FlowsError, NamedFlow, Walked};
 pub use health::LastCheck;
 pub use holds::{Held, Hold, HoldSpec, Release};

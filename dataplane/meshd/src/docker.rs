@@ -19,6 +19,7 @@ pub async fn follow(config: Config) {
         book: config.state_dir.join("docker"),
         engine_socket: config.docker.engine_socket.clone(),
         driver: driver(&config.docker.plugin_socket),
+        reached: mesh_agent::step_reached,
     };
     let plugin = Plugin::new(options, MeshSocket::new(socket::path(&config.run_dir)));
     let mut said = String::new();

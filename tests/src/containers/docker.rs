@@ -58,10 +58,21 @@ impl Docker {
 
     /// Starts the node's meshd where it sees what the engine mounts: namespaces of containers.
     pub fn start_meshd(&self, node: &Node) -> Result<()> {
+        node.start_as(self.meshd(node)?)
+    }
+
+    /// The same, of a meshd that ends at the step that the file `step` names.
+    pub fn start_meshd_until(&self, node: &Node, step: &Path) -> Result<()> {
+        let mut command = self.meshd(node)?;
+        command.env("MESHD_KILL_AT", step);
+        node.start_as(command)
+    }
+
+    fn meshd(&self, node: &Node) -> Result<Command> {
         let usual = node.meshd()?;
         let mut command = self.folders.command(usual.get_program())?;
         command.args(usual.get_args()).env("NO_COLOR", "1");
-        node.start_as(command)
+        Ok(command)
     }
 
     /// Starts the engine again, after [`Docker::stop`] or [`Docker::kill`], and waits until it answers.
@@ -163,7 +174,8 @@ impl Docker {
         fs::write(self.project(project), file).context("a compose file")
     }
 
-    fn project(&self, project: &str) -> PathBuf {
+    /// Where its compose file is.
+    pub fn project(&self, project: &str) -> PathBuf {
         self.folders.home().join(format!("{project}.yaml"))
     }
 

@@ -150,7 +150,7 @@ fn wait_for_answers(cluster: &Cluster, names: &[String]) -> Result<()> {
 }
 
 /// What the node keeps for somebody.
-fn reserved(node: &Node) -> Result<Vec<ReservedAddress>> {
+pub(super) fn reserved(node: &Node) -> Result<Vec<ReservedAddress>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let channel =
