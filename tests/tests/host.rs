@@ -175,3 +175,52 @@ fn the_way_out_is_there_for_as_long_as_somebody_has_one() -> Result<()> {
         Ok(())
     })
 }
+
+/// With `egress_linger` the table outlives the last task: the next one has its way out at once, and so has the node's first.
+/// Then the table goes.
+#[test]
+fn the_way_out_lingers_for_the_next_task() -> Result<()> {
+    run(1, |cluster| {
+        let node = &cluster[0];
+        let linger = Duration::from_secs(8);
+        node.stop()?;
+        let config = std::fs::read_to_string(node.config())?;
+        ensure!(config.contains("egress_linger = 0\n"), "another configuration: {config}");
+        let config =
+            config.replace("egress_linger = 0\n", &format!("egress_linger = {}\n", linger.as_secs()));
+        std::fs::write(node.config(), config).context("the configuration")?;
+        node.start()?;
+        cluster.wait_for_view()?;
+        create(cluster)?;
+        let handle = || -> Result<Option<String>> {
+            let told = output(node.command("nft")?.args(["--handle", "list", "tables"]))?;
+            Ok(told.lines().find(|line| line.contains("table ip meshd")).map(str::to_owned))
+        };
+        let server = cluster.net().hub().run(|| TcpListener::bind((OUTSIDE, 9000)))?.context("port 9000")?;
+        // Tried once: whoever was told that the task is attached may rely on it.
+        let reaches = |name: &str| -> Result<()> {
+            let mut task = node.run_idle(&task(name, None))?;
+            let to = SocketAddr::from((OUTSIDE, 9000));
+            let connected = task.inside(move || TcpStream::connect_timeout(&to, SOON))?;
+            connected.with_context(|| format!("the way out of task {name}"))?;
+            task.kill()?;
+            wait("the task to end", SOON, || {
+                ensure!(node.ctl_json(&["status"])?["tasks"] == 0, "it is there");
+                Ok(())
+            })
+        };
+        ensure!(handle()?.is_none(), "a table without tasks");
+        reaches("first")?;
+        let table = handle()?.context("the table did not stay")?;
+        for name in ["second", "third"] {
+            reaches(name)?;
+            ensure!(handle()?.as_ref() == Some(&table), "the table was made anew for task {name}");
+        }
+        wait("the table to go", linger + SOON * 2, || {
+            ensure!(handle()?.is_none(), "it is there");
+            Ok(())
+        })?;
+        drop(server);
+        Ok(())
+    })
+}
