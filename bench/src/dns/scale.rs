@@ -51,7 +51,7 @@ pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()>
     let endpoints = (0..NAMES).map(|number| endpoint(network.id, number)).collect::<Result<Vec<_>>>()?;
     let before = resident(std::process::id())?;
     let begin = Instant::now();
-    let names = Arc::new(network_names(&network, [], &endpoints));
+    let names = Arc::new(network_names(&network, [], &endpoints).names);
     let made = begin.elapsed();
     let held = resident(std::process::id())? - before;
     tell("made", "made in", "ms", Better::Lower, made.as_secs_f64() * 1e3);

@@ -1,6 +1,6 @@
 //! An ordered map whose copies share what did not change between them.
 
-use std::{cmp::Ordering, fmt, marker::PhantomData, ops::RangeInclusive, sync::Arc};
+use std::{borrow::Borrow, cmp::Ordering, fmt, marker::PhantomData, ops::RangeInclusive, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -67,6 +67,18 @@ impl<K: Ord, V> SharedMap<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
         let (chunk, place) = self.find(key)?;
         Some(&self.chunks.get(chunk)?.get(place.ok()?)?.1)
+    }
+
+    /// The value of the key that is borrowed as `key`, as text is of a string.
+    pub fn get_by<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let starts_after = |chunk: &Chunk<K, V>| chunk.first().is_some_and(|(first, _)| first.borrow() > key);
+        let after = self.chunks.partition_point(|chunk| !starts_after(chunk));
+        let chunk = self.chunks.get(after.checked_sub(1)?)?;
+        let place = chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
+        Some(&chunk.get(place)?.1)
     }
 
     /// Whether `key` has a value.

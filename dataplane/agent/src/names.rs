@@ -1,13 +1,13 @@
 //! The names that a network's tasks can resolve, from what is decided and what runs.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use mesh_dns::{Addresses, NetworkNames, ServiceNames, ServicePort};
 use mesh_types::{Endpoint, EndpointMode, Network, PortConfig, Service, ServiceId, ServiceNetwork};
+
+mod following;
+
+pub use following::{EndpointChange, follow};
 
 /// Names and reverse names on `network`; `services` are those on it, `endpoints` those of its table.
 ///
@@ -16,34 +16,36 @@ pub fn network_names<'a>(
     network: &Network,
     services: impl IntoIterator<Item = &'a Service>,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
-) -> NetworkNames {
+) -> Made {
     let services = members(network, services);
     let mut names = Names::default();
     let mut running: BTreeMap<ServiceId, BTreeMap<String, u16>> = BTreeMap::new();
     for endpoint in endpoints.into_iter().filter(|e| e.network == network.id) {
         for &address in &endpoint.addresses {
-            names.reverse.insert(address, format!("{}.{}", endpoint.name, network.name));
+            names.name_address(address, format!("{}.{}", endpoint.name, network.name));
         }
         names.add(endpoint.name.as_str(), &endpoint.addresses);
         endpoint.aliases.iter().for_each(|alias| names.add(alias.as_str(), &endpoint.addresses));
         let service = endpoint.service.and_then(|s| services.get(&s));
         if let Some((service, member)) = service.filter(|_| endpoint.takes_flows()) {
-            running.entry(service.id).or_default().insert(endpoint.name.to_string(), endpoint.weight);
+            let of_service = running.entry(service.id).or_default();
+            let before = of_service.insert(endpoint.name.to_string(), endpoint.weight);
+            names.contested |= before.is_some();
             names.add(&tasks_of(service), &endpoint.addresses);
             if service.endpoint_mode == EndpointMode::Dnsrr {
                 names_of(service, member).for_each(|name| names.add(name, &endpoint.addresses));
             }
         }
     }
-    let mut by_name = HashMap::new();
+    let mut by_name = BTreeMap::new();
     for (service, member) in services.values() {
         for &vip in &member.vips {
-            names.reverse.insert(vip, format!("{}.{}", service.name, network.name));
+            names.name_address(vip, format!("{}.{}", service.name, network.name));
         }
         let of_service = Arc::new(ServiceNames {
             name: service.name.to_string(),
             ports: service.ports.iter().map(port).collect(),
-            tasks: running.remove(&service.id).unwrap_or_default(),
+            tasks: running.remove(&service.id).unwrap_or_default().into_iter().collect(),
         });
         names.add(&tasks_of(service), &[]);
         for name in names_of(service, member) {
@@ -51,13 +53,26 @@ pub fn network_names<'a>(
             by_name.insert(name.to_ascii_lowercase(), Arc::clone(&of_service));
         }
     }
-    NetworkNames {
+    let forward = names.forward.into_iter().map(|(name, (all, holders))| (name, Addresses::of(all, holders)));
+    let contested = names.contested;
+    let names = NetworkNames {
         name: network.name.clone(),
         subnets: network.subnets.iter().map(|s| s.net()).collect(),
-        forward: names.forward.into_iter().map(|(name, all)| (name, Addresses::from(all))).collect(),
-        reverse: names.reverse,
-        services: by_name,
-    }
+        forward: forward.collect(),
+        reverse: names.reverse.into_iter().collect(),
+        services: by_name.into_iter().collect(),
+    };
+    Made { names, contested }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Made {
+    /// The names.
+    pub names: NetworkNames,
+    /// Two have one address, or two tasks of a service one name: who else would have it is not in the names, so that they
+    /// cannot be followed, only be made anew.
+    pub contested: bool,
 }
 
 /// The services that are on `network`, and how.
@@ -84,13 +99,21 @@ fn port(config: &PortConfig) -> ServicePort {
 
 #[derive(Default)]
 struct Names {
-    forward: HashMap<String, Vec<IpAddr>>,
-    reverse: HashMap<IpAddr, String>,
+    /// By name: all addresses, and how many have it.
+    forward: BTreeMap<String, (Vec<IpAddr>, u32)>,
+    reverse: BTreeMap<IpAddr, String>,
+    contested: bool,
 }
 
 impl Names {
     fn add(&mut self, name: &str, addresses: &[IpAddr]) {
-        self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
+        let (all, holders) = self.forward.entry(name.to_ascii_lowercase()).or_default();
+        all.extend(addresses);
+        *holders += 1;
+    }
+
+    fn name_address(&mut self, address: IpAddr, name: String) {
+        self.contested |= self.reverse.insert(address, name).is_some();
     }
 }
 

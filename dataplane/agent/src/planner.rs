@@ -15,7 +15,10 @@ use mesh_gossip::{Announcement, Interest, Tables};
 use mesh_lb::{Desired, LocalEntry, NodeSettings, PeerEntry};
 use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, ServiceId};
 
-use crate::{LocalTask, names::network_names};
+use crate::{
+    LocalTask,
+    names::{Made, follow, network_names},
+};
 
 mod announce;
 mod facts;
@@ -28,7 +31,7 @@ mod remembered;
 mod service;
 
 pub use announce::{announcements, ingress_network, interest, published_on};
-use facts::{Changes, Facts};
+use facts::{Changes, Facts, NameChanges};
 pub use family::Family;
 pub use findings::Finding;
 use remembered::Remembered;
@@ -70,6 +73,8 @@ pub struct Planned {
     pub host_findings: Vec<Finding>,
     /// The services that stand for those ports.
     host_services: BTreeSet<ServiceId>,
+    /// Networks whose names are made anew at each change.
+    contested: BTreeSet<NetworkId>,
 }
 
 /// Plans for one node.
@@ -132,6 +137,7 @@ impl Planned {
             findings: Vec::new(),
             host_findings: Vec::new(),
             host_services: BTreeSet::new(),
+            contested: BTreeSet::new(),
         }
     }
 
@@ -192,10 +198,30 @@ impl Planned {
     }
 
     fn follow_names(&mut self, facts: &Facts, changes: &Changes) {
-        for id in &changes.names {
-            let network = facts.view().networks.get(id).filter(|_| facts.is_named(*id));
-            let made = network.map(|n| network_names(n, facts.services_on(*id), facts.on_network(*id)));
-            put(&mut self.names, *id, made);
+        for (id, change) in &changes.names {
+            let Some(network) = facts.view().networks.get(id).filter(|_| facts.is_named(*id)) else {
+                self.names.remove(id);
+                continue;
+            };
+            if let (NameChanges::Endpoints(changes), Some(names), false) =
+                (change, self.names.get(id), self.contested.contains(id))
+                // With many changes it is less work to make all anew.
+                && changes.len() <= names.forward.len() / 8 + 8
+            {
+                let mut followed = NetworkNames::clone(names);
+                if follow(&mut followed, network, |id| facts.view().services.get(&id), changes.as_slice()) {
+                    put(&mut self.names, *id, Some(followed));
+                    continue;
+                }
+            }
+            let Made { names, contested } =
+                network_names(network, facts.services_on(*id), facts.on_network(*id));
+            if contested {
+                self.contested.insert(*id)
+            } else {
+                self.contested.remove(id)
+            };
+            put(&mut self.names, *id, Some(names));
         }
     }
 }

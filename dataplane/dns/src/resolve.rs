@@ -120,7 +120,7 @@ pub fn resolve<'a>(view: &'a TaskView, name: &str, qtype: RecordType) -> (Answer
             ours = ours.or(Some(network));
         }
         for key in [Some(name), host].into_iter().flatten() {
-            if let Some(all) = network.forward.get(key) {
+            if let Some(all) = network.forward.get_by(key) {
                 known = known.or(Some(network));
                 let wanted = of_type(all, qtype);
                 if !wanted.is_empty() {

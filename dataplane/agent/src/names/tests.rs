@@ -12,6 +12,14 @@ use super::*;
 const PROD: NetworkId = NetworkId::from_u128(11);
 const WEB: ServiceId = ServiceId::from_u128(20);
 
+fn names_made<'a>(
+    network: &Network,
+    services: impl IntoIterator<Item = &'a Service>,
+    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+) -> NetworkNames {
+    network_names(network, services, endpoints).names
+}
+
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
@@ -74,7 +82,7 @@ fn endpoint(number: u8, service: Option<ServiceId>) -> Endpoint {
 
 fn v4(names: &NetworkNames, name: &str) -> Option<Vec<u8>> {
     let last = |a: &IpAddr| if let IpAddr::V4(a) = a { a.octets()[3] } else { 0 };
-    names.forward.get(name).map(|all| all.v4().iter().map(last).collect())
+    names.forward.get_by(name).map(|all| all.v4().iter().map(last).collect())
 }
 
 #[test]
@@ -84,24 +92,31 @@ fn a_service_by_its_virtual_address() {
     let mut draining = endpoint(8, Some(WEB));
     draining.state = EndpointState::Draining;
     let all = [endpoint(5, Some(WEB)), endpoint(6, Some(WEB)), sick, draining, endpoint(9, None)];
-    let names = network_names(&prod(), [&web(EndpointMode::Vip)], &all);
+    let names = names_made(&prod(), [&web(EndpointMode::Vip)], &all);
     for text in ["web", "www"] {
         assert_eq!(v4(&names, text), Some(vec![2]), "{text}");
-        assert!(names.forward[text].v6().is_empty());
+        assert!(names.forward.get_by(text).unwrap().v6().is_empty());
     }
     assert_eq!(v4(&names, "tasks.web"), Some(vec![5, 6]));
     assert_eq!(v4(&names, "one-of-them"), Some(vec![5, 6, 7, 8, 9]));
     // A task's own name stays, whatever its state.
     for number in 5..=9 {
         assert_eq!(v4(&names, &format!("task{number}")), Some(vec![number]));
-        assert_eq!(names.reverse[&IpAddr::from([10, 10, 3, number])], format!("Task{number}.prod"));
+        let full = format!("Task{number}.prod");
+        assert_eq!(names.reverse.get(&IpAddr::from([10, 10, 3, number])), Some(&full));
     }
-    assert_eq!(names.reverse[&"10.10.3.2".parse::<IpAddr>().unwrap()], "Web.prod");
-    let tasks: Vec<_> =
-        names.services["www"].tasks.iter().map(|(name, weight)| (name.as_str(), *weight)).collect();
+    assert_eq!(names.reverse.get(&"10.10.3.2".parse::<IpAddr>().unwrap()).unwrap(), "Web.prod");
+    let tasks: Vec<_> = names
+        .services
+        .get_by("www")
+        .unwrap()
+        .tasks
+        .iter()
+        .map(|(name, weight)| (name.as_str(), *weight))
+        .collect();
     assert_eq!(tasks, [("Task5", 5), ("Task6", 6)]);
     assert_eq!(
-        names.services["web"].ports,
+        names.services.get_by("web").unwrap().ports,
         [ServicePort { protocol: Protocol::Tcp, published: 80, target: 8080 }]
     );
 }
@@ -110,17 +125,17 @@ fn a_service_by_its_virtual_address() {
 fn a_service_by_its_tasks() {
     let mut sick = endpoint(7, Some(WEB));
     sick.health = Health::Starting;
-    let names = network_names(&prod(), [&web(EndpointMode::Dnsrr)], &[endpoint(5, Some(WEB)), sick]);
+    let names = names_made(&prod(), [&web(EndpointMode::Dnsrr)], &[endpoint(5, Some(WEB)), sick]);
     for text in ["web", "www", "tasks.web"] {
         assert_eq!(v4(&names, text), Some(vec![5]), "{text}");
-        assert_eq!(names.forward[text].v6().len(), 1);
+        assert_eq!(names.forward.get_by(text).unwrap().v6().len(), 1);
     }
 }
 
 #[test]
 fn a_service_without_tasks_is_known() {
     for (mode, vip) in [(EndpointMode::Dnsrr, vec![]), (EndpointMode::Vip, vec![2])] {
-        let names = network_names(&prod(), [&web(mode)], &[]);
+        let names = names_made(&prod(), [&web(mode)], &[]);
         assert_eq!(v4(&names, "web"), Some(vip));
         assert_eq!(v4(&names, "tasks.web"), Some(vec![]));
     }
@@ -132,7 +147,7 @@ fn nothing_of_other_networks() {
     service.networks[0].network = NetworkId::from_u128(99);
     let mut elsewhere = endpoint(5, Some(WEB));
     elsewhere.network = NetworkId::from_u128(99);
-    let names = network_names(&prod(), [&service], &[elsewhere, endpoint(6, Some(WEB))]);
+    let names = names_made(&prod(), [&service], &[elsewhere, endpoint(6, Some(WEB))]);
     let known: BTreeSet<&str> = names.forward.keys().map(String::as_str).collect();
     assert_eq!(known, ["one-of-them", "task6"].into());
     assert!(names.services.is_empty());
@@ -169,7 +184,7 @@ proptest! {
             endpoint
         }).collect();
         let mode = if dnsrr { EndpointMode::Dnsrr } else { EndpointMode::Vip };
-        let names = network_names(&prod(), [&web(mode)], &endpoints);
+        let names = names_made(&prod(), [&web(mode)], &endpoints);
         prop_assert_eq!(names.reverse.len(), 2 * endpoints.len() + usize::from(!dnsrr));
         let addresses: Vec<IpAddr> = names.reverse.keys().copied().collect();
         let view = TaskView { networks: vec![Arc::new(names)], ..TaskView::default() };
@@ -186,4 +201,97 @@ proptest! {
             prop_assert!(back.contains(&address), "{} {:?}", target, back);
         }
     }
+}
+
+/// One of a few tasks, and how it is: few enough names and addresses that they meet.
+type Change = (u8, Option<(u8, u8, u8, u8)>);
+
+fn any_endpoint(number: u8, (named, addressed, options, weight): (u8, u8, u8, u8)) -> Endpoint {
+    let mut made = endpoint(number, [None, Some(WEB), Some(DB)][usize::from(options % 3)]);
+    made.name = name(&format!("Task{}", if named < 200 { number } else { named % 6 }));
+    made.aliases = [name("www"), name("one-of-them"), name("Task3")]
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| options & (8 << bit) != 0)
+        .map(|(_, alias)| alias)
+        .collect();
+    let last = if addressed < 200 { 10 + number } else { 2 + addressed % 6 };
+    made.addresses = vec![[10, 10, 3, last].into()];
+    if addressed % 4 == 0 {
+        made.addresses.push(format!("fd00:3::{last:x}").parse().unwrap());
+    }
+    made.health = if options & 64 == 0 { Health::Healthy } else { Health::Unhealthy };
+    made.weight = weight.into();
+    made
+}
+
+const DB: ServiceId = ServiceId::from_u128(21);
+
+fn two_services() -> [Service; 2] {
+    let mut db = web(EndpointMode::Dnsrr);
+    (db.id, db.name) = (DB, name("db"));
+    db.networks[0].aliases = vec![name("data"), name("Task5")];
+    [web(EndpointMode::Vip), db]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    /// Names that followed changes are those that would be made from nothing.
+    #[test]
+    fn followed_names_are_those_made_anew(
+        batches in prop::collection::vec(
+            prop::collection::vec((0u8..8, prop::option::weighted(0.8, any::<(u8, u8, u8, u8)>())), 1..4), 1..30,
+        )
+    ) {
+        let services = two_services();
+        let mut running: BTreeMap<u8, Arc<Endpoint>> = BTreeMap::new();
+        let mut kept = network_names(&prod(), &services, []);
+        for batch in batches {
+            let change = |(number, how): Change| {
+                let after = how.map(|how| Arc::new(any_endpoint(number, how)));
+                let before = match &after {
+                    Some(after) => running.insert(number, after.clone()),
+                    None => running.remove(&number),
+                };
+                (before, after)
+            };
+            let changes: Vec<EndpointChange> = batch.into_iter().map(change).collect();
+            let anew = network_names(&prod(), &services, running.values().map(|e| &**e));
+            let mut followed = kept.names.clone();
+            let find = |id| services.iter().find(|service| service.id == id);
+            if !kept.contested && follow(&mut followed, &prod(), find, &changes) {
+                prop_assert_eq!(&followed, &anew.names, "after {:?}", changes);
+                prop_assert!(!anew.contested);
+            }
+            kept = anew;
+        }
+    }
+}
+
+#[test]
+fn tasks_that_come_change_and_go_are_followed() {
+    let services = two_services();
+    let find = |id| services.iter().find(|service| service.id == id);
+    let one = |number, service| Some(Arc::new(endpoint(number, service)));
+    let mut sick = endpoint(5, Some(DB));
+    sick.health = Health::Unhealthy;
+    let steps = [
+        vec![(None, one(5, Some(DB))), (None, one(6, Some(WEB))), (None, one(7, None))],
+        vec![(one(5, Some(DB)), Some(Arc::new(sick.clone())))],
+        vec![(one(6, Some(WEB)), None), (Some(Arc::new(sick)), one(5, Some(DB)))],
+        vec![(one(5, Some(DB)), None), (one(7, None), None)],
+    ];
+    let empty = names_made(&prod(), &services, []);
+    let mut names = empty.clone();
+    let mut known = Vec::new();
+    for step in steps {
+        assert!(follow(&mut names, &prod(), find, &step));
+        known.push((v4(&names, "data"), v4(&names, "tasks.web"), v4(&names, "one-of-them")));
+    }
+    let (none, both) = (Some(vec![]), Some(vec![5, 6, 7]));
+    assert_eq!(known[0], (Some(vec![5]), Some(vec![6]), both.clone()));
+    assert_eq!(known[1], (none.clone(), Some(vec![6]), both));
+    assert_eq!(known[2], (Some(vec![5]), none.clone(), Some(vec![5, 7])));
+    assert_eq!(known[3], (none.clone(), none, None));
+    assert_eq!(names, empty);
 }

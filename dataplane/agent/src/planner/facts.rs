@@ -18,7 +18,7 @@ use super::{
     announce::{announcements, ingress_network, networks_of},
     remembered::Remembered,
 };
-use crate::LocalTask;
+use crate::{LocalTask, names::EndpointChange};
 
 /// An endpoint's name in all tables.
 pub(super) type Told = (NetworkId, EndpointKey);
@@ -68,9 +68,38 @@ pub(super) struct Changes {
     /// Networks, for what the data path holds of them.
     pub(super) networks: BTreeSet<NetworkId>,
     /// Networks, for the names on them.
-    pub(super) names: BTreeSet<NetworkId>,
+    pub(super) names: BTreeMap<NetworkId, NameChanges>,
     /// Services.
     pub(super) services: BTreeSet<ServiceId>,
+}
+
+/// What may be otherwise with the names on a network.
+#[derive(Debug)]
+pub(super) enum NameChanges {
+    /// All of it.
+    All,
+    /// What follows from these endpoints.
+    Endpoints(Vec<EndpointChange>),
+}
+
+impl Changes {
+    /// All names on these networks.
+    fn all_names<'a>(&mut self, networks: impl IntoIterator<Item = &'a NetworkId>) {
+        self.names.extend(networks.into_iter().map(|network| (*network, NameChanges::All)));
+    }
+
+    fn names_of(
+        &mut self,
+        network: NetworkId,
+        before: Option<&Arc<Endpoint>>,
+        after: Option<&Arc<Endpoint>>,
+    ) {
+        let changes = self.names.entry(network).or_insert_with(|| NameChanges::Endpoints(Vec::new()));
+        if let NameChanges::Endpoints(changes) = changes {
+            let on = |endpoint: &&Arc<Endpoint>| endpoint.network == network;
+            changes.push((before.filter(on).cloned(), after.filter(on).cloned()));
+        }
+    }
 }
 
 /// Where an endpoint is.
@@ -231,7 +260,7 @@ impl Facts {
         }
         if self.attaching != *inputs.attaching {
             changes.interest = true;
-            changes.names.extend(self.attaching.symmetric_difference(inputs.attaching));
+            changes.all_names(self.attaching.symmetric_difference(inputs.attaching));
             self.attaching = inputs.attaching.clone();
         }
         if !Arc::ptr_eq(&self.gossip, inputs.gossip) {
@@ -245,13 +274,13 @@ impl Facts {
         let old = std::mem::replace(&mut self.view, new.clone());
         for id in differing(&old.networks, &new.networks) {
             changes.networks.insert(id);
-            changes.names.insert(id);
+            changes.all_names([&id]);
             changes.services.extend(self.services_on.get(&id).into_iter().flatten());
         }
         let services = differing(&old.services, &new.services);
         for id in &services {
             for service in [&old, new].into_iter().filter_map(|view| view.services.get(id)) {
-                changes.names.extend(service.networks.iter().map(|n| n.network));
+                changes.all_names(service.networks.iter().map(|n| &n.network));
             }
         }
         if !services.is_empty() {
@@ -334,7 +363,7 @@ impl Facts {
         for network in old.symmetric_difference(&self.local) {
             changes.interest = true;
             changes.networks.insert(*network);
-            changes.names.insert(*network);
+            changes.all_names([network]);
             changes.services.extend(self.services_on.get(network).into_iter().flatten());
         }
     }
@@ -394,13 +423,12 @@ impl Facts {
                 self.of_service.entry(service).or_default().insert((scope, key), endpoint.clone());
             }
         }
-        for endpoint in before.into_iter().chain(after) {
-            if scope == endpoint.network {
-                changes.networks.insert(scope);
-                changes.names.insert(scope);
-            }
-            changes.services.extend(endpoint.service);
+        let on_network = |endpoint: &&Arc<Endpoint>| endpoint.network == scope;
+        if before.into_iter().chain(after).any(|endpoint| on_network(&endpoint)) {
+            changes.networks.insert(scope);
+            changes.names_of(scope, before, after);
         }
+        changes.services.extend(before.into_iter().chain(after).filter_map(|endpoint| endpoint.service));
     }
 }
 

@@ -294,8 +294,8 @@ fn local_and_remote_tasks_stand_behind_the_vip() {
     let local = planned.desired.local[&LocalEndpointId(7)];
     assert_eq!((local.v4, local.v6, local.served), (Some(Ipv4Addr::new(10, 10, 3, 6)), None, true));
     let names = &planned.names[&PROD];
-    assert_eq!(names.forward["tasks.web"].all(), [ip("10.10.3.5"), ip("10.10.3.6")]);
-    assert_eq!(names.forward["www"].all(), [ip("10.10.3.2")]);
+    assert_eq!(names.forward.get_by("tasks.web").unwrap().all(), [ip("10.10.3.5"), ip("10.10.3.6")]);
+    assert_eq!(names.forward.get_by("www").unwrap().all(), [ip("10.10.3.2")]);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn equal_subnets_do_not_meet() {
     };
     assert_eq!((ifindex(PROD), ifindex(TEST)), (Some(51), Some(52)));
     assert_eq!(planned.vip(world.vni(TEST), "10.10.3.2"), None);
-    assert!(!planned.names[&TEST].forward.contains_key("web"));
+    assert!(!planned.names[&TEST].forward.get_by("web").is_some());
 }
 
 #[test]
@@ -350,8 +350,8 @@ fn what_drains_keeps_its_flows_and_what_has_drained_is_no_backend() {
     world.runs([task(7, None, PROD, &["10.10.3.9"])]);
     let planned = world.plan();
     assert_eq!(behind(planned.published(PublishedOn::AnyV4, 8080)), (vec![1], vec![2]));
-    assert_eq!(planned.names[&PROD].forward["tasks.web"].all(), [ip("10.10.3.5")]);
-    assert!(planned.names[&PROD].forward.contains_key("task3"), "it is still there");
+    assert_eq!(planned.names[&PROD].forward.get_by("tasks.web").unwrap().all(), [ip("10.10.3.5")]);
+    assert!(planned.names[&PROD].forward.get_by("task3").is_some(), "it is still there");
     assert_eq!(planned.desired.networks[&world.vni(PROD)].endpoints.len(), 4);
 }
 
@@ -371,7 +371,7 @@ fn names_are_there_before_the_task_is() {
     let mut world = World::new();
     world.attaching.insert(PROD);
     let planned = world.plan();
-    assert_eq!(planned.names[&PROD].forward["web"].all(), [ip("10.10.3.2")]);
+    assert_eq!(planned.names[&PROD].forward.get_by("web").unwrap().all(), [ip("10.10.3.2")]);
     assert!(planned.desired.networks.is_empty());
 }
 

@@ -39,9 +39,9 @@ pub(super) fn find<'a>(network: &'a NetworkNames, key: &str) -> Srv<'a> {
     while let Some((next, after)) = rest.split_once('.').filter(|(next, _)| next.starts_with('_')) {
         (count, label, protocol, rest) = (count + 1, protocol, next.trim_start_matches('_'), after);
     }
-    let known = network.forward.contains_key(rest);
-    let of_tasks = rest.strip_prefix("tasks.").and_then(|name| network.services.get(name));
-    let Some(service) = of_tasks.or_else(|| network.services.get(rest)).filter(|_| count > 0) else {
+    let known = network.forward.get_by(rest).is_some();
+    let of_tasks = rest.strip_prefix("tasks.").and_then(|name| network.services.get_by(name));
+    let Some(service) = of_tasks.or_else(|| network.services.get_by(rest)).filter(|_| count > 0) else {
         return if known { Srv::Unknown } else { Srv::Other };
     };
     let Ok(protocol) = Protocol::from_str(protocol) else { return Srv::Unknown };

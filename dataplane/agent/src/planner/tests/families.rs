@@ -32,8 +32,8 @@ fn a_dual_stack_task_is_one_endpoint_with_two_addresses() {
     assert_eq!(local.v6, Some("fd00:20::5".parse().unwrap()));
     assert_eq!(local.egress6, Some("fd6d:6573:6864::7".parse().unwrap()));
     let names = &planned.names[&DUAL];
-    assert_eq!(names.forward["task7"].all(), [ip("10.20.0.5"), ip("fd00:20::5")]);
-    assert_eq!(names.forward["web"].all(), [ip("10.20.0.2"), ip("fd00:20::2")]);
+    assert_eq!(names.forward.get_by("task7").unwrap().all(), [ip("10.20.0.5"), ip("fd00:20::5")]);
+    assert_eq!(names.forward.get_by("web").unwrap().all(), [ip("10.20.0.2"), ip("fd00:20::2")]);
 }
 
 #[test]

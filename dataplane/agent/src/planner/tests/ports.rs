@@ -158,5 +158,5 @@ fn a_dnsrr_service_has_no_vip_but_ports() {
     let planned = world.plan();
     assert_eq!(planned.desired.services[&WEB].frontends.len(), 1);
     assert_eq!(behind(planned.published(PublishedOn::AnyV4, 80)).0, [7]);
-    assert_eq!(planned.names[&PROD].forward["web"].all(), [ip("10.10.3.7")]);
+    assert_eq!(planned.names[&PROD].forward.get_by("web").unwrap().all(), [ip("10.10.3.7")]);
 }
