@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use mesh_abi::{Watch, watch_kinds};
 use mesh_tests::{Cluster, Nginx, Node, Task, TaskSpec, get, output, run, wait};
 use nix::{
     sys::signal::{Signal, kill},
@@ -59,13 +61,15 @@ fn flows(node: &Node, words: &[&str]) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).context("a flow a line")).collect()
 }
 
-/// What a trace tells, whatever becomes of the packet.
-fn trace(node: &Node, from: &str, to: &str) -> Result<Value> {
+/// What a trace tells, whatever becomes of the packet and its answer.
+fn trace(node: &Node, from: &str, to: &str, words: &[&str]) -> Result<Value> {
     let mut meshctl = node.meshctl()?;
-    let output = meshctl.args(["--format", "json", "trace", "--from", from, "--to", to]).output()?;
+    let output =
+        meshctl.args(["--format", "json", "trace", "--from", from, "--to", to]).args(words).output()?;
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{from} to {to}: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let works = told["fate"] == "delivered" || told["fate"] == "left";
+    let arrives = |end: &Value| end["fate"] == "delivered" || end["fate"] == "left";
+    let works = arrives(&told) && (told["back"].is_null() || arrives(&told["back"]));
     ensure!(output.status.success() == works, "{:?}: {told}", output.status);
     Ok(told)
 }
@@ -73,12 +77,38 @@ fn trace(node: &Node, from: &str, to: &str) -> Result<Value> {
 /// Waits until a trace ends so; the stations are given as `NODE PLACE`.
 fn ends(node: &Node, from: &str, to: &str, fate: &str, about: &str, stations: &[&str]) -> Result<()> {
     wait("the trace", SOON, || {
-        let told = trace(node, from, to)?;
-        let steps = told["steps"].as_array().context("steps")?;
-        let station = |step: &Value| Some(format!("{} {}", step["node"].as_str()?, step["place"].as_str()?));
-        let passed: Vec<String> = steps.iter().filter_map(station).collect();
+        let told = trace(node, from, to, &[])?;
+        let passed = stations_of(&told)?;
         ensure!(told["fate"] == fate && told.to_string().contains(about), "{from} to {to}: {told}");
         ensure!(passed == stations, "{from} to {to}: {passed:?}, {told}");
+        Ok(())
+    })
+}
+
+/// Node and place of each step.
+fn stations_of(way: &Value) -> Result<Vec<String>> {
+    let steps = way["steps"].as_array().context("steps")?;
+    let station = |step: &Value| Some(format!("{} {}", step["node"].as_str()?, step["place"].as_str()?));
+    Ok(steps.iter().filter_map(station).collect())
+}
+
+/// Waits until the answer to a traced packet arrives so; by these stations, in words that hold these parts.
+fn answers(
+    node: &Node,
+    from: &str,
+    to: &str,
+    words: &[&str],
+    stations: &[&str],
+    parts: &[&str],
+) -> Result<()> {
+    wait("the answer of a trace", SOON, || {
+        let told = trace(node, from, to, words)?;
+        let back = &told["back"];
+        ensure!(told["fate"] == "delivered" && back["fate"] == "delivered", "{from} to {to}: {told}");
+        let passed = stations_of(back)?;
+        ensure!(passed == stations, "{from} to {to}: {passed:?}, {told}");
+        let text = back.to_string();
+        ensure!(parts.iter().all(|part| text.contains(part)), "{from} to {to}: {parts:?} are not in {text}");
         Ok(())
     })
 }
@@ -144,6 +174,38 @@ fn flows_are_listed_and_traced() -> Result<()> {
         ends(&cluster[1], "probe", "web:80", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
         // By a port of another node, from there on its own.
         ends(node, "probe", "n2:8080", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
+        // What the task would answer comes back to whoever asked, as from where that spoke to.
+        let vip = format!("source {web_address}:80 becomes {front}");
+        let there_and_back = ["n2 from_task", "n1 uplink"];
+        answers(node, "probe", "web:80", &[], &there_and_back, &["into task probe", &vip])?;
+        answers(node, "probe", "web:80", &["--protocol", "udp"], &there_and_back, &["into task probe"])?;
+        answers(node, "probe", &format!("{web_address}:80"), &[], &there_and_back, &["into task probe"])?;
+        answers(
+            node,
+            "probe",
+            &web_address.to_string(),
+            &["--protocol", "icmp"],
+            &there_and_back,
+            &["task probe"],
+        )?;
+        let to_client = format!("{outside} gets it as {port} -> {outside}");
+        answers(node, &from_outside, "web:8080", &[], &there_and_back, &[&to_client])?;
+        let on_its_node = format!("{outside}@n2");
+        answers(node, &on_its_node, "web:8080", &[], &["n2 from_task"], &["out by the uplink"])?;
+        // The data path answers for addresses that only it has.
+        let pinged = trace(node, "probe", "web", &["--protocol", "icmp"])?;
+        ensure!(
+            pinged["fate"] == "delivered" && pinged.to_string().contains("the data path itself"),
+            "{pinged}"
+        );
+        for (to, words, why) in [
+            ("web", &["--protocol", "tcp"], "write NAME:PORT"),
+            ("web:80", &["--protocol", "icmp"], "icmp has no ports"),
+            ("nowhere:80", &["--protocol", "tcp"], "nowhere has no address"),
+        ] {
+            let refused = node.refused(&[&["trace", "--from", "probe", "--to", to][..], words].concat())?;
+            ensure!(refused.message.contains(why), "{to}: {}", refused.message);
+        }
         wait("what the traces noted to be gone", SOON, || {
             for node in cluster.nodes() {
                 let left = flows(node, &["--state", "new"])?;
@@ -157,6 +219,16 @@ fn flows_are_listed_and_traced() -> Result<()> {
         // One look at all, where nobody watches.
         let text = output(node.meshctl()?.args(["top"]))?;
         ensure!(text.contains("web") && text.contains("probe"), "{text}");
+        // All nodes report to the manager while somebody looks.
+        let all = node.ctl_json(&["top", "--cluster"])?;
+        let nodes = all["nodes"].as_array().context("nodes")?;
+        ensure!(nodes.len() == 2 && nodes.iter().all(|node| node["rate"].is_object()), "{all}");
+        ensure!(
+            all["services"].as_array().is_some_and(|all| all.iter().any(|s| s["name"] == "web")),
+            "{all}"
+        );
+        let refused = cluster[1].refused(&["top", "--cluster"])?;
+        ensure!(refused.message.contains("only managers know of all nodes"), "{}", refused.message);
         Ok(())
     })
 }
@@ -234,6 +306,24 @@ impl Drop for SmallDisk {
     }
 }
 
+/// What the programs of a node are asked to tell: bits of [`mesh_abi::watch_kinds`].
+fn watched_kinds(node: &Node) -> Result<u32> {
+    let map = node.bpf_folder().join(format!("v{}/WATCH", mesh_abi::LAYOUT_VERSION));
+    let map: Array<_, Watch> = Map::from_map_data(MapData::from_pin(map)?)?.try_into()?;
+    Ok(map.get(&0, 0)?.kinds)
+}
+
+/// What tshark reads in a file: these fields of each packet.
+fn dissect(file: &Path, fields: &[&str]) -> Result<String> {
+    let mut tshark = Command::new("tshark");
+    tshark
+        .args(["-n", "-T", "fields"])
+        .args(fields.iter().flat_map(|field| ["-e", field]))
+        .arg("-r")
+        .arg(file);
+    output(&mut tshark)
+}
+
 /// What tcpdump reads in a file.
 fn read_capture(file: &Path) -> Result<String> {
     output(Command::new("tcpdump").arg("-nn").arg("-r").arg(file))
@@ -247,7 +337,7 @@ fn what_happens_is_followed_and_packets_are_captured() -> Result<()> {
         let ask = || cluster.net().client().run(|| get(port, Duration::from_secs(2)))?.context("no answer");
         wait("the published port", SOON, ask)?;
 
-        let watched = Following::start(&cluster[0], "monitor", &["monitor"])?;
+        let mut watched = Following::start(&cluster[0], "monitor", &["monitor"])?;
         let file = cluster[1].run_folder().join("web.pcapng");
         let path = file.to_str().context("a path")?;
         let mut capture =
@@ -258,7 +348,22 @@ fn what_happens_is_followed_and_packets_are_captured() -> Result<()> {
             let refused = shut.inside(|| TcpStream::connect_timeout(&closed, Duration::from_millis(100)))?;
             ensure!(refused.is_err(), "an internal network has a way out");
             let told = watched.text()?;
-            for part in ["web (", " new tcp ", " closed tcp ", "by web.1 (", "internal-network"] {
+            // A ping of nobody, and the question who has its address.
+            let nobody = shut.command("ping")?.args(["-c", "1", "-W", "0.1", "203.0.113.2"]).output()?;
+            ensure!(!nobody.status.success(), "an internal network has a way out");
+            let arp = shut.command("ping")?.args(["-c", "1", "-W", "0.1", "10.10.4.77"]).output()?;
+            ensure!(!arp.status.success(), "somebody has 10.10.4.77");
+            for part in [
+                "web (",
+                " new tcp ",
+                " closed tcp ",
+                "by web.1 (",
+                "internal-network",
+                " icmp shut (",
+                ") -> 203.0.113.2 (echo request): internal-network",
+                " arp shut (",
+                ") -> 10.10.4.77: no-endpoint",
+            ] {
                 ensure!(told.contains(part), "{part:?} is not in {told}");
             }
             Ok(())
@@ -271,6 +376,27 @@ fn what_happens_is_followed_and_packets_are_captured() -> Result<()> {
             ensure!(text.contains("HTTP"), "{text}");
             Ok(())
         })?;
+        let all = dissect(&file, &["frame.interface_name", "ip.dst", "tcp.dstport", "frame.comment"])?;
+        // Requests as the task gets them, translated, and its answers as it sent them. What is still spoken to port 8080, before
+        // and behind, `--port 80` leaves out.
+        let task = web.task.address()?.to_string();
+        let asked = format!("to-task web.1\t{task}\t80\t");
+        ensure!(all.lines().any(|line| line.starts_with(&asked)), "{asked:?}: {all}");
+        ensure!(all.lines().any(|line| line.starts_with("from-task web.1\t")), "{all}");
+        ensure!(all.contains("web"), "no flow is named: {all}");
+        watched.interrupt()?;
+        let ended = watched.end()?;
+        ensure!(ended.code() == Some(0), "{ended}: {}", watched.said()?);
+        wait("the programs to be told nothing any more", SOON, || {
+            let kinds = watched_kinds(&cluster[0])?;
+            ensure!(kinds == 0, "{kinds}");
+            Ok(())
+        })?;
+        let watched = Following::start(&cluster[0], "again", &["monitor"])?;
+        ensure!(
+            watched_kinds(&cluster[0])? == watch_kinds::NEW | watch_kinds::CLOSED | watch_kinds::DROP,
+            "kinds"
+        );
         capture.interrupt()?;
         let ended = capture.end()?;
         let said = capture.said()?;
@@ -299,7 +425,7 @@ fn what_happens_is_followed_and_packets_are_captured() -> Result<()> {
         ensure!(busy.message.contains("8 watch on this node already"), "{}", busy.message);
         drop(more.pop());
         wait("room for one more", SOON, || Following::start(&cluster[0], "room", &["monitor"]))?;
-        drop(more);
+        drop((more, watched));
 
         // Of a task that is elsewhere there is nothing to be seen.
         let elsewhere = cluster[0].refused(&["capture", "web.1", "-w", "-"])?;

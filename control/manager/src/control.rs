@@ -20,7 +20,7 @@ use crate::{
     membership, orders,
     shared::{Shared, unexpected, unix_now},
     status::{invalid, unresolved},
-    watching::TrafficStream,
+    watching::{Traffic, TrafficStream},
 };
 
 /// How many tasks a refusal names.
@@ -39,9 +39,12 @@ impl control_server::Control for Control {
 
     async fn watch_traffic(
         &self,
-        _: Request<v1::WatchTrafficRequest>,
+        request: Request<v1::WatchTrafficRequest>,
     ) -> Result<Response<TrafficStream>, Status> {
-        Ok(Response::new(self.0.watching.stream()))
+        Ok(Response::new(match request.into_inner().all_managers {
+            true => Traffic::new(self.0.clone()).stream(),
+            false => self.0.watching.stream(),
+        }))
     }
 
     async fn order_task(&self, request: Request<v1::TaskOrder>) -> Result<Response<v1::OrderReport>, Status> {

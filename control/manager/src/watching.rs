@@ -4,7 +4,7 @@
 //! looked at asks its own nodes, and has the other managers ask theirs. Nothing of it is decided or kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -35,6 +35,8 @@ pub(crate) type TrafficStream = Pin<Box<dyn Stream<Item = Result<v1::TrafficRepo
 const EVERY: u32 = 2;
 /// Reports that a slow reader may be behind.
 const BEHIND: usize = 4096;
+/// How often what nodes told is looked at for somebody who wants all of it.
+const LOOK: Duration = Duration::from_millis(500);
 /// Between attempts to have another manager ask its nodes.
 const AGAIN: Duration = Duration::from_secs(3);
 /// How long it may take to answer.
@@ -132,6 +134,26 @@ impl Traffic {
     }
 }
 
+impl Traffic {
+    /// The reports to come of all managers' nodes.
+    pub(crate) fn stream(self) -> TrafficStream {
+        let told = (self, BTreeMap::new(), VecDeque::new());
+        Box::pin(futures::stream::unfold(told, async |(traffic, mut seen, mut waiting)| {
+            loop {
+                if let Some(report) = waiting.pop_front() {
+                    return Some((Ok(report), (traffic, seen, waiting)));
+                }
+                sleep(LOOK).await;
+                for (node, _, now) in traffic.reports() {
+                    if seen.insert(node, now.made_millis) != Some(now.made_millis) {
+                        waiting.push_back(v1::TrafficReport::clone(&now));
+                    }
+                }
+            }
+        }))
+    }
+}
+
 fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -172,7 +194,7 @@ async fn follow_others(shared: Arc<Shared>, told: Arc<Mutex<BTreeMap<NodeId, Tol
 async fn follow_one(shared: Arc<Shared>, manager: Node, told: Arc<Mutex<BTreeMap<NodeId, Told>>>) {
     let asked = async {
         let mut client = client_of(&shared, &manager).await?;
-        client.watch_traffic(v1::WatchTrafficRequest {}).await
+        client.watch_traffic(v1::WatchTrafficRequest::default()).await
     };
     match timeout(ANSWER, asked).await {
         Ok(Ok(stream)) => collect(Box::pin(stream.into_inner()), told).await,

@@ -35,6 +35,7 @@ mod join_token;
 mod label;
 mod leave;
 mod listing;
+mod live;
 mod log_level;
 mod man;
 mod monitor;

@@ -1,44 +1,43 @@
 //! `meshctl top`.
 
+mod cluster;
 mod rates;
 mod screen;
 
-use std::{
-    io::{Read, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use mesh_api::v1::{GetSnapshotRequest, NodeSnapshot};
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use terminal_size::terminal_size_of;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::time::{Instant, sleep};
 
 use self::{
     rates::{Report, Sort},
-    screen::{View, change, lines, table},
+    screen::{View, lines, table},
 };
 use crate::{
     context::Context,
     daemon::{Daemon, answer},
+    live::{Next, Screen},
     output::{self, Page},
 };
 
-/// Where a terminal does not tell its size.
-const SIZE: (usize, usize) = (80, 24);
+/// The first rates come after so long at most.
+const FIRST: Duration = Duration::from_secs(1);
 
-/// Watch what services, tasks and networks of this node carry
+/// Watch what services, tasks and networks of this node carry, or what all nodes do
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   meshctl top
   meshctl top --sort flows --interval 5
+  meshctl top --cluster                        nodes and services of the whole cluster, on a manager
   meshctl top > now.txt                        one look at all, where stdout is no terminal
   meshctl --format json top --interval 10
 
 Keys: q quits, s sorts by the next column, tab shows the next list: services, tasks, networks, reasons of drops.
 IN is towards tasks, and from clients to services. Traffic of services is counted at the node that its clients speak to,
-traffic of tasks at their own node; established flows are those to services.")]
+traffic of tasks at their own node; established flows are those to services. With --cluster nodes report every two seconds, for as
+long as somebody looks; the lists are nodes, services (by clients that enter anywhere, both ways) and reasons of drops.")]
 pub struct Args {
     /// Seconds between two looks
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -46,46 +45,38 @@ pub struct Args {
     /// Order
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
+    /// Nodes and services of the whole cluster; managers know them
+    #[arg(long)]
+    cluster: bool,
 }
 
 /// Looks until q or Ctrl-C; once, where nobody watches.
 pub async fn run(args: &Args, context: &Context) -> Result<()> {
-    let daemon = context.daemon().await?;
     let interval = Duration::from_secs(args.interval.into());
+    if args.cluster {
+        return cluster::run(interval, args.sort, context).await;
+    }
+    let daemon = context.daemon().await?;
     if context.is_for_programs() || !output::is_terminal() {
         let before = look(&daemon).await?;
         sleep(interval).await;
         let report = Report::new(&before, &look(&daemon).await?, args.sort);
         return context.show(&report, page);
     }
-    let mut keys = keys();
-    let _screen = Screen::begin()?;
-    let (mut view, mut sort, mut shown) = (View::default(), args.sort, Vec::new());
+    let mut screen = Screen::begin()?;
+    let (mut view, mut sort) = (View::default(), args.sort);
     let mut before = look(&daemon).await?;
     let mut now = before.clone();
-    let mut size = (0, 0);
+    let mut next = Instant::now() + FIRST.min(interval);
     loop {
-        let fits = terminal_size_of(std::io::stdout());
-        let fits = fits.map_or(SIZE, |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
-        if fits != size {
-            // A terminal of another size shows whatever it made of the lines.
-            (size, shown) = (fits, Vec::new());
-            write("\x1b[2J")?;
-        }
-        let next = lines(&Report::new(&before, &now, sort), view, sort, size);
-        write(&change(&shown, &next))?;
-        shown = next;
-        tokio::select! {
-            key = keys.recv() => match key {
-                Some(b'q' | b'Q' | 3) => return Ok(()),
-                Some(b's' | b'S') => sort = sort.next(),
-                Some(b'\t') => view = view.next(),
-                Some(_) => {}
-                // Nobody can quit by a key any more.
-                None => sleep(interval).await,
-            },
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            () = sleep(interval) => {
+        screen.show(lines(&Report::new(&before, &now, sort), view, sort, screen.size()))?;
+        match screen.next(next).await {
+            Next::Quit => return Ok(()),
+            Next::Key(b's' | b'S') => sort = sort.next(),
+            Next::Key(b'\t') => view = view.next(),
+            Next::Key(_) | Next::Resized => {}
+            Next::Look => {
+                next = Instant::now() + interval;
                 before = std::mem::replace(&mut now, look(&daemon).await?);
             }
         }
@@ -114,53 +105,4 @@ fn page(report: &Report) -> String {
         page.section(heading, table(report, view));
     }
     page.render()
-}
-
-/// The keys that are pressed.
-fn keys() -> mpsc::Receiver<u8> {
-    let (pressed, keys) = mpsc::channel(16);
-    // It waits for ever; the process ends without it.
-    std::thread::spawn(move || {
-        for key in std::io::stdin().lock().bytes() {
-            if key.is_err() || pressed.blocking_send(key.unwrap_or_default()).is_err() {
-                return;
-            }
-        }
-    });
-    keys
-}
-
-fn write(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to the terminal")
-}
-
-/// The terminal's other screen, without a cursor, with keys told at once; on drop it is as before.
-struct Screen {
-    before: Option<Termios>,
-}
-
-impl Screen {
-    fn begin() -> Result<Self> {
-        // Keys may come from elsewhere than a terminal; then there are none.
-        let before = tcgetattr(std::io::stdin()).ok();
-        if let Some(before) = &before {
-            let mut raw = before.clone();
-            raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
-            tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).context("cannot have keys told at once")?;
-        }
-        let screen = Self { before };
-        write("\x1b[?1049h\x1b[?25l")?;
-        Ok(screen)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // Whatever fails here, there is nobody to tell.
-        let _ = write("\x1b[?25h\x1b[?1049l");
-        if let Some(before) = &self.before {
-            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
-        }
-    }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     daemon::answer,
+    failure::Failure,
     output::{Cell, Page, Table},
 };
 
@@ -19,22 +20,23 @@ use crate::{
 Examples:
   meshctl trace --from web.1 --to db:5432
   meshctl trace --from web.1 --to 10.10.3.7:53 --protocol udp
+  meshctl trace --from web.1 --to db --protocol icmp    an echo request, which has no port
   meshctl trace --from 203.0.113.9@n2 --to web:8080     from outside, to the port at node n2
   meshctl --format json trace --from web.1 --to db:5432
 
 The first packet of a flow is given to the programs that run, with their maps as they are; each node runs its own. Nothing is
 sent, and what the programs note of the flow is forgotten again; it is counted as a packet (and as a drop) all the same.
-Works for tasks of any node, and without managers. Firewalls, and what the task does with the packet, are not tried.
-Exit code: 0 if the packet is delivered, or leaves for the world outside; 1 if it is dropped, or its end cannot be told.")]
+Once it is in a task, what that would answer is followed back in the same way. Works for tasks of any node, and without managers. Firewalls, and what the task does with the packet, are not tried.
+Exit code: 0 if the packet and its answer arrive, or leave for the world outside; 1 if one is dropped, or its end cannot be told.")]
 pub struct Args {
     /// The task that sends; or an address outside, and the node whose uplink it comes in by
     #[arg(long, value_name = "TASK|ADDRESS@NODE")]
     from: Sender,
-    /// Where to: a name as the task would look it up, a node or an address; and the port
+    /// Where to: a name as the task would look it up, a node or an address; and the port, which icmp has none of
     #[arg(long, value_name = "NAME:PORT")]
-    to: Target,
-    /// Transport
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp"])]
+    to: String,
+    /// Transport; icmp is an echo request
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp", "icmp"])]
     protocol: String,
     /// Only to an IPv4 address
     #[arg(short = '4', long)]
@@ -73,6 +75,16 @@ struct Target {
     port: u16,
 }
 
+impl Target {
+    fn without_port(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(text);
+        let is_name = !bare.is_empty() && (!bare.contains(':') || bare.parse::<IpAddr>().is_ok());
+        let refused =
+            || "icmp has no ports; write a name or an address alone, for example web or fd00::7".to_owned();
+        is_name.then(|| Self { name: bare.to_owned(), port: 0 }).ok_or_else(refused)
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 
@@ -99,6 +111,17 @@ struct Report {
     text: String,
     /// Of a drop, as `meshctl status` counts it.
     reason: Option<String>,
+    /// The way of the answer; `null` when the packet is in no task.
+    back: Option<Back>,
+}
+
+/// What would become of the answer; as of the packet.
+#[derive(Debug, Serialize)]
+struct Back {
+    steps: Vec<Step>,
+    fate: String,
+    text: String,
+    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,11 +139,18 @@ impl From<v1::TraceResponse> for Report {
             let v1::TraceStep { node, place, found, verdict } = step;
             Step { node, place, found, verdict }
         };
+        let back = told.back.map(|back| Back {
+            steps: back.steps.into_iter().map(step).collect(),
+            fate: back.fate,
+            text: back.text,
+            reason: Some(back.reason).filter(|reason| !reason.is_empty()),
+        });
         Self {
             steps: told.steps.into_iter().map(step).collect(),
             fate: told.fate,
             text: told.text,
             reason: Some(told.reason).filter(|reason| !reason.is_empty()),
+            back,
         }
     }
 }
@@ -133,38 +163,47 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode> {
         Sender::Outside(address, node) => (address.to_string(), node, true),
     };
     let ipv6 = if args.ipv6 { Some(true) } else { args.ipv4.then_some(false) };
-    let Target { name: to, port } = args.to;
+    let Target { name: to, port } = match args.protocol.as_str() {
+        "icmp" => Target::without_port(&args.to),
+        _ => args.to.parse(),
+    }
+    .map_err(|why| Failure::Usage(format!("--to {}: {why}", args.to)))?;
     let port = port.into();
     let request = TraceRequest { from, node, outside, to, port, protocol: args.protocol, ipv6 };
     let told = answer(daemon.local().trace(request)).await.context("cannot trace the packet")?;
     let report = Report::from(told);
     context.show(&report, page)?;
-    Ok(match report.fate.as_str() {
-        "delivered" | "left" => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    })
+    let arrives = |fate: &str| matches!(fate, "delivered" | "left");
+    let both = arrives(&report.fate) && report.back.as_ref().is_none_or(|back| arrives(&back.fate));
+    Ok(if both { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn page(report: &Report) -> String {
     let mut page = Page::new();
-    let colour = match report.fate.as_str() {
-        "delivered" => AnsiColor::Green,
-        "left" => AnsiColor::Yellow,
-        _ => AnsiColor::Red,
+    let cell = |fate: &str, reason: &Option<String>| {
+        let colour = match fate {
+            "delivered" => AnsiColor::Green,
+            "left" => AnsiColor::Yellow,
+            _ => AnsiColor::Red,
+        };
+        let text = reason.as_ref().map_or(fate.to_owned(), |reason| format!("{fate}: {reason}"));
+        Cell::new(text).colour(colour)
     };
-    let fate = match &report.reason {
-        Some(reason) => format!("{}: {reason}", report.fate),
-        None => report.fate.clone(),
-    };
-    page.field("Fate", Cell::new(fate).colour(colour));
+    page.field("Fate", cell(&report.fate, &report.reason));
     page.field("Meaning", Cell::new(&report.text));
-    for step in &report.steps {
+    if let Some(back) = &report.back {
+        page.field("Answer", cell(&back.fate, &back.reason));
+        page.field("Meaning", Cell::new(&back.text));
+    }
+    let there = report.steps.iter().map(|step| (step, ""));
+    let back = report.back.iter().flat_map(|back| &back.steps).map(|step| (step, ", the answer"));
+    for (step, which) in there.chain(back) {
         let mut table = Table::bare();
         for found in &step.found {
             table.row([Cell::new("  "), Cell::new(found)]);
         }
         table.row([Cell::new("=>"), Cell::new(&step.verdict).bold()]);
-        page.section(&format!("{}, {}", step.node, step.place), table);
+        page.section(&format!("{}, {}{which}", step.node, step.place), table);
     }
     page.render()
 }
@@ -180,6 +219,18 @@ mod tests {
         assert_eq!("[fd00::7]:53".parse(), target("fd00::7", 53));
         for wrong in ["web", "web:", ":80", "web:0", "web:65536", "fd00::7:53", "web:x"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn targets_without_ports() {
+        for (text, name) in
+            [("web", "web"), ("fd00::7", "fd00::7"), ("[fd00::7]", "fd00::7"), ("10.0.0.1", "10.0.0.1")]
+        {
+            assert_eq!(Target::without_port(text), Ok(Target { name: name.to_owned(), port: 0 }));
+        }
+        for wrong in ["", "web:80", "[fd00::7]:53", "10.0.0.1:8"] {
+            assert!(Target::without_port(wrong).is_err(), "{wrong}");
         }
     }
 

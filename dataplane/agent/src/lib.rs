@@ -81,7 +81,9 @@ pub use snapshot::{
 };
 pub use status::{GossipStatus, Status, UplinkStatus};
 pub use task::{Attachment, Drain, LocalTask, NsIdentity, NsRef};
-pub use trace::{Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep};
+pub use trace::{
+    Trace, TraceEnd, TraceError, TraceFate, TraceFrom, TraceProtocol, TraceSpec, TraceStep, WayBack,
+};
 pub use traffic::{Place, since};
 pub use uplinks::{DataPathAddress, DataPathChoice};
 pub use watch::{CaptureSpec, NamedEvent, Told, Watch, WatchError, WatchSpec};

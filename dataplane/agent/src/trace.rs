@@ -3,16 +3,18 @@
 //! forgotten again. Each node runs its own programs: the daemons hand the packet on to each other.
 
 mod packet;
+mod reply;
 mod steps;
 mod words;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use mesh_gossip::ErrandError;
-use mesh_types::{Endpoint, GOSSIP_PORT, Lookup, LookupError, NodeId, Protocol};
+use mesh_types::{Endpoint, GOSSIP_PORT, Lookup, LookupError, NodeId, Protocol, Vni};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -28,12 +30,47 @@ pub struct TraceSpec {
     pub from: TraceFrom,
     /// A name as the task would look it up, a node, or an address.
     pub to: String,
-    /// The port there.
+    /// The port there; 0 for ICMP.
     pub port: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
+    /// What the packet is.
+    pub protocol: TraceProtocol,
     /// Only addresses of IPv6, or of IPv4.
     pub ipv6: Option<bool>,
+}
+
+/// What packets can be traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TraceProtocol {
+    /// A connection's first segment.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// An echo request.
+    Icmp,
+}
+
+impl TraceProtocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+
+    /// IP protocol number.
+    pub(crate) fn number(self, address: IpAddr) -> u8 {
+        match self {
+            Self::Tcp => Protocol::Tcp.number(),
+            Self::Udp => Protocol::Udp.number(),
+            Self::Icmp if address.is_ipv4() => 1,
+            Self::Icmp => 58,
+        }
+    }
 }
 
 /// Who sends the packet.
@@ -89,6 +126,17 @@ pub struct Trace {
     pub steps: Vec<TraceStep>,
     /// The end.
     pub end: TraceEnd,
+    /// The way of the answer, once the packet is in a task.
+    pub back: Option<WayBack>,
+}
+
+/// The way of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// The stations.
+    pub steps: Vec<TraceStep>,
+    /// The end.
+    pub end: TraceEnd,
 }
 
 /// Why nothing was traced.
@@ -121,9 +169,6 @@ pub enum TraceError {
     /// The sender and what it sends to are of two families.
     #[error("{0}")]
     Family(String),
-    /// The transport is neither TCP nor UDP.
-    #[error("only tcp and udp can be traced")]
-    Protocol,
     /// The data path cannot be tried.
     #[error(transparent)]
     DataPath(#[from] mesh_lb::Error),
@@ -142,6 +187,18 @@ pub enum TraceError {
 enum Question {
     Begin(TraceSpec),
     Arrive(Vec<u8>),
+    /// An answer, to what this node has sent as that.
+    Return(Origin, Vec<u8>),
+}
+
+/// How a packet entered a node's data path: what its answer needs there is made of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Origin {
+    by_task: bool,
+    ifindex: u32,
+    packet: Vec<u8>,
+    /// Network, protocol, client and what it speaks to.
+    flow: Option<(Option<Vni>, u8, SocketAddr, SocketAddr)>,
 }
 
 /// What happened on one node, and where the packet goes from there.
@@ -149,6 +206,9 @@ enum Question {
 struct Passage {
     steps: Vec<TraceStep>,
     next: Next,
+    origin: Option<Origin>,
+    /// The first part of the answer's way.
+    back: Option<(Vec<TraceStep>, Next)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,9 +223,6 @@ type Answer = Result<Passage, String>;
 impl Agent {
     /// Follows a packet from its sender to its end.
     pub async fn trace(&self, spec: &TraceSpec) -> Result<Trace, TraceError> {
-        if spec.protocol == Protocol::Sctp {
-            return Err(TraceError::Protocol);
-        }
         let first = self.sender_node(&spec.from)?;
         let mut passage = match first == self.inner.node {
             true => self.begin_trace(spec).await?,
@@ -174,19 +231,24 @@ impl Agent {
                 asked.map_err(|why| TraceError::Node { node: self.name_of_node(first), why })?
             }
         };
-        let mut steps = Vec::new();
+        let (mut steps, mut origins, mut at) = (Vec::new(), BTreeMap::new(), first);
         for _ in 0..HOPS {
             steps.append(&mut passage.steps);
+            origins.extend(passage.origin.map(|origin| (at, origin)));
             let (vtep, packet) = match passage.next {
-                Next::End(end) => return Ok(Trace { steps, end }),
+                Next::End(end) => {
+                    let back = match passage.back {
+                        Some((steps, next)) => Some(self.follow_back(steps, next, &origins).await),
+                        None => None,
+                    };
+                    return Ok(Trace { steps, end, back });
+                }
                 Next::Node(vtep, packet) => (vtep, packet),
             };
-            let node =
-                self.view().nodes.values().find(|node| node.data_path_addr == vtep).map(|node| node.id);
-            let Some(node) = node else {
-                let text = format!("no node has the VTEP address {vtep} that the packet goes to");
-                return Ok(Trace { steps, end: unknown(text) });
+            let Some(node) = self.node_with(vtep) else {
+                return Ok(Trace { steps, end: nobody(vtep), back: None });
             };
+            at = node;
             let passed = match node == self.inner.node {
                 true => self.arrive_trace(&packet).await.map_err(|error| one_line(&error)),
                 false => self.ask_node(node, &Question::Arrive(packet)).await,
@@ -194,12 +256,50 @@ impl Agent {
             passage = match passed {
                 Ok(passage) => passage,
                 Err(why) => {
-                    let text = format!("node {} cannot be asked: {why}", self.name_of_node(node));
-                    return Ok(Trace { steps, end: unknown(text) });
+                    return Ok(Trace { steps, end: self.mute(node, &why), back: None });
                 }
             };
         }
-        Ok(Trace { steps, end: unknown(format!("the packet goes in circles: {HOPS} nodes are not enough")) })
+        Ok(Trace { steps, end: circles(), back: None })
+    }
+
+    /// The rest of an answer's way.
+    async fn follow_back(
+        &self,
+        mut steps: Vec<TraceStep>,
+        mut next: Next,
+        origins: &BTreeMap<NodeId, Origin>,
+    ) -> WayBack {
+        for _ in 0..HOPS {
+            let (vtep, packet) = match next {
+                Next::End(end) => return WayBack { steps, end },
+                Next::Node(vtep, packet) => (vtep, packet),
+            };
+            let Some(node) = self.node_with(vtep) else { return WayBack { steps, end: nobody(vtep) } };
+            let Some(origin) = origins.get(&node) else {
+                let text = format!("node {} has not sent the packet on", self.name_of_node(node));
+                return WayBack { steps, end: unknown(text) };
+            };
+            let passed = match node == self.inner.node {
+                true => self.return_trace(origin, &packet).await.map_err(|error| one_line(&error)),
+                false => self.ask_node(node, &Question::Return(origin.clone(), packet)).await,
+            };
+            let mut passage = match passed {
+                Ok(passage) => passage,
+                Err(why) => return WayBack { steps, end: self.mute(node, &why) },
+            };
+            steps.append(&mut passage.steps);
+            next = passage.next;
+        }
+        WayBack { steps, end: circles() }
+    }
+
+    fn node_with(&self, vtep: IpAddr) -> Option<NodeId> {
+        self.view().nodes.values().find(|node| node.data_path_addr == vtep).map(|node| node.id)
+    }
+
+    fn mute(&self, node: NodeId, why: &str) -> TraceEnd {
+        unknown(format!("node {} cannot be asked: {why}", self.name_of_node(node)))
     }
 
     /// Has this node's part of others' traces done.
@@ -223,6 +323,7 @@ impl Agent {
         let passed = match question {
             Question::Begin(spec) => self.begin_trace(&spec).await,
             Question::Arrive(packet) => self.arrive_trace(&packet).await,
+            Question::Return(origin, packet) => self.return_trace(&origin, &packet).await,
         };
         passed.map_err(|error| one_line(&error))
     }
@@ -259,6 +360,14 @@ impl Agent {
     fn name_of_node(&self, node: NodeId) -> String {
         self.view().nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.to_string())
     }
+}
+
+fn nobody(vtep: IpAddr) -> TraceEnd {
+    unknown(format!("no node has the VTEP address {vtep} that the packet goes to"))
+}
+
+fn circles() -> TraceEnd {
+    unknown(format!("the packet goes in circles: {HOPS} nodes are not enough"))
 }
 
 fn unknown(text: String) -> TraceEnd {

@@ -5,7 +5,7 @@ mod wish;
 
 use std::time::{Duration, SystemTime};
 
-use mesh_lb::{DropReason, EntryPoint, Sight, Watcher, What};
+use mesh_lb::{EntryPoint, Sight, Watcher, What};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::{
@@ -104,6 +104,10 @@ pub struct NamedEvent {
     pub flow: NamedFlow,
     /// The task of this node that is concerned.
     pub here: Option<String>,
+    /// The packet's EtherType; 0 of flows.
+    pub ethertype: u16,
+    /// Type of an ICMP message.
+    pub icmp_type: Option<u8>,
     /// Bytes of the packet.
     pub len: u32,
     /// The first of them.
@@ -111,9 +115,13 @@ pub struct NamedEvent {
 }
 
 impl NamedEvent {
-    /// The reason of a drop.
-    pub fn reason(&self) -> Option<DropReason> {
-        if let What::Dropped(reason) = self.what { Some(reason) } else { None }
+    /// The name of the reason for a drop, or for which a flow was forgotten.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.what {
+            What::Dropped(reason) => Some(reason.as_str()),
+            What::Forgotten(_, why) => Some(why.as_str()),
+            What::New | What::Closed(_) | What::Packet(_) => None,
+        }
     }
 
     /// Where a packet is.
@@ -151,7 +159,9 @@ impl Agent {
         if first {
             let (agent, stop) = (self.clone(), self.inner.stop.clone());
             tokio::spawn(async move {
-                match stop.run_until_cancelled(agent.fetch_events()).await {
+                let fetched = stop.run_until_cancelled(agent.fetch_events()).await;
+                agent.inner.reconciler.lock().await.data_path().tell_ended(false);
+                match fetched {
                     Some(Ok(())) => debug!("nobody watches any more"),
                     Some(Err(error)) => {
                         let error = one_line(&error);
@@ -196,9 +206,16 @@ impl Agent {
                 watcher.watch(&union)?;
                 renewed = Some(Instant::now());
                 names = self.flow_names().await;
+                let (ended, more) = {
+                    let mut reconciler = self.inner.reconciler.lock().await;
+                    reconciler.data_path().tell_ended(union.closed);
+                    reconciler.data_path().ended()
+                };
                 let now = self::missed(&watcher);
-                watching.renewed(&names, now.saturating_sub(missed));
+                watching.renewed(&names, now.saturating_sub(missed) + more);
                 missed = now;
+                let offset = clock_offset();
+                ended.iter().for_each(|event| watching.tell(event, &names, offset));
             }
             let offset = clock_offset();
             for event in std::iter::from_fn(|| watcher.next_event()).take(FETCHED) {

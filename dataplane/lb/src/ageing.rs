@@ -8,8 +8,8 @@ use std::{
 
 use aya::Pod;
 use mesh_abi::{
-    ANY_V4, ANY_V6, ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6, PUBLISHED, ServiceKey,
-    is_v4, v4_mapped,
+    ANY_V4, ANY_V6, BackendValue, ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
+    PUBLISHED, ServiceKey, is_v4, v4_mapped,
 };
 use mesh_types::LocalEndpointId;
 use nix::time::{ClockId, clock_gettime};
@@ -18,6 +18,8 @@ use crate::{
     choices::Choices,
     datapath::DataPath,
     error::Error,
+    events::Event,
+    flow_list::FlowState,
     flows::{Aged, FlowCount, FlowTimeouts, Flows, Over, Tracked, in_use, is_confirmed, over, settled},
     sys::map::Position,
     table::{Partly, Table},
@@ -41,7 +43,19 @@ pub(crate) struct Ageing {
     sweeps: (u32, Position),
     /// Published ports, services no more, whose flows are still to be forgotten.
     withdrawn: BTreeSet<ServiceKey>,
+    /// What ended without a packet that says so, while somebody wants to know.
+    ended: Option<Ended>,
 }
+
+/// Flows that were forgotten, and how many more there were than are kept.
+#[derive(Debug, Default)]
+struct Ended {
+    events: Vec<Event>,
+    lost: u64,
+}
+
+/// Ends that wait to be fetched.
+const ENDS: usize = 4096;
 
 /// Calls of [`DataPath::age_flows`] in which all new flows are looked at.
 const SWEEP: u32 = 2;
@@ -79,11 +93,20 @@ impl DataPath {
                     }
                     None => true,
                 };
-                walk.slice(&self.maps.reverse_kept, budget, &timeouts, now, orphan, &mut aged)?;
+                walk.slice(&self.maps.reverse_kept, budget, &timeouts, now, orphan, |_, _, _| (), &mut aged)?;
                 walk.serving = serving;
             } else {
                 let orphan = |_: &FlowKey, choice: &ChoiceValue| !backends.contains_key(&choice.backend);
-                walk.slice(&self.maps.choices_kept, budget, &timeouts, now, orphan, &mut aged)?;
+                let mut ended = walk.ended.take();
+                let tell = |key: &FlowKey, choice: &ChoiceValue, why| {
+                    if let Some(ended) = &mut ended {
+                        ended.add(key, choice, why, backends.get(&choice.backend), now);
+                    }
+                };
+                let sliced =
+                    walk.slice(&self.maps.choices_kept, budget, &timeouts, now, orphan, tell, &mut aged);
+                walk.ended = ended;
+                sliced?;
             }
             if walk.position.at_start() {
                 walk.counted[usize::from(walk.in_reverse)] = std::mem::take(&mut walk.counting);
@@ -98,6 +121,18 @@ impl DataPath {
         aged.moved += sweep_choices(&self.maps.choices, &self.maps.choices_kept, choices, now)?;
         aged.moved += sweep(&self.maps.reverse, &self.maps.reverse_kept, reverse, now)?;
         Ok(aged)
+    }
+
+    /// Whether [`DataPath::ended`] is to tell of flows that are forgotten from now on.
+    pub fn tell_ended(&mut self, on: bool) {
+        self.ageing.ended = on.then(|| self.ageing.ended.take().unwrap_or_default());
+    }
+
+    /// The flows that [`DataPath::age_flows`] has forgotten since the last call of this, of those that entered here; and how
+    /// many more there were. The programs have told of those that a packet has ended.
+    pub fn ended(&mut self) -> (Vec<Event>, u64) {
+        let Ended { events, lost } = self.ageing.ended.as_mut().map(std::mem::take).unwrap_or_default();
+        (events, lost)
     }
 
     /// Notes that a service was deleted, whose flows [`DataPath::forget_withdrawn`] is to forget if it was a published port.
@@ -195,8 +230,24 @@ impl DataPath {
     }
 }
 
+impl Ended {
+    fn add(&mut self, key: &FlowKey, choice: &ChoiceValue, why: Over, task: Option<&BackendValue>, now: u64) {
+        // Of others the programs have told.
+        let state = FlowState::of(choice.state());
+        if matches!(state, FlowState::Closed | FlowState::Reset) {
+            return;
+        }
+        if self.events.len() >= ENDS {
+            self.lost += 1;
+            return;
+        }
+        self.events.push(Event::ended(key, choice, state, why, task, now));
+    }
+}
+
 impl Ageing {
-    /// Looks at the next flows of a map, and forgets those that are over.
+    /// Looks at the next flows of a map, forgets those that are over, and tells `each` of them.
+    #[expect(clippy::too_many_arguments, reason = "one walk for both maps, which differ in the rest")]
     fn slice<V: Pod + Tracked + PartialEq>(
         &mut self,
         map: &Table<FlowKey, V>,
@@ -204,6 +255,7 @@ impl Ageing {
         timeouts: &FlowTimeouts,
         now: u64,
         mut orphan: impl FnMut(&FlowKey, &V) -> bool,
+        mut each: impl FnMut(&FlowKey, &V, Over),
         aged: &mut Aged,
     ) -> Result<(), Error> {
         let mut found = Vec::new();
@@ -220,6 +272,7 @@ impl Ageing {
             // next one of that flow asks the table, as after an eviction.
             if map.get(&key)?.is_some_and(|now| now == flow) {
                 gone.push(key);
+                each(&key, &flow, why);
                 match why {
                     Over::Expired => aged.expired += 1,
                     Over::Orphaned => aged.orphaned += 1,

@@ -9,8 +9,8 @@ use std::{
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf};
 use mesh_abi::{
-    BackendValue, DropReason, EntryPoint, EventCounts, EventHead, EventKind, PUBLISHED, SNAP, Sight,
-    WATCH_WINDOW_NS, Watch, watch_kinds,
+    BackendValue, ChoiceValue, DropReason, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, NOT_ICMP,
+    PUBLISHED, SNAP, Sight, WATCH_WINDOW_NS, Watch, watch_kinds,
 };
 use mesh_types::{LocalEndpointId, Vni};
 
@@ -20,6 +20,7 @@ use crate::{
     encode,
     error::Error,
     flow_list::{FlowState, FlowTask, socket, task_of},
+    flows::Over,
     maps::names::{BACKENDS, EVENT_COUNTS, EVENTS, WATCH},
     table::{Table, failed, from_bytes, unusable},
 };
@@ -34,7 +35,7 @@ pub struct WatchFor {
     /// between tasks at the node of the one that opens it.
     pub new: bool,
     /// TCP connections to VIPs and published ports that both sides have closed, or one has reset, where their packets enter.
-    /// What ends by silence is not told.
+    /// What ends by silence [`DataPath::age_flows`] tells.
     pub closed: bool,
     /// Packets that are dropped.
     pub drops: bool,
@@ -130,13 +131,34 @@ pub enum What {
     New,
     /// A flow ended.
     Closed(FlowState),
+    /// An established flow was forgotten, which no packet has ended.
+    Forgotten(FlowState, Forgotten),
     /// A packet was dropped.
     Dropped(DropReason),
     /// A packet is there.
     Packet(Sight),
 }
 
-/// Something that a program told.
+/// Why a flow was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It was silent for longer than [`crate::FlowTimeouts`] allow.
+    Silent,
+    /// There is no task at its end any more.
+    TaskGone,
+}
+
+impl Forgotten {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::TaskGone => "task-gone",
+        }
+    }
+}
+
+/// Something that a program told, or [`DataPath::age_flows`] has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When, by the clock `CLOCK_MONOTONIC`.
@@ -160,6 +182,10 @@ pub struct Event {
     pub destination: SocketAddr,
     /// TCP's flag byte of a packet.
     pub flags: u8,
+    /// A packet's EtherType; 0 of flows.
+    pub ethertype: u16,
+    /// Type of an ICMP message.
+    pub icmp_type: Option<u8>,
     /// A flow's task, while it is there.
     pub task: Option<FlowTask>,
     /// The service's number ([`crate::ServicePlan::number`]) of a flow that began by a service.
@@ -202,7 +228,9 @@ impl DataPath {
 }
 
 impl Watcher {
-    fn open(folder: &Path) -> Result<Self, Error> {
+    /// Watches the programs whose maps are pinned in a folder, for whoever measures them; a daemon that watches meanwhile is
+    /// told nothing.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
         let data = |name: &'static str| MapData::from_pin(folder.join(name)).map_err(|e| unusable(name, e));
         let map = |name: &'static str| Map::from_map_data(data(name)?).map_err(|e| unusable(name, e));
         Ok(Self {
@@ -271,6 +299,42 @@ fn id(folder: &Path) -> Result<u32, Error> {
     MapInfo::from_pin(folder.join(WATCH)).map(|info| info.id()).map_err(|e: MapError| unusable(WATCH, e))
 }
 
+impl Event {
+    /// Of a flow that was forgotten.
+    pub(crate) fn ended(
+        key: &FlowKey,
+        choice: &ChoiceValue,
+        state: FlowState,
+        why: Over,
+        task: Option<&BackendValue>,
+        now: u64,
+    ) -> Self {
+        let why = match why {
+            Over::Expired => Forgotten::Silent,
+            Over::Orphaned => Forgotten::TaskGone,
+        };
+        Self {
+            time: Duration::from_nanos(now),
+            what: What::Forgotten(state, why),
+            program: None,
+            ifindex: choice.ifindex,
+            endpoint: Some(choice.client).filter(|id| *id != 0).map(LocalEndpointId),
+            vni: Vni::new(u32::from_be_bytes(key.scope)).ok().filter(|_| key.scope != PUBLISHED),
+            protocol: key.protocol,
+            source: socket(&key.source, key.source_port),
+            destination: socket(&key.destination, key.destination_port),
+            flags: 0,
+            ethertype: 0,
+            icmp_type: None,
+            task: task.and_then(task_of),
+            service: None,
+            mark: 0,
+            len: 0,
+            bytes: Vec::new(),
+        }
+    }
+}
+
 fn decode(record: &[u8], backend: impl Fn(u32) -> Option<BackendValue>) -> Option<Event> {
     let (head, rest) = record.split_at_checked(size_of::<EventHead>())?;
     let head: EventHead = from_bytes(head);
@@ -283,6 +347,7 @@ fn decode(record: &[u8], backend: impl Fn(u32) -> Option<BackendValue>) -> Optio
         kind if kind == EventKind::Packet as u8 => What::Packet(sight(head.place)?),
         _ => return None,
     };
+    let is_packet = matches!(what, What::Dropped(_) | What::Packet(_));
     Some(Event {
         time: Duration::from_nanos(head.time),
         what,
@@ -294,6 +359,9 @@ fn decode(record: &[u8], backend: impl Fn(u32) -> Option<BackendValue>) -> Optio
         source: socket(&head.source, head.source_port),
         destination: socket(&head.destination, head.destination_port),
         flags: head.flags,
+        ethertype: if is_packet { u16::from_be_bytes(head.ethertype) } else { 0 },
+        icmp_type: Some(head.icmp_type)
+            .filter(|kind| is_packet && ICMP.contains(&head.protocol) && *kind != NOT_ICMP),
         task: if head.backend == 0 { None } else { backend(head.backend).and_then(|b| task_of(&b)) },
         service: Some(head.number).filter(|number| *number != 0),
         mark: head.mark,
@@ -304,6 +372,9 @@ fn decode(record: &[u8], backend: impl Fn(u32) -> Option<BackendValue>) -> Optio
 
 const ENTRY_POINTS: [EntryPoint; 5] =
     [EntryPoint::FromTask, EntryPoint::ToTask, EntryPoint::Uplink, EntryPoint::Vxlan, EntryPoint::FromHost];
+
+/// IP protocol numbers of ICMP and ICMPv6 (IANA).
+const ICMP: [u8; 2] = [1, 58];
 
 fn sight(place: u8) -> Option<Sight> {
     let all = [Sight::FromTask, Sight::ToTask, Sight::ToNode, Sight::FromNode];

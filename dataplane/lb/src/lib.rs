@@ -43,7 +43,7 @@ pub use desired::{
     NodeSettings, PeerEntry, PublishedOn, ServiceEntry, ServicePlan, SourceAffinity,
 };
 pub use error::Error;
-pub use events::{Event, EventTotals, WATCH_LEASE, WatchFor, Watcher, What};
+pub use events::{Event, EventTotals, Forgotten, WATCH_LEASE, WatchFor, Watcher, What};
 pub use features::{Feature, Features, netns_cookie};
 pub use flow_list::{FlowEntry, FlowReader, FlowState, FlowTask};
 pub use flows::{Aged, FlowCount, FlowTimeouts, Flows};

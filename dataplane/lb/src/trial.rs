@@ -168,8 +168,8 @@ impl DataPath {
         Ok(())
     }
 
-    /// Forgets how replies of a flow that a run by hand has led to a task of this node go back. One that somebody has
-    /// answered is another's, and stays.
+    /// Forgets how replies of a flow that a run by hand has led to a task of this node go back. One that was spoken in again
+    /// after an answer is another's, and stays.
     pub fn forget_reply(
         &self,
         vni: Vni,
@@ -178,7 +178,7 @@ impl DataPath {
         client: SocketAddr,
     ) -> Result<(), Error> {
         let reply = key(&FlowId { vni: Some(vni), protocol, client: task, front: client });
-        let fresh = |state: u8| state & (flow_state::ANSWERED | flow_state::CONFIRMED) == 0;
+        let fresh = |state: u8| state & flow_state::CONFIRMED == 0;
         if self.maps.reverse.get(&reply)?.is_some_and(|entry| fresh(entry.state)) {
             self.maps.reverse.delete(std::iter::once(reply)).map_err(|Partly { error, .. }| error)?;
         }

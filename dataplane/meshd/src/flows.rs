@@ -118,8 +118,10 @@ pub fn message(flow: NamedFlow) -> v1::Flow {
     let NamedFlow { entry, client, service, network, task, task_address, node, entrance } = flow;
     v1::Flow {
         protocol: match entry.protocol {
+            1 => "icmp".to_owned(),
             6 => "tcp".to_owned(),
             17 => "udp".to_owned(),
+            58 => "icmpv6".to_owned(),
             132 => "sctp".to_owned(),
             other => other.to_string(),
         },

@@ -1,8 +1,7 @@
 //! Traces of packets, for people.
 
-use mesh_agent::{Agent, TraceError, TraceFate, TraceFrom, TraceSpec, one_line};
+use mesh_agent::{Agent, TraceError, TraceFate, TraceFrom, TraceProtocol, TraceSpec, one_line};
 use mesh_api::v1;
-use mesh_types::Protocol;
 use tonic::Status;
 
 /// Follows a packet.
@@ -14,18 +13,28 @@ pub async fn trace(agent: &Agent, request: v1::TraceRequest) -> Result<v1::Trace
         found: step.found,
         verdict: step.verdict,
     };
-    let fate = match traced.end.fate {
+    let back = traced.back.map(|back| v1::TraceBack {
+        steps: back.steps.into_iter().map(step).collect(),
+        fate: fate(back.end.fate).to_owned(),
+        text: back.end.text,
+        reason: back.end.reason.unwrap_or_default(),
+    });
+    Ok(v1::TraceResponse {
+        steps: traced.steps.into_iter().map(step).collect(),
+        fate: fate(traced.end.fate).to_owned(),
+        text: traced.end.text,
+        reason: traced.end.reason.unwrap_or_default(),
+        back,
+    })
+}
+
+fn fate(fate: TraceFate) -> &'static str {
+    match fate {
         TraceFate::Delivered => "delivered",
         TraceFate::Dropped => "dropped",
         TraceFate::Left => "left",
         TraceFate::Unknown => "unknown",
-    };
-    Ok(v1::TraceResponse {
-        steps: traced.steps.into_iter().map(step).collect(),
-        fate: fate.to_owned(),
-        text: traced.end.text,
-        reason: traced.end.reason.unwrap_or_default(),
-    })
+    }
 }
 
 fn spec(request: v1::TraceRequest) -> Result<TraceSpec, Status> {
@@ -38,10 +47,11 @@ fn spec(request: v1::TraceRequest) -> Result<TraceSpec, Status> {
             TraceFrom::Outside(address, node)
         }
     };
-    let port = u16::try_from(port).ok().filter(|port| *port != 0);
-    let port = port.ok_or_else(|| Status::invalid_argument("the port is not between 1 and 65535"))?;
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.as_str() == protocol);
-    let protocol = protocol.ok_or_else(|| Status::invalid_argument(TraceError::Protocol.to_string()))?;
+    let known = TraceProtocol::ALL.into_iter().find(|known| known.as_str() == protocol);
+    let protocol = known.ok_or_else(|| Status::invalid_argument("only tcp, udp and icmp can be traced"))?;
+    let port = u16::try_from(port).ok().filter(|port| (*port == 0) == (protocol == TraceProtocol::Icmp));
+    let port =
+        port.ok_or_else(|| Status::invalid_argument("the port is not between 1 and 65535; icmp has none"))?;
     Ok(TraceSpec { from, to, port, protocol, ipv6 })
 }
 
@@ -51,7 +61,7 @@ fn refused(error: &TraceError) -> Status {
         TraceError::Task(_) | TraceError::Lookup(_) | TraceError::Here(_) | TraceError::NoAddress { .. } => {
             Status::not_found(text)
         }
-        TraceError::Family(_) | TraceError::Protocol | TraceError::Name(_) => Status::invalid_argument(text),
+        TraceError::Family(_) | TraceError::Name(_) => Status::invalid_argument(text),
         TraceError::DataPath(_) | TraceError::Node { .. } => Status::failed_precondition(text),
     }
 }

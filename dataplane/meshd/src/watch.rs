@@ -105,21 +105,42 @@ fn event(told: Told) -> Result<v1::WatchEvent, Status> {
 fn happened(event: NamedEvent) -> v1::WatchEvent {
     let kind = match event.what {
         What::New => "new",
-        What::Closed(_) => "closed",
+        What::Closed(_) | What::Forgotten(..) => "closed",
         What::Dropped(_) => "dropped",
         What::Packet(_) => "packet",
     };
     let since = event.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let flow = flow(&event);
     v1::WatchEvent {
         kind: kind.to_owned(),
         unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-        reason: event.reason().map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        reason: event.reason().unwrap_or_default().to_owned(),
         program: event.program.map(|program| program.as_str().to_owned()).unwrap_or_default(),
         place: event.sight().map(|sight| sight.as_str().to_owned()).unwrap_or_default(),
         here: event.here.unwrap_or_default(),
         length: event.len,
+        icmp_type: event.icmp_type.map(u32::from),
+        flow: Some(flow),
         packet: event.bytes,
-        flow: Some(message(event.flow)),
         lost: 0,
     }
+}
+
+/// A packet that is no IP packet has its EtherType for a protocol.
+fn flow(event: &NamedEvent) -> v1::Flow {
+    const ARP: u16 = 0x0806;
+    const IP: [u16; 3] = [0, 0x0800, 0x86dd];
+    let mut flow = message(event.flow.clone());
+    match event.ethertype {
+        ARP => flow.protocol = "arp".to_owned(),
+        kind if IP.contains(&kind) => {}
+        kind => flow.protocol = format!("ethertype {kind:#06x}"),
+    }
+    // What has none was all zeros.
+    for address in [&mut flow.client_address, &mut flow.address] {
+        if event.ethertype != 0 && address == "::" {
+            address.clear();
+        }
+    }
+    flow
 }

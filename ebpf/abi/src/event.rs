@@ -148,9 +148,9 @@ pub struct EventHead {
     pub len: u32,
     /// How many of these follow.
     pub captured: u32,
-    /// Source address, of a flow the client's; zero when the packet is no IP packet.
+    /// Source address, of a flow the client's; zero when the packet is neither IP nor ARP, whose sender's it is.
     pub source: Address,
-    /// Destination address, of a flow what the client speaks to.
+    /// Destination address, of a flow what the client speaks to; of ARP whose Ethernet address is asked for.
     pub destination: Address,
     /// The network; zero for published ports, and when not known.
     pub vni: [u8; 4],
@@ -166,9 +166,15 @@ pub struct EventHead {
     pub service: u16,
     /// Flows: bits of [`crate::flow_state`].
     pub state: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// Type of an ICMP message; [`NOT_ICMP`] for others. Flows: not told.
+    pub icmp_type: u8,
+    /// The packet's EtherType, network order: of one that is neither IPv4 nor IPv6 there are no ports, and no addresses unless
+    /// it is ARP. Flows: not told.
+    pub ethertype: [u8; 2],
 }
+
+/// In place of an ICMP type.
+pub const NOT_ICMP: u8 = 0xff;
 
 /// `EVENT_COUNTS[0]`, per CPU.
 #[repr(C)]

@@ -29,7 +29,7 @@ pub use endpoint::{
     EndpointKey, EndpointValue, LocalEndpoint, NetworkKey, NetworkValue, local_flags, network_flags,
 };
 pub use event::{
-    EVENTS_LEN, EntryPoint, EventCounts, EventHead, EventKind, SNAP, Sight, WATCH_WINDOW_NS, Watch,
+    EVENTS_LEN, EntryPoint, EventCounts, EventHead, EventKind, NOT_ICMP, SNAP, Sight, WATCH_WINDOW_NS, Watch,
     watch_kinds,
 };
 pub use flow::{

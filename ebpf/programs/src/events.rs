@@ -5,8 +5,8 @@
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use mesh_abi::{
-    BackendValue, DropReason, EndpointKey, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, PUBLISHED,
-    SNAP, Sight, WATCH_WINDOW_NS, Watch, watch_kinds,
+    BackendValue, DropReason, EndpointKey, EntryPoint, EventCounts, EventHead, EventKind, FlowKey, NOT_ICMP,
+    PUBLISHED, SNAP, Sight, WATCH_WINDOW_NS, Watch, watch_kinds,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     family::{Family, V4, V6},
     key,
     maps::{BACKENDS, ENDPOINTS, EVENT_COUNTS, EVENT_ROOM, EVENTS, LOCAL_BY_IFINDEX, WATCH},
-    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
     skb::{self, ETHERNET, Skb},
     verifier::{alone, forget},
 };
@@ -37,6 +37,11 @@ pub fn seen(skb: Skb, place: Sight, program: u32, ifindex: u32) {
         forget(told(skb, what, ifindex));
     }
 }
+
+/// Offsets in a frame: its EtherType, and the addresses of ARP for IPv4 (RFC 826).
+const ETHERTYPE: u32 = 12;
+const ARP_SENDER: u32 = ETHERNET + 14;
+const ARP_TARGET: u32 = ETHERNET + 24;
 
 /// In place of a program, where several come by.
 pub const ANY: u32 = 0;
@@ -133,16 +138,22 @@ alone! {
         if watch.endpoint != 0 && head.endpoint != watch.endpoint || watch.mark != 0 && mark != watch.mark {
             return 0;
         }
-        match skb.load::<[u8; 2]>(12) {
-            Ok(ETHERTYPE_IPV4) => describe(skb, head, &mut room.packet4),
-            Ok(ETHERTYPE_IPV6) => describe(skb, head, &mut room.packet6),
-            _ => {
+        head.ethertype = skb.load::<[u8; 2]>(ETHERTYPE).unwrap_or_default();
+        match head.ethertype {
+            ETHERTYPE_IPV4 => describe(skb, head, &mut room.packet4),
+            ETHERTYPE_IPV6 => describe(skb, head, &mut room.packet6),
+            kind => {
                 head.source = [0; 16];
                 head.destination = [0; 16];
                 head.source_port = [0; 2];
                 head.destination_port = [0; 2];
                 head.protocol = 0;
                 head.flags = 0;
+                head.icmp_type = NOT_ICMP;
+                if kind == ETHERTYPE_ARP {
+                    head.source = asked_by(skb, ARP_SENDER);
+                    head.destination = asked_by(skb, ARP_TARGET);
+                }
             }
         }
         if !is_wanted(watch, head) || !is_allowed(watch, now) {
@@ -232,12 +243,19 @@ fn here(room: &mut Room) -> u32 {
     unsafe { ENDPOINTS.get(&room.key) }.map_or(0, |endpoint| endpoint.local.into())
 }
 
+/// An address in an ARP packet; zeros where it ends before.
+#[inline(always)]
+fn asked_by(skb: Skb, offset: u32) -> mesh_abi::Address {
+    skb.load::<[u8; 4]>(offset).map_or([0; 16], mesh_abi::v4_mapped)
+}
+
 /// Reads the packet's addresses and ports; zeros where it has none.
 #[inline(always)]
 fn describe<F: Family>(skb: Skb, head: &mut EventHead, packet: &mut Packet<F>) {
     packet.tuple.source = F::UNSPECIFIED;
     packet.tuple.destination = F::UNSPECIFIED;
     packet.protocol = 0;
+    packet.icmp_type = NOT_ICMP;
     // What is malformed is told as far as it could be read.
     let _ = skb::parse(skb, ETHERNET, packet);
     key::copy(&mut head.source, &F::mapped(&packet.tuple.source));
@@ -246,6 +264,7 @@ fn describe<F: Family>(skb: Skb, head: &mut EventHead, packet: &mut Packet<F>) {
     head.destination_port = packet.tuple.destination_port;
     head.protocol = packet.protocol;
     head.flags = packet.flags;
+    head.icmp_type = packet.icmp_type;
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Headers, read into plain values. Only [`Packet::fill`] and what it calls touch a frame.
 
-use mesh_abi::DropReason;
+use mesh_abi::{DropReason, NOT_ICMP};
 
 use crate::{
     family::Family,
@@ -31,9 +31,6 @@ pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
-
-/// In place of an ICMP type.
-const NOT_ICMP: u8 = 0xff;
 
 /// What headers are read from: a packet in the kernel's hands, however it holds it.
 pub trait Frame: Copy {

@@ -8,11 +8,11 @@ use crate::output::{Cell, Table};
 /// A flow, for programs. What is not known is `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FlowReport {
-    /// `tcp`, `udp`, `sctp`, or a number.
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or a number; of a packet that is no IP packet `arp`, or its EtherType.
     pub protocol: String,
-    /// Who began it.
+    /// Who began it; empty where a packet has no address.
     pub client_address: String,
-    /// Its port.
+    /// Its port; of ICMP the identifier of an echo request.
     pub client_port: u32,
     /// The task or node that it is.
     pub client: Option<String>,
@@ -66,19 +66,30 @@ impl From<v1::Flow> for FlowReport {
 impl FlowReport {
     /// Who began it, in one cell.
     pub fn opener(&self) -> String {
-        named(self.client.as_deref(), &socket(&self.client_address, self.client_port))
+        named(self.client.as_deref(), &self.end(&self.client_address, self.client_port))
     }
 
     /// What it speaks to, in one cell.
     pub fn to_what(&self) -> String {
-        named(self.service.as_deref(), &socket(&self.address, self.port))
+        named(self.service.as_deref(), &self.end(&self.address, self.port))
     }
 
     /// Who serves it, in one cell.
     pub fn by_whom(&self) -> String {
         match (&self.task_address, self.task_port) {
-            (Some(address), port) => named(self.task.as_deref(), &socket(address, port.unwrap_or_default())),
+            (Some(address), port) => {
+                named(self.task.as_deref(), &self.end(address, port.unwrap_or_default()))
+            }
             (None, _) => self.task.clone().unwrap_or_else(|| "-".to_owned()),
+        }
+    }
+
+    /// An address, with its port where the protocol has one.
+    fn end(&self, address: &str, port: u32) -> String {
+        match address {
+            "" => "?".to_owned(),
+            _ if port == 0 || self.protocol.starts_with("icmp") => address.to_owned(),
+            _ => socket(address, port),
         }
     }
 }

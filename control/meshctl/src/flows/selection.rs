@@ -19,8 +19,8 @@ pub struct Selection {
     /// Task that began or serves it
     #[arg(long, value_name = "TASK", value_parser = reference)]
     task: Vec<String>,
-    /// Transport: tcp, udp or sctp
-    #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp", "sctp"])]
+    /// Transport: tcp, udp, sctp, icmp or icmpv6
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp", "sctp", "icmp", "icmpv6"])]
     protocol: Vec<String>,
     /// What has been seen of it: new, answered, established, closing, closed or reset
     #[arg(long, value_name = "STATE", value_parser = ["new", "answered", "established", "closing", "closed", "reset"])]

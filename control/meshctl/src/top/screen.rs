@@ -1,7 +1,12 @@
-//! What stands on the terminal: lines, and what has to be written to come from the lines before to the next.
+//! What stands on the terminal of a node: its lines.
+
+use std::collections::BTreeMap;
 
 use super::rates::{Report, Row, Sort};
-use crate::output::{Table, plain};
+use crate::{
+    live::fit,
+    output::{Table, plain},
+};
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,11 +59,7 @@ pub fn lines(report: &Report, view: View, sort: Sort, (columns, rows): (usize, u
     lines.push(format!("{}{by}   [q] quit  [s] sort  [tab] next list", view.title()));
     lines.push(String::new());
     lines.extend(table(report, view).render_within(Some(columns)).lines().map(str::to_owned));
-    lines.truncate(rows);
-    for line in &mut lines {
-        *line = cut(line, columns);
-    }
-    lines
+    fit(lines, (columns, rows))
 }
 
 /// The table of a list.
@@ -83,27 +84,17 @@ pub fn table(report: &Report, view: View) -> Table {
         View::Services => of("SERVICE", "READY", &report.services),
         View::Tasks => of("TASK", "NETWORK", &report.tasks),
         View::Networks => of("NETWORK", "ENDPOINTS", &report.networks),
-        View::Drops => {
-            let mut table = Table::new(&["REASON", "DROPS/S"]);
-            for (reason, rate) in &report.drops {
-                table.row([reason.clone(), size(*rate)]);
-            }
-            table
-        }
+        View::Drops => drops(&report.drops),
     }
 }
 
-/// What turns a terminal that shows `before` into one that shows `now`: only lines that differ are written.
-pub fn change(before: &[String], now: &[String]) -> String {
-    let mut text = String::new();
-    for at in 0..before.len().max(now.len()) {
-        let line = now.get(at).map_or("", String::as_str);
-        if before.get(at).map(String::as_str) != Some(line) {
-            // To the beginning of the line, and over what was there.
-            text += &format!("\x1b[{};1H\x1b[2K{line}", at + 1);
-        }
+/// Reasons and how many a second.
+pub fn drops(reasons: &BTreeMap<String, f64>) -> Table {
+    let mut table = Table::new(&["REASON", "DROPS/S"]);
+    for (reason, rate) in reasons {
+        table.row([reason.clone(), size(*rate)]);
     }
-    text
+    table
 }
 
 /// A number of few digits: 999, 1.0k, 12M.
@@ -117,18 +108,6 @@ pub fn size(value: f64) -> String {
     }
     let digits = usize::from(value < 9.95 && (step > 0 || value.fract() > 0.049));
     format!("{value:.digits$}{}", STEPS[step])
-}
-
-fn cut(line: &str, columns: usize) -> String {
-    use unicode_width::UnicodeWidthChar;
-    let mut left = columns;
-    let fits = |c: &char| {
-        let width = c.width().unwrap_or(0);
-        let fits = width <= left;
-        left = left.saturating_sub(width);
-        fits
-    };
-    line.chars().take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -168,15 +147,6 @@ mod tests {
         let whole = lines(&report(), View::Services, Sort::Flows, (80, 24));
         assert!(whole[0].contains("n1") && whole[2].starts_with("services by flows"), "{whole:?}");
         assert!(whole[5].contains("service-0") && whole[5].contains("1.5M"), "{whole:?}");
-    }
-
-    #[test]
-    fn only_what_differs_is_written() {
-        let text = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-        let (before, now) = (text(&["a", "b", "c"]), text(&["a", "x"]));
-        assert_eq!(change(&before, &before), "");
-        assert_eq!(change(&before, &now), "\x1b[2;1H\x1b[2Kx\x1b[3;1H\x1b[2K");
-        assert_eq!(change(&[], &text(&["a"])), "\x1b[1;1H\x1b[2Ka");
     }
 
     #[test]

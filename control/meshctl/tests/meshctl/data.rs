@@ -364,13 +364,19 @@ pub fn trace(dropped: bool) -> v1::TraceResponse {
     if dropped {
         let steps = vec![resolver, step("n1", "from_task", &[], "dropped: no-backend")];
         let (fate, reason) = (text("dropped"), text("no-backend"));
-        return v1::TraceResponse { steps, fate, text: text("the service has no task"), reason };
+        return v1::TraceResponse { steps, fate, text: text("the service has no task"), reason, back: None };
     }
     let sent =
         step("n1", "from_task", &["10.10.3.2 is the virtual address of service web"], "sent to node n2");
     let steps = vec![resolver, sent, step("n2", "uplink", &[], "into task web.2")];
     let (fate, reason) = (text("delivered"), String::new());
-    v1::TraceResponse { steps, fate, text: text("task web.2 gets it"), reason }
+    let back = v1::TraceBack {
+        steps: vec![step("n2", "from_task", &["task web.2 answers"], "sent to node n1")],
+        fate: text("delivered"),
+        text: text("task probe gets it"),
+        reason: String::new(),
+    };
+    v1::TraceResponse { steps, fate, text: text("task web.2 gets it"), reason, back: Some(back) }
 }
 
 /// What a node counted, after so many seconds.

@@ -60,6 +60,8 @@ fn traces() {
         "\
 Fate:      delivered
 Meaning:   task web.2 gets it
+Answer:    delivered
+Meaning:   task probe gets it
 
 n1, the task's resolver:
        web. A: 10.10.3.2 (a name)
@@ -71,6 +73,10 @@ n1, from_task:
 
 n2, uplink:
   =>   into task web.2
+
+n2, from_task, the answer:
+       task web.2 answers
+  =>   sent to node n1
 "
     );
     let dropped = fake.run("trace --from 203.0.113.9@n2 --to web:81 --protocol udp -4");
@@ -118,8 +124,8 @@ fn events_as_they_happen() {
     assert_eq!(
         told.text,
         "\
-1970-01-01T00:00:01Z new tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2
-1970-01-01T00:00:01Z dropped tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2: no-backend (program uplink)
+1970-01-01T00:00:01.000000Z new tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2
+1970-01-01T00:00:01.000000Z dropped tcp 203.0.113.9:50000 -> web (192.168.1.1:80) by web.2 (10.10.3.4:80) on n2: no-backend (program uplink)
 5 events were not told: there were too many
 "
     );

@@ -20,7 +20,7 @@ pub struct FlowFilter {
     pub clients: Vec<String>,
     /// Tasks that began or serve the flow.
     pub tasks: Vec<String>,
-    /// `tcp`, `udp`, `sctp`.
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`.
     pub protocols: Vec<String>,
     /// See [`FlowState::as_str`].
     pub states: Vec<String>,
@@ -145,9 +145,11 @@ pub(crate) fn task_of(reference: &str, endpoints: &[Endpoint]) -> Result<TaskId,
 }
 
 fn protocol(word: &str) -> Result<u8, FilterError> {
-    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let found = all.into_iter().find(|protocol| protocol.as_str() == word);
-    found.map(Protocol::number).ok_or_else(|| unknown("protocol", word, all.map(Protocol::as_str)))
+    let [tcp, udp, sctp] =
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|known| (known.as_str(), known.number()));
+    let all = [tcp, udp, sctp, ("icmp", 1), ("icmpv6", 58)];
+    let found = all.into_iter().find(|(name, _)| *name == word);
+    found.map(|(_, number)| number).ok_or_else(|| unknown("protocol", word, all.map(|(name, _)| name)))
 }
 
 fn state(word: &str) -> Result<FlowState, FilterError> {

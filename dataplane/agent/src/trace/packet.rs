@@ -11,6 +11,16 @@ const UDP_HEADER: usize = 8;
 const VXLAN: usize = 8;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// Types of ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST6: u8 = 128;
+const ECHO_REPLY6: u8 = 129;
+/// TCP's flags (RFC 9293, section 3.1).
+const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
 const HOPS: u8 = 64;
 
 /// What is in the headers of a packet.
@@ -19,6 +29,7 @@ pub(super) struct Headers {
     /// Ethernet destination and source.
     pub macs: [u8; 12],
     pub protocol: u8,
+    /// The port of an echo request is its identifier, and of an echo reply that of its destination.
     pub source: SocketAddr,
     pub destination: SocketAddr,
 }
@@ -33,14 +44,37 @@ pub(super) struct Tunnel {
     pub inner: Vec<u8>,
 }
 
-/// The first packet of a flow: TCP's SYN, or a datagram. Both addresses are of one family.
+/// The first packet of a flow: TCP's SYN, a datagram, or an echo request, whose identifier is the port that it comes from.
+/// Both addresses are of one family.
 pub(super) fn opening(macs: [u8; 12], protocol: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    made(macs, protocol, from, to, false)
+}
+
+/// What is answered to such a packet.
+pub(super) fn answer(macs: [u8; 12], to: &Headers) -> Vec<u8> {
+    made(macs, to.protocol, to.destination, to.source, true)
+}
+
+fn made(macs: [u8; 12], protocol: u8, from: SocketAddr, to: SocketAddr, is_answer: bool) -> Vec<u8> {
+    let (ack, flags) = if is_answer { (2, SYN_ACK) } else { (0, SYN) };
     let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let at = match protocol {
         TCP => {
-            // Sequence number, offset 5, SYN, the window, no urgent data.
-            segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+            // Sequence number, acknowledgement, offset 5, flags, the window, no urgent data.
+            segment.extend([0, 0, 0, 1, 0, 0, 0, ack, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             16
+        }
+        ICMP | ICMPV6 => {
+            let kind = match (protocol, is_answer) {
+                (ICMP, false) => ECHO_REQUEST,
+                (ICMP, true) => ECHO_REPLY,
+                (_, false) => ECHO_REQUEST6,
+                (_, true) => ECHO_REPLY6,
+            };
+            let [id, other] = if is_answer { [to.port(), 1] } else { [from.port(), 1] }.map(u16::to_be_bytes);
+            segment = [[kind, 0], [0, 0], id, other].concat();
+            segment.extend(b"meshctl trace");
+            2
         }
         _ => {
             let data = b"meshctl trace";
@@ -57,7 +91,8 @@ pub(super) fn opening(macs: [u8; 12], protocol: u8, from: SocketAddr, to: Socket
     pseudo.extend([0, protocol]);
     pseudo.extend((segment.len() as u16).to_be_bytes());
     pseudo.extend(&segment);
-    let sum = checksum(&pseudo);
+    // ICMP's covers no addresses (RFC 792), ICMPv6's does (RFC 4443, section 2.3).
+    let sum = checksum(if protocol == ICMP { &segment } else { &pseudo });
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     framed(macs, protocol, from.ip(), to.ip(), &segment)
 }
@@ -101,11 +136,17 @@ fn framed(macs: [u8; 12], protocol: u8, from: IpAddr, to: IpAddr, payload: &[u8]
 pub(super) fn headers(frame: &[u8]) -> Option<Headers> {
     let (source, destination, protocol, at) = addresses(frame)?;
     let port = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
+    let (from, to) = match (protocol, *frame.get(at)?) {
+        (ICMP, ECHO_REQUEST) | (ICMPV6, ECHO_REQUEST6) => (port(at + 4)?, 0),
+        (ICMP, ECHO_REPLY) | (ICMPV6, ECHO_REPLY6) => (0, port(at + 4)?),
+        (ICMP | ICMPV6, _) => (0, 0),
+        _ => (port(at)?, port(at + 2)?),
+    };
     Some(Headers {
         macs: *frame.first_chunk()?,
         protocol,
-        source: SocketAddr::new(source, port(at)?),
-        destination: SocketAddr::new(destination, port(at + 2)?),
+        source: SocketAddr::new(source, from),
+        destination: SocketAddr::new(destination, to),
     })
 }
 
@@ -183,7 +224,17 @@ mod tests {
                 for end in 0..ETHERNET + V4 {
                     assert_eq!(headers(&frame[..end]), None);
                 }
+                let back = headers(&answer(MACS, &read)).unwrap();
+                assert_eq!((back.source, back.destination), (at(to), at(from)));
             }
+        }
+        for (protocol, from, to) in
+            [(ICMP, "10.10.3.9:77", "10.10.3.2:0"), (ICMPV6, "[fd00::9]:77", "[fd00::2]:0")]
+        {
+            let read = headers(&opening(MACS, protocol, at(from), at(to))).unwrap();
+            assert_eq!(read, Headers { macs: MACS, protocol, source: at(from), destination: at(to) });
+            let back = headers(&answer(MACS, &read)).unwrap();
+            assert_eq!((back.source, back.destination), (at(to), at(from)));
         }
     }
 

@@ -6,7 +6,7 @@ use mesh_lb::{Entry, Fate, FlowId, GATEWAY_MAC, Noted, Trial, steered};
 use mesh_types::{Network, Protocol, Vni};
 
 use super::{
-    Next, Passage, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep,
+    Next, Origin, Passage, TraceEnd, TraceError, TraceFate, TraceFrom, TraceSpec, TraceStep,
     packet::{Headers, Tunnel, headers, opening, tunnel, wrapped},
     unknown,
     words::meaning,
@@ -19,6 +19,8 @@ use crate::{
 const FIRST_PORT: u16 = 49_152;
 /// Ports that are tried until one is found that no flow has.
 const TRIES: usize = 16;
+/// IP protocol numbers of ICMP and ICMPv6 (IANA).
+const ICMP: [u8; 2] = [1, 58];
 /// Of the Ethernet header that an uplink receives; nothing depends on it.
 const UPLINK_MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 
@@ -55,7 +57,10 @@ impl Agent {
             flow: None,
             found: Vec::new(),
         };
-        self.run_trace(&mut reconciler, &names, start)
+        let mut passage = self.run_trace(&mut reconciler, &names, start)?;
+        // Between nodes nothing is chosen; what came from outside of the mesh enters here.
+        passage.origin = passage.origin.filter(|origin| tunnel(&origin.packet).is_none());
+        Ok(passage)
     }
 
     async fn sent_from_outside(&self, client: IpAddr, spec: &TraceSpec) -> Result<Passage, TraceError> {
@@ -77,7 +82,7 @@ impl Agent {
         }
         let mut reconciler = self.inner.reconciler.lock().await;
         let front = SocketAddr::new(address, spec.port);
-        let protocol = spec.protocol.number();
+        let protocol = spec.protocol.number(address);
         let ifindex = reconciler.host().settings.uplink_ifindex;
         let client = fresh(&reconciler, client, |client| FlowId { vni: None, protocol, client, front })?;
         let packet = opening(UPLINK_MACS, protocol, client, front);
@@ -112,11 +117,11 @@ impl Agent {
                 verdict: "stays in the task".to_owned(),
             });
             let text = format!("task {} speaks to itself: no packet leaves it", task.name);
-            return Ok(Passage { steps, next: Next::End(left(text)) });
+            return Ok(Passage { steps, next: Next::End(left(text)), origin: None, back: None });
         }
         let mut reconciler = self.inner.reconciler.lock().await;
         let front = SocketAddr::new(address, spec.port);
-        let protocol = spec.protocol.number();
+        let protocol = spec.protocol.number(address);
         let vip = names.front(Some(network.vni), front, protocol).is_some();
         let outside = if family == Family::V4 {
             attachment.egress4.map(IpAddr::V4)
@@ -150,7 +155,7 @@ impl Agent {
         };
         let passage = self.run_trace(&mut reconciler, &names, start)?;
         steps.extend(passage.steps);
-        Ok(Passage { steps, next: passage.next })
+        Ok(Passage { steps, ..passage })
     }
 
     /// The address that a name means for the task, and the step that found it.
@@ -257,11 +262,12 @@ impl Agent {
         {
             let front = sent.destination;
             flow = Some(FlowId { vni: None, protocol: sent.protocol, client: sent.source, front });
-            found.push(
-                published(names, front, sent.protocol).unwrap_or_else(|| {
+            found.push(match ICMP.contains(&sent.protocol) {
+                true => format!("an echo request to {}; only ports are published", front.ip()),
+                false => published(names, front, sent.protocol).unwrap_or_else(|| {
                     format!("no service publishes {front} ({})", transport(sent.protocol))
                 }),
-            );
+            });
         }
         let services = reconciler.services();
         let numbers: Vec<u32> = flow
@@ -276,6 +282,10 @@ impl Agent {
             None => None,
         };
         let trial = reconciler.data_path().run_by_hand(entry, ifindex, &packet);
+        let back = match &trial {
+            Ok(trial) => self.answered(reconciler, names, trial, sent),
+            Err(_) => Ok(None),
+        };
         let given = match &flow {
             Some(flow) => reconciler.data_path().given_to(flow).ok().flatten(),
             None => None,
@@ -283,7 +293,13 @@ impl Agent {
         if let Some((flow, noted)) = noted {
             take_back(reconciler, &flow, noted)?;
         }
-        let trial = trial?;
+        let (trial, back) = (trial?, back?);
+        let origin = Origin {
+            by_task: entry == Entry::FromTask,
+            ifindex,
+            packet,
+            flow: flow.map(|flow| (flow.vni, flow.protocol, flow.client, flow.front)),
+        };
         if let Some(given) = given {
             let who = names.endpoint(given.vni, given.address).map(|endpoint| endpoint.name.to_string());
             let who = who.unwrap_or_else(|| "a task".to_owned());
@@ -298,7 +314,7 @@ impl Agent {
             found,
             verdict,
         };
-        Ok(Passage { steps: vec![step], next })
+        Ok(Passage { steps: vec![step], next, origin: Some(origin), back })
     }
 
     /// What is known of a packet between nodes.
@@ -380,21 +396,31 @@ impl Agent {
             let text = "the packet cannot be read any more";
             return Ok(("sent on".to_owned(), Next::End(unknown(text.to_owned()))));
         };
-        let tasks = self.lock().tasks.clone();
-        let all = tasks.iter().flat_map(|task| task.attachments.iter().map(move |a| (task, a)));
-        let mut here =
-            all.filter(|(_, a)| a.mac.0 == now.macs[..6] && a.addresses.contains(&now.destination.ip()));
-        if let Some((task, attachment)) = here.next() {
+        if let Some((task, attachment)) = self.task_of_packet(&now) {
             let vni = self.view().networks.get(&attachment.network).map(|network| network.vni);
             if let Some(vni) = vni {
                 let (to, from) = (now.destination, now.source);
                 reconciler.data_path().forget_reply(vni, now.protocol, to, from)?;
             }
+            if sent.is_some_and(|sent| is_echo(&sent, &now)) {
+                let text = format!(
+                    "the data path itself answers for {}: task {} gets the echo reply",
+                    now.source.ip(),
+                    task.name
+                );
+                let end = TraceEnd { fate: TraceFate::Delivered, text, reason: None };
+                return Ok((format!("answered, back into task {}", task.name), Next::End(end)));
+            }
             let mut verdict = format!("into task {}", task.name);
             verdict.extend(sent.map(|sent| translation(&sent, &now)));
             let text = format!(
-                "task {} gets it as {} -> {}; whether anything listens there, the task decides",
-                task.name, now.source, now.destination
+                "task {} gets it as {}; {}",
+                task.name,
+                ends(&now),
+                match ICMP.contains(&now.protocol) {
+                    true => "its kernel answers",
+                    false => "whether anything listens there, the task decides",
+                }
             );
             let end = TraceEnd { fate: TraceFate::Delivered, text, reason: None };
             return Ok((verdict, Next::End(end)));
@@ -419,6 +445,13 @@ impl Agent {
         Ok((format!("sent to node {node} ({to}) in VNI {vni}, by the VXLAN device"), Next::Node(to, packet)))
     }
 
+    /// The task of this node that a packet is for, with the place that it is at.
+    pub(super) fn task_of_packet(&self, now: &Headers) -> Option<(LocalTask, Attachment)> {
+        let tasks = self.lock().tasks.clone();
+        let is = |a: &&Attachment| a.mac.0 == now.macs[..6] && a.addresses.contains(&now.destination.ip());
+        tasks.iter().find_map(|task| Some((task.clone(), task.attachments.iter().find(is)?.clone())))
+    }
+
     /// The network of the task with the Ethernet address that a packet comes from.
     fn attachment_by_mac(&self, macs: &[u8; 12]) -> Option<Vni> {
         let tasks = self.lock().tasks.clone();
@@ -436,8 +469,11 @@ impl Agent {
         own: IpAddr,
     ) -> (String, Next) {
         if outer.is_some() {
-            let text = "this node takes the outer headers off by the VXLAN device; what its program makes of the rest cannot be tried by hand";
-            return ("left to the VXLAN device".to_owned(), Next::End(unknown(text.to_owned())));
+            let text = format!(
+                "this node takes the outer headers off by the VXLAN device, whose program cannot be run by hand; by what is known here {}",
+                outer.map_or_else(String::new, |outer| self.expected(names, outer))
+            );
+            return ("left to the VXLAN device".to_owned(), Next::End(unknown(text)));
         }
         let Some(now) = headers(&trial.packet) else {
             return ("left to the node's stack".to_owned(), Next::End(unknown(String::new())));
@@ -477,8 +513,37 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// What the VXLAN device's program should do with a packet, by the same tables.
+    fn expected(&self, names: &FlowNames, outer: &Tunnel) -> String {
+        if names.node_at(outer.from).is_none() {
+            return "it drops the packet: the sender is no member".to_owned();
+        }
+        let (Ok(vni), Some(inner)) = (Vni::new(outer.vni), headers(&outer.inner)) else {
+            return "it drops the packet: it cannot be read".to_owned();
+        };
+        if vni == Vni::INGRESS {
+            let steered = outer.inner.first_chunk().and_then(steered);
+            let task = steered
+                .and_then(|to| names.local(to.endpoint).filter(|task| task.generation.0 == to.generation));
+            return match task {
+                Some(task) => format!("task {} should get it", task.name),
+                None => "it drops the packet: the chosen task is gone".to_owned(),
+            };
+        }
+        match names.endpoint(vni, inner.destination.ip()) {
+            Some(task) if task.node == self.inner.node => format!("task {} should get it", task.name),
+            _ => format!("no task here has the address {}", inner.destination.ip()),
+        }
+    }
+}
+
 /// Forgets what a run has noted of a flow.
-fn take_back(reconciler: &mut Reconciler, flow: &FlowId, noted: Noted) -> Result<(), mesh_lb::Error> {
+pub(super) fn take_back(
+    reconciler: &mut Reconciler,
+    flow: &FlowId,
+    noted: Noted,
+) -> Result<(), mesh_lb::Error> {
     reconciler.data_path().take_back(flow, noted)
 }
 
@@ -531,8 +596,25 @@ fn transport(protocol: u8) -> &'static str {
     all.into_iter().find(|p| p.number() == protocol).map_or("other", Protocol::as_str)
 }
 
+/// Whether a packet is the answer to an echo request, turned round on its way.
+fn is_echo(sent: &Headers, now: &Headers) -> bool {
+    ICMP.contains(&now.protocol)
+        && (sent.source.ip(), sent.destination.ip()) == (now.destination.ip(), now.source.ip())
+        && sent.destination.port() == 0
+        && now.source.port() == 0
+}
+
+/// Source and destination, with ports where there are any.
+pub(super) fn ends(headers: &Headers) -> String {
+    let Headers { source, destination, .. } = headers;
+    match ICMP.contains(&headers.protocol) {
+        true => format!("{} -> {}", source.ip(), destination.ip()),
+        false => format!("{source} -> {destination}"),
+    }
+}
+
 /// What a program has changed of a packet's addresses.
-fn translation(before: &Headers, now: &Headers) -> String {
+pub(super) fn translation(before: &Headers, now: &Headers) -> String {
     let part = |what, a: SocketAddr, b: SocketAddr| (a != b).then(|| format!("{what} {a} becomes {b}"));
     let parts =
         [part("source", before.source, now.source), part("destination", before.destination, now.destination)];
@@ -540,6 +622,6 @@ fn translation(before: &Headers, now: &Headers) -> String {
     if parts.is_empty() { ", untouched".to_owned() } else { format!(", translated: {}", parts.join(", ")) }
 }
 
-fn left(text: String) -> TraceEnd {
+pub(super) fn left(text: String) -> TraceEnd {
     TraceEnd { fate: TraceFate::Left, text, reason: None }
 }

@@ -133,6 +133,8 @@ impl Watching {
                 program: event.program,
                 flow: names.named(entry.clone()),
                 here,
+                ethertype: event.ethertype,
+                icmp_type: event.icmp_type,
                 len: event.len,
                 bytes: client.wish.cut(&event.bytes).to_vec(),
             };
@@ -146,7 +148,7 @@ impl Watching {
 /// What an event is about, as flows are told of.
 fn entry_of(event: &Event) -> FlowEntry {
     let state = match event.what {
-        What::Closed(state) => state,
+        What::Closed(state) | What::Forgotten(state, _) => state,
         What::New | What::Dropped(_) | What::Packet(_) => FlowState::New,
     };
     FlowEntry {
@@ -155,7 +157,7 @@ fn entry_of(event: &Event) -> FlowEntry {
         client: event.source,
         client_task: event
             .endpoint
-            .filter(|_| event.vni.is_none() && matches!(event.what, What::New | What::Closed(_))),
+            .filter(|_| event.vni.is_none() && !matches!(event.what, What::Dropped(_) | What::Packet(_))),
         front: event.destination,
         task: event.task,
         entrance: None,

@@ -66,7 +66,7 @@ impl Wish {
             Matching::Flows { spec, wanted } => {
                 let kind = match event.what {
                     What::New => spec.new,
-                    What::Closed(_) => spec.closed,
+                    What::Closed(_) | What::Forgotten(..) => spec.closed,
                     What::Dropped(_) => spec.drops,
                     What::Packet(_) => false,
                 };

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use aya::maps::HashMap;
 use mesh_abi::{ChoiceValue, FlowKey, HOST_SERVICE_ADDRESS, PUBLISHED, ReverseValue, flow_state, v4_mapped};
-use mesh_lb::{Aged, Choices, DataPath, Desired, FlowCount, FlowTimeouts, Frontend, LocalEntry, PublishedOn};
+use mesh_lb::{
+    Aged, Choices, DataPath, Desired, Event, FlowCount, FlowState, FlowTimeouts, Forgotten, Frontend,
+    LocalEntry, PublishedOn, What,
+};
 use mesh_types::{Generation, LocalEndpointId, Mac, Protocol, Vni};
 use nix::time::{ClockId, clock_gettime};
 
@@ -107,8 +110,24 @@ fn flows_that_are_over_go_and_others_stay() {
                 .unwrap();
         }
     }
+    path.tell_ended(true);
     let aged = age(&mut path, 500);
     let each = usize::from(OF_EACH);
+    // Of those that entered here, but the closed ones, of which the programs have told; each once.
+    let (ended, lost) = path.ended();
+    let why = |what: What| move |event: &&Event| event.what == what;
+    let count = |what| ended.iter().filter(why(what)).count();
+    let open = FlowState::Established;
+    assert_eq!(count(What::Forgotten(open, Forgotten::Silent)), each, "{:?}", ended.first());
+    assert_eq!(count(What::Forgotten(open, Forgotten::TaskGone)), each);
+    assert_eq!((ended.len(), lost), (2 * each, 0));
+    let silent = ended.iter().find(why(What::Forgotten(open, Forgotten::Silent))).unwrap();
+    assert_eq!(
+        (silent.protocol, silent.vni, silent.task.map(|task| task.address)),
+        (UDP, Some(Vni::FIRST), Some("10.0.0.11".parse().unwrap()))
+    );
+    assert!(path.ended().0.is_empty());
+    path.tell_ended(false);
     assert_eq!((aged.seen, aged.expired, aged.orphaned), (14 * each, 4 * each, 2 * each));
     let left: BTreeSet<(u8, u8)> =
         choices.iter().map(|e| e.unwrap()).map(|(k, v)| (k.protocol, v.state)).collect();
@@ -124,6 +143,7 @@ fn flows_that_are_over_go_and_others_stay() {
     assert_eq!((again.expired, again.orphaned), (0, 0));
     path.set_timeouts(FlowTimeouts { udp: Duration::from_secs(1), ..FlowTimeouts::default() });
     assert_eq!(age(&mut path, 100_000).expired, 2 * each);
+    assert!(path.ended().0.is_empty(), "nobody wants to know any more");
 }
 
 #[test]

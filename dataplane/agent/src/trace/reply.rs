@@ -1,0 +1,157 @@
+//! The way back: what the task would answer is given to the programs while they still know of the packet.
+//!
+//! The task's node runs its program on the answer right after the packet; where the packet entered, it is run once more before
+//! the answer that comes back, so that the choice is noted which the answer is checked against.
+
+use mesh_lb::{Entry, Fate, FlowId, GATEWAY_MAC, Trial};
+
+use super::{
+    Next, Origin, Passage, TraceEnd, TraceError, TraceFate, TraceStep,
+    packet::{Headers, answer, headers, tunnel},
+    steps::{ends, left, take_back, translation},
+    unknown,
+    words::meaning,
+};
+use crate::{Agent, flows::FlowNames, reconcile::Reconciler};
+
+impl Agent {
+    /// What becomes of the answer to a packet that a run has given to a task of this node; none when it gave it to no task,
+    /// or the data path has answered itself.
+    pub(super) fn answered(
+        &self,
+        reconciler: &mut Reconciler,
+        names: &FlowNames,
+        trial: &Trial,
+        sent: Option<Headers>,
+    ) -> Result<Option<(Vec<TraceStep>, Next)>, TraceError> {
+        let own = reconciler.host().settings.vtep;
+        let is_sent_on = tunnel(&trial.packet).is_some_and(|outer| outer.from == own);
+        let Some(now) = headers(&trial.packet).filter(|_| trial.fate == Fate::Redirected && !is_sent_on)
+        else {
+            return Ok(None);
+        };
+        let Some((task, place)) = self.task_of_packet(&now) else { return Ok(None) };
+        // What comes back to its sender was answered on the way.
+        if sent.is_some_and(|sent| sent.macs[6..] == now.macs[..6]) {
+            return Ok(None);
+        }
+        let vni = self.view().networks.get(&place.network).map(|network| network.vni);
+        let peer = vni.and_then(|vni| names.endpoint(vni, now.source.ip()));
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&peer.map_or(GATEWAY_MAC, |peer| peer.mac.0));
+        macs[6..].copy_from_slice(&place.mac.0);
+        let packet = answer(macs, &now);
+        let said = headers(&packet);
+        let trial = reconciler.data_path().run_by_hand(Entry::FromTask, place.ifindex, &packet)?;
+        let mut found = Vec::new();
+        found.extend(said.map(|said| format!("task {} answers {}", task.name, ends(&said))));
+        let (verdict, next) = self.judged_answer(reconciler, names, &trial, said, false);
+        Ok(Some((vec![self.station(Entry::FromTask, found, verdict)], next)))
+    }
+
+    /// An answer that came back to the node where the packet entered.
+    pub(super) async fn return_trace(&self, origin: &Origin, reply: &[u8]) -> Result<Passage, TraceError> {
+        let names = self.flow_names().await;
+        let mut reconciler = self.inner.reconciler.lock().await;
+        let reconciler = &mut *reconciler;
+        let flow = origin.flow.map(|(vni, protocol, client, front)| FlowId { vni, protocol, client, front });
+        let noted = match &flow {
+            Some(flow) => Some((*flow, reconciler.data_path().notes(flow, &[])?)),
+            None => None,
+        };
+        let entry = if origin.by_task { Entry::FromTask } else { Entry::Uplink };
+        let uplink = reconciler.host().settings.uplink_ifindex;
+        let once_more = reconciler.data_path().run_by_hand(entry, origin.ifindex, &origin.packet);
+        let trial = once_more.and_then(|_| reconciler.data_path().run_by_hand(Entry::Uplink, uplink, reply));
+        if let Some((flow, noted)) = noted {
+            take_back(reconciler, &flow, noted)?;
+        }
+        let trial = trial?;
+        let outer = tunnel(reply);
+        let mut found = Vec::new();
+        if let Some(outer) = &outer {
+            let sender = names.node_at(outer.from).unwrap_or_else(|| "no node that is known here".to_owned());
+            found.push(format!("{} is {sender}; VNI {}", outer.from, outer.vni));
+        }
+        let sent = outer.as_ref().and_then(|outer| headers(&outer.inner));
+        let (verdict, next) = self.judged_answer(reconciler, &names, &trial, sent, outer.is_some());
+        let steps = vec![self.station(Entry::Uplink, found, verdict)];
+        Ok(Passage { steps, next, origin: None, back: None })
+    }
+
+    fn station(&self, entry: Entry, found: Vec<String>, verdict: String) -> TraceStep {
+        let node = self.name_of_node(self.inner.node);
+        TraceStep { node, place: entry.as_str().to_owned(), found, verdict }
+    }
+
+    /// What a run of an answer means.
+    fn judged_answer(
+        &self,
+        reconciler: &Reconciler,
+        names: &FlowNames,
+        trial: &Trial,
+        sent: Option<Headers>,
+        in_tunnel: bool,
+    ) -> (String, Next) {
+        let own = reconciler.host().settings.vtep;
+        let end = |fate, text| TraceEnd { fate, text, reason: None };
+        let changed = |now: &Headers| sent.map(|sent| translation(&sent, now)).unwrap_or_default();
+        match trial.fate {
+            Fate::Ended(Some(reason)) => {
+                let reason = reason.as_str();
+                let dropped = TraceEnd {
+                    fate: TraceFate::Dropped,
+                    text: meaning(reason).to_owned(),
+                    reason: Some(reason.to_owned()),
+                };
+                (format!("dropped: {reason}"), Next::End(dropped))
+            }
+            Fate::Ended(None) => {
+                let text =
+                    "the program kept the answer, or other packets were dropped at that moment; try again";
+                ("kept".to_owned(), Next::End(unknown(text.to_owned())))
+            }
+            Fate::Passed if in_tunnel => {
+                let text =
+                    "the VXLAN device takes the outer headers off, whose program cannot be run by hand";
+                ("left to the VXLAN device".to_owned(), Next::End(unknown(text.to_owned())))
+            }
+            Fate::Redirected | Fate::Passed => {
+                if let Some(on) = tunnel(&trial.packet).filter(|on| on.from == own) {
+                    let node = names.node_at(on.to).unwrap_or_else(|| on.to.to_string());
+                    let inner = headers(&on.inner).map(|now| changed(&now)).unwrap_or_default();
+                    let verdict =
+                        format!("sent to node {node} ({}) in VNI {}, by the fast path{inner}", on.to, on.vni);
+                    return (verdict, Next::Node(on.to, trial.packet.clone()));
+                }
+                let Some(now) = headers(&trial.packet) else {
+                    return (
+                        "sent on".to_owned(),
+                        Next::End(unknown("it cannot be read any more".to_owned())),
+                    );
+                };
+                if let Some((task, _)) = self.task_of_packet(&now) {
+                    let text = format!("task {} gets it as {}", task.name, ends(&now));
+                    let verdict = format!("into task {}{}", task.name, changed(&now));
+                    return (verdict, Next::End(end(TraceFate::Delivered, text)));
+                }
+                if !reconciler.host().settings.fast_path && trial.fate == Fate::Redirected {
+                    let text = "it goes by the VXLAN device or an uplink, which a run by hand does not tell";
+                    return (format!("sent on{}", changed(&now)), Next::End(unknown(text.to_owned())));
+                }
+                let to = now.destination.ip();
+                let who =
+                    names.node_at(to).map_or_else(|| to.to_string(), |node| format!("node {node} ({to})"));
+                if trial.fate == Fate::Passed {
+                    let text = format!("this node's stack takes {} to whoever it is for", ends(&now));
+                    return (format!("left to the node's stack{}", changed(&now)), Next::End(left(text)));
+                }
+                let text = format!("{who} gets it as {}", ends(&now));
+                (
+                    format!("out by the uplink to {who}{}", changed(&now)),
+                    Next::End(end(TraceFate::Delivered, text)),
+                )
+            }
+        }
+    }
+}
