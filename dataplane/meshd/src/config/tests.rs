@@ -104,7 +104,10 @@ fn a_dashboard_s_sessions_are_checked() {
         assert!(load(&format!("[dashboard]\n{good}"), &[]).is_ok(), "{good}");
     }
     for (bad, told) in [
-        ("listen = '7380'", "2: dashboard.listen: \"7380\": give an address with a port, such as 127.0.0.1:7380"),
+        (
+            "listen = '7380'",
+            "2: dashboard.listen: \"7380\": give an address with a port, such as 127.0.0.1:7380",
+        ),
         ("idle = 0", "2: dashboard.idle: with 0 no session begins"),
         ("session = 60", "2: dashboard.session: 60 is less than dashboard.idle, 900"),
     ] {
