@@ -1,6 +1,8 @@
 //! Several managers: they are made and unmade, killed, stopped and cut off, and their disks damaged. What was
 //! acknowledged stays, and packets flow.
 
+#[path = "managers/changed_bits.rs"]
+mod changed_bits;
 #[path = "managers/locked.rs"]
 mod locked;
 #[path = "managers/versions.rs"]
