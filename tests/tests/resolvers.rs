@@ -1,4 +1,4 @@
-//! Names as programs ask for them: by the resolvers of glibc, musl and busybox, and over restarts of the daemon, with a
+//! Names as programs ask for them: by the resolvers of glibc, musl, busybox and Go, and over restarts of the daemon, with a
 //! service manager that keeps the name servers' sockets and without one.
 
 use std::{
@@ -106,6 +106,125 @@ fn every_resolver_finds_what_is_there_and_nothing_else() -> Result<()> {
             denies(&["busybox", "nslookup", name])?;
         }
         Ok(())
+    })
+}
+
+/// Compiled here without C, so that it is what Go's own resolver makes of the answers; from Debian's standard library alone.
+fn go_resolver(folder: &Path) -> Result<PathBuf> {
+    let (source, program) = (folder.join("resolve.go"), folder.join("resolve-go"));
+    let text = r#"package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+func main() {
+	resolver, ctx := &net.Resolver{PreferGo: true}, context.Background()
+	kind, name := os.Args[1], os.Args[2]
+	found, err := []string{}, error(nil)
+	switch kind {
+	case "ip", "ip4", "ip6":
+		ips, e := resolver.LookupIP(ctx, kind, name)
+		err = e
+		for _, ip := range ips {
+			found = append(found, ip.String())
+		}
+	case "addr":
+		found, err = resolver.LookupAddr(ctx, name)
+	case "srv":
+		_, records, e := resolver.LookupSRV(ctx, "", "", name)
+		err = e
+		for _, record := range records {
+			found = append(found, fmt.Sprintf("%s:%d", record.Target, record.Port))
+		}
+	}
+	if e, ok := err.(*net.DNSError); ok && e.IsNotFound {
+		fmt.Println("not found")
+	} else if err != nil {
+		fmt.Println(err)
+		os.Exit(2)
+	}
+	for _, one := range found {
+		fmt.Println(one)
+	}
+}
+"#;
+    std::fs::write(&source, text).with_context(|| source.display().to_string())?;
+    let mut build = Command::new("go");
+    build.arg("build").arg("-o").arg(&program).arg(&source).current_dir(folder);
+    build.env("CGO_ENABLED", "0").env("GOPROXY", "off").env("GOFLAGS", "").env("GO111MODULE", "off");
+    build.env("GOCACHE", folder.join("go-cache")).env("GOPATH", folder.join("go"));
+    succeed(&mut build).context("`cargo xtask setup` installs golang-go")?;
+    Ok(program)
+}
+
+#[test]
+fn go_without_c_finds_what_is_there_and_nothing_else() -> Result<()> {
+    run(1, |cluster| {
+        let node = &cluster[0];
+        create(node)?;
+        // An answer with names of this length does not fit into the 1,232 bytes that Go says it takes.
+        let back = "b".repeat(50);
+        node.ctl(&["network", "create", "--attachable", "--subnet", "10.10.4.0/24", &back])?;
+        node.ctl(&["service", "update", "--network-add", &back, "--publish-add", "8080:80", "web"])?;
+        cluster.wait_for_view()?;
+        let names: Vec<String> = (0..10).map(|n| format!("{}{n}", "t".repeat(50))).collect();
+        let spec = |name| TaskSpec { name, network: &back, service: Some("web"), ..TaskSpec::default() };
+        let tasks = names.iter().map(|name| node.run_idle(&spec(name))).collect::<Result<Vec<Task>>>()?;
+        let other = task(cluster, "other")?;
+        let options =
+            ["--network", &back, "--dns-search", &back, "--dns-option", "ndots:1", "--alias", "myself"];
+        let asker = TaskSpec { name: "asker", network: "prod", options: &options, ..TaskSpec::default() };
+        let asker = node.run_idle(&asker)?;
+        let program = go_resolver(asker.folder())?;
+        let finds = |kind: &str, name: &str, expected: &[String]| {
+            let mut expected = expected.to_vec();
+            expected.sort();
+            wait("the answer", SOON, || {
+                let said = output(asker.command(&program)?.args([kind, name]))?;
+                let mut said: Vec<&str> = said.lines().collect();
+                said.sort();
+                ensure!(said == expected, "Go finds {said:?} as {kind} of {name}, not {expected:?}");
+                Ok(())
+            })
+        };
+        let nothing = ["not found".to_owned()];
+        let both: Vec<String> = other.addresses()?.iter().map(ToString::to_string).collect();
+        for name in ["other", "OTHER", "other.prod", "other.prod."] {
+            finds("ip", name, &both)?;
+        }
+        for address in &both {
+            finds("addr", address, &["other.prod.".to_owned()])?;
+        }
+        for network in ["prod", &back] {
+            finds("ip4", &format!("myself.{network}"), &asker.dig(&[&format!("asker.{network}")])?)?;
+        }
+        // The search domain comes before the name as it is, which would be that of the first network.
+        let (first, second) = (asker.dig(&["web.prod"])?, asker.dig(&[&format!("web.{back}")])?);
+        ensure!(first.len() == 1 && second.len() == 1 && first != second, "web is {first:?} and {second:?}");
+        finds("ip", "web", &second)?;
+        finds("ip4", "web.prod", &first)?;
+        // The alias is one of the first network alone: with the search domain it is denied, and asked for as it is.
+        finds("ip4", "www", &first)?;
+        let addresses: Vec<String> =
+            tasks.iter().map(|task| Ok(task.address()?.to_string())).collect::<Result<_>>()?;
+        finds("ip", "tasks.web", &addresses)?;
+        // An IPv4 network: the other family is empty, and that is no failure.
+        finds("ip6", &format!("tasks.web.{back}"), &nothing)?;
+        ensure!(asker.dig_status(&[&format!("tasks.web.{back}"), "AAAA"])? == "NOERROR", "AAAA is denied");
+        for name in ["nothing.prod", "tasks.nothing.prod", "nothing"] {
+            finds("ip", name, &nothing)?;
+        }
+
+        let large = format!("_80._tcp.tasks.web.{back}");
+        let flags = asker.command("dig")?.args(["+ignore", "+bufsize=1232", &large, "SRV"]).output()?;
+        let flags = String::from_utf8_lossy(&flags.stdout).into_owned();
+        ensure!(flags.contains("flags: qr aa tc") || flags.contains(" tc "), "it fits a datagram: {flags}");
+        let targets: Vec<String> = names.iter().map(|name| format!("{name}.{back}.:80")).collect();
+        finds("srv", &large, &targets)
     })
 }
 

@@ -23,6 +23,7 @@ const TOOLS: &[&str] = &[
     "docker.io",
     "ethtool",
     "gcc",
+    "golang-go",
     "haproxy",
     "iperf3",
     "iproute2",
@@ -41,6 +42,7 @@ const TOOLS: &[&str] = &[
     "socat",
     "systemd",
     "tcpdump",
+    "tshark",
     "util-linux",
     "wrk",
 ];
