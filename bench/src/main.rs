@@ -20,6 +20,7 @@ mod pinning;
 mod programs;
 mod record;
 mod run;
+mod seeing;
 mod stats;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum What {
     Control(control::Options),
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss(loss::Options),
+    /// How long lists of a million flows take, and what packets pay while somebody watches.
+    Seeing(seeing::Options),
     /// What changed between two runs, by their files; measures nothing.
     Compare(run::Files),
 }
@@ -84,6 +87,7 @@ fn carry_out() -> Result<()> {
         What::Cni(options) => Job::of_root("containers", move |record| cni::run(&options, record)),
         What::Idle(options) => Job::of_root("idle", move |record| idle::run(&options, record)),
         What::Loss(options) => Job::of_root("loss", move |record| loss::run(&options, record)),
+        What::Seeing(options) => Job::of_root("seeing", move |record| seeing::run(&options, record)),
         What::Control(options) => return telling.run(&control::jobs(options), false),
         What::Compare(files) => return files.compare(),
     };

@@ -11,6 +11,7 @@ mod nodes;
 mod object;
 mod packets;
 mod talk;
+mod watched;
 mod xdp;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,8 @@ use self::{
     xdp::Template,
 };
 use crate::{datapath::World, path::Ports, pinning, stats::median};
+
+pub use watched::Looking;
 
 /// Bytes of each frame, without outer headers.
 const FRAME: usize = 64;
@@ -270,8 +273,20 @@ fn alone(
     verdict: u32,
     fresh: &mut Option<Fresh>,
 ) -> Result<f64> {
-    let mut times = Vec::with_capacity(RUNS.into());
-    for _ in 0..RUNS {
+    runs(program, ifindex, packet, verdict, fresh, RUNS).map(|times| median(&times))
+}
+
+/// Nanoseconds of so many single runs.
+fn runs(
+    program: &Program,
+    ifindex: u32,
+    packet: &mut [u8],
+    verdict: u32,
+    fresh: &mut Option<Fresh>,
+    count: u16,
+) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(count.into());
+    for _ in 0..count {
         if let Some(fresh) = fresh {
             fresh.last = fresh.last.wrapping_add(1);
             renumber(packet, fresh.offset, fresh.last);
@@ -280,7 +295,7 @@ fn alone(
         ensure!(run.verdict == verdict, "the verdict is {}, not {}", run.verdict as i32, verdict as i32);
         times.push(f64::from(run.nanoseconds));
     }
-    Ok(median(&times))
+    Ok(times)
 }
 
 /// The least that a tc program can do: `return TC_ACT_OK`.

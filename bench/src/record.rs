@@ -48,6 +48,8 @@ pub enum Suite {
     Idle,
     /// Requests that fail when something ends.
     Loss,
+    /// Lists of flows, and what watching costs.
+    Seeing,
 }
 
 impl Suite {
@@ -64,6 +66,7 @@ impl Suite {
             Self::Docker => "Docker's containers",
             Self::Idle => "Idle",
             Self::Loss => "Requests that fail",
+            Self::Seeing => "Flows and what happens",
         }
     }
 }

@@ -9,6 +9,7 @@ use mesh_tests::interrupt;
 use crate::{
     attach, cni, control, datapath, dns, idle, loss,
     record::{self, Record, Suite, compare},
+    seeing,
 };
 
 /// What runs when nothing is named.
@@ -18,7 +19,7 @@ const USUAL: [Suite; 6] =
 /// A run of several suites.
 #[derive(Args)]
 pub struct Several {
-    /// Only these suites, also ones that are not run otherwise: cni, docker, idle, loss. Several with commas.
+    /// Only these suites, also ones that are not run otherwise: cni, docker, idle, loss, seeing. Several with commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SUITE")]
     only: Vec<Suite>,
     /// Little of everything: shows that it works, says hardly more.
@@ -118,6 +119,10 @@ impl Several {
         if wanted(Suite::Loss) {
             let options = loss::Options::of(rounds);
             jobs.push(Job::of_root("loss", move |record| loss::run(&options, record)));
+        }
+        if wanted(Suite::Seeing) {
+            let options = seeing::Options::of(rounds, quick);
+            jobs.push(Job::of_root("seeing", move |record| seeing::run(&options, record)));
         }
         jobs
     }

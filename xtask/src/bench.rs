@@ -12,7 +12,7 @@ use crate::{command, compile, setup};
 pub struct Options {
     /// One suite with options of its own; without it: programs, overlay, mesh, dns, control and attach.
     what: Option<What>,
-    /// Only these suites: programs, overlay, mesh, dns, control, attach, cni, docker, idle, loss. Several with commas.
+    /// Only these suites: programs, overlay, mesh, dns, control, attach, cni, docker, idle, loss, seeing. Several with commas.
     #[arg(long, value_delimiter = ',', value_name = "SUITE", conflicts_with = "what")]
     only: Vec<String>,
     /// Little of everything, or of what `--only` names: shows that it works, says hardly more.
@@ -54,6 +54,9 @@ enum What {
     Control,
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss,
+    /// How long lists of a million flows take, and what packets pay while somebody watches; `flows` and `watching` behind it
+    /// choose parts.
+    Seeing,
     /// What changed between two runs: two files of results. Measures nothing, takes no root.
     Compare,
 }

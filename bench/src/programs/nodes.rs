@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use mesh_abi::LAYOUT_VERSION;
+use mesh_lb::Watcher;
 use mesh_tests::{NetNs, Node, Task, output};
 use serde_json::Value;
 
@@ -19,6 +21,8 @@ use super::{
 
 /// The verdict of a tc program that sends a packet on (`TC_ACT_REDIRECT`).
 pub const REDIRECT: u32 = 7;
+/// That of one which drops it (`TC_ACT_SHOT`).
+pub const DROPPED: u32 = 2;
 /// That of one which leaves it to whatever comes next (`TC_ACT_UNSPEC`).
 pub const NEXT: u32 = -1i32 as u32;
 
@@ -62,6 +66,12 @@ impl Host {
             self.programs.insert(name.to_owned(), program);
         }
         Ok(self.programs.contains_key(name))
+    }
+
+    /// Opens what watches the programs.
+    pub fn watcher(&self) -> Result<Watcher> {
+        let maps = self.pins.join(format!("v{LAYOUT_VERSION}"));
+        Watcher::open(&maps).with_context(|| format!("watching {}", self.name))
     }
 
     /// A program that the daemon has loaded.

@@ -1,0 +1,53 @@
+//! What looking costs: lists of a million flows, and packets while somebody watches.
+
+mod flows;
+mod watching;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::record::Record;
+
+/// What to measure, and how much of it.
+#[derive(Args)]
+pub struct Options {
+    /// What to measure; both unless one is named.
+    #[arg(value_enum)]
+    what: Vec<Part>,
+    /// Rounds; each measures everything once.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Flows that are listed.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    flows: u32,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// How long `meshctl flows` takes where a node knows many.
+    Flows,
+    /// Nanoseconds a packet of each program by test runs: while nobody watches, while `meshctl monitor` does, while another
+    /// task's packets are captured.
+    Watching,
+}
+
+impl Options {
+    /// Both in so many rounds.
+    pub fn of(rounds: usize, quick: bool) -> Self {
+        Self { what: Vec::new(), rounds, flows: if quick { 20_000 } else { 1_000_000 } }
+    }
+}
+
+/// Measures.
+pub fn run(options: &Options, record: &mut Record) -> Result<()> {
+    let chosen = |part| options.what.is_empty() || options.what.contains(&part);
+    if chosen(Part::Flows) {
+        flows::run(options.flows, options.rounds, record)?;
+    }
+    mesh_tests::interrupt::check()?;
+    if chosen(Part::Watching) {
+        watching::run(options.rounds, record)?;
+    }
+    Ok(())
+}
