@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Node, run, succeed, wait};
+use mesh_tests::{Node, run, succeed, wait};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
