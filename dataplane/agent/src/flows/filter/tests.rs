@@ -207,8 +207,8 @@ fn nonsense_is_told_what_there_is() {
         error,
         "state \"open\" is not known; there are new, answered, established, closing, closed, reset"
     );
-    let error = told(filter(|f| f.protocols = words(&["icmp"])));
-    assert_eq!(error, "protocol \"icmp\" is not known; there are tcp, udp, sctp");
+    let error = told(filter(|f| f.protocols = words(&["esp"])));
+    assert_eq!(error, "protocol \"esp\" is not known; there are tcp, udp, sctp, icmp, icmpv6");
 }
 
 #[test]
