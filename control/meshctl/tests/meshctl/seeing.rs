@@ -41,7 +41,7 @@ fn conditions_on_flows() {
     }
     for (wrong, told) in [
         ("flows --state open", "established"),
-        ("flows --protocol icmp", "sctp"),
+        ("flows --protocol esp", "sctp"),
         ("flows --port 0", "1..=65535"),
         ("trace --from web.1 --to web", "NAME:PORT"),
         ("trace --from x@n1 --to web:80", "ADDRESS@NODE"),
