@@ -26,6 +26,7 @@ use crate::{
     programs::Programs,
     sizes::{self, Found, Pinned, Sizes},
     stats::{Counts, MapUse, Stats},
+    sys,
     table::Partly,
     takeover::Takeover,
     uplink::{Uplink, UplinkHook},
@@ -131,7 +132,7 @@ impl DataPath {
             }
         };
         let mut loader = EbpfLoader::new();
-        // The kernel's types are for programs that look into its structures. Ours do not, and 25 MiB would stay resident.
+        // The kernel's types are for programs that look into its structures, which ours do not.
         loader.btf(None);
         for spec in &wanted {
             let size = found.get(spec.name).copied().unwrap_or(spec.entries);
@@ -172,6 +173,8 @@ impl DataPath {
             was_settled: false,
         };
         opened.count_established()?;
+        // The loader has read the kernel's types all the same: 25 MiB would stay with the allocator for ever.
+        sys::give_back_memory();
         Ok(opened)
     }
 

@@ -13,6 +13,15 @@ use std::{
     path::Path,
 };
 
+/// Gives memory that is not in use back to the kernel; other C libraries than GNU's do by themselves.
+pub(crate) fn give_back_memory() {
+    // SAFETY: a call without memory of ours.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Commands of bpf(2), from the kernel's `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy)]
 enum Cmd {
