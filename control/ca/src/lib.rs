@@ -25,7 +25,8 @@ pub use peer::{PeerError, PeerIdentity};
 pub use root::{CaDigest, CaError, DEFAULT_VALIDITY, RootCa};
 pub use rustls_pki_types::CertificateDer;
 pub use tls::{
-    DigestMismatch, IdentityCell, client_config, join_client_config, page_config, server_config, server_name,
+    DigestMismatch, IdentityCell, client_config, is_out_of_time, join_client_config, page_config,
+    server_config, server_name,
 };
 pub use token::{JoinToken, TokenError};
 pub use unlock::{UnlockKey, UnlockKeyError};

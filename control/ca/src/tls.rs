@@ -41,24 +41,33 @@ pub struct DigestMismatch {
 }
 
 impl DigestMismatch {
-    /// Looks for it behind an error of a connection, through the wrappers of rustls and `std::io`.
+    /// Looks for it behind an error of a connection.
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            // Neither of the two gives what it wraps as its source.
-            next = if let Some(rustls::Error::Other(other)) = error.downcast_ref() {
-                other.source()
-            } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                Some(inner as &(dyn Error + 'static))
-            } else {
-                error.source()
-            };
-        }
-        None
+        behind(error).find_map(|error| error.downcast_ref())
     }
+}
+
+/// Whether a connection failed because the other's certificate is not valid by this node's clock.
+pub fn is_out_of_time(error: &(dyn Error + 'static)) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    behind(error).any(|error| {
+        let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() else { return false };
+        matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+    })
+}
+
+/// The error and all that it wraps, through the wrappers of rustls and `std::io`.
+fn behind<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // Neither of the two gives what it wraps as its source.
+        if let Some(rustls::Error::Other(other)) = error.downcast_ref() {
+            other.source()
+        } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner as &(dyn Error + 'static))
+        } else {
+            error.source()
+        }
+    })
 }
 
 /// The identity in use. Replacing it changes what the next handshake shows and trusts; connections go on.

@@ -84,6 +84,9 @@ async fn ask(
         Some(mismatch) => Refusal::Final(anyhow!(
             "{manager}: {mismatch}; get the current token with `meshctl join-token` on a manager"
         )),
+        None if mesh_ca::is_out_of_time(&error) => Refusal::Unreachable(anyhow!(
+            "{manager}: by this node's clock the certificate there is not valid; see that both clocks are right"
+        )),
         None => Refusal::Unreachable(error.into()),
     })?;
     let (now, formats) = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH), mesh_manager::formats());
