@@ -9,6 +9,7 @@
 mod binaries;
 mod booted;
 mod cgroup;
+mod clock;
 mod cluster;
 mod containers;
 mod datagrams;
@@ -40,6 +41,7 @@ mod wait;
 
 pub use binaries::Binaries;
 pub use booted::Booted;
+pub use clock::Clock;
 pub use cluster::{Cluster, run, run_many, run_on};
 pub use containers::{Busybox, CniError, CniPlugin, Containerd, Docker, Folders, Podman, REFERENCE_PLUGINS};
 pub use datagrams::Datagrams;

@@ -3,8 +3,12 @@
 
 #[path = "managers/changed_bits.rs"]
 mod changed_bits;
+#[path = "managers/clocks.rs"]
+mod clocks;
 #[path = "managers/locked.rs"]
 mod locked;
+#[path = "managers/slow.rs"]
+mod slow;
 #[path = "managers/versions.rs"]
 mod versions;
 

@@ -79,3 +79,35 @@ fn managers_of_two_versions_go_on_together() -> Result<()> {
         Ok(())
     })
 }
+
+/// Before anything is made of it: the others know nothing of a node that cannot be a manager of theirs. A worker needs to read
+/// nothing of what managers agree on.
+#[test]
+fn an_older_manager_is_told_before_it_joins() -> Result<()> {
+    let cluster = Cluster::daemons(Prefix::unique(), 2, Binaries::find()?, Lifetime::Owner)?;
+    told(cluster, |cluster| {
+        cluster[1].stop()?;
+        start_older(&cluster[1])?;
+        cluster.init()?;
+        wait("the manager to agree with itself", SOON, || {
+            let refused = cluster[0].refused(&["node", "rm", "--force", "--if-version", "999", "n1"])?;
+            ensure!(!refused.message.contains("an older meshd"), "{}", refused.message);
+            Ok(())
+        })?;
+        let token = cluster[0].ctl(&["join-token", "--quiet", "manager"])?;
+        let (name, address) = (cluster[1].name(), cluster[1].address().to_string());
+        let manager = SocketAddr::from((cluster[0].address(), 2377)).to_string();
+        let words =
+            ["join", "--token", token.trim(), "--name", &name, "--advertise-addr", &address, &manager];
+        let refused = cluster[1].refused(&words)?;
+        ensure!(refused.message.contains("an older meshd"), "{}", refused.message);
+        ensure!(nodes(&cluster[0])?.len() == 1, "something was made of it");
+        cluster.join(1)?;
+        cluster.wait_for_members(2)?;
+        cluster[1].ctl(&["leave"])?;
+        cluster[1].stop()?;
+        cluster[1].start()?;
+        cluster[1].ctl(&words)?;
+        wait_for_managers(&cluster[0], &["n1", "n2"])
+    })
+}
