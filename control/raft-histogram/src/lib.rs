@@ -119,7 +119,6 @@ impl<T> AsciiChart<T> {
 
     /// With one more.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "the other crate's name for it")]
     pub fn add(mut self, name: &str, histogram: Histogram<T>) -> Self {
         self.0.push((name.to_owned(), histogram));
         self
