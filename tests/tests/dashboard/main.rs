@@ -2,7 +2,13 @@
 //! nodes, managers that die, and when the page ends.
 
 #[path = "../../../control/dashboard/tests/support/browser.rs"]
-#[expect(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "of the page's own tests, all of it")]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "of the page's own tests, all of it"
+)]
 mod browser;
 mod ends;
 mod page;

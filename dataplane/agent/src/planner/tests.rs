@@ -310,7 +310,7 @@ fn equal_subnets_do_not_meet() {
     };
     assert_eq!((ifindex(PROD), ifindex(TEST)), (Some(51), Some(52)));
     assert_eq!(planned.vip(world.vni(TEST), "10.10.3.2"), None);
-    assert!(!planned.names[&TEST].forward.get_by("web").is_some());
+    assert!(planned.names[&TEST].forward.get_by("web").is_none());
 }
 
 #[test]

@@ -90,7 +90,7 @@ mod tests {
         let version = Version { epoch: 1, counter };
         let owner = mesh_types::NodeId::from_u128(1);
         let item = Item::Interest { owner, version, interest: Interest::All };
-        Entry { item, gone_since: (counter % 2 == 0).then_some(Duration::ZERO) }
+        Entry { item, gone_since: counter.is_multiple_of(2).then_some(Duration::ZERO) }
     }
 
     fn of(entry: &Entry) -> u64 {
