@@ -3,13 +3,14 @@
 use std::{
     collections::VecDeque,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, task::AtomicWaker};
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{
@@ -30,6 +31,10 @@ use super::{ConnectError, FIRST_WORD, endpoint};
 
 /// Connections at once that have said nothing yet. One more, and the one that has been silent for longest goes.
 const SILENT: usize = 64;
+
+/// How long a caller waits while more callers than the socket's backlog holds are there, and between two attempts.
+const CROWDED: Duration = Duration::from_secs(10);
+const CROWDED_PAUSE: Duration = Duration::from_millis(2);
 
 /// A channel to the daemon that listens on the socket `path`.
 pub fn unix_channel(path: impl Into<PathBuf>) -> Channel {
@@ -48,8 +53,21 @@ fn connector(
 ) -> impl tower::Service<Uri, Response = TokioIo<UnixStream>, Error = io::Error, Future: Send> {
     tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        async move { patiently(&path).await.map(TokioIo::new) }
     })
+}
+
+/// Connects, and waits a while for room among those that the daemon has not accepted yet, as a call that blocks would.
+async fn patiently(path: &Path) -> io::Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < CROWDED => {
+                sleep(CROWDED_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// The connections of a listener, for tonic's server; requests carry [`UdsConnectInfo`].
