@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
+    task::yield_now,
     time::{Instant, Sleep, sleep},
 };
 use tokio_stream::wrappers::UnixListenerStream;
@@ -35,6 +36,9 @@ const SILENT: usize = 64;
 /// How long a caller waits while more callers than the socket's backlog holds are there, and between two attempts.
 const CROWDED: Duration = Duration::from_secs(10);
 const CROWDED_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long those that were told to go are waited for at most, before the next is accepted.
+const LEAVE: Duration = Duration::from_millis(100);
 
 /// A channel to the daemon that listens on the socket `path`.
 pub fn unix_channel(path: impl Into<PathBuf>) -> Channel {
@@ -77,10 +81,14 @@ async fn patiently(path: &Path) -> io::Result<UnixStream> {
 pub fn unix_incoming(listener: UnixListener) -> impl Stream<Item = io::Result<UnixIo>> + Send {
     let silent = Arc::new(Silent::default());
     UnixListenerStream::new(listener).filter_map(move |accepted| {
-        let io = accepted.map(|stream| UnixIo::new(stream, &silent));
+        let silent = silent.clone();
         async move {
-            match io {
-                Ok(io) => Some(Ok(io)),
+            match accepted {
+                Ok(stream) => {
+                    let io = UnixIo::new(stream, &silent);
+                    silent.settle().await;
+                    Some(Ok(io))
+                }
                 Err(error) => {
                     warn!(%error, "accept failed");
                     sleep(super::ACCEPT_PAUSE).await;
@@ -93,7 +101,11 @@ pub fn unix_incoming(listener: UnixListener) -> impl Stream<Item = io::Result<Un
 
 /// Those that have said nothing, in the order in which they came.
 #[derive(Debug, Default)]
-struct Silent(Mutex<VecDeque<Weak<Turn>>>);
+struct Silent {
+    waiting: Mutex<VecDeque<Weak<Turn>>>,
+    /// Those that were told to go, and hold their file descriptors until they have.
+    leaving: Mutex<Vec<Weak<Turn>>>,
+}
 
 /// Tells a connection that it has to go.
 #[derive(Debug, Default)]
@@ -105,7 +117,7 @@ struct Turn {
 impl Silent {
     fn enter(&self) -> Arc<Turn> {
         let turn = Arc::new(Turn::default());
-        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         silent.push_back(Arc::downgrade(&turn));
         while silent.len() > SILENT {
             // Some have spoken, or gone: first those, wherever they stand.
@@ -116,9 +128,24 @@ impl Silent {
             {
                 first.over.store(true, Ordering::Release);
                 first.waker.wake();
+                self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&first));
             }
         }
         turn
+    }
+
+    /// Waits until most of those that were told to go have gone: who accepts is quicker than they.
+    async fn settle(&self) {
+        let begun = Instant::now();
+        while self.are_leaving() > SILENT && begun.elapsed() < LEAVE {
+            yield_now().await;
+        }
+    }
+
+    fn are_leaving(&self) -> usize {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|turn| turn.strong_count() > 0);
+        leaving.len()
     }
 }
 
