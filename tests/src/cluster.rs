@@ -182,14 +182,17 @@ impl Cluster {
 
     /// Waits until every node knows what the manager has decided so far.
     pub fn wait_for_view(&self) -> Result<()> {
-        let version = |node: &Node| -> Result<u64> {
+        let version = |node: &Node| -> Result<(Option<u64>, u64)> {
             let status = node.ctl_json(&["status"])?;
-            status["view_version"].as_u64().context("`status` has no view_version")
+            let known = status["view_version"].as_u64().context("`status` has no view_version")?;
+            Ok((status["decided_version"].as_u64(), known))
         };
-        let wanted = version(&self[0])?;
+        // One that is no manager any more tells what it knows.
+        let (decided, known) = version(&self[0])?;
+        let wanted = decided.unwrap_or(known);
         for node in &self.nodes {
             wait("the manager's decisions to arrive", MEET, || {
-                let known = version(node)?;
+                let (_, known) = version(node)?;
                 ensure!(known >= wanted, "{} knows version {known}, not {wanted}", node.name());
                 Ok(())
             })?;

@@ -71,6 +71,28 @@ fn attach_and_detach() -> Result<()> {
     })
 }
 
+/// What a manager was told is not yet known to another node: an attach there gives it the time to arrive.
+#[test]
+fn what_was_changed_a_moment_ago_counts() -> Result<()> {
+    run(2, |cluster| {
+        let create = ["network", "create", "--driver", "overlay", "--subnet"];
+        cluster[0].ctl(&[&create[..], &["10.10.3.0/24", "front"]].concat())?;
+        cluster[0].ctl(&[&create[..], &["10.10.4.0/24", "back"]].concat())?;
+        cluster[0].ctl(&["service", "create", "--network", "front", "web"])?;
+        let spec = TaskSpec { name: "late", network: "back", service: Some("web"), ..TaskSpec::default() };
+        for round in 0..8 {
+            cluster[0].ctl(&["node", "update", "n2", "--availability", "pause"])?;
+            cluster.wait_for_view()?;
+            cluster[0].ctl(&["service", "update", "--network-add", "back", "web"])?;
+            cluster[0].ctl(&["node", "update", "n2", "--availability", "active"])?;
+            let mut task = cluster[1].run_idle(&spec).with_context(|| format!("round {round}"))?;
+            task.stop()?;
+            cluster[0].ctl(&["service", "update", "--network-rm", "back", "web"])?;
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_namespace_that_disappears_is_detached() -> Result<()> {
     run(1, |cluster| {

@@ -37,6 +37,8 @@ struct Report {
     managers: Vec<String>,
     manager_session: String,
     view_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_version: Option<u64>,
     members: Vec<Member>,
     tasks: u32,
     data_path: DataPath,
@@ -182,6 +184,7 @@ impl Report {
             managers: status.managers,
             manager_session: status.manager_session,
             view_version: status.view_version,
+            decided_version: Some(status.decided_version).filter(|&version| version > 0),
             members,
             tasks: status.tasks,
             data_path: data_path.unwrap_or_default(),
@@ -196,6 +199,16 @@ impl Report {
                 dropped: traces.dropped,
                 trouble: traces.trouble,
             }),
+        }
+    }
+
+    /// How far this node is behind what its manager knows to be decided.
+    fn view_text(&self) -> String {
+        match self.decided_version {
+            Some(decided) if decided > self.view_version => {
+                format!("version {} of {decided}", self.view_version)
+            }
+            _ => format!("version {}", self.view_version),
         }
     }
 
@@ -217,7 +230,7 @@ impl Report {
                 .field("Data path address", &self.data_path_addr)
                 .field("Managers", list(&self.managers))
                 .field("Session", &self.manager_session)
-                .field("View", format!("version {}", self.view_version))
+                .field("View", self.view_text())
                 .field("Members", self.member_counts());
             if let Some(gossip) = &self.gossip {
                 gossip.fields(&mut page);

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -136,11 +136,7 @@ impl Agent {
             return Err(AttachError::OwnNamespace(spec.namespace));
         }
         self.replace_absent(&spec.namespace, spec.owner.as_ref()).await;
-        let known = |view: &ClusterView| {
-            let service = spec.service.iter().all(|s| view.service(s).is_ok());
-            service && spec.networks.iter().all(|n| view.network(n).is_ok())
-        };
-        self.wait_for_news(known).await;
+        self.wait_for_news(|view| self.places(view, &spec).is_ok()).await;
         self.check_places(&spec.host_ports).await?;
         let ticket = self.inner.tickets.fetch_add(1, Ordering::Relaxed);
         let plan = self.decide(&spec, ns, ns_id, ticket)?;
@@ -178,6 +174,25 @@ impl Agent {
         }
     }
 
+    /// The service and the networks that the managers let such a task of this node belong to.
+    fn places(
+        &self,
+        view: &ClusterView,
+        spec: &AttachSpec,
+    ) -> Result<(Option<Service>, Vec<Network>), AttachError> {
+        if let Some(node) = view.nodes.get(&self.inner.node)
+            && node.availability != Availability::Active
+        {
+            return Err(AttachError::Unavailable {
+                node: node.name.clone(),
+                availability: node.availability,
+            });
+        }
+        let service = spec.service.as_deref().map(|s| view.service(s)).transpose()?.cloned();
+        let networks = networks(view, spec, service.as_ref())?;
+        Ok((service, networks))
+    }
+
     /// Checks everything that can be checked before anything is made, and reserves names and ids.
     fn decide(
         &self,
@@ -196,14 +211,7 @@ impl Agent {
             return Err(AttachError::Leaving);
         }
         let view = state.view.clone();
-        if let Some(node) = view.nodes.get(&self.inner.node)
-            && node.availability != Availability::Active
-        {
-            return Err(AttachError::Unavailable {
-                node: node.name.clone(),
-                availability: node.availability,
-            });
-        }
+        let (service, networks) = self.places(&view, spec)?;
         for (place, address) in spec.addresses.iter().enumerate() {
             let same = |a: &&IpAddr| Family::of(**a) == Family::of(*address);
             if let Some(other) = spec.addresses[..place].iter().find(same) {
@@ -229,8 +237,6 @@ impl Agent {
             let (namespace, task) = (spec.namespace.clone(), task.clone());
             return Err(AttachError::AlreadyAttached { namespace, task });
         }
-        let service = spec.service.as_deref().map(|s| view.service(s)).transpose()?.cloned();
-        let networks = networks(&view, spec, service.as_ref())?;
         let name = match (&spec.name, &service) {
             (Some(name), _) => name.clone(),
             (None, service) => made_up_name(service.as_ref(), id),
@@ -453,7 +459,7 @@ impl AttachSpec {
 }
 
 pub(crate) fn networks(
-    view: &Arc<ClusterView>,
+    view: &ClusterView,
     spec: &AttachSpec,
     service: Option<&Service>,
 ) -> Result<Vec<Network>, AttachError> {

@@ -420,6 +420,7 @@ fn status(version: String, member: &Member, agent: AgentStatus) -> v1::StatusRes
         managers: agent.managers.iter().map(ToString::to_string).collect(),
         manager_session: agent.session.to_string(),
         view_version: agent.view_version,
+        decided_version: member.manager.as_ref().map_or(0, |m| m.state().borrow().view_version()),
         members: members_of(&agent.members),
         tasks: agent.tasks.try_into().unwrap_or(u32::MAX),
         data_path: Some(v1::DataPathStatus {
