@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use mesh_agent::names::network_names;
-use mesh_dns::{DnsServer, DnsThread, Forwarder, Sockets, TaskView};
+use anyhow::{Context, Result, ensure};
+use mesh_agent::names::{follow, network_names};
+use mesh_dns::{DnsServer, DnsThread, Forwarder, NetworkNames, Sockets, TaskView};
 use mesh_tests::{NetNs, Prefix};
 use mesh_types::{
     Endpoint, EndpointState, Generation, Health, LocalEndpointId, Mac, Network, NetworkId, NodeId, TaskId,
@@ -23,9 +23,12 @@ use super::{
 use crate::{
     idle::{processor_time, resident},
     record::{Better, Figure, Record, Suite},
+    stats::median,
 };
 
 const NAMES: u32 = 100_000;
+/// Tasks that get another address, one after the other.
+const CHANGES: usize = 101;
 
 /// Measures.
 pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()> {
@@ -56,6 +59,7 @@ pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()>
     let held = resident(std::process::id())? - before;
     tell("made", "made in", "ms", Better::Lower, made.as_secs_f64() * 1e3);
     tell("memory", "memory, once for all tasks", "MiB", Better::Lower, held.max(0.0));
+    tell("change", "a task gets another address", "us", Better::Lower, change(&names, &network, &endpoints)?);
 
     let task = NetNs::create(&prefix.namespace("names"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -78,6 +82,26 @@ pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()>
     tell("cpu", "processor time of a query, the asker's tool not counted", "us", Better::Lower, each);
     tell("alone", "one at a time, p50", "us", Better::Lower, alone.p50);
     Ok(())
+}
+
+/// Microseconds, at the median, until names have followed one endpoint, while those before are still asked for.
+fn change(names: &Arc<NetworkNames>, network: &Network, endpoints: &[Endpoint]) -> Result<f64> {
+    let mut names = Arc::clone(names);
+    let mut took = Vec::new();
+    for before in endpoints.iter().step_by(endpoints.len() / CHANGES).take(CHANGES) {
+        let mut after = before.clone();
+        after.addresses = vec![IpAddr::from(Ipv4Addr::from_bits(
+            u32::from(Ipv4Addr::new(10, 128, 0, 0)) + before.local_id.0,
+        ))];
+        let changes = [(Some(Arc::new(before.clone())), Some(Arc::new(after)))];
+        let begin = Instant::now();
+        let mut followed = NetworkNames::clone(&names);
+        ensure!(follow(&mut followed, network, |_| None, &changes), "{} cannot be followed", before.name);
+        ensure!(followed != *names, "{} changed nothing", before.name);
+        names = Arc::new(followed);
+        took.push(begin.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(median(&took))
 }
 
 fn endpoint(network: NetworkId, number: u32) -> Result<Endpoint> {
