@@ -24,6 +24,9 @@ const RESTART: Duration = Duration::from_secs(3);
 /// A view of thousands of nodes and services passes tonic's 4 MiB.
 const LARGEST_ANSWER: usize = 256 << 20;
 
+/// How the daemon tells users of `meshctl` what to do about a network that is for services alone.
+const NOT_ATTACHABLE: &str = "name one with --service, or create the network with --attachable";
+
 /// A connection to it.
 #[derive(Debug, Clone)]
 pub struct Daemon {
@@ -148,6 +151,12 @@ fn words(status: &Status) -> String {
             "meshd does not know this request: it is of another version than mesh-cni".to_owned()
         }
         (code, "") => code.description().to_owned(),
+        (_, text) if text.ends_with(NOT_ATTACHABLE) => {
+            let what = text.strip_suffix(NOT_ATTACHABLE).unwrap_or(text);
+            format!(
+                "{what}name one with \"service\" or MESH_SERVICE, or make a network with `meshctl network create --attachable`"
+            )
+        }
         (_, text) => match next(text) {
             Some(next) => format!("{text}; {next}"),
             None => text.to_owned(),

@@ -10,6 +10,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::{GOSSIP_PORT, MANAGER_PORT, VXLAN_PORT};
+
 pub use filter::PortFilter;
 pub use place::PublishAt;
 
@@ -153,6 +155,16 @@ impl PortConfig {
     /// Whether a packet could be for both: the same number and transport, at places that can overlap.
     pub fn clashes(&self, other: &Self) -> bool {
         (self.published, self.protocol) == (other.published, other.protocol) && self.at.overlaps(other.at)
+    }
+
+    /// What the cluster itself uses the port for on every node.
+    pub const fn own_use(&self) -> Option<&'static str> {
+        match (self.published, self.protocol) {
+            (MANAGER_PORT, Protocol::Tcp) => Some("its managers"),
+            (GOSSIP_PORT, Protocol::Tcp | Protocol::Udp) => Some("gossip"),
+            (VXLAN_PORT, Protocol::Udp) => Some("VXLAN"),
+            _ => None,
+        }
     }
 
     /// Where clients find it: `80/tcp`, `10.0.0.5:80/tcp`, `eth0:80/tcp`.

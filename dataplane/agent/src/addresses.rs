@@ -109,10 +109,14 @@ impl Agent {
     }
 
     fn check_static(&self, network: &Network, address: IpAddr) -> Result<(), AttachError> {
-        if !network.subnet_of(address).is_some_and(|s| s.is_host(address)) {
+        let Some(subnet) = network.subnet_of(address) else {
             let subnets: Vec<_> = network.subnets.iter().map(|s| s.net().to_string()).collect();
             let (network, subnets) = (network.name.clone(), subnets.join(", "));
             return Err(AttachError::AddressOutside { address, network, subnets });
+        };
+        if !subnet.is_host(address) {
+            let (network, subnet) = (network.name.clone(), subnet.net());
+            return Err(AttachError::AddressOfSubnet { address, network, subnet });
         }
         let state = self.lock();
         if let Some(hold) =

@@ -470,6 +470,7 @@ pub(crate) fn networks(
             return Err(AttachError::NetworkTwice(network.name.clone()));
         }
         match service {
+            _ if network.ingress => return Err(AttachError::Ingress(network.name.clone())),
             Some(service) if !service.networks.iter().any(|n| n.network == network.id) => {
                 let (service, network) = (service.name.clone(), network.name.clone());
                 return Err(AttachError::ServiceNotOn { service, network });

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use mesh_types::{Availability, Family, LookupError, Mac, Name, Owner, ResolverError};
 use thiserror::Error;
 
@@ -74,6 +75,9 @@ pub enum AttachError {
         "network {0} is not attachable: only tasks of a service may join it; name one with --service, or create the network with --attachable"
     )]
     NotAttachable(Name),
+    /// The ingress network is for ports alone.
+    #[error("network {0} carries published ports only; tasks cannot join it")]
+    Ingress(Name),
     /// The service's tasks have no place on that network.
     #[error("service {service} is not on network {network}")]
     ServiceNotOn {
@@ -118,6 +122,18 @@ pub enum AttachError {
         /// Its subnets.
         subnets: String,
     },
+    /// The first address of a subnet stands for the subnet, the last one of an IPv4 subnet for all of it.
+    #[error(
+        "address {address} of network {network} is the first or the last one of {subnet}, which no task may have"
+    )]
+    AddressOfSubnet {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: Name,
+        /// The subnet.
+        subnet: IpNet,
+    },
     /// A task of this node has the address.
     #[error("address {address} on network {network} is taken by task {task}")]
     AddressTaken {
@@ -153,6 +169,16 @@ pub enum AttachError {
         port: String,
         /// The service.
         service: Name,
+    },
+    /// The cluster itself needs the port.
+    #[error(
+        "port {port} of this node cannot lead to a task: the cluster uses it for {purpose}; choose another port"
+    )]
+    PortReserved {
+        /// The port.
+        port: String,
+        /// What for.
+        purpose: &'static str,
     },
     /// Another task has the port.
     #[error("port {port} of this node leads to task {task} already; choose another port")]

@@ -98,6 +98,9 @@ pub(crate) fn settle(state: &State, wanted: &[PortConfig]) -> Result<Vec<PortCon
 }
 
 fn check(state: &State, beside: &[PortConfig], port: &PortConfig) -> Result<(), AttachError> {
+    if let Some(purpose) = port.own_use() {
+        return Err(AttachError::PortReserved { port: port.place(), purpose });
+    }
     if let Some(service) = publisher(&state.view, port) {
         return Err(AttachError::PortPublished { port: port.place(), service });
     }

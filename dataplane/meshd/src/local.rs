@@ -543,12 +543,15 @@ pub(crate) fn attach_status(error: &AttachError) -> Status {
         | AttachError::NeedsOneNetwork(_)
         | AttachError::GroupMac(_)
         | AttachError::PortTwice(_)
+        | AttachError::PortReserved { .. }
+        | AttachError::Ingress(_)
         | AttachError::PortInterface(_)
         | AttachError::PortAddress { .. }
         | AttachError::PortFamily { .. }
         | AttachError::NoSubnet { .. }
         | AttachError::TwoOfAFamily(..)
         | AttachError::Resolver(_)
+        | AttachError::AddressOfSubnet { .. }
         | AttachError::AddressOutside { .. } => Status::invalid_argument(text),
         AttachError::AddressTaken { .. }
         | AttachError::NameTaken { .. }

@@ -23,8 +23,15 @@ fn refusals_are_clear_and_leave_nothing() -> Result<()> {
         for (fields, code, words) in [
             (json!({"network": "nothing"}), 7, ["no such network: nothing", "meshctl network create"]),
             (json!({"service": "nobody"}), 7, ["no such service: nobody", "meshctl service create"]),
-            (json!({"network": "closed"}), 100, ["closed", "attachable"]),
+            (json!({"network": "closed"}), 100, ["closed", "\"service\" or MESH_SERVICE"]),
+            (json!({"network": "ingress"}), 7, ["ingress", "published ports only"]),
             (json!({"address": "10.9.9.9"}), 7, ["10.9.9.9", "10.10.3.0/24"]),
+            (json!({"address": "10.10.3.255"}), 7, ["10.10.3.255", "the last one of 10.10.3.0/24"]),
+            (
+                json!({"runtimeConfig": {"portMappings": [{"hostPort": 7946, "containerPort": 80}]}}),
+                7,
+                ["7946/tcp", "gossip"],
+            ),
             (
                 json!({"service": "web", "publish": ["8080:80"]}),
                 100,

@@ -92,6 +92,13 @@ fn refusals_of_meshd() {
     for (refused, message, code, words) in [
         (Code::NotFound, "no such network: prod", 7, "`meshctl network create --attachable prod`"),
         (Code::NotFound, "no such service: web", 7, "`meshctl service create --network NETWORK web`"),
+        (
+            Code::FailedPrecondition,
+            "network prod is not attachable: only tasks of a service may join it; name one with --service, or create \
+             the network with --attachable",
+            100,
+            "may join it; name one with \"service\" or MESH_SERVICE, or make",
+        ),
         (Code::InvalidArgument, "10.9.9.9 is not in 10.10.3.0/24", 7, "10.9.9.9"),
         (Code::AlreadyExists, "address 10.10.3.9 is taken", 100, "10.10.3.9"),
         (Code::FailedPrecondition, "network prod has no free address", 100, "no free address"),

@@ -1,10 +1,7 @@
 //! Published ports of services.
 
 use mesh_ipam::PortPool;
-use mesh_types::{
-    EndpointMode, GOSSIP_PORT, MANAGER_PORT, Name, PortConfig, Protocol, PublishMode, ReturnMode, ServiceId,
-    VXLAN_PORT,
-};
+use mesh_types::{EndpointMode, Name, PortConfig, Protocol, PublishMode, ReturnMode, ServiceId};
 
 use crate::{Rejection, state::Cluster};
 
@@ -79,7 +76,7 @@ fn check(publisher: Publisher<'_>, mut port: PortConfig) -> Result<PortConfig, R
         }
     }
     let published = port.published;
-    if let Some(purpose) = reserved(published, protocol) {
+    if let Some(purpose) = port.own_use() {
         let purpose = purpose.to_owned();
         return Err(Rejection::PortReserved { published, protocol, purpose });
     }
@@ -90,14 +87,4 @@ fn check(publisher: Publisher<'_>, mut port: PortConfig) -> Result<PortConfig, R
         return Err(Rejection::DirectHost(port));
     }
     Ok(port)
-}
-
-/// What the cluster uses a port for on every node.
-fn reserved(port: u16, protocol: Protocol) -> Option<&'static str> {
-    match (port, protocol) {
-        (MANAGER_PORT, Protocol::Tcp) => Some("its managers"),
-        (GOSSIP_PORT, Protocol::Tcp | Protocol::Udp) => Some("gossip"),
-        (VXLAN_PORT, Protocol::Udp) => Some("VXLAN"),
-        _ => None,
-    }
 }
