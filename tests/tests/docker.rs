@@ -4,6 +4,8 @@
 mod applied;
 #[path = "docker/compose.rs"]
 mod compose;
+#[path = "docker/dual_stack.rs"]
+mod dual_stack;
 #[path = "docker/kills.rs"]
 mod kills;
 
@@ -273,6 +275,7 @@ fn what_is_wrong_is_told_to_dockers_user() -> Result<()> {
             (&[][..], "-o network=NAME"),
             (&["--opt", "network=nope"], "no network nope"),
             (&["--opt", "network=prod", "--opt", "mtu=9000"], "option mtu"),
+            (&["--opt", "network=prod", "--internal"], "has a way out"),
             (&["--opt", "network=prod", "--ipam-driver", "mesh"], "--ipam-opt network=NAME"),
             (
                 &["--opt", "network=prod", "--ipam-driver", "mesh", "--ipam-opt", "network=small"],
@@ -296,6 +299,8 @@ fn what_is_wrong_is_told_to_dockers_user() -> Result<()> {
             (&["--network", "prod", "--publish", "80"], "-p PORT:80"),
             (&["--network", "prod", "--publish", "[::1]:80:80"], "no IPv6 subnet"),
             (&["--network", "prod", "--publish", "192.0.2.9:80:80"], "no address 192.0.2.9"),
+            (&["--network", "prod", "--publish", "2377:80"], "uses it for its managers"),
+            (&["--network", "prod", "--mac-address", "01:00:00:00:00:01"], "it is a group's"),
             (&["--network", "closed"], "not attachable"),
         ] {
             let run = ["run", "--detach", "--name", "bad"];
@@ -303,6 +308,16 @@ fn what_is_wrong_is_told_to_dockers_user() -> Result<()> {
             ensure!(refusal.message.contains(said), "{words:?}: {}", refusal.message);
             engine.run(&["rm", "--force", "bad"])?;
         }
+        let availability = |word: &str| -> Result<()> {
+            cluster[0].ctl(&["node", "update", "--availability", word, &cluster[0].name()])?;
+            cluster.wait_for_view()
+        };
+        availability("drain")?;
+        let run = ["run", "--detach", "--name", "bad", "--network", "prod", Busybox::NAME];
+        let refusal = engine.refused(&[&run[..], SLEEP].concat())?;
+        ensure!(refusal.message.contains("--availability active"), "{}", refusal.message);
+        engine.run(&["rm", "--force", "bad"])?;
+        availability("active")?;
         // A /29 has room for five: two ends, and the gateway.
         let mut full = None;
         for number in 0..8 {

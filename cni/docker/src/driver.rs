@@ -12,8 +12,8 @@ use crate::{
     places::{self, ADDRESS_SPACE},
     plugin::{Plugin, PluginError, owner},
     protocol::{
-        CreateEndpoint, CreateNetwork, EndpointOnly, Interface, IpamData, Join, NetworkOnly, PORT_MAP,
-        PortBinding,
+        CreateEndpoint, CreateNetwork, EndpointOnly, INTERNAL, Interface, IpamData, Join, NetworkOnly,
+        PORT_MAP, PortBinding,
     },
     sandbox::{self, LONGEST},
 };
@@ -28,6 +28,10 @@ impl Plugin {
         let reference = places::option(request.options.as_ref())?;
         let view = self.mesh.view().await?;
         let network = places::find(&view, &reference)?;
+        let internal = request.options.as_ref().and_then(|options| options.get(INTERNAL)?.as_bool());
+        if internal == Some(true) && !network.internal {
+            return Err(PluginError::NotInternal(network.name.clone()));
+        }
         let pools: Vec<&IpamData> = request.ipv4.iter().chain(&request.ipv6).flatten().collect();
         let ours: Vec<_> = pools.iter().filter(|pool| pool.address_space == ADDRESS_SPACE).collect();
         for pool in &ours {
@@ -64,7 +68,13 @@ impl Plugin {
         // Docker shows it; and it may not be answered where the user chose it.
         let asked = (!interface.mac_address.is_empty()).then_some(interface.mac_address);
         let (mac, told) = match (&asked, addresses.first()) {
-            (Some(text), _) => (Some(text.parse().map_err(|_| PluginError::Address(text.clone()))?), None),
+            (Some(text), _) => {
+                let mac: Mac = text.parse().map_err(|_| PluginError::Address(text.clone()))?;
+                if !mac.is_unicast() {
+                    return Err(PluginError::GroupMac(mac));
+                }
+                (Some(mac), None)
+            }
             (None, Some(first)) => (Some(Mac::of_address(*first)), Some(Mac::of_address(*first))),
             (None, None) => (None, None),
         };
@@ -210,11 +220,15 @@ fn host_port(binding: &PortBinding) -> Result<PortConfig, PluginError> {
         "" => None,
         text => Some(text.parse::<IpAddr>().map_err(|_| PluginError::Address(text.to_owned()))?),
     };
-    Ok(PortConfig {
+    let port = PortConfig {
         mode: PublishMode::Host,
         at: at.filter(|at| !at.is_unspecified()).map_or(PublishAt::Any, PublishAt::Address),
         ..PortConfig::new(binding.host_port, target, protocol)
-    })
+    };
+    match port.own_use() {
+        Some(purpose) => Err(PluginError::PortReserved { port, purpose }),
+        None => Ok(port),
+    }
 }
 
 #[cfg(test)]
@@ -251,5 +265,8 @@ mod tests {
         assert!(ports(json!([binding(6, "", 80, 90)])).unwrap_err().contains("not a range"));
         assert!(ports(json!([binding(1, "", 80, 80)])).unwrap_err().contains("protocol 1"));
         assert!(ports(json!("x")).unwrap_err().contains(PORT_MAP));
+        assert!(ports(json!([binding(6, "", 2377, 2377)])).unwrap_err().contains("2377/tcp"));
+        assert!(ports(json!([binding(17, "127.0.0.1", 4789, 4789)])).unwrap_err().contains("VXLAN"));
+        assert!(ports(json!([binding(17, "", 2377, 2377)])).is_ok());
     }
 }

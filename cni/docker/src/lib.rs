@@ -15,6 +15,7 @@ mod driver;
 mod engine;
 mod http;
 mod ipam;
+mod ipv6;
 mod labels;
 mod mesh;
 mod places;

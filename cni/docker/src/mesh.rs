@@ -46,6 +46,8 @@ pub struct Reserve {
 pub trait Mesh: Send + Sync + 'static {
     /// What the managers decided, as this node knows it.
     async fn view(&self) -> Result<ClusterView, Refusal>;
+    /// The id of this node.
+    async fn node(&self) -> Result<String, Refusal>;
     /// The tasks of all nodes and what only this one knows of its own.
     async fn tasks(&self) -> Result<v1::ListTasksResponse, Refusal>;
     /// Makes a namespace a task, or joins the task that it is to a further network.
@@ -102,6 +104,10 @@ impl Mesh for MeshSocket {
         let told = answer(self.local().get_view(v1::GetViewRequest {})).await?;
         let view = told.view.unwrap_or_default();
         view.try_into().map_err(|error: Invalid| nonsense(error))
+    }
+
+    async fn node(&self) -> Result<String, Refusal> {
+        Ok(answer(self.local().status(v1::StatusRequest {})).await?.node_id)
     }
 
     async fn tasks(&self) -> Result<v1::ListTasksResponse, Refusal> {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mesh_types::{Name, NetworkId, PortConfig};
+use mesh_types::{Availability, Mac, Name, NetworkId, PortConfig};
 use thiserror::Error;
 use tokio::task::AbortHandle;
 
@@ -189,7 +189,7 @@ pub enum PluginError {
         family: mesh_types::Family,
     },
     /// It is in use.
-    #[error("port {port} of this host is published already, by {by}")]
+    #[error("port {} of this host is published already, by {by}", port.place())]
     PortTaken {
         /// The port.
         port: PortConfig,
@@ -224,6 +224,32 @@ pub enum PluginError {
         "network {0} is not attachable: only tasks of services may join; give the container the label mesh.service, or create the network with --attachable"
     )]
     NotAttachable(Name),
+    /// The managers said that this node takes no tasks.
+    #[error(
+        "node {node} takes no tasks: its availability is {availability}; run the container on another node, or on a manager `meshctl node update {node} --availability active`"
+    )]
+    Unavailable {
+        /// This node.
+        node: Name,
+        /// What was said.
+        availability: Availability,
+    },
+    /// `--internal` of a network that is not.
+    #[error(
+        "network {0} of the mesh has a way out, so Docker's --internal would promise too much; on a manager: meshctl network create --internal, or leave --internal out"
+    )]
+    NotInternal(Name),
+    /// No interface can have that address.
+    #[error("{0} is no address for an interface: it is a group's, or zero")]
+    GroupMac(Mac),
+    /// The cluster itself needs the port.
+    #[error("port {} of this host cannot be published: the mesh uses it for {purpose}; choose another port", port.place())]
+    PortReserved {
+        /// The port.
+        port: PortConfig,
+        /// What for.
+        purpose: &'static str,
+    },
     /// A container's name is a name of its task.
     #[error(
         "a task named {name} is on network {network} already, on node {node}; give the container another --name"

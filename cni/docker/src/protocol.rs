@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 pub const GENERIC: &str = "com.docker.network.generic";
 /// Ports that are to be published, in the options of an endpoint.
 pub const PORT_MAP: &str = "com.docker.network.portmap";
+/// `docker network create --internal`, in the options of a network.
+pub const INTERNAL: &str = "com.docker.network.internal";
 /// The gateway, in what is said of a pool; and what a request for a gateway's address is marked with.
 pub const GATEWAY: &str = "com.docker.network.gateway";
 /// The key of that mark.

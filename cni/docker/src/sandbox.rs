@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use crate::{
     book::KeptEndpoint,
     engine::EngineError,
+    ipv6,
     plugin::{Plugin, PluginError, owner},
     protocol::EndpointOnly,
     wishes::Wishes,
@@ -27,6 +28,8 @@ const USUAL: Duration = Duration::from_secs(5);
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 /// The same where a daemon before this one was joined: the runtime was at it before it ended.
 const LONGEST_RESUMED: Duration = Duration::from_secs(10);
+/// How long Docker may take to switch IPv6 off in a namespace that is there: it starts a program for it.
+const SWITCHED_OFF: Duration = Duration::from_secs(20);
 /// How often an engine that does not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -124,6 +127,12 @@ impl Plugin {
                 }
             },
         };
+        if let Ok(wishes) = &wishes
+            && wishes.has_ipv6()
+            && let Err(error) = ipv6::switched_off(sandbox, SWITCHED_OFF).await
+        {
+            warn!(endpoint, %error, "look whether Docker has switched IPv6 off");
+        }
         let attached = match &wishes {
             Ok(wishes) => self.attach(&endpoint, &kept, wishes).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

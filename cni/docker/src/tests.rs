@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mesh_api::v1::{self, attach_request::Namespace};
 use mesh_types::{
-    ClusterId, ClusterView, Name, Network, NetworkId, PortConfig, Service, ServiceId, ServiceNetwork, Subnet,
-    Vni,
+    Availability, ClusterId, ClusterView, Name, Network, NetworkId, Node, NodeId, PortConfig, Role, Service,
+    ServiceId, ServiceNetwork, Subnet, Vni,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -28,6 +28,7 @@ struct State {
     published: Vec<PortConfig>,
     aliases: BTreeMap<String, Vec<String>>,
     refuse: Option<Refusal>,
+    node: String,
 }
 
 #[derive(Clone, Default)]
@@ -44,6 +45,10 @@ impl Mesh for FakeMesh {
     async fn view(&self) -> Result<ClusterView, Refusal> {
         let refusal = || Refusal { code: Code::FailedPrecondition, message: "in no cluster".to_owned() };
         self.with(|state| state.view.clone()).ok_or_else(refusal)
+    }
+
+    async fn node(&self) -> Result<String, Refusal> {
+        Ok(self.with(|state| state.node.clone()))
     }
 
     async fn tasks(&self) -> Result<v1::ListTasksResponse, Refusal> {
@@ -344,6 +349,30 @@ async fn what_is_wrong_with_a_container_is_told_while_docker_listens() {
     let refusal = Refusal { code: Code::FailedPrecondition, message: "the lease is full".to_owned() };
     story.mesh.with(|state| state.refuse = Some(refusal));
     assert_eq!(story.join(HERE).await.unwrap_err(), "the lease is full");
+    // A node that takes no tasks; that another one does not is no reason.
+    let node = |text: &str| Node {
+        id: NodeId::random(),
+        name: name(text),
+        role: Role::Worker,
+        advertise_addr: [192, 0, 2, 1].into(),
+        data_path_addr: [192, 0, 2, 1].into(),
+        availability: Availability::Drain,
+        labels: BTreeMap::new(),
+        joined_at: 0,
+        version: 1,
+    };
+    let (own, other) = (node("n1"), node("n2"));
+    let id = own.id;
+    story.mesh.with(|state| {
+        state.refuse = None;
+        state.node = own.id.to_string();
+        state.view.as_mut().unwrap().nodes.insert(other.id, other);
+    });
+    story.join(HERE).await.unwrap();
+    story.mesh.with(|state| state.view.as_mut().unwrap().nodes.insert(own.id, own));
+    let error = story.join(HERE).await.unwrap_err();
+    assert!(error.contains("node n1 takes no tasks") && error.contains("--availability active"), "{error}");
+    story.mesh.with(|state| state.view.as_mut().unwrap().nodes.remove(&id));
     // An engine that nobody finds, and another one than asks.
     story.engine.lock().unwrap().insert("/networks/n1".to_owned(), json!({"Name": "x"}));
     assert!(story.join(HERE).await.unwrap_err().contains("engine_socket"));
@@ -369,6 +398,12 @@ async fn what_is_wrong_with_a_request_is_told() {
         ("NetworkDriver.CreateNetwork", create(json!({"network": "ingress"})), "published ports only"),
         ("NetworkDriver.CreateNetwork", create(json!({"network": "prod", "mtu": "9"})), "option mtu"),
         (
+            "NetworkDriver.CreateNetwork",
+            json!({"NetworkID": "n1", "Options": {
+                "com.docker.network.generic": {"network": "prod"}, "com.docker.network.internal": true}}),
+            "--internal",
+        ),
+        (
             "NetworkDriver.CreateEndpoint",
             json!({"NetworkID": "n9", "EndpointID": "e1"}),
             "Docker's network n9",
@@ -390,6 +425,19 @@ async fn what_is_wrong_with_a_request_is_told() {
     }
     let error = story.create_network("mesh", "10.10.9.0/24").await.unwrap_err();
     assert!(error.contains("two networks"), "{error}");
+    story.create_network("mesh", "10.10.3.0/24").await.unwrap();
+    let port = json!({"Proto": 6, "Port": 80, "HostPort": 2377});
+    let error =
+        story.create_endpoint("e1", "", json!({"com.docker.network.portmap": [port]})).await.unwrap_err();
+    assert!(error.contains("2377/tcp") && error.contains("its managers"), "{error}");
+    let group =
+        json!({"NetworkID": "n1", "EndpointID": "e1", "Interface": {"MacAddress": "01:00:00:00:00:01"}});
+    assert!(
+        story
+            .refused("NetworkDriver.CreateEndpoint", group)
+            .await
+            .contains("01:00:00:00:00:01 is no address")
+    );
     let v6 = json!({"AddressSpace": "mesh", "Options": prod, "V6": true});
     assert!(story.refused("IpamDriver.RequestPool", v6).await.contains("no IPv6 subnet"));
     let gateway = json!({"RequestAddressType": "com.docker.network.gateway"});

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::ErrorKind, net::UdpSocket, path::Path};
 
 use mesh_api::v1::{self, MemberState, attach_request::Namespace};
-use mesh_types::{ClusterView, Family, Name, Network, PortConfig, PublishAt, Service};
+use mesh_types::{Availability, ClusterView, Family, Name, Network, PortConfig, PublishAt, Service};
 use tracing::{info, warn};
 
 use crate::{
@@ -30,6 +30,13 @@ pub(crate) struct Wishes {
     service: Option<Service>,
     /// By label.
     pub aliases: Vec<Name>,
+}
+
+impl Wishes {
+    /// Whether the container will have an IPv6 address.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.network.subnets.iter().any(|subnet| subnet.family() == Family::V6)
+    }
 }
 
 impl Plugin {
@@ -90,6 +97,7 @@ impl Plugin {
         kept: &KeptEndpoint,
         sandbox: &Path,
     ) -> Result<(), PluginError> {
+        self.check_node(view).await?;
         let mut tasks = self.mesh.tasks().await?;
         if let Some(name) = name {
             let named = tasks.local.iter().filter(|task| task.name.eq_ignore_ascii_case(name.as_str()));
@@ -135,6 +143,22 @@ impl Plugin {
             }
         }
         Ok(())
+    }
+
+    /// Whether the managers let this node have tasks.
+    async fn check_node(&self, view: &ClusterView) -> Result<(), PluginError> {
+        if view.nodes.values().all(|node| node.availability == Availability::Active) {
+            return Ok(());
+        }
+        let own = self.mesh.node().await?;
+        let own = view.nodes.values().find(|node| node.id.to_string() == own);
+        match own.filter(|node| node.availability != Availability::Active) {
+            Some(node) => {
+                let (node, availability) = (node.name.clone(), node.availability);
+                Err(PluginError::Unavailable { node, availability })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The endpoints of Docker's that made a task, if it is not one of the sandbox: Docker has no two containers of a name.
