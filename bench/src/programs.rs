@@ -7,10 +7,12 @@
 
 mod assemble;
 mod bpf;
+mod counting;
 mod nodes;
 mod object;
 mod packets;
 mod talk;
+mod uncounted;
 mod watched;
 mod xdp;
 
@@ -26,6 +28,8 @@ use self::{
 };
 use crate::{datapath::World, path::Ports, pinning, stats::median};
 
+pub use counting::Counting;
+pub use uncounted::build as build_uncounted;
 pub use watched::Looking;
 
 /// Bytes of each frame, without outer headers.

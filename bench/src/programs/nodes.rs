@@ -68,6 +68,11 @@ impl Host {
         Ok(self.programs.contains_key(name))
     }
 
+    /// The folder of what the daemon keeps in the kernel.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
     /// Opens what watches the programs.
     pub fn watcher(&self) -> Result<Watcher> {
         let maps = self.pins.join(format!("v{LAYOUT_VERSION}"));

@@ -4,13 +4,23 @@
 use std::{fs, os::fd::AsFd, path::Path};
 
 use anyhow::{Context, Result};
-use aya::{EbpfLoader, programs::Xdp};
+use aya::{Ebpf, EbpfLoader, programs::Xdp};
 
 use super::bpf::Program;
 
 /// Loads the XDP program of that name with the maps pinned below `pins`, the folder of a running daemon. None if there is
 /// no such program.
 pub fn xdp(pins: &Path, name: &str) -> Result<Option<Program>> {
+    let mut ebpf = with_maps(pins, mesh_lb::OBJECT)?;
+    let Some(program) = ebpf.program_mut(name) else { return Ok(None) };
+    let program: &mut Xdp = program.try_into().with_context(|| format!("{name} is no XDP program"))?;
+    program.load().with_context(|| format!("loading {name}"))?;
+    let fd = program.fd().with_context(|| format!("loading {name}"))?.as_fd().try_clone_to_owned();
+    Ok(Some(Program::from(fd.context("a program's descriptor")?)))
+}
+
+/// Reads an object; its maps are those pinned below `pins`, the folder of a running daemon.
+pub fn with_maps(pins: &Path, object: &[u8]) -> Result<Ebpf> {
     let folder = names(pins)?.into_iter().find(|name| is_layout(name));
     let folder = pins.join(folder.with_context(|| format!("no maps below {}", pins.display()))?);
     let maps = names(&folder)?;
@@ -18,12 +28,7 @@ pub fn xdp(pins: &Path, name: &str) -> Result<Option<Program>> {
     for map in &maps {
         loader.map_pin_path(map, folder.join(map));
     }
-    let mut ebpf = loader.load(mesh_lb::OBJECT).context("reading the programs")?;
-    let Some(program) = ebpf.program_mut(name) else { return Ok(None) };
-    let program: &mut Xdp = program.try_into().with_context(|| format!("{name} is no XDP program"))?;
-    program.load().with_context(|| format!("loading {name}"))?;
-    let fd = program.fd().with_context(|| format!("loading {name}"))?.as_fd().try_clone_to_owned();
-    Ok(Some(Program::from(fd.context("a program's descriptor")?)))
+    loader.load(object).context("reading the programs")
 }
 
 /// Whether a folder has the maps of a layout: `v` and its number.

@@ -124,7 +124,7 @@ fn take(row: &mut Row, host: &Host, floor: f64) -> Result<[f64; 3]> {
 }
 
 /// The mean of the quickest quarter.
-fn quickest(mut times: Vec<f64>) -> f64 {
+pub(super) fn quickest(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.truncate(times.len().div_ceil(4));
     times.iter().sum::<f64>() / times.len().max(1) as f64

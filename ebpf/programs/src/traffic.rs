@@ -107,6 +107,9 @@ pub fn without_task(service: u32) {
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "each CPU has a value of its own, and one program at a time")]
 fn of(map: &'static PerCpuArray<TrafficValue>, index: u32) -> Option<&'static mut TrafficValue> {
+    if cfg!(feature = "uncounted") {
+        return None;
+    }
     let traffic = map.get_ptr_mut(index)?;
     // SAFETY: this CPU's own slot, held for no longer than one addition after the other.
     Some(unsafe { &mut *traffic })
