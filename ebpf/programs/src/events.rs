@@ -113,21 +113,26 @@ alone! {
     /// Tells of a packet. In `what` are, a byte each, an [`EventKind`], the program, a [`Sight`], and a reason plus one. 0
     /// when it is not told.
     fn told[event_of_packet](skb: Skb, what: u32, ifindex: u32) -> u32, or 0; {
-        // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let (Some(watch), Some(room)) = (watch(now), room()) else { return 0 };
-        let [kind, program, place, reason] = what.to_le_bytes();
+        let now = conntrack::now();
+        let Some(watch) = watch(now) else { return 0 };
+        if is_for_all(watch) && is_spent(watch, now) {
+            return 0;
+        }
         // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
         let task = unsafe { LOCAL_BY_IFINDEX.get(ifindex) };
-        let mark = skb.mark();
+        let (endpoint, mark) = (task.map_or(0, |task| task.id), skb.mark());
+        if watch.endpoint != 0 && endpoint != watch.endpoint || watch.mark != 0 && mark != watch.mark {
+            return 0;
+        }
+        let Some(room) = room() else { return 0 };
+        let [kind, program, place, reason] = what.to_le_bytes();
         let head = &mut room.head;
-        head.time = now;
         head.kind = kind;
         head.program = program;
         head.place = place;
         head.reason = reason;
         head.ifindex = ifindex;
-        head.endpoint = task.map_or(0, |task| task.id);
+        head.endpoint = endpoint;
         head.backend = 0;
         head.number = 0;
         head.mark = mark;
@@ -135,9 +140,6 @@ alone! {
         head.vni = task.map_or(PUBLISHED, |task| task.vni);
         head.service = 0;
         head.state = 0;
-        if watch.endpoint != 0 && head.endpoint != watch.endpoint || watch.mark != 0 && mark != watch.mark {
-            return 0;
-        }
         head.ethertype = skb.load::<[u8; 2]>(ETHERTYPE).unwrap_or_default();
         match head.ethertype {
             ETHERTYPE_IPV4 => describe(skb, head, &mut room.packet4),
@@ -156,9 +158,13 @@ alone! {
                 }
             }
         }
-        if !is_wanted(watch, head) || !is_allowed(watch, now) {
+        let ports = [head.source_port, head.destination_port];
+        if !is_wanted(watch, head.vni, head.protocol, ports, [&head.source, &head.destination])
+            || !is_allowed(watch, now)
+        {
             return 0;
         }
+        head.time = exactly();
         let wanted = if watch.snaplen < head.len { watch.snaplen } else { head.len };
         let captured = take(skb, &mut room.bytes, wanted);
         send(room, captured)
@@ -175,6 +181,15 @@ alone! {
         number: u32,
         client: u32,
     ) -> u32, or 0; {
+        let now = conntrack::now();
+        let Some(watch) = watch(now) else { return 0 };
+        let ports = [key.source_port, key.destination_port];
+        if watch.mark != 0
+            || !is_wanted(watch, key.scope, key.protocol, ports, [&key.source, &key.destination])
+            || watch.endpoint == 0 && is_spent(watch, now)
+        {
+            return 0;
+        }
         // Into the room at once, what would else lie on the stack: the ways here are long, and 512 bytes are for all of them
         // (check_max_stack_depth; older kernels take each function for a multiple of 32).
         let Some(room) = room() else { return 0 };
@@ -185,9 +200,6 @@ alone! {
         room.head.state = (what >> 8) as u8;
         room.head.service = (what >> 16) as u16;
         room.head.ifindex = (what >> 32) as u32;
-        // SAFETY: a helper without arguments.
-        room.head.time = unsafe { bpf_ktime_get_ns() };
-        let Some(watch) = watch(room.head.time) else { return 0 };
         room.head.program = 0;
         room.head.place = 0;
         room.head.reason = 0;
@@ -217,11 +229,10 @@ alone! {
                 room.head.endpoint = asked;
             }
         }
-        let head = &room.head;
-        let is_other = watch.endpoint != 0 && head.endpoint != watch.endpoint;
-        if is_other || watch.mark != 0 || !is_wanted(watch, head) || !is_allowed(watch, head.time) {
+        if watch.endpoint != 0 && room.head.endpoint != watch.endpoint || !is_allowed(watch, now) {
             return 0;
         }
+        room.head.time = exactly();
         send(room, 0)
     }
 }
@@ -267,16 +278,51 @@ fn describe<F: Family>(skb: Skb, head: &mut EventHead, packet: &mut Packet<F>) {
     head.icmp_type = packet.icmp_type;
 }
 
+/// Whether no condition but the kind is asked for.
 #[inline(always)]
-fn is_wanted(watch: &Watch, head: &EventHead) -> bool {
-    let any = |address: &mesh_abi::Address| key::words(address) == [0; 4];
+fn is_for_all(watch: &Watch) -> bool {
+    watch.endpoint == 0
+        && watch.mark == 0
+        && watch.vni == PUBLISHED
+        && watch.protocol == 0
+        && watch.port == [0; 2]
+        && key::words(&watch.address) == [0; 4]
+}
+
+#[inline(always)]
+fn is_wanted(
+    watch: &Watch,
+    vni: [u8; 4],
+    protocol: u8,
+    [from, to]: [[u8; 2]; 2],
+    [source, destination]: [&mesh_abi::Address; 2],
+) -> bool {
     let (port, none) = (watch.port, [0; 2]);
-    (watch.vni == PUBLISHED || watch.vni == head.vni)
-        && (watch.protocol == 0 || watch.protocol == head.protocol)
-        && (port == none || port == head.source_port || port == head.destination_port)
-        && (any(&watch.address)
-            || key::same(&watch.address, &head.source)
-            || key::same(&watch.address, &head.destination))
+    (watch.vni == PUBLISHED || watch.vni == vni)
+        && (watch.protocol == 0 || watch.protocol == protocol)
+        && (port == none || port == from || port == to)
+        && (key::words(&watch.address) == [0; 4]
+            || key::same(&watch.address, source)
+            || key::same(&watch.address, destination))
+}
+
+/// The kernel's monotonic clock.
+#[inline(always)]
+fn exactly() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Whether this CPU has told all that it may for now, so that one more is left out. Asked first, it keeps a flood of events that
+/// nobody will see from costing what seen ones do.
+#[inline(always)]
+fn is_spent(watch: &Watch, now: u64) -> bool {
+    let Some(counts) = counts() else { return true };
+    let spent = counts.window == now / WATCH_WINDOW_NS && counts.used >= watch.rate.into();
+    if spent {
+        counts.limited += 1;
+    }
+    spent
 }
 
 /// Whether this CPU may tell one more now.
