@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    load::{Amount, Measure, Sample},
+    load::{Amount, Measure, Sample, is_installed},
     path::{Path, Way},
     pinning::Processors,
     programs::Programs,
@@ -126,9 +126,10 @@ fn measure(
         congestion: options.congestion.clone(),
     };
     let mut failed = None;
+    let measures = measures(is_installed, record);
     for round in 1..=options.rounds {
         for (group, paths) in &ways.paths {
-            for measure in Measure::ALL {
+            for &measure in &measures {
                 progress(round, measure.title());
                 for path in paths.iter().filter(|path| measure.fits(path)) {
                     let taken = take(measure, path, &amount, processors, record);
@@ -147,6 +148,19 @@ fn measure(
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// What can be measured with the programs that are there; what cannot is noted.
+fn measures(is_there: impl Fn(&str) -> bool, record: &mut Record) -> Vec<Measure> {
+    let (measures, lacking): (Vec<_>, Vec<_>) =
+        Measure::ALL.into_iter().partition(|measure| measure.program().is_none_or(&is_there));
+    for measure in lacking {
+        let program = measure.program().unwrap_or_default();
+        let note = format!("left out: {}: there is no {program} (`cargo xtask setup`)", measure.title());
+        eprintln!("{note}");
+        record.note(note);
+    }
+    measures
 }
 
 fn add(record: &mut Record, group: Group, measure: Measure, way: Way, sample: Sample) {
@@ -198,4 +212,19 @@ fn take(
         }
     }
     measure.take(path, amount, processors).with_context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_tool_the_rest_is_measured() {
+        let mut record = Record::begin(String::new(), true).unwrap();
+        assert_eq!(measures(|_| true, &mut record), Measure::ALL);
+        assert!(record.notes.is_empty());
+        assert_eq!(measures(|program| program != "wrk", &mut record), Measure::ALL[..4]);
+        assert_eq!(record.notes[0], "left out: HTTP keep-alive: there is no wrk (`cargo xtask setup`)");
+        assert_eq!(record.notes.len(), 2);
+    }
 }

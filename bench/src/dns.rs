@@ -140,17 +140,29 @@ fn measure(
         }
     }
     let processors = Processors::pick()?;
-    let perf = Dnsperf::new(prefix, &names, Duration::from_secs(options.seconds))?;
+    let length = Duration::from_secs(options.seconds);
+    let perf = Dnsperf::new(prefix, &names, length)?;
+    if perf.is_none() {
+        let note = "names: rates and floods are left out: there is no dnsperf (`cargo xtask setup`)";
+        eprintln!("{note}");
+        record.note(note);
+    }
     for round in 1..=options.rounds {
         for subject in &subjects {
             mesh_tests::interrupt::check()?;
             eprintln!("round {round} of {}: {}", options.rounds, subject.name());
             let mut sampled = Sampled::new();
             if chosen(Part::Compare) {
-                sampled.extend(compare(subject.as_ref(), &perf, &names, processors, record)?);
+                sampled.extend(compare(
+                    subject.as_ref(),
+                    (perf.as_ref(), length),
+                    &names,
+                    processors,
+                    record,
+                )?);
             }
-            if chosen(Part::Flood) {
-                sampled.extend(flood(subject.as_ref(), &perf, &names)?);
+            if let Some(perf) = perf.as_ref().filter(|_| chosen(Part::Flood)) {
+                sampled.extend(flood(subject.as_ref(), perf, length, &names)?);
             }
             let key = subject.name().to_lowercase();
             let who = if key == meshd::KEY { Who::ours } else { Who::peer };
@@ -165,17 +177,36 @@ fn measure(
 
 fn compare(
     subject: &dyn Subject,
-    perf: &Dnsperf,
+    (perf, length): (Option<&Dnsperf>, Duration),
     names: &[String],
     processors: Processors,
     record: &mut Record,
 ) -> Result<Sampled> {
     let asker = subject.askers()[0].clone();
     let mut sampled = Sampled::new();
+    let rate = match perf {
+        Some(perf) => Some(rates(subject, perf, &mut sampled, record)?),
+        None => None,
+    };
+    subject.pin(Some(processors.server))?;
+    let alone = ask::one_at_a_time(&asker, subject.server(), names, processors.client, length)?;
+    sampled.push((Measure::Alone, alone.p50, None));
+    if let Some(rate) = rate {
+        let half = ask::paced(&asker, subject.server(), names, processors.client, rate / 2.0, length)?;
+        sampled.push((Measure::HalfMedian, half.p50, None));
+        sampled.push((Measure::Half, half.p99, None));
+    }
+    subject.pin(None)?;
+    Ok(sampled)
+}
+
+/// As many queries as are answered; how many a second over UDP.
+fn rates(subject: &dyn Subject, perf: &Dnsperf, sampled: &mut Sampled, record: &mut Record) -> Result<f64> {
+    let asker = &subject.askers()[0];
     let mut rate = 0.0;
     for (transport, measure) in [(Transport::Udp, Measure::Udp), (Transport::Tcp, Measure::Tcp)] {
         let before = subject.cpu()?;
-        let queries = match perf.run(&asker, subject.server(), transport) {
+        let queries = match perf.run(asker, subject.server(), transport) {
             Ok(queries) => queries,
             // Some close connections after a hundred queries, which dnsperf does not always bear.
             Err(error) if transport == Transport::Tcp => {
@@ -192,19 +223,12 @@ fn compare(
             rate = queries.per_second;
         }
     }
-    subject.pin(Some(processors.server))?;
-    let alone = ask::one_at_a_time(&asker, subject.server(), names, processors.client, perf.length())?;
-    let half = ask::paced(&asker, subject.server(), names, processors.client, rate / 2.0, perf.length())?;
-    subject.pin(None)?;
-    sampled.push((Measure::Alone, alone.p50, None));
-    sampled.push((Measure::HalfMedian, half.p50, None));
-    sampled.push((Measure::Half, half.p99, None));
-    Ok(sampled)
+    Ok(rate)
 }
 
-fn flood(subject: &dyn Subject, perf: &Dnsperf, names: &[String]) -> Result<Sampled> {
+fn flood(subject: &dyn Subject, perf: &Dnsperf, length: Duration, names: &[String]) -> Result<Sampled> {
     let [flooding, asking, ..] = subject.askers() else { return Ok(Vec::new()) };
-    let seldom = || ask::seldom(asking, subject.server(), names, perf.length());
+    let seldom = || ask::seldom(asking, subject.server(), names, length);
     let quiet = seldom()?;
     let flood = perf.flood(flooding, subject.server())?;
     let during = seldom();

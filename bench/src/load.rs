@@ -6,7 +6,7 @@ mod sockets;
 mod stream;
 mod udp_rate;
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
@@ -115,6 +115,11 @@ impl Measure {
         path.udp || !matches!(self, Self::UdpRoundTrip | Self::UdpRate)
     }
 
+    /// The program of others that it takes.
+    pub fn program(self) -> Option<&'static str> {
+        matches!(self, Self::KeepAlive | Self::PerRequest).then_some("wrk")
+    }
+
     /// Takes it once.
     pub fn take(self, path: &Path, amount: &Amount, processors: Processors) -> Result<Sample> {
         match self {
@@ -128,6 +133,18 @@ impl Measure {
     }
 }
 
+/// Whether `PATH` has a program.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    is_in(std::env::split_paths(&path), program)
+}
+
+fn is_in(mut folders: impl Iterator<Item = PathBuf>, program: &str) -> bool {
+    let may_run =
+        |file: PathBuf| file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    folders.any(|folder| may_run(folder.join(program)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +152,21 @@ mod tests {
     use mesh_tests::{NetNs, Prefix, TestNet, get};
 
     const HERE: &str = "here";
+
+    #[test]
+    fn programs_are_looked_for_where_they_may_run() {
+        let folder = Prefix::unique().folder();
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("tool");
+        std::fs::write(&file, "").unwrap();
+        let found = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            is_in(["/nowhere".into(), folder.clone()].into_iter(), "tool")
+        };
+        assert!(found(0o755) && !found(0o644));
+        assert!(!is_in([folder.clone()].into_iter(), "other"));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn every_measure_is_taken() {

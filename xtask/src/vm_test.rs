@@ -128,7 +128,7 @@ fn bench(options: &Options) -> Result<()> {
     let built = workspace().join(if options.release { "target/release" } else { "target/debug" });
     let words = if options.words.is_empty() {
         // Few round trips: each is a thousand times slower than it would be outside.
-        let usual = "datapath overlay published --rounds 3 --round-trips 500";
+        let usual = "datapath overlay published --rounds 3 --round-trips 500 --seconds 5";
         usual.split(' ').map(str::to_owned).collect()
     } else {
         options.words.clone()

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lifetime, NetNs, Prefix, Process, output};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::{pinning::pin, stats::percentile};
+use crate::{load::is_installed, pinning::pin, stats::percentile};
 
 /// How many queries dnsperf has under way.
 const OUTSTANDING: &str = "100";
@@ -49,18 +49,16 @@ pub struct Queries {
 }
 
 impl Dnsperf {
-    /// To ask for the addresses of `names` for `length`.
-    pub fn new(prefix: &Prefix, names: &[String], length: Duration) -> Result<Self> {
+    /// To ask for the addresses of `names` for `length`; none where there is no dnsperf.
+    pub fn new(prefix: &Prefix, names: &[String], length: Duration) -> Result<Option<Self>> {
+        if !is_installed("dnsperf") {
+            return Ok(None);
+        }
         let folder = prefix.folder().join("dnsperf");
         std::fs::create_dir_all(folder.join("pids")).with_context(|| folder.display().to_string())?;
         let text: String = names.iter().map(|name| format!("{name} A\n")).collect();
         std::fs::write(folder.join("queries"), text).with_context(|| folder.display().to_string())?;
-        Ok(Self { folder, length })
-    }
-
-    /// How long each run takes.
-    pub fn length(&self) -> Duration {
-        self.length
+        Ok(Some(Self { folder, length }))
     }
 
     /// Asks as fast as answers come.

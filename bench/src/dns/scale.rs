@@ -72,14 +72,15 @@ pub fn run(prefix: &Prefix, length: Duration, record: &mut Record) -> Result<()>
         DnsServer::start(&thread, sockets, receiver, Arc::new(Forwarder::to_servers([]).for_task()))?;
 
     let asked: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
-    let perf = Dnsperf::new(prefix, &asked, length)?;
-    let used = processor_time(std::process::id())?;
-    let queries = perf.run(&task.path(), embedded(), Transport::Udp)?;
-    let used = processor_time(std::process::id())? - used;
+    if let Some(perf) = Dnsperf::new(prefix, &asked, length)? {
+        let used = processor_time(std::process::id())?;
+        let queries = perf.run(&task.path(), embedded(), Transport::Udp)?;
+        let used = processor_time(std::process::id())? - used;
+        tell("rate", "asked for each in turn", "1000/s", Better::Higher, queries.per_second / 1e3);
+        let each = used * 1e6 / queries.count.max(1.0);
+        tell("cpu", "processor time of a query, the asker's tool not counted", "us", Better::Lower, each);
+    }
     let alone = ask::seldom(&task.path(), embedded(), &asked, length)?;
-    tell("rate", "asked for each in turn", "1000/s", Better::Higher, queries.per_second / 1e3);
-    let each = used * 1e6 / queries.count.max(1.0);
-    tell("cpu", "processor time of a query, the asker's tool not counted", "us", Better::Lower, each);
     tell("alone", "one at a time, p50", "us", Better::Lower, alone.p50);
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Debian's Docker engine in a namespace, without meshd. Nothing is pulled: its only image is a static busybox.
 
 use std::{
-    path::PathBuf,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -11,6 +12,8 @@ use mesh_tests::{Lifetime, NetNs, Prefix, Process, lines_of, output, succeed, wa
 
 /// What containers are made of.
 const IMAGE: &str = "meshd-bench";
+/// Where containerd listens, in the engine's folder.
+const CONTAINERD: &str = "c.sock";
 const START: Duration = Duration::from_secs(60);
 
 /// A running dockerd with what it runs; removed on drop.
@@ -18,7 +21,9 @@ pub struct Engine {
     folder: PathBuf,
     containers: Vec<String>,
     swarm: bool,
+    // Dropped in this order.
     daemon: Process,
+    _containerd: Process,
 }
 
 impl Engine {
@@ -30,7 +35,10 @@ impl Engine {
             std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
         }
         std::fs::copy("/bin/busybox", root.join("busybox")).context("a static busybox (`setup --peers`)")?;
+        // The one that dockerd starts itself has to be ready within 15 s, which an emulated machine does not always manage.
+        let containerd = containerd(namespace, &folder, &records)?;
         let mut dockerd = namespace.command("dockerd")?;
+        dockerd.arg("--containerd").arg(folder.join(CONTAINERD));
         dockerd.args(["--storage-driver=vfs", "--bridge=none", "--host"]).arg(host(&folder));
         dockerd.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
         dockerd.arg("--pidfile").arg(folder.join("pid"));
@@ -38,7 +46,7 @@ impl Engine {
         dockerd.env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1");
         let daemon = Process::start(dockerd, Lifetime::Owner, &folder.join("log"), &records)
             .context("dockerd (`setup --peers`)")?;
-        let engine = Self { folder, containers: Vec::new(), swarm: false, daemon };
+        let engine = Self { folder, containers: Vec::new(), swarm: false, daemon, _containerd: containerd };
         engine.ready().with_context(|| engine.log())?;
         Ok(engine)
     }
@@ -124,6 +132,26 @@ impl Drop for Engine {
     }
 }
 
-fn host(folder: &std::path::Path) -> String {
+/// Starts containerd without Kubernetes' interface, and waits until it listens.
+fn containerd(namespace: &NetNs, folder: &Path, records: &Path) -> Result<Process> {
+    let [config, socket, log] =
+        ["containerd.toml", CONTAINERD, "containerd.log"].map(|name| folder.join(name));
+    let text = format!(
+        "version = 2\nroot = \"{0}/containerd\"\nstate = \"{0}/containerd-state\"\n\
+         disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{1}\"\n",
+        folder.display(),
+        socket.display()
+    );
+    std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+    let mut command = namespace.command("containerd")?;
+    command.arg("--config").arg(&config);
+    let process = Process::start(command, Lifetime::Owner, &log, records)
+        .context("containerd, Docker's own (`setup --peers`)")?;
+    wait("containerd to listen", START, || UnixStream::connect(&socket).map(drop).context("its socket"))
+        .with_context(|| lines_of(&log, 10))?;
+    Ok(process)
+}
+
+fn host(folder: &Path) -> String {
     format!("unix://{}", folder.join("d.sock").display())
 }
