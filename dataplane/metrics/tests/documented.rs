@@ -65,6 +65,12 @@ fn alerts_and_dashboard_ask_for_what_there_is() {
         assert!(asked.len() > 8, "{page}: {asked:?}");
         let unknown: Vec<_> = asked.difference(&names).collect();
         assert!(unknown.is_empty(), "{page} asks for {unknown:?}");
+        // What stops a cluster on a day that is known.
+        for name in
+            ["meshd_certificate_expiry_timestamp_seconds", "meshd_ca_certificate_expiry_timestamp_seconds"]
+        {
+            assert!(asked.contains(name), "{page} lacks {name}");
+        }
     }
 }
 
