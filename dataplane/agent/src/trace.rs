@@ -2,9 +2,12 @@
 //! programs that run, with the maps as they are, by test runs. Nothing is sent; what the runs note of the flow is
 //! forgotten again. Each node runs its own programs: the daemons hand the packet on to each other.
 
+mod begin;
 mod packet;
 mod reply;
-mod steps;
+mod run;
+mod text;
+mod verdict;
 mod words;
 
 use std::{
@@ -372,4 +375,8 @@ fn circles() -> TraceEnd {
 
 fn unknown(text: String) -> TraceEnd {
     TraceEnd { fate: TraceFate::Unknown, text, reason: None }
+}
+
+fn left(text: String) -> TraceEnd {
+    TraceEnd { fate: TraceFate::Left, text, reason: None }
 }

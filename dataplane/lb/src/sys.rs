@@ -1,7 +1,9 @@
-//! The bpf(2) calls that aya lacks: links of any kind by file descriptor, and ([`map`]) map operations in batches.
+//! The bpf(2) calls that aya lacks: links of any kind by file descriptor, map operations in batches ([`map`]), and runs by hand of
+//! what the VXLAN device has opened ([`tunneled`]).
 
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod tunneled;
 
 use std::{
     ffi::CString,
@@ -25,12 +27,15 @@ pub(crate) fn give_back_memory() {
 /// Commands of bpf(2), from the kernel's `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy)]
 enum Cmd {
+    MapCreate = 0,
     MapLookupElem = 1,
     MapUpdateElem = 2,
     MapDeleteElem = 3,
     MapGetNextKey = 4,
+    ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
+    ProgTestRun = 10,
     ObjGetInfoByFd = 15,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,

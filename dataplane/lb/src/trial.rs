@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::{TestRun, TestRunOptions};
+use aya::{TestRun, TestRunOptions, programs::ProgramError};
 use mesh_abi::{AffinityKey, AffinityValue, DropReason, FlowKey, PUBLISHED, Steering, flow_state, v4_mapped};
 use mesh_types::{LocalEndpointId, Vni};
 
@@ -13,6 +13,7 @@ use crate::{
     DataPath,
     error::Error,
     flow_list::{FlowTask, ip},
+    sys::tunneled::{self, Outer},
     table::Partly,
 };
 
@@ -29,6 +30,8 @@ pub enum Entry {
     FromTask,
     /// What comes in by an uplink. Where XDP is in front of it, that takes the same steps earlier.
     Uplink,
+    /// What the VXLAN device has taken the outer headers off.
+    Vxlan,
 }
 
 impl Entry {
@@ -37,6 +40,7 @@ impl Entry {
         match self {
             Entry::FromTask => "from_task",
             Entry::Uplink => "uplink",
+            Entry::Vxlan => "vxlan",
         }
     }
 }
@@ -106,11 +110,9 @@ pub fn steered(addresses: &[u8; 12]) -> Option<Steered> {
 
 impl DataPath {
     /// Runs a program on a packet that comes from the interface with this number, one of the calling thread's namespace.
+    /// [`Entry::Vxlan`] knows no sender then, and drops it.
     pub fn run_by_hand(&mut self, entry: Entry, ifindex: u32, packet: &[u8]) -> Result<Trial, Error> {
-        // `struct __sk_buff` of linux/bpf.h, of which a test run takes this field.
-        const IFINDEX: usize = 40;
-        let mut context = [0u8; 192];
-        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let context = context(ifindex);
         let mut out = vec![0u8; packet.len() + ROOM];
         let before = self.drops()?;
         let (program, _) = self.programs.tc(entry.as_str())?;
@@ -123,7 +125,25 @@ impl DataPath {
         let refused = |source| Error::Program { program: entry.as_str(), source: Box::new(source) };
         let result = program.test_run(options).map_err(refused)?;
         out.truncate(result.data_size_out as usize);
-        let fate = match result.return_value as i32 {
+        Ok(Trial { fate: self.fate(result.return_value as i32, &before)?, packet: out })
+    }
+
+    /// Runs [`Entry::Vxlan`] on a packet whose outer headers said this.
+    pub fn run_opened(&mut self, ifindex: u32, outer: &Outer, packet: &[u8]) -> Result<Trial, Error> {
+        let name = Entry::Vxlan.as_str();
+        let mut out = vec![0u8; packet.len() + ROOM];
+        let before = self.drops()?;
+        let (_, program) = self.programs.tc(name)?;
+        let ran = tunneled::run(&program.fd, outer, packet, &context(ifindex), &mut out);
+        let ran = ran
+            .map_err(|error| Error::Program { program: name, source: Box::new(ProgramError::IOError(error)) })?;
+        out.truncate(ran.length);
+        Ok(Trial { fate: self.fate(ran.verdict, &before)?, packet: out })
+    }
+
+    /// What a verdict means, with the drops before it.
+    fn fate(&self, verdict: i32, before: &[u64]) -> Result<Fate, Error> {
+        Ok(match verdict {
             TC_ACT_UNSPEC => Fate::Passed,
             TC_ACT_REDIRECT => Fate::Redirected,
             _ => {
@@ -132,8 +152,7 @@ impl DataPath {
                 let mut more = more.map(|(reason, _)| *reason);
                 Fate::Ended(more.next().filter(|_| more.next().is_none()))
             }
-        };
-        Ok(Trial { fate, packet: out })
+        })
     }
 
     fn drops(&self) -> Result<Vec<u64>, Error> {
@@ -203,6 +222,14 @@ impl DataPath {
             })
         }))
     }
+}
+
+/// `struct __sk_buff` of linux/bpf.h, of which a test run takes this field.
+fn context(ifindex: u32) -> [u8; 192] {
+    const IFINDEX: usize = 40;
+    let mut context = [0u8; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
 }
 
 fn key(flow: &FlowId) -> FlowKey {

@@ -3,12 +3,16 @@
 //! The task's node runs its program on the answer right after the packet; where the packet entered, it is run once more before
 //! the answer that comes back, so that the choice is noted which the answer is checked against.
 
+use std::net::IpAddr;
+
 use mesh_lb::{Entry, Fate, FlowId, GATEWAY_MAC, Trial};
+use mesh_types::Vni;
 
 use super::{
-    Next, Origin, Passage, TraceEnd, TraceError, TraceFate, TraceStep,
-    packet::{Headers, answer, headers, tunnel},
-    steps::{ends, left, take_back, translation},
+    Next, Origin, Passage, TraceEnd, TraceError, TraceFate, TraceStep, left,
+    packet::{Headers, Tunnel, answer, headers, tunnel, wrapped},
+    run::{Ran, by_programs, take_back},
+    text::{ends, translation},
     unknown,
     words::meaning,
 };
@@ -22,7 +26,7 @@ impl Agent {
         reconciler: &mut Reconciler,
         names: &FlowNames,
         trial: &Trial,
-        sent: Option<Headers>,
+        (outer, sent): (Option<&Tunnel>, Option<Headers>),
     ) -> Result<Option<(Vec<TraceStep>, Next)>, TraceError> {
         let own = reconciler.host().settings.vtep;
         let is_sent_on = tunnel(&trial.packet).is_some_and(|outer| outer.from == own);
@@ -45,8 +49,10 @@ impl Agent {
         let trial = reconciler.data_path().run_by_hand(Entry::FromTask, place.ifindex, &packet)?;
         let mut found = Vec::new();
         found.extend(said.map(|said| format!("task {} answers {}", task.name, ends(&said))));
-        let (verdict, next) = self.judged_answer(reconciler, names, &trial, said, false);
-        Ok(Some((vec![self.station(Entry::FromTask, found, verdict)], next)))
+        let back_to = outer.map(|outer| (Vni::RETURN, outer.from));
+        let device = self.by_device(names, &trial, vni, back_to);
+        let (verdict, next) = self.judged_answer(reconciler, names, &trial, said, device);
+        Ok(Some((self.stations(Entry::FromTask, false, found, verdict), next)))
     }
 
     /// An answer that came back to the node where the packet entered.
@@ -62,11 +68,11 @@ impl Agent {
         let entry = if origin.by_task { Entry::FromTask } else { Entry::Uplink };
         let uplink = reconciler.host().settings.uplink_ifindex;
         let once_more = reconciler.data_path().run_by_hand(entry, origin.ifindex, &origin.packet);
-        let trial = once_more.and_then(|_| reconciler.data_path().run_by_hand(Entry::Uplink, uplink, reply));
+        let ran = once_more.and_then(|_| by_programs(reconciler, Entry::Uplink, uplink, reply));
         if let Some((flow, noted)) = noted {
             take_back(reconciler, &flow, noted)?;
         }
-        let trial = trial?;
+        let Ran { trial, by_device } = ran?;
         let outer = tunnel(reply);
         let mut found = Vec::new();
         if let Some(outer) = &outer {
@@ -74,24 +80,19 @@ impl Agent {
             found.push(format!("{} is {sender}; VNI {}", outer.from, outer.vni));
         }
         let sent = outer.as_ref().and_then(|outer| headers(&outer.inner));
-        let (verdict, next) = self.judged_answer(reconciler, &names, &trial, sent, outer.is_some());
-        let steps = vec![self.station(Entry::Uplink, found, verdict)];
+        let (verdict, next) = self.judged_answer(reconciler, &names, &trial, sent, None);
+        let steps = self.stations(Entry::Uplink, by_device, found, verdict);
         Ok(Passage { steps, next, origin: None, back: None })
     }
 
-    fn station(&self, entry: Entry, found: Vec<String>, verdict: String) -> TraceStep {
-        let node = self.name_of_node(self.inner.node);
-        TraceStep { node, place: entry.as_str().to_owned(), found, verdict }
-    }
-
-    /// What a run of an answer means.
+    /// What a run of an answer means; `device` is where the VXLAN device takes it, if the fast path does not.
     fn judged_answer(
         &self,
         reconciler: &Reconciler,
         names: &FlowNames,
         trial: &Trial,
         sent: Option<Headers>,
-        in_tunnel: bool,
+        device: Option<(Vni, IpAddr)>,
     ) -> (String, Next) {
         let own = reconciler.host().settings.vtep;
         let end = |fate, text| TraceEnd { fate, text, reason: None };
@@ -110,11 +111,6 @@ impl Agent {
                 let text =
                     "the program kept the answer, or other packets were dropped at that moment; try again";
                 ("kept".to_owned(), Next::End(unknown(text.to_owned())))
-            }
-            Fate::Passed if in_tunnel => {
-                let text =
-                    "the VXLAN device takes the outer headers off, whose program cannot be run by hand";
-                ("left to the VXLAN device".to_owned(), Next::End(unknown(text.to_owned())))
             }
             Fate::Redirected | Fate::Passed => {
                 if let Some(on) = tunnel(&trial.packet).filter(|on| on.from == own) {
@@ -135,9 +131,14 @@ impl Agent {
                     let verdict = format!("into task {}{}", task.name, changed(&now));
                     return (verdict, Next::End(end(TraceFate::Delivered, text)));
                 }
-                if !reconciler.host().settings.fast_path && trial.fate == Fate::Redirected {
-                    let text = "it goes by the VXLAN device or an uplink, which a run by hand does not tell";
-                    return (format!("sent on{}", changed(&now)), Next::End(unknown(text.to_owned())));
+                if let Some((vni, to)) = device.filter(|_| trial.fate == Fate::Redirected) {
+                    let node = names.node_at(to).unwrap_or_else(|| to.to_string());
+                    let inner = trial.packet.clone();
+                    let packet = wrapped(&Tunnel { from: own, to, vni: vni.get(), inner });
+                    let changed = changed(&now);
+                    let verdict =
+                        format!("sent to node {node} ({to}) in VNI {vni}, by the VXLAN device{changed}");
+                    return (verdict, Next::Node(to, packet));
                 }
                 let to = now.destination.ip();
                 let who =

@@ -1,10 +1,10 @@
 //! Flows are read with all that is known of them.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{net::Ipv4Addr, ops::ControlFlow, time::Duration};
 
 use aya::maps::HashMap;
 use mesh_abi::{ChoiceValue, FlowKey, PUBLISHED, ReturnPath, ReverseValue, flow_state, v4_mapped};
-use mesh_lb::{FlowEntry, FlowId, FlowReader, FlowState};
+use mesh_lb::{DropReason, Fate, FlowEntry, FlowId, FlowReader, FlowState, Outer};
 use mesh_types::Vni;
 use nix::time::{ClockId, clock_gettime};
 
@@ -117,4 +117,27 @@ fn what_a_run_by_hand_notes_is_forgotten_and_no_more() {
         path.forget_reply(Vni::FIRST, 6, (task, 80).into(), (client, port).into()).unwrap();
         assert_eq!(replies.get(&reply, 0).is_ok(), state == OPEN, "one that is established is another's");
     }
+}
+
+#[test]
+fn what_the_vxlan_device_has_opened_is_run_by_hand() {
+    let sandbox = Sandbox::enter();
+    let mut path = sandbox.open();
+    path.apply(&desired(&[11])).unwrap();
+    let own = Ipv4Addr::new(192, 0, 2, 1).into();
+    // Ethernet and IPv4, UDP without data, from 10.0.0.11 to 10.0.0.12.
+    let mut packet = [[2; 12].as_slice(), &[8, 0, 0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0]].concat();
+    packet.extend([10, 0, 0, 11, 10, 0, 0, 12, 0, 9, 0, 9, 0, 8, 0, 0]);
+    let loopback = 1;
+    let mut run = |from: Ipv4Addr, vni: u32| {
+        let trial = path.run_opened(loopback, &Outer { from: from.into(), to: own, vni }, &packet).unwrap();
+        assert_eq!(trial.packet.len(), packet.len());
+        trial.fate
+    };
+    // The sender is looked at first, then its network, then who sends there.
+    let known = Ipv4Addr::new(192, 0, 2, 2);
+    let dropped = |reason| Fate::Ended(Some(reason));
+    assert_eq!(run(Ipv4Addr::new(192, 0, 2, 3), Vni::FIRST.get()), dropped(DropReason::UnknownSender));
+    assert_eq!(run(known, Vni::FIRST.get() + 1), dropped(DropReason::UnknownVni));
+    assert_eq!(run(known, Vni::FIRST.get()), dropped(DropReason::ForgedSource));
 }
