@@ -139,14 +139,14 @@ impl DataPath {
             loader.map_max_entries(spec.name, size).map_pin_path(spec.name, folder.join(spec.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| Error::Object(Box::new(e)))?;
-        let maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
         // A map that cannot be looked at is none of those that pinned programs may use.
         let id = |name| MapInfo::from_pin(folder.join(name)).map(|info| info.id());
         let shared = wanted.iter().filter_map(|spec| Some((id(spec.name).ok()?, spec.name))).collect();
         let mut programs = Programs::new(ebpf, pins.programs(), shared);
         attach::load(&mut programs)?;
         let takeover = Takeover::find(&pins);
-        takeover.carry(&maps)?;
+        takeover.carry(&mut maps)?;
         let held = maps.read()?;
         let adopted = adopted || !takeover.is_empty();
         info!(
@@ -267,7 +267,7 @@ impl DataPath {
     }
 
     fn finish_takeover(&mut self) -> Result<(), Error> {
-        self.takeover.carry(&self.maps)?;
+        self.takeover.carry(&mut self.maps)?;
         self.pins.remove_other_layouts()?;
         self.takeover = Takeover::default();
         Ok(())

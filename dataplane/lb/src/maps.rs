@@ -77,6 +77,7 @@ pub(crate) struct Maps {
     pub(crate) reverse_kept: Table<FlowKey, ReverseValue>,
     pub(crate) sockets: Table<SocketKey, SocketValue>,
     pub(crate) affinity: Table<AffinityKey, AffinityValue>,
+    displaced: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     pub(crate) endpoint_traffic: TrafficMap,
@@ -115,12 +116,18 @@ impl Maps {
             reverse_kept: hash(ebpf, REVERSE_KEPT)?,
             sockets: hash(ebpf, SOCKETS)?,
             affinity: hash(ebpf, AFFINITY)?,
+            displaced: typed(ebpf, DISPLACED)?,
             drops: typed(ebpf, DROPS)?,
             counters: typed(ebpf, COUNTERS)?,
             endpoint_traffic: TrafficMap::new(ENDPOINT_TRAFFIC, per_cpu(ebpf, ENDPOINT_TRAFFIC)?)?,
             _watch: watch,
             service_traffic: TrafficMap::new(SERVICE_TRAFFIC, per_cpu(ebpf, SERVICE_TRAFFIC)?)?,
         })
+    }
+
+    /// Marks where a flow could not have its client's own source port.
+    pub(crate) fn displace(&mut self, mark: u32) -> Result<(), Error> {
+        self.displaced.set(mark, 1, 0).map_err(|e| failed("write", DISPLACED, e))
     }
 
     /// The sizes of the maps that user space writes; others as in `given`.

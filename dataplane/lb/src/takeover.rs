@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use aya::{Pod, maps::MapData};
 use mesh_abi::{
-    AffinityKey, AffinityValue, BackendValue, ChoiceValue, FlowKey, NodeConfig, ReverseValue, SocketKey,
-    SocketValue,
+    AffinityKey, AffinityValue, BackendValue, ChoiceValue, DISPLACED_MARKS, FlowKey, NodeConfig,
+    ReverseValue, SocketKey, SocketValue,
 };
 use tracing::{info, warn};
 
@@ -64,11 +64,12 @@ impl Takeover {
 
     /// Copies the flows, and the ids of backends if there are none yet. What is in the new maps already stays. A map of
     /// before that cannot be read is left behind with a warning: its flows are balanced anew.
-    pub(crate) fn carry(&self, maps: &Maps) -> Result<(), Error> {
+    pub(crate) fn carry(&self, maps: &mut Maps) -> Result<(), Error> {
         for source in &self.sources {
             if maps.backends.entries()?.is_empty() {
                 note(source.folder(), carry_backends(source.folder(), maps));
             }
+            note(source.folder(), source.carry_marks(maps));
             let mut carried = Carried::default();
             note(source.folder(), source.carry_choices(maps, &mut carried));
             note(source.folder(), source.carry_reverse(maps, &mut carried));
@@ -91,6 +92,29 @@ impl Source {
         match self {
             Self::Layout1(folder) | Self::Layout2(folder) | Self::Outgrown(folder) => folder,
         }
+    }
+
+    /// Before the flows: a reply's way back is looked for under another port only where a mark says so.
+    fn carry_marks(&self, maps: &mut Maps) -> Result<(), Error> {
+        let pin = self.folder().join(names::DISPLACED);
+        let before = match self {
+            Self::Outgrown(_) if pin.exists() => {
+                let data = MapData::from_pin(&pin).map_err(|e| unusable(names::DISPLACED, e))?;
+                Some(Table::<u32, u32>::new(names::DISPLACED, data)?)
+            }
+            // Earlier ones looked under all ports.
+            _ => None,
+        };
+        for mark in 0..DISPLACED_MARKS {
+            let was_set = match &before {
+                Some(before) => before.get(&mark)?.is_some_and(|mark| mark != 0),
+                None => true,
+            };
+            if was_set {
+                maps.displace(mark)?;
+            }
+        }
+        Ok(())
     }
 
     fn carry_choices(&self, maps: &Maps, carried: &mut Carried) -> Result<(), Error> {

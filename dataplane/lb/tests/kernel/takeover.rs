@@ -11,8 +11,8 @@ use aya::{
     },
 };
 use mesh_abi::{
-    Address, BackendValue, ChoiceValue, FlowKey, NodeConfig, PUBLISHED, ReverseValue, SocketKey, SocketValue,
-    flow_state, v4_mapped,
+    Address, BackendValue, ChoiceValue, DISPLACED_MARKS, FlowKey, NodeConfig, PUBLISHED, ReverseValue,
+    SocketKey, SocketValue, flow_state, v4_mapped,
 };
 use mesh_lb::{Choices, DataPath, FlowCount, Limits};
 use mesh_types::Vni;
@@ -227,6 +227,8 @@ fn maps_of_another_size_are_replaced_and_flows_carried_over() {
     let new = Choices::pinned(&sandbox.version()).unwrap();
     (0..900).for_each(|n| kept.insert(client(n), value(n.into()), 0).unwrap());
     assert!(new.add(&client(2000), &value(5)));
+    let marks = |sandbox: &Sandbox| Array::<_, u32>::try_from(sandbox.pinned("DISPLACED")).unwrap();
+    marks(&sandbox).set(77, 1, 0).unwrap();
     drop((first, kept, new));
 
     let resized = |flows: u32| {
@@ -242,6 +244,9 @@ fn maps_of_another_size_are_replaced_and_flows_carried_over() {
     let choices = second.stats().unwrap().maps["CHOICES_KEPT"];
     assert_eq!((choices.used, choices.capacity), (900, 2048));
     assert_eq!(second.flows().unwrap().choices, FlowCount { new: 1, established: 900 });
+    let now = marks(&sandbox);
+    let marked: Vec<u32> = (0..DISPLACED_MARKS).filter(|mark| now.get(mark, 0).unwrap() != 0).collect();
+    assert_eq!(marked, [77], "where a client's port was taken is known still");
     second.apply(&desired(&[11, 12])).unwrap();
     assert_eq!(sandbox.backends(), backends);
     drop(second);
