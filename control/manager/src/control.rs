@@ -68,11 +68,16 @@ impl control_server::Control for Control {
     ) -> Result<Response<v1::ProgressResponse>, Status> {
         let programmed = self.0.reports.with_applied(request.into_inner().version);
         let state = self.0.state();
-        let nodes = state.nodes().map(|node| v1::NodeProgress {
-            node_id: node.id.to_string(),
-            name: node.name.to_string(),
-            programmed: programmed.contains(&node.id),
-            status: self.0.status_of(node.id).as_str().to_owned(),
+        let nodes = state.nodes().map(|node| {
+            let formats = self.0.reports.formats(node.id);
+            v1::NodeProgress {
+                node_id: node.id.to_string(),
+                name: node.name.to_string(),
+                programmed: programmed.contains(&node.id),
+                status: self.0.status_of(node.id).as_str().to_owned(),
+                oldest_format: formats.as_ref().map_or(0, |formats| *formats.start()),
+                newest_format: formats.as_ref().map_or(0, |formats| *formats.end()),
+            }
         });
         Ok(Response::new(v1::ProgressResponse { nodes: nodes.collect() }))
     }

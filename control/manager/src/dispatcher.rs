@@ -123,6 +123,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         if request.applied_version > 0 {
             self.shared.reports.set_applied(node, request.applied_version);
         }
+        if request.newest_format > 0 {
+            self.shared.reports.set_formats(node, request.oldest_format..=request.newest_format);
+        }
         // Where it is reached goes first: more hangs on it.
         if !request.advertise_addr.is_empty() {
             let address = address(&request.advertise_addr)?.to_canonical();

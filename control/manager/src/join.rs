@@ -21,6 +21,7 @@ use crate::{
     rate::FailedJoins,
     shared::{Shared, unexpected, unix_now},
     status::invalid,
+    versions,
 };
 
 /// The service behind [`crate::Manager`]'s listener.
@@ -107,22 +108,14 @@ fn role_of(token: &str, ca: &RootCa, secrets: &Secrets) -> Result<Role, Status> 
 
 /// Refuses a manager that could not follow the others. One that does not say what it reads is of the version before.
 fn check_formats(request: &v1::JoinRequest, role: Role, agreed: u8) -> Result<(), Status> {
-    let agreed = u32::from(agreed);
-    let (oldest, newest) = match (request.oldest_format, request.newest_format) {
-        (_, 0) => (0, u32::from(OLDEST_FORMAT)),
-        said => said,
-    };
-    if role != Role::Manager || (oldest..=newest).contains(&agreed) {
+    if role != Role::Manager {
         return Ok(());
     }
-    let (is, cure) = match newest < agreed {
-        true => ("an older", "bring it to the managers' version and join again"),
-        false => ("a newer", "bring the managers to its version first"),
+    let reads = match (request.oldest_format, request.newest_format) {
+        (_, 0) => 0..=u32::from(OLDEST_FORMAT),
+        (oldest, newest) => oldest..=newest,
     };
-    Err(Status::failed_precondition(format!(
-        "this node runs {is} meshd, which reads formats {oldest} to {newest} of the managers' state; the managers have agreed \
-         on format {agreed}: {cure}"
-    )))
+    versions::check("this node", reads, agreed, "join again")
 }
 
 /// Refuses a node that would not find its certificate valid.

@@ -23,6 +23,7 @@ use crate::{
     identity::decided,
     shared::{Shared, unexpected},
     status::unresolved,
+    versions,
 };
 
 /// How often the members are looked at when nothing changes: learners catch up, silent ones come back.
@@ -157,6 +158,9 @@ pub(crate) async fn set_role(shared: &Shared, request: v1::SetRoleRequest) -> Re
     let node = Node::find(state.nodes(), &request.node).map_err(|e| unresolved(&e))?;
     if role == Role::Worker && !request.force {
         refuse_loss(shared, node).await?;
+    }
+    if role == Role::Manager && node.role != role {
+        versions::check_promotion(shared, node).await?;
     }
     let expected_version = request.expected_version;
     let change = NodeChange { role: Some(role), expected_version, ..NodeChange::default() };

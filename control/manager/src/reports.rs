@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,6 +21,8 @@ pub(crate) struct Reports {
     gossip_keys: Mutex<BTreeMap<NodeId, u64>>,
     /// The version of the state that each node follows.
     applied: Mutex<BTreeMap<NodeId, u64>>,
+    /// The formats of the managers' state that each node reads.
+    formats: Mutex<BTreeMap<NodeId, RangeInclusive<u32>>>,
 }
 
 impl Default for Reports {
@@ -30,6 +33,7 @@ impl Default for Reports {
             listeners,
             gossip_keys: Mutex::default(),
             applied: Mutex::default(),
+            formats: Mutex::default(),
         }
     }
 }
@@ -79,6 +83,16 @@ impl Reports {
         all.iter().filter(|(_, has)| **has >= version).map(|(node, _)| *node).collect()
     }
 
+    /// Notes which formats of the managers' state `node` reads.
+    pub fn set_formats(&self, node: NodeId, formats: RangeInclusive<u32>) {
+        self.formats.lock().unwrap_or_else(PoisonError::into_inner).insert(node, formats);
+    }
+
+    /// The same; none if it did not say.
+    pub fn formats(&self, node: NodeId) -> Option<RangeInclusive<u32>> {
+        self.formats.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
     /// Whether a session of `node` lasts.
     pub fn has_session(&self, node: NodeId) -> bool {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
@@ -108,6 +122,7 @@ impl Drop for SessionGuard {
             drop(sessions);
             self.reports.gossip_keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
             self.reports.applied.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
+            self.reports.formats.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.node);
             self.reports.set(self.node, Vec::new());
         }
     }
@@ -133,6 +148,7 @@ mod tests {
         let old = reports.session(NODE);
         reports.set_gossip_keys(NODE, 7);
         reports.set_applied(NODE, 5);
+        reports.set_formats(NODE, 4..=5);
         reports.set(NODE, vec![listener(81), listener(80), listener(80)]);
         assert_eq!(seen.borrow_and_update().get(&NODE).unwrap(), &[listener(80), listener(81)]);
         reports.set(NODE, vec![listener(80), listener(81)]);
@@ -143,7 +159,9 @@ mod tests {
         assert!(reports.has_session(NODE));
         assert_eq!((reports.with_gossip_keys(7).len(), reports.with_gossip_keys(8).len()), (1, 0));
         assert_eq!((reports.with_applied(5).len(), reports.with_applied(6).len()), (1, 0));
+        assert_eq!(reports.formats(NODE), Some(4..=5));
         drop(new);
+        assert_eq!(reports.formats(NODE), None);
         assert!(seen.borrow_and_update().is_empty() && !reports.has_session(NODE));
         assert!(reports.with_gossip_keys(0).is_empty() && reports.with_applied(0).is_empty());
     }

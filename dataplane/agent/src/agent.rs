@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -61,6 +62,8 @@ pub struct AgentOptions {
     pub listen: IpAddr,
     /// Its certificate.
     pub identity: Arc<IdentityCell>,
+    /// The formats of the managers' state that this daemon reads; told to the managers, who may make it one of them.
+    pub formats: RangeInclusive<u8>,
     /// Managers to try first.
     pub managers: Vec<SocketAddr>,
     /// Folder of its kept files.
@@ -182,7 +185,13 @@ impl Agent {
         let reached = host.advertise.as_ref().map_or(options.advertise_addr, |found| found.address);
         // A manager that has moved asks itself where it is now.
         let managers = moved(managers, options.advertise_addr, reached);
-        let session = Session::start(options.identity.clone(), managers, told_sender, stop.clone());
+        let session = Session::start(
+            options.identity.clone(),
+            managers,
+            options.formats.clone(),
+            told_sender,
+            stop.clone(),
+        );
         let guard = stop.clone().drop_guard();
         let (view, held) = match kept {
             Some((view, _)) => (Arc::new(view), None),

@@ -7,6 +7,7 @@ mod told;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -80,6 +81,8 @@ pub struct Session {
 
 struct Shared {
     identity: Arc<IdentityCell>,
+    /// What this daemon reads of the managers' state.
+    formats: RangeInclusive<u8>,
     managers: Mutex<Vec<SocketAddr>>,
     /// The same by gossip.
     heard: Mutex<Vec<SocketAddr>>,
@@ -105,6 +108,7 @@ impl Session {
     pub fn start(
         identity: Arc<IdentityCell>,
         managers: Vec<SocketAddr>,
+        formats: RangeInclusive<u8>,
         told: mpsc::Sender<Told>,
         stop: CancellationToken,
     ) -> Self {
@@ -117,6 +121,7 @@ impl Session {
         let (heard, refusal) = (Mutex::default(), Mutex::default());
         let shared = Shared {
             identity,
+            formats,
             managers,
             heard,
             refusal,

@@ -344,6 +344,7 @@ async fn start_agent(config: &Config, membership: &Membership, identity: Arc<Ide
         advertise_addr: membership.advertise_addr,
         listen: gossip_listens(membership),
         identity,
+        formats: mesh_manager::formats(),
         managers: membership.managers.clone(),
         state_dir: config.state_dir.clone(),
         data_path: config.data_path(),

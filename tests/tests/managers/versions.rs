@@ -81,10 +81,10 @@ fn managers_of_two_versions_go_on_together() -> Result<()> {
 }
 
 /// Before anything is made of it: the others know nothing of a node that cannot be a manager of theirs. A worker needs to read
-/// nothing of what managers agree on.
+/// nothing of what managers agree on, but is not made a manager then, whichever of them is asked.
 #[test]
-fn an_older_manager_is_told_before_it_joins() -> Result<()> {
-    let cluster = Cluster::daemons(Prefix::unique(), 2, Binaries::find()?, Lifetime::Owner)?;
+fn an_older_manager_is_told_before_it_joins_or_is_promoted() -> Result<()> {
+    let cluster = Cluster::daemons(Prefix::unique(), 3, Binaries::find()?, Lifetime::Owner)?;
     told(cluster, |cluster| {
         cluster[1].stop()?;
         start_older(&cluster[1])?;
@@ -103,11 +103,26 @@ fn an_older_manager_is_told_before_it_joins() -> Result<()> {
         ensure!(refused.message.contains("an older meshd"), "{}", refused.message);
         ensure!(nodes(&cluster[0])?.len() == 1, "something was made of it");
         cluster.join(1)?;
-        cluster.wait_for_members(2)?;
+        cluster.join(2)?;
+        cluster.wait_for_members(3)?;
+        cluster[0].ctl(&["node", "promote", "n3"])?;
+        wait_for_managers(&cluster[0], &["n1", "n3"])?;
+        // Nodes that follow this have told all that they tell of themselves. One manager alone has n2's session.
+        cluster[0].ctl(&["network", "create", "--wait", "told"])?;
+        for by in [&cluster[0], &cluster[2]] {
+            let refused = by.refused(&["node", "promote", "n2"])?;
+            let words =
+                ["node n2 runs an older meshd", "bring it to the managers' version and promote it again"];
+            ensure!(words.iter().all(|word| refused.message.contains(word)), "{}", refused.message);
+        }
+        ensure!(
+            cluster[0].ctl_json(&["node", "inspect", "n2"])?.to_string().contains("\"worker\""),
+            "it was promoted"
+        );
         cluster[1].ctl(&["leave"])?;
         cluster[1].stop()?;
         cluster[1].start()?;
         cluster[1].ctl(&words)?;
-        wait_for_managers(&cluster[0], &["n1", "n2"])
+        wait_for_managers(&cluster[0], &["n1", "n2", "n3"])
     })
 }

@@ -176,6 +176,7 @@ pub fn status() -> v1::StatusResponse {
         managers: vec!["192.168.1.1:2377".to_owned()],
         manager_session: "connected to 192.168.1.1:2377".to_owned(),
         view_version: 17,
+        decided_version: 17,
         members: vec![
             member(NODE_1, v1::MemberState::Alive),
             member(NODE_2, v1::MemberState::Alive),

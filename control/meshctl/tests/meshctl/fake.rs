@@ -623,6 +623,7 @@ impl Control for Service {
             name: name.to_owned(),
             programmed,
             status: status.to_owned(),
+            ..v1::NodeProgress::default()
         };
         let nodes = vec![
             node(NODE_1, "n1", true, "ready"),

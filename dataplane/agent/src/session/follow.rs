@@ -188,6 +188,8 @@ impl Session {
                 advertise_addr: report.advertise.map(|a| a.to_string()).unwrap_or_default(),
                 gossip_keys_version: report.gossip_keys.as_ref().map_or(0, |(_, version)| *version),
                 applied_version: report.applied,
+                oldest_format: (*self.shared.formats.start()).into(),
+                newest_format: (*self.shared.formats.end()).into(),
             };
             let told = call(client.report(message)).await;
             *lock(&self.shared.refusal) = match &told {
