@@ -3,7 +3,7 @@
 #[path = "doctor/machine.rs"]
 mod machine;
 
-use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cluster, Node, TaskSpec, run, wait};
@@ -171,6 +171,47 @@ fn clocks_that_differ_are_told_with_how_far() -> Result<()> {
             ensure!(failed == (level == "failure"), "{ahead} s is no {level}");
         }
         Ok(())
+    })
+}
+
+/// A rule for a port that services publish: other machines pass it by, the node's own processes do not.
+#[test]
+fn rules_against_published_ports_are_told() -> Result<()> {
+    run(2, |cluster| {
+        keep_state_private(cluster)?;
+        cluster[0].ctl(&["network", "create", "--attachable", "prod"])?;
+        cluster[0].ctl(&["service", "create", "--network", "prod", "--publish", "8080:80", "web"])?;
+        cluster.wait_for_view()?;
+        let web = TaskSpec { name: "web1", network: "prod", service: Some("web"), ..TaskSpec::default() };
+        let _web = cluster[1].run_nginx(&web)?;
+        let node = &cluster[0];
+        let port = SocketAddr::from((node.address(), 8080));
+        let far = || mesh_tests::curl(cluster.net().client().command("curl")?, &format!("http://{port}/"));
+        let near = || mesh_tests::curl(node.command("curl")?, "http://localhost:8080/");
+        wait("the published port", SOON, || far().and_then(|_| near()))?;
+        well(node)?;
+
+        let rule = ["INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"];
+        let older =
+            |action: &str| mesh_tests::succeed(node.command("iptables-legacy")?.arg(action).args(rule));
+        older("-A")?;
+        let chain = "chain INPUT of table filter (iptables-legacy) is to drop 8080/tcp, and does nothing";
+        finds(node, &["firewall", chain, "meshctl unpublish 8080/tcp"])?;
+        far().context("through the rule that does nothing")?;
+        older("-D")?;
+
+        nft(node, "add table ip closed")?;
+        nft(node, "add chain ip closed out { type filter hook output priority 0; }")?;
+        nft(node, "add rule ip closed out tcp dport 8080 drop")?;
+        let drops =
+            "chain out of nftables table ip closed (output) drops what this node's own processes send";
+        let cure = "insert rule ip closed out oifname mesh-host accept";
+        finds(node, &["firewall", drops, "8080/tcp", &format!("`nft {cure}`")])?;
+        ensure!(near().is_err(), "the rule does not drop");
+        far()?;
+        nft(node, cure)?;
+        near()?;
+        well(node)
     })
 }
 

@@ -1,9 +1,9 @@
 //! What a check found.
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use serde::Serialize;
 
-use crate::output::plain;
+use crate::output::{Cell, Table, terminal_width};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,21 +54,25 @@ impl Finding {
     }
 }
 
-/// For people: a line each, the cure below, and a summary.
+/// For people: a line each, the cure below, and a summary; as wide as the terminal.
 pub fn page(findings: &[Finding], well: usize) -> String {
-    let mut text = String::new();
-    let width = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
+    page_within(findings, well, terminal_width())
+}
+
+/// The same with as many columns as given.
+fn page_within(findings: &[Finding], well: usize, columns: Option<usize>) -> String {
+    let mut table = Table::bare();
     for Finding { check, level, what, cure } in findings {
         let (word, colour) = match level {
-            Level::Ok => ("ok     ", AnsiColor::Green),
+            Level::Ok => ("ok", AnsiColor::Green),
             Level::Unchecked => ("unknown", AnsiColor::Blue),
             Level::Warning => ("warning", AnsiColor::Yellow),
             Level::Failure => ("FAILURE", AnsiColor::Red),
         };
-        let style = Style::new().fg_color(Some(colour.into()));
-        text += &format!("{style}{word}{style:#}  {:width$}  {}\n", plain(check), plain(what));
+        let start = [Cell::new(word).colour(colour), Cell::new(check).whole()];
+        table.row(start.into_iter().chain([Cell::new(what)]));
         if let Some(cure) = cure {
-            text += &format!("{:9}{:width$}  -> {}\n", "", "", plain(cure));
+            table.row([String::new(), String::new(), format!("-> {cure}")]);
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
@@ -76,11 +80,40 @@ pub fn page(findings: &[Finding], well: usize) -> String {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     };
-    text += &format!(
-        "\n{well} ok, {}, {}, {} cannot be checked\n",
-        many(Level::Warning, "warning"),
-        many(Level::Failure, "failure"),
-        count(Level::Unchecked)
-    );
-    text
+    table.render_within(columns)
+        + &format!(
+            "\n{well} ok, {}, {}, {} cannot be checked\n",
+            many(Level::Warning, "warning"),
+            many(Level::Failure, "failure"),
+            count(Level::Unchecked)
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_stay_within_the_terminal() {
+        let long = "tcp 2377 of n2 is not reached from here; something between the two nodes drops it, or a firewall";
+        let findings = [
+            Finding::ok("kernel", "6.1.0"),
+            Finding::failure("ports n2", long, "let it pass, on both nodes and on all that is between them"),
+        ];
+        let text = page_within(&findings, 1, Some(50));
+        let expected = "\
+ok       kernel    6.1.0
+FAILURE  ports n2  tcp 2377 of n2 is not reached
+                   from here; something between
+                   the two nodes drops it, or a
+                   firewall
+                   -> let it pass, on both nodes
+                   and on all that is between them
+
+1 ok, 0 warnings, 1 failure, 0 cannot be checked
+";
+        assert_eq!(anstream::adapter::strip_str(&text).to_string(), expected);
+        let whole = page_within(&findings, 1, None);
+        assert_eq!(whole.lines().count(), 5, "what is no terminal gets a line for each: {whole}");
+    }
 }

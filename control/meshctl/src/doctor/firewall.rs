@@ -1,31 +1,17 @@
-//! Rules of the host's own firewall that drop what nodes send each other.
+//! Rules of the host's own firewall that drop what nodes send each other, or that have to do with published ports.
 //!
-//! Only what surely drops is told: a rule with a condition that is not understood here drops nothing, and lets pass. The
-//! probes of ports find what is closed in any case; this says by whom.
+//! The probes of ports find what is closed in any case; this says by whom.
+
+mod published;
+mod rules;
 
 use mesh_types::{GOSSIP_PORT, MANAGER_PORT, VXLAN_PORT};
 use serde_json::Value;
 
+use self::rules::{Fate, Packet, fate};
 use super::{Finding, Told, devices::output, legacy};
 
 const NAME: &str = "firewall";
-/// How far chains that jump to each other are followed.
-const DEPTH: usize = 16;
-
-/// A new packet from another node, or to it.
-#[derive(Debug, Clone, Copy)]
-struct Packet {
-    protocol: &'static str,
-    port: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Passes,
-    Drops,
-    /// The chain's end is reached.
-    Falls,
-}
 
 /// Reads the rules of nftables, with those of the iptables of today, and of the older iptables.
 pub fn check(told: &Told, findings: &mut Vec<Finding>) {
@@ -36,69 +22,117 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
         ));
     };
     let manager = told.status.role() == mesh_api::v1::Role::Manager;
+    let ports = told.view.as_ref().map(published::ports).unwrap_or_default();
+    let found = |objects: &[Value]| {
+        let mut found = closed(objects, manager);
+        found.extend(published::check(objects, &ports));
+        found
+    };
     let rules: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut closed = closed(rules["nftables"].as_array().map_or(&[], Vec::as_slice), manager);
+    let mut found_here = found(rules["nftables"].as_array().map_or(&[], Vec::as_slice));
     match legacy::objects() {
-        Ok(objects) => closed.extend(self::closed(&objects, manager)),
+        Ok(objects) => found_here.extend(found(&objects)),
         Err(tool) => findings.push(Finding::unchecked(
             NAME,
             format!("there are rules of the older iptables, and no {tool} to list them"),
         )),
     }
-    if closed.is_empty() {
+    if found_here.is_empty() {
         findings.push(Finding::ok(NAME, "no rule surely drops what nodes send each other"));
     }
-    findings.extend(closed);
+    findings.extend(found_here);
 }
 
-/// What base chains drop, each with its cure; of objects as nftables lists them.
+/// A chain that the kernel has packets pass, not one that others jump to.
+struct Base<'a> {
+    chain: &'a Value,
+    hook: &'a str,
+    family: &'a str,
+    table: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Base<'a> {
+    /// The chains of IP packets at a hook that matters here; not meshd's own.
+    fn all(objects: &'a [Value]) -> impl Iterator<Item = Self> {
+        let base = |chain: &'a Value| {
+            let word = |key: &str| chain[key].as_str().unwrap_or_default();
+            let base = Self {
+                chain,
+                hook: word("hook"),
+                family: word("family"),
+                table: word("table"),
+                name: word("name"),
+            };
+            let matters = matches!(base.hook, "input" | "output" | "prerouting" | "postrouting")
+                && matches!(base.family, "ip" | "ip6" | "inet")
+                && base.table != "meshd";
+            matters.then_some(base)
+        };
+        objects.iter().filter_map(|object| object.get("chain")).filter_map(base)
+    }
+
+    /// Whether packets come to it before it is known by which way they leave.
+    fn is_way_in(&self) -> bool {
+        matches!(self.hook, "input" | "prerouting")
+    }
+
+    /// Whether it drops what no rule of it decides on.
+    fn drops_the_rest(&self) -> bool {
+        self.chain["policy"] == "drop"
+    }
+
+    /// The program that changes it, if it is of the older iptables.
+    fn older(&self) -> Option<&'a str> {
+        self.chain[legacy::TOOL].as_str()
+    }
+
+    /// What to call it.
+    fn place(&self) -> String {
+        let Self { hook, family, table, name, .. } = self;
+        match self.older() {
+            Some(tool) => format!("chain {name} of table {table} ({tool})"),
+            None => format!("chain {name} of nftables table {family} {table} ({hook})"),
+        }
+    }
+
+    /// The command that puts a rule before all others, said in nftables' words and those of iptables.
+    fn insert(&self, nft: &str, iptables: &str) -> String {
+        let Self { family, table, name, .. } = self;
+        let usual = ["INPUT", "OUTPUT"].contains(name) && *table == "filter" && *family != "inet";
+        match (self.older(), *family) {
+            (Some(tool), _) => format!("`{tool} -t {table} -I {name} {iptables}`"),
+            (None, "ip6") if usual => format!("`ip6tables -I {name} {iptables}`"),
+            (None, _) if usual => format!("`iptables -I {name} {iptables}`"),
+            (None, _) => format!("`nft insert rule {family} {table} {name} {nft}`"),
+        }
+    }
+}
+
+/// What base chains drop of what nodes send each other, each with its cure; of objects as nftables lists them.
 pub fn closed(objects: &[Value], manager: bool) -> Vec<Finding> {
-    let mut packets = vec![
-        Packet { protocol: "udp", port: GOSSIP_PORT },
-        Packet { protocol: "tcp", port: GOSSIP_PORT },
-        Packet { protocol: "udp", port: VXLAN_PORT },
-    ];
-    packets.extend(manager.then_some(Packet { protocol: "tcp", port: MANAGER_PORT }));
+    let packet = |protocol, port| Packet { protocol, port, way: None };
+    let mut packets = vec![packet("udp", GOSSIP_PORT), packet("tcp", GOSSIP_PORT), packet("udp", VXLAN_PORT)];
+    packets.extend(manager.then_some(packet("tcp", MANAGER_PORT)));
     let mut found = Vec::new();
-    for chain in objects.iter().filter_map(|object| object.get("chain")) {
-        let hook = chain["hook"].as_str().unwrap_or_default();
-        if !matches!(hook, "input" | "output" | "prerouting" | "postrouting") || chain["table"] == "meshd" {
-            continue;
-        }
-        let word = |key: &str| chain[key].as_str().unwrap_or_default();
-        let (family, table, name) = (word("family"), word("table"), word("name"));
-        if !matches!(family, "ip" | "ip6" | "inet") {
-            continue;
-        }
+    for base in Base::all(objects) {
         for packet in &packets {
-            let mut fate = walk(objects, chain, name, *packet, DEPTH);
-            if fate == Fate::Falls && word("policy") == "drop" {
-                fate = Fate::Drops;
-            }
-            if fate != Fate::Drops {
+            let drops = match fate(objects, base.chain, *packet) {
+                Fate::Drops { .. } => true,
+                Fate::Falls => base.drops_the_rest(),
+                Fate::Passes => false,
+            };
+            if !drops {
                 continue;
             }
-            let port = format!("{}/{}", packet.port, packet.protocol);
-            let older = chain[legacy::TOOL].as_str();
-            let what = match older {
-                Some(tool) => format!("chain {name} of table {table} ({tool}) drops {port}"),
-                None => format!("chain {name} of nftables table {family} {table} ({hook}) drops {port}"),
-            };
-            let iptables = ["INPUT", "OUTPUT"].contains(&name) && table == "filter" && family != "inet";
-            let rule = format!("{} dport {} accept", packet.protocol, packet.port);
-            let iptables = match (older, family) {
-                (Some(tool), _) => Some(format!("{tool} -t {table}")),
-                (None, "ip6") => iptables.then(|| "ip6tables".to_owned()),
-                (None, _) => iptables.then(|| "iptables".to_owned()),
-            };
-            let cure = match iptables {
-                Some(tool) => {
-                    format!("`{tool} -I {name} -p {} --dport {} -j ACCEPT`", packet.protocol, packet.port)
-                }
-                None => format!("`nft insert rule {family} {table} {name} {rule}`"),
-            };
+            let Packet { protocol, port, .. } = packet;
+            let what = format!("{} drops {port}/{protocol}", base.place());
+            let cure = base.insert(
+                &format!("{protocol} dport {port} accept"),
+                &format!("-p {protocol} --dport {port} -j ACCEPT"),
+            );
             // The programs take packets to the VXLAN port before the firewall sees them, mostly.
-            let early = packet.port == VXLAN_PORT && matches!(hook, "input" | "prerouting");
+            let early = *port == VXLAN_PORT && base.is_way_in();
             found.push(match early {
                 true => Finding::warning(
                     NAME,
@@ -112,93 +146,6 @@ pub fn closed(objects: &[Value], manager: bool) -> Vec<Finding> {
         }
     }
     found
-}
-
-fn walk(objects: &[Value], of: &Value, chain: &str, packet: Packet, depth: usize) -> Fate {
-    let same = |rule: &&Value| {
-        rule["family"] == of["family"] && rule["table"] == of["table"] && rule["chain"] == *chain
-    };
-    for rule in objects.iter().filter_map(|object| object.get("rule")).filter(same) {
-        let parts: Vec<&Value> = rule["expr"].as_array().into_iter().flatten().collect();
-        let mut sure = true;
-        let mut applies = true;
-        for part in &parts {
-            match matches(part, packet) {
-                Some(true) => {}
-                Some(false) => applies = false,
-                None => sure = false,
-            }
-        }
-        if !applies {
-            continue;
-        }
-        for part in parts {
-            let target = ["jump", "goto"].iter().find_map(|word| part[*word]["target"].as_str());
-            if part.get("accept").is_some() {
-                return Fate::Passes;
-            }
-            if (part.get("drop").is_some() || part.get("reject").is_some()) && sure {
-                return Fate::Drops;
-            }
-            if part.get("return").is_some() && sure {
-                return Fate::Falls;
-            }
-            if let (Some(target), Some(deeper)) = (target, depth.checked_sub(1)) {
-                match walk(objects, of, target, packet, deeper) {
-                    Fate::Falls => {}
-                    Fate::Drops if !sure => {}
-                    fate => return fate,
-                }
-            }
-        }
-    }
-    Fate::Falls
-}
-
-/// Whether a statement's condition holds for the packet; none if that cannot be said. What is no condition holds.
-fn matches(part: &Value, packet: Packet) -> Option<bool> {
-    if part.get("xt").is_some() {
-        return None;
-    }
-    let Some(condition) = part.get("match") else { return Some(true) };
-    let (left, right) = (&condition["left"], &condition["right"]);
-    let is = match condition["op"].as_str() {
-        Some("==" | "in") => true,
-        Some("!=") => false,
-        _ => return None,
-    };
-    let payload = &left["payload"];
-    let key = left["meta"]["key"].as_str().unwrap_or_default();
-    if payload["field"] == "dport" {
-        let protocol = payload["protocol"].as_str()?;
-        // Ports of another protocol are no ports of this one.
-        if protocol != packet.protocol && protocol != "th" {
-            return Some(false);
-        }
-        return Some(holds(right, &|value| value.as_u64() == Some(packet.port.into()), packet.port) == is);
-    }
-    if key == "l4proto" || payload["field"] == "protocol" || payload["field"] == "nexthdr" {
-        return Some(holds(right, &|value| value.as_str() == Some(packet.protocol), 0) == is);
-    }
-    if (key == "iifname" || key == "oifname") && right == "lo" {
-        return Some(!is);
-    }
-    if left["ct"]["key"] == "state" {
-        return Some(holds(right, &|value| value.as_str() == Some("new"), 0) == is);
-    }
-    None
-}
-
-/// Whether a value, a set or a range has what is sought.
-fn holds(right: &Value, one: &dyn Fn(&Value) -> bool, port: u16) -> bool {
-    if let Some([low, high]) = right["range"].as_array().map(Vec::as_slice) {
-        let port = u64::from(port);
-        return low.as_u64().is_some_and(|low| low <= port) && high.as_u64().is_some_and(|high| port <= high);
-    }
-    match right["set"].as_array().or(right.as_array()) {
-        Some(all) => all.iter().any(|value| holds(value, one, port)),
-        None => one(right),
-    }
 }
 
 #[cfg(test)]

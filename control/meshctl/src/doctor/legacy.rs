@@ -95,6 +95,7 @@ fn statements(words: &[String]) -> Vec<Value> {
                 let key = if word == "-i" { "iifname" } else { "oifname" };
                 condition(json!({"meta": {"key": key}}), value().into());
             }
+            "-d" => condition(json!({"payload": {"protocol": "ip", "field": "daddr"}}), value().into()),
             "--ctstate" | "--state" => {
                 let states: Vec<_> = value().split(',').map(str::to_lowercase).collect();
                 condition(json!({"ct": {"key": "state"}}), json!(states));
