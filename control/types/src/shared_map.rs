@@ -114,14 +114,24 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             self.len = 1;
             return None;
         };
+        let is_last = at + 1 == chunks.len();
         let chunk = Arc::make_mut(chunks.get_mut(at)?);
         match place {
             Ok(place) => Some(std::mem::replace(&mut chunk.get_mut(place)?.1, value)),
             Err(place) => {
-                chunk.insert(place, (key, value));
                 self.len += 1;
-                if chunk.len() > CHUNK {
-                    let second = chunk.split_off(CHUNK / 2);
+                if chunk.len() < CHUNK {
+                    chunk.insert(place, (key, value));
+                } else if place == CHUNK && is_last {
+                    // Keys that come in order leave full chunks behind.
+                    chunks.push(Arc::new(vec![(key, value)]));
+                } else {
+                    // Halved before, not after: a chunk never has room for more than it may hold.
+                    let mut second = chunk.split_off(CHUNK / 2);
+                    match place.checked_sub(CHUNK / 2) {
+                        Some(place) => second.insert(place, (key, value)),
+                        None => chunk.insert(place, (key, value)),
+                    }
                     chunks.insert(at + 1, Arc::new(second));
                 }
                 None

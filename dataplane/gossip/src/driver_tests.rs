@@ -79,8 +79,10 @@ async fn three_members_tell_each_other_what_runs() {
     until(&mut members[2].watch(), |t| !tasks(t).contains(&7)).await;
     println!("found dead after {:?}", begin.elapsed());
     members[1].leave().await;
-    until(&mut members[2].watch(), |t| tasks(t).is_empty() && t.members[&node(2)].state == MemberState::Left)
-        .await;
+    until(&mut members[2].watch(), |t| {
+        tasks(t).is_empty() && t.members.get(&node(2)).unwrap().state == MemberState::Left
+    })
+    .await;
     assert!(members[2].stats().streams_in > 0);
     for member in &members {
         member.shutdown().await;

@@ -12,11 +12,14 @@
 
 #![forbid(unsafe_code)]
 
+mod addr;
 mod config;
 mod core;
 mod driver;
 mod errand;
 mod meter;
+mod networks;
+mod nodes;
 mod outbox;
 mod questions;
 mod reach;
@@ -35,11 +38,12 @@ mod driver_tests;
 #[cfg(test)]
 mod simulation;
 
-pub use crate::core::{Core, CoreConfig, CoreStats, Input, Output};
+pub use crate::core::{Acquaintance, Core, CoreConfig, CoreStats, Input, Output};
 pub use config::{GossipConfig, GossipError, KeyRing, KeyRingError, Timing};
 pub use driver::Gossip;
 pub use errand::{Answerer, ErrandError};
 pub use mesh_types::SharedMap;
+pub use networks::NetworkSet;
 pub use questions::ask_data_path;
 pub use reach::{ReachSpec, Reached, Way};
 pub use report::{EntryReport, MemberReport, Rates, Report, TableReport};

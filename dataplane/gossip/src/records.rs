@@ -6,21 +6,23 @@ use std::{
     time::Duration,
 };
 
-use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
+use mesh_types::{Endpoint, NetworkId, NodeId};
 
 use crate::{
     EndpointKey, Interest, Item, Key, Table, Version,
+    nodes::NodeMap,
     wire::{Group, OwnerDigest},
 };
 
+mod audience;
 mod slots;
 
-use slots::Slots;
+pub(crate) use audience::Audience;
+use audience::Audiences;
+use slots::{Entry, Place, Slot, Slots};
 
 /// How long the endpoints of a node whose daemon is a new one are told as they were, when it does not tell of them.
 const FADE: Duration = Duration::from_secs(3);
-
-type Slot = Option<(TaskId, NetworkId)>;
 
 /// What became of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +48,6 @@ pub(crate) enum Teller {
     Other,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    item: Item,
-    gone_since: Option<Duration>,
-}
-
-impl Entry {
-    fn is_live(&self) -> bool {
-        self.gone_since.is_none()
-    }
-
-    /// What it adds to its owner's fingerprint.
-    fn fingerprint(&self) -> u64 {
-        if self.is_live() { fingerprint(&self.item) } else { 0 }
-    }
-}
-
 #[derive(Debug, Clone, Default)]
 struct Owned {
     entries: Slots,
@@ -71,60 +56,110 @@ struct Owned {
     /// Entries up to this counter that are not here are deleted: the owner told all that it had, or somebody did whom it had
     /// told so. Never above `floor`.
     complete: u64,
-    /// Entries that are no tombstones: how many, and their fingerprints together.
-    live: usize,
-    digest: u64,
 }
 
-impl Owned {
-    fn put(&mut self, slot: Slot, entry: Entry) {
-        self.digest ^= entry.fingerprint();
-        self.live += usize::from(entry.is_live());
-        if let Some(before) = self.entries.insert(slot, entry) {
-            self.digest ^= before.fingerprint();
-            self.live -= usize::from(before.is_live());
-        }
-    }
+/// What is known of an owner besides its entries.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owner {
+    /// Its newest known incarnation; entries of older ones are never kept.
+    epoch: u64,
+    /// It is another member, and there.
+    is_live: bool,
+    /// What it told counts.
+    counts: bool,
+}
 
-    fn remove(&mut self, slot: &Slot) {
-        if let Some(before) = self.entries.remove(slot) {
-            self.digest ^= before.fingerprint();
-            self.live -= usize::from(before.is_live());
-        }
-    }
+#[derive(Debug, Default)]
+struct Owners {
+    owned: NodeMap<Owned>,
+    /// The fingerprints of the entries that count together.
+    digest: u64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    /// The newest known incarnation of each owner; entries of older ones are never kept.
-    epochs: BTreeMap<NodeId, u64>,
-    tables: BTreeMap<Table, BTreeMap<NodeId, Owned>>,
+    owners: NodeMap<Owner>,
+    tables: BTreeMap<Table, Owners>,
+    audiences: Audiences,
     /// Endpoints that may be otherwise than when [`Records::take_touched`] was last called, with their tables.
     touched: BTreeSet<(NetworkId, EndpointKey)>,
     /// Endpoints of an owner's past life, and since when they are known to be; see [`Records::raise_epoch`].
     fading: BTreeMap<(NetworkId, EndpointKey), Option<Duration>>,
+    /// The interest that was told last: many members have the same, which is kept once.
+    last_interest: Option<Interest>,
 }
 
 impl Records {
     pub(crate) fn epoch(&self, owner: NodeId) -> u64 {
-        self.epochs.get(&owner).copied().unwrap_or(0)
+        self.owners.get(owner).map_or(0, |known| known.epoch)
     }
 
     /// Learns of an incarnation of `owner`. A newer one makes ghosts of all older entries: they go. But a daemon that comes
     /// back has most often the same tasks as before, and its first packet is not the one that tells of them. So what they
     /// were is not touched until their owner has said otherwise, or had [`FADE`] for it.
     pub(crate) fn raise_epoch(&mut self, owner: NodeId, epoch: u64) {
-        let known = self.epochs.entry(owner).or_insert(epoch);
-        if epoch > *known {
-            *known = epoch;
+        if !self.owners.contains(owner) {
+            self.owners.insert(owner, Owner { epoch, ..Owner::default() });
+        } else if epoch > self.epoch(owner) {
             let touched = std::mem::take(&mut self.touched);
+            // While the older one is known yet, which their fingerprints are of.
             self.drop_entries(owner);
             for past in std::mem::replace(&mut self.touched, touched) {
                 if !self.touched.contains(&past) {
                     self.fading.entry(past).or_insert(None);
                 }
             }
+            self.owners.or_default(owner).epoch = epoch;
         }
+    }
+
+    /// Whether `owner` is there, another than this node, and whether what it told counts.
+    pub(crate) fn set_standing(&mut self, owner: NodeId, is_live: bool, counts: bool) {
+        let known = self.owners.or_default(owner);
+        let before = std::mem::replace(known, Owner { is_live, counts, ..*known });
+        if before.counts != counts {
+            for (table, owners) in &mut self.tables {
+                let at = Place { table: *table, owner, epoch: before.epoch };
+                owners.digest ^= owners.owned.get(owner).map_or(0, |owned| owned.entries.digest(at));
+            }
+        }
+        if before.is_live != is_live {
+            self.audiences.set_live(owner, is_live);
+            if let Some(interest) = self.interest(owner).cloned() {
+                self.audiences.set_interest(owner, &interest, is_live);
+            }
+        }
+    }
+
+    /// Changes what is kept of `owner` in `table`, and what follows from it.
+    fn change<R>(&mut self, table: Table, owner: NodeId, change: impl FnOnce(&mut Owned, Place) -> R) -> R {
+        let Owner { epoch, is_live, counts } = self.owners.get(owner).copied().unwrap_or_default();
+        let at = Place { table, owner, epoch };
+        let owners = self.tables.entry(table).or_default();
+        let owned = owners.owned.or_default(owner);
+        let interest = |owned: &Owned| match owned.entries.get(&None) {
+            Some(entry) if is_live => entry.interest().cloned(),
+            _ => None,
+        };
+        let (digest, wanted) = (owned.entries.digest(at), interest(owned));
+        let result = change(owned, at);
+        if counts {
+            owners.digest ^= digest ^ owned.entries.digest(at);
+        }
+        let wants = interest(owned);
+        if wanted != wants {
+            for (interest, is_new) in [(wanted, false), (wants, true)] {
+                if let Some(interest) = interest {
+                    self.audiences.set_interest(owner, &interest, is_new);
+                }
+            }
+        }
+        result
+    }
+
+    /// The other members that are there and want `table`.
+    pub(crate) fn audience(&self, table: Table) -> Audience<'_> {
+        self.audiences.of(table)
     }
 
     /// Counts what fades and is meant by `is_over` among the touched.
@@ -146,24 +181,32 @@ impl Records {
     }
 
     pub(crate) fn forget(&mut self, owner: NodeId) {
-        self.epochs.remove(&owner);
+        self.set_standing(owner, false, false);
         self.drop_entries(owner);
+        self.owners.remove(owner);
     }
 
     /// Forgets the entries of `owner`, and not which of its lives was the last.
     pub(crate) fn drop_entries(&mut self, owner: NodeId) {
         self.touch_all_of(owner);
-        self.tables.retain(|_, owners| {
-            owners.remove(&owner);
-            !owners.is_empty()
-        });
+        let having = self.tables.iter().filter(|(_, owners)| owners.owned.contains(owner));
+        for table in having.map(|(table, _)| *table).collect::<Vec<_>>() {
+            self.change(table, owner, |owned, _| *owned = Owned::default());
+            let is_empty = self.tables.get_mut(&table).is_some_and(|owners| {
+                owners.owned.remove(owner);
+                owners.owned.is_empty()
+            });
+            if is_empty {
+                self.tables.remove(&table);
+            }
+        }
     }
 
     /// Counts every endpoint of `owner` among the touched, since whether they count has changed.
     pub(crate) fn touch_all_of(&mut self, owner: NodeId) {
         self.end_fading(|_, key, _| key.node == owner);
         for (table, owners) in &self.tables {
-            for slot in owners.get(&owner).into_iter().flat_map(|owned| owned.entries.keys()) {
+            for slot in owners.owned.get(owner).into_iter().flat_map(|owned| owned.entries.keys()) {
                 touch(&mut self.touched, *table, owner, *slot);
             }
         }
@@ -184,19 +227,35 @@ impl Records {
         if version.epoch < self.epoch(owner) {
             return Applied::Stale;
         }
-        let owned = self.tables.entry(table).or_default().entry(owner).or_default();
-        match owned.entries.get(&slot).map(|known| known.item.version().counter) {
+        let owned = self.tables.get(&table).and_then(|owners| owners.owned.get(owner));
+        let known = owned.and_then(|owned| owned.entries.get(&slot)).map(|entry| entry.counter);
+        let (floor, complete) = owned.map_or((0, 0), |owned| (owned.floor, owned.complete));
+        match known {
             Some(known) if known > version.counter => return Applied::Stale,
             Some(known) if known == version.counter => return Applied::Same,
             None if teller == Teller::Owner => {}
-            None if version.counter <= owned.complete => return Applied::Stale,
-            None if version.counter <= owned.floor && teller == Teller::Other => return Applied::Doubtful,
+            None if version.counter <= complete => return Applied::Stale,
+            None if version.counter <= floor && teller == Teller::Other => return Applied::Doubtful,
             _ => {}
         }
-        let gone_since = item.is_gone().then_some(now);
-        owned.put(slot, Entry { item, gone_since });
+        let item = self.share(item);
+        let entry = Entry::of(item, now);
+        self.change(table, owner, |owned, at| owned.entries.insert(at, slot, entry));
         touch(&mut self.touched, table, owner, slot);
         Applied::New
+    }
+
+    /// An interest like the last one shares its memory.
+    fn share(&mut self, item: Item) -> Item {
+        match item {
+            Item::Interest { owner, version, interest } => {
+                let last = self.last_interest.take().filter(|last| *last == interest);
+                let interest = last.unwrap_or(interest);
+                self.last_interest = Some(interest.clone());
+                Item::Interest { owner, version, interest }
+            }
+            other => other,
+        }
     }
 
     /// After all entries of an owner in `table` as of `version` were told: whatever else is as old is deleted.
@@ -204,17 +263,19 @@ impl Records {
         if version.epoch != self.epoch(owner) {
             return;
         }
-        let owned = self.tables.entry(table).or_default().entry(owner).or_default();
         let told: BTreeSet<Slot> = told.iter().map(|item| item.key().slot).collect();
-        let as_old =
-            owned.entries.iter().filter(|(_, entry)| entry.item.version().counter <= version.counter);
-        let deleted: Vec<Slot> = as_old.map(|(slot, _)| *slot).filter(|slot| !told.contains(slot)).collect();
+        let deleted = self.change(table, owner, |owned, at| {
+            let as_old = owned.entries.iter().filter(|(_, entry)| entry.counter <= version.counter);
+            let deleted: Vec<Slot> =
+                as_old.map(|(slot, _)| *slot).filter(|slot| !told.contains(slot)).collect();
+            deleted.iter().for_each(|slot| owned.entries.remove(at, slot));
+            owned.complete = owned.complete.max(version.counter);
+            owned.floor = owned.floor.max(owned.complete);
+            deleted
+        });
         for slot in deleted {
-            owned.remove(&slot);
             touch(&mut self.touched, table, owner, slot);
         }
-        owned.complete = owned.complete.max(version.counter);
-        owned.floor = owned.floor.max(owned.complete);
         self.end_fading(|scope, key, _| key.node == owner && Table::Endpoints(scope) == table);
     }
 
@@ -224,13 +285,13 @@ impl Records {
         self.fading.values_mut().for_each(|since| {
             since.get_or_insert(now);
         });
-        let owned = self.tables.values_mut().flat_map(BTreeMap::values_mut);
-        for owned in owned.filter(|owned| owned.entries.len() > owned.live) {
-            let old = |entry: &Entry| entry.gone_since.is_some_and(|since| now.saturating_sub(since) >= ttl);
-            let counters =
-                owned.entries.values().filter(|entry| old(entry)).map(|e| e.item.version().counter);
-            owned.floor = counters.max().unwrap_or(0).max(owned.floor);
-            owned.entries.retain(|entry| !old(entry));
+        let owned = self.tables.values_mut().flat_map(|owners| owners.owned.values_mut());
+        for owned in owned.filter(|owned| owned.entries.len() > owned.entries.live()) {
+            let is_old = |since: Duration| now.saturating_sub(since) >= ttl;
+            let gone = owned.entries.values().filter(|entry| entry.gone_since().is_some_and(is_old));
+            owned.floor = gone.map(|entry| entry.counter).max().unwrap_or(0).max(owned.floor);
+            // Tombstones are in no fingerprint.
+            owned.entries.retain_gone(|since| !is_old(since));
         }
     }
 
@@ -240,52 +301,61 @@ impl Records {
         let touched = &mut self.touched;
         self.tables.retain(|table, owners| {
             let kept = keep(*table);
-            for (owner, owned) in owners.iter().filter(|_| !kept) {
-                owned.entries.keys().for_each(|slot| touch(touched, *table, *owner, *slot));
+            for (owner, owned) in owners.owned.iter().filter(|_| !kept) {
+                owned.entries.keys().for_each(|slot| touch(touched, *table, owner, *slot));
             }
             kept
         });
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Item> {
-        Some(&self.tables.get(&key.table)?.get(&key.owner)?.entries.get(&key.slot)?.item)
+    fn owned(&self, table: Table, owner: NodeId) -> Option<&Owned> {
+        self.tables.get(&table)?.owned.get(owner)
+    }
+
+    fn place(&self, table: Table, owner: NodeId) -> Place {
+        Place { table, owner, epoch: self.epoch(owner) }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Item> {
+        let Key { table, owner, slot } = *key;
+        self.owned(table, owner)?.entries.get(&slot)?.item(self.place(table, owner), slot)
+    }
+
+    /// Which statement of its owner the entry is.
+    pub(crate) fn version(&self, key: &Key) -> Option<Version> {
+        let counter = self.owned(key.table, key.owner)?.entries.get(&key.slot)?.counter;
+        Some(Version { epoch: self.epoch(key.owner), counter })
     }
 
     /// The endpoint of that name in the table of `scope`, unless it is gone.
     pub(crate) fn endpoint(&self, scope: NetworkId, key: &EndpointKey) -> Option<&Arc<Endpoint>> {
         let slot = Some((key.task, key.network));
-        match self.get(&Key { table: Table::Endpoints(scope), owner: key.node, slot })? {
-            Item::Endpoint { endpoint, .. } => Some(endpoint),
-            _ => None,
-        }
+        self.owned(Table::Endpoints(scope), key.node)?.entries.get(&slot)?.endpoint()
     }
 
     pub(crate) fn interest(&self, owner: NodeId) -> Option<&Interest> {
-        match self.get(&Key { table: Table::Interests, owner, slot: None })? {
-            Item::Interest { interest, .. } => Some(interest),
-            _ => None,
-        }
+        self.owned(Table::Interests, owner)?.entries.get(&None)?.interest()
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = Table> {
         self.tables.keys().copied()
     }
 
-    /// Everybody that something is known of, some more than once.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = NodeId> {
-        self.tables.values().flat_map(BTreeMap::keys).chain(self.epochs.keys()).copied()
+    /// Everybody that something is known of and that does not count.
+    pub(crate) fn uncounted(&self) -> impl Iterator<Item = NodeId> {
+        self.owners.iter().filter(|(_, known)| !known.counts).map(|(owner, _)| owner)
     }
 
     /// Whether `owner` has entries in `table`, tombstones included.
     pub(crate) fn has(&self, table: Table, owner: NodeId) -> bool {
-        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
-        owned.is_some_and(|owned| !owned.entries.is_empty())
+        self.owned(table, owner).is_some_and(|owned| !owned.entries.is_empty())
     }
 
     /// All entries of `owner` in `table`, tombstones included.
     pub(crate) fn of(&self, table: Table, owner: NodeId) -> Vec<Item> {
-        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
-        owned.into_iter().flat_map(|owned| owned.entries.values()).map(|entry| entry.item.clone()).collect()
+        let at = self.place(table, owner);
+        let entries = self.owned(table, owner).into_iter().flat_map(|owned| owned.entries.iter());
+        entries.filter_map(|(slot, entry)| entry.item(at, *slot)).collect()
     }
 
     /// All entries of `owner`, tombstones included.
@@ -295,62 +365,93 @@ impl Records {
 
     /// What a comparison tells of one owner. Of another owner than this node it is all as of what that has told.
     pub(crate) fn group(&self, table: Table, owner: NodeId, complete: Option<Version>) -> Group {
-        let owned = self.tables.get(&table).and_then(|owners| owners.get(&owner));
-        let counter = owned.map_or(0, |owned| owned.complete);
+        let counter = self.owned(table, owner).map_or(0, |owned| owned.complete);
         let told = (counter > 0).then(|| Version { epoch: self.epoch(owner), counter });
         Group { table, owner, complete: complete.or(told), items: self.of(table, owner) }
     }
 
-    /// A fingerprint of the entries in `table` of the owners that `counts` names.
-    pub(crate) fn digest(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> u64 {
-        self.digests(table, counts).iter().fold(0, |sum, owner| sum ^ owner.digest)
+    /// A fingerprint of the entries in `table` that count.
+    pub(crate) fn digest(&self, table: Table) -> u64 {
+        self.tables.get(&table).map_or(0, |owners| owners.digest)
     }
 
     /// The same by owner; those without entries are left out.
-    pub(crate) fn digests(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> Vec<OwnerDigest> {
-        let owners = self.tables.get(&table).into_iter().flatten();
-        owners
-            .filter(|(owner, owned)| owned.live > 0 && counts(**owner))
-            .map(|(owner, owned)| OwnerDigest {
-                owner: *owner,
-                epoch: self.epoch(*owner),
-                digest: owned.digest,
-            })
-            .collect()
+    pub(crate) fn digests(&self, table: Table) -> Vec<OwnerDigest> {
+        let owned = self.tables.get(&table).into_iter().flat_map(|owners| owners.owned.iter());
+        let live = owned.filter(|(_, owned)| owned.entries.live() > 0);
+        live.filter_map(|(owner, owned)| {
+            let Owner { epoch, counts, .. } = *self.owners.get(owner)?;
+            let digest = owned.entries.digest(Place { table, owner, epoch });
+            counts.then_some(OwnerDigest { owner, epoch, digest })
+        })
+        .collect()
     }
 
-    /// Entries in `table` of the owners that `counts` names, and the tombstones of all.
-    pub(crate) fn sizes(&self, table: Table, counts: impl Fn(NodeId) -> bool) -> (usize, usize) {
-        let owners = || self.tables.get(&table).into_iter().flatten();
-        let live = owners().filter(|(owner, _)| counts(**owner)).map(|(_, owned)| owned.live).sum();
-        let tombstones = owners().map(|(_, owned)| owned.entries.len() - owned.live).sum();
+    /// Entries in `table` that count, and the tombstones of all.
+    pub(crate) fn sizes(&self, table: Table) -> (usize, usize) {
+        let owners = || self.tables.get(&table).into_iter().flat_map(|owners| owners.owned.iter());
+        let counts = |owner: NodeId| self.owners.get(owner).is_some_and(|known| known.counts);
+        let live = owners().filter(|(owner, _)| counts(*owner)).map(|(_, owned)| owned.entries.live()).sum();
+        let tombstones = owners().map(|(_, owned)| owned.entries.len() - owned.entries.live()).sum();
         (live, tombstones)
     }
 
     /// The newest statement of `owner` that is known, and how many of its entries are.
     pub(crate) fn newest(&self, owner: NodeId) -> (u64, usize) {
-        let of = self.tables.values().filter_map(|owners| owners.get(&owner));
+        let of = self.tables.values().filter_map(|owners| owners.owned.get(owner));
         of.fold((0, 0), |(newest, live), owned| {
-            let counters = owned.entries.values().map(|entry| entry.item.version().counter);
-            (counters.chain([newest, owned.complete]).max().unwrap_or(newest), live + owned.live)
+            let counters = owned.entries.values().map(|entry| entry.counter);
+            (counters.chain([newest, owned.complete]).max().unwrap_or(newest), live + owned.entries.live())
         })
     }
 
     /// Every entry, and since when it has been gone.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Item, Option<Duration>)> {
-        let owned = self.tables.values().flat_map(BTreeMap::values);
-        owned.flat_map(|owned| owned.entries.values()).map(|entry| (&entry.item, entry.gone_since))
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Item, Option<Duration>)> {
+        let owned = move |(table, owners): (&Table, &Owners)| {
+            let of = |(owner, owned): (NodeId, &Owned)| {
+                let at = self.place(*table, owner);
+                let entries = owned.entries.iter();
+                let items = entries.filter_map(move |(slot, e)| Some((e.item(at, *slot)?, e.gone_since())));
+                items.collect::<Vec<_>>()
+            };
+            owners.owned.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(owned)
     }
 
     /// Every endpoint with its table, owners in order.
     #[cfg(test)]
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (NetworkId, &Arc<Endpoint>)> {
-        self.tables.values().flat_map(BTreeMap::values).flat_map(|owned| owned.entries.values()).filter_map(
-            |entry| match &entry.item {
-                Item::Endpoint { scope, endpoint, .. } => Some((*scope, endpoint)),
+        self.tables.iter().flat_map(|(table, owners)| {
+            let entries = owners.owned.values().flat_map(|owned| owned.entries.values());
+            entries.filter_map(move |entry| match (table, entry.endpoint()) {
+                (Table::Endpoints(scope), Some(endpoint)) => Some((*scope, endpoint)),
                 _ => None,
-            },
-        )
+            })
+        })
+    }
+
+    /// Whether what is kept up to date is as it would be if it were made anew.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        for table in self.tables() {
+            let digest = self.digests(table).iter().fold(0, |sum, owner| sum ^ owner.digest);
+            assert_eq!(self.digest(table), digest, "{table:?}");
+        }
+        let live: Vec<NodeId> =
+            self.owners.iter().filter(|(_, known)| known.is_live).map(|(owner, _)| owner).collect();
+        let wanting = |table: Table| {
+            let mut wanting = live.clone();
+            if let Table::Endpoints(scope) = table {
+                wanting.retain(|node| self.interest(*node).is_some_and(|interest| interest.includes(scope)));
+            }
+            wanting
+        };
+        for table in self.tables() {
+            let mut audience: Vec<NodeId> = self.audience(table).iter().collect();
+            audience.sort_unstable();
+            assert_eq!(audience, wanting(table), "{table:?}");
+        }
     }
 }
 
@@ -358,27 +459,6 @@ fn touch(touched: &mut BTreeSet<(NetworkId, EndpointKey)>, table: Table, node: N
     if let (Table::Endpoints(scope), Some((task, network))) = (table, slot) {
         touched.insert((scope, EndpointKey { task, network, node }));
     }
-}
-
-/// A version names its content, since only the owner makes one.
-fn fingerprint(item: &Item) -> u64 {
-    let key = item.key();
-    let (task, network) = key.slot.map_or((0, 0), |(task, network)| (task.as_u128(), network.as_u128()));
-    let version = item.version();
-    let mut sum = 0;
-    for wide in [key.owner.as_u128(), task, network] {
-        sum = mix(sum ^ wide as u64);
-        sum = mix(sum ^ (wide >> 64) as u64);
-    }
-    mix(mix(sum ^ version.epoch) ^ version.counter)
-}
-
-/// The finalizer of SplitMix64.
-const fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -13,50 +13,29 @@ use std::{
     net::SocketAddr,
     num::NonZeroU8,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::{Buf, BufMut};
 use foca::{
-    Codec, Config, Error, Foca, Header, Member, Message, NoCustomBroadcast, Notification, OwnedNotification,
-    PeriodicParams, PostcardCodec, Runtime, State, Timer,
+    Config, Error, Foca, Header, Member, Message, NoCustomBroadcast, Notification, OwnedNotification,
+    PeriodicParams, Runtime, State, Timer,
 };
 use mesh_types::NodeId;
-use rand::{RngCore, SeedableRng, rngs::StdRng};
-use serde::{Deserialize, Serialize};
+use rand::{Rng as _, RngCore, SeedableRng, rngs::StdRng};
 
-use crate::{MemberState, Timing, wire::SWIM_BUDGET};
+use crate::{MemberState, MemberStatus, SharedMap, Timing, wire::SWIM_BUDGET};
+
+mod health;
+mod identity;
+mod recorder;
+
+use health::Health;
+pub(crate) use identity::Identity;
+use identity::Life;
+use recorder::Recorder;
 
 /// Lateness above this is a standstill of this process rather than the timer's grain.
 const STANDSTILL: Duration = Duration::from_millis(100);
-
-/// Who a member is to foca: the node, unique; the rest says which of its lives is the newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) node: NodeId,
-    pub(crate) addr: SocketAddr,
-    /// The incarnation of the process.
-    pub(crate) epoch: u64,
-    /// Counts how often it came back after others took it for dead.
-    pub(crate) renewal: u32,
-}
-
-impl foca::Identity for Identity {
-    type Addr = NodeId;
-
-    fn renew(&self) -> Option<Self> {
-        self.renewal.checked_add(1).map(|renewal| Self { renewal, ..*self })
-    }
-
-    fn addr(&self) -> NodeId {
-        self.node
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        (self.epoch, self.renewal) > (adversary.epoch, adversary.renewal)
-    }
-}
 
 /// foca asks for another generation of the traits that our generator has.
 struct Rng(StdRng);
@@ -78,112 +57,20 @@ impl rand_core::TryRng for Rng {
 /// What foca wants done.
 #[derive(Default)]
 struct Wishes {
-    sends: Vec<(Identity, Vec<u8>)>,
-    timers: Vec<(Duration, Timer<Identity>)>,
+    sends: Vec<(Life, Vec<u8>)>,
+    timers: Vec<(Duration, Timer<Life>)>,
     renewed: bool,
 }
 
-impl Runtime<Identity> for Wishes {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
+impl Runtime<Life> for Wishes {
+    fn notify(&mut self, notification: Notification<'_, Life>) {
         self.renewed |= matches!(notification.to_owned(), OwnedNotification::Rejoin(_));
     }
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
+    fn send_to(&mut self, to: Life, data: &[u8]) {
         self.sends.push((to, data.to_vec()));
     }
-    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+    fn submit_after(&mut self, event: Timer<Life>, after: Duration) {
         self.timers.push((after, event));
-    }
-}
-
-/// How slow this node itself seems to be: 0 is well. Its probes take so many times longer more.
-///
-/// It gets worse when this process stood still, when others took it for dead, and when nobody at all answers questions about a
-/// member that it suspects; better with every probe that is answered.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Health(u8);
-
-impl Health {
-    /// Lifeguard goes to 8; here the dead are to be told within 3 s by slow nodes, too.
-    const WORST: u8 = 3;
-
-    pub(crate) fn get(self) -> u8 {
-        self.0
-    }
-
-    pub(crate) fn worse(&mut self) {
-        self.0 = (self.0 + 1).min(Self::WORST);
-    }
-
-    fn better(&mut self) {
-        self.0 = self.0.saturating_sub(1);
-    }
-
-    fn stretch(self, time: Duration) -> Duration {
-        time * (u32::from(self.0) + 1)
-    }
-}
-
-/// What passes through foca's codec.
-#[derive(Debug, Default)]
-struct Seen {
-    /// The last ping: to whom, its number, and whether it was answered.
-    probe: Option<(Identity, u8, bool)>,
-    /// This node's incarnation, as foca counts those of one identity.
-    incarnation: u16,
-    /// What was told of members.
-    told: Vec<Member<Identity>>,
-}
-
-impl Seen {
-    fn answered(&mut self, by: &Identity, number: u8) {
-        if let Some((probed, n, answered)) = &mut self.probe {
-            *answered |= probed == by && *n == number;
-        }
-    }
-}
-
-/// Postcard, with an eye on what passes.
-#[derive(Debug, Clone, Default)]
-struct Recorder(Arc<Mutex<Seen>>);
-
-impl Recorder {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Codec<Identity> for Recorder {
-    type Error = postcard::Error;
-
-    fn encode_header(&mut self, header: &Header<Identity>, buf: impl BufMut) -> Result<(), Self::Error> {
-        let mut seen = self.seen();
-        seen.incarnation = header.src_incarnation;
-        if let Message::Ping(number) = header.message {
-            seen.probe = Some((header.dst, number, false));
-        }
-        PostcardCodec.encode_header(header, buf)
-    }
-
-    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Identity>, Self::Error> {
-        let header: Header<Identity> = PostcardCodec.decode_header(buf)?;
-        let mut seen = self.seen();
-        match header.message {
-            Message::Ack(number) => seen.answered(&header.src, number),
-            Message::ForwardedAck { origin, probe_number } => seen.answered(&origin, probe_number),
-            _ => {}
-        }
-        seen.told.push(Member::new(header.src, header.src_incarnation, State::Alive));
-        Ok(header)
-    }
-
-    fn encode_member(&mut self, member: &Member<Identity>, buf: impl BufMut) -> Result<(), Self::Error> {
-        PostcardCodec.encode_member(member, buf)
-    }
-
-    fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, Self::Error> {
-        let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
-        self.seen().told.push(member.clone());
-        Ok(member)
     }
 }
 
@@ -202,28 +89,27 @@ pub(crate) struct SwimOutcome {
     pub(crate) refused: bool,
 }
 
-type Inner = Foca<Identity, Recorder, Rng, NoCustomBroadcast>;
+type Inner = Foca<Life, Recorder, Rng, NoCustomBroadcast>;
 
 pub(crate) struct Swim {
     foca: Inner,
+    /// Holds what foca knew of each member when it was last looked at.
     recorder: Recorder,
-    /// What foca knew of each member when it was last looked at.
-    known: BTreeMap<NodeId, Member<Identity>>,
     /// This node's incarnation, when it was last looked at.
     incarnation: u16,
     health: Health,
-    timers: BTreeMap<(Duration, u64), Timer<Identity>>,
+    timers: BTreeMap<(Duration, u64), Timer<Life>>,
     submitted: u64,
 }
 
 impl Swim {
     pub(crate) fn new(identity: Identity, timing: &Timing, seed: u64) -> Self {
-        let recorder = Recorder::default();
-        let foca = Foca::new(identity, config(timing), Rng(StdRng::seed_from_u64(seed)), recorder.clone());
+        let recorder = Recorder::new(identity);
+        let rng = Rng(StdRng::seed_from_u64(seed));
+        let foca = Foca::new(identity.life(), config(timing), rng, recorder.clone());
         Self {
             foca,
             recorder,
-            known: BTreeMap::new(),
             incarnation: 0,
             health: Health::default(),
             timers: BTreeMap::new(),
@@ -232,21 +118,49 @@ impl Swim {
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        *self.foca.identity()
+        self.foca.identity().at(self.recorder.seen().addr)
     }
 
     pub(crate) fn health(&mut self) -> &mut Health {
         &mut self.health
     }
 
-    /// All that foca remembers, the dead included, this node excluded.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (Identity, MemberState)> {
-        self.foca.iter_membership_state().map(|member| (*member.id(), state(member)))
+    /// The members, the dead included, of which foca thinks otherwise than `members` has it.
+    pub(crate) fn differing(
+        &self,
+        members: &SharedMap<NodeId, MemberStatus>,
+    ) -> Vec<(Identity, MemberState)> {
+        let seen = self.recorder.seen();
+        let mut others = members.iter().peekable();
+        let mut differing = Vec::new();
+        // Both are in order.
+        for (node, known) in seen.known.iter() {
+            while others.next_if(|(other, _)| **other < node).is_some() {}
+            let Some(member) = known.member(node) else { continue };
+            let state = state(member.state());
+            let is_same = others.peek().is_some_and(|(other, status)| {
+                **other == node && (status.epoch, status.renewal) == known.age() && status.state == state
+            });
+            if !is_same {
+                differing.push((*member.id(), state));
+            }
+        }
+        differing
+    }
+
+    /// Takes what is known of each member from foca anew, should it have changed unseen.
+    pub(crate) fn resync(&mut self) {
+        let mut seen = self.recorder.seen();
+        let in_foca: BTreeSet<NodeId> = self.foca.iter_membership_state().map(|m| m.id().node()).collect();
+        seen.known.retain(|node, _| in_foca.contains(&node));
+        for member in self.foca.iter_membership_state() {
+            seen.note(member.id().node(), Some(member));
+        }
     }
 
     /// Who `node` is.
     pub(crate) fn find(&self, node: NodeId) -> Option<Identity> {
-        self.known.get(&node).map(|member| *member.id())
+        self.recorder.seen().find(node)
     }
 
     pub(crate) fn deadline(&self) -> Option<Duration> {
@@ -260,14 +174,45 @@ impl Swim {
     /// Makes oneself known to a node; it answers with the members it knows.
     pub(crate) fn announce(&mut self, node: NodeId, addr: SocketAddr, now: Duration) -> SwimOutcome {
         let to = Identity { node, addr, epoch: 0, renewal: 0 };
-        self.run(now, None, |foca, wishes| foca.announce(to, wishes))
+        self.recorder.seen().announced = Some(to);
+        let outcome = self.run(now, None, |foca, wishes| foca.announce(to.life(), wishes));
+        self.recorder.seen().announced = None;
+        outcome
     }
 
     /// Takes a member for dead and tells the others.
     pub(crate) fn declare_down(&mut self, identity: Identity, now: Duration) -> SwimOutcome {
+        self.recorder.seen().meet(&identity);
         self.run(now, Some(identity.node), |foca, wishes| {
-            foca.apply_many(std::iter::once(Member::down(identity)), true, wishes)
+            foca.apply_many(std::iter::once(Member::down(identity.life())), true, wishes)
         })
+    }
+
+    /// Knows `others` as one who has been with them for long: alive, with nothing to tell. Rhythms begin at any point.
+    pub(crate) fn acquaint(&mut self, others: &[Identity], now: Duration, rng: &mut StdRng) -> SwimOutcome {
+        {
+            let mut seen = self.recorder.seen();
+            others.iter().for_each(|other| seen.meet(other));
+        }
+        let own = self.foca.identity().node();
+        let alive = others.iter().filter(|other| other.node != own).map(|other| Member::alive(other.life()));
+        let alive: Vec<Member<Life>> = alive.collect();
+        let mut outcome =
+            self.run(now, None, |foca, wishes| foca.apply_many(alive.into_iter(), false, wishes));
+        let mut seen = self.recorder.seen();
+        for member in self.foca.iter_membership_state() {
+            if let Some((identity, now)) = seen.note(member.id().node(), Some(member)) {
+                outcome.changed.push((identity, state(now)));
+            }
+        }
+        drop(seen);
+        let begun = std::mem::take(&mut self.timers);
+        let later = |((at, n), timer): ((Duration, u64), Timer<Life>)| {
+            let pause = at.saturating_sub(now);
+            ((now + pause.mul_f64(rng.random_range(0.0..1.0)), n), timer)
+        };
+        self.timers = begun.into_iter().map(later).collect();
+        outcome
     }
 
     pub(crate) fn change_epoch(&mut self, epoch: u64, now: Duration) -> SwimOutcome {
@@ -281,8 +226,9 @@ impl Swim {
     }
 
     fn change_identity(&mut self, identity: Identity, now: Duration) -> SwimOutcome {
+        self.recorder.seen().addr = identity.addr;
         self.run(now, None, |foca, wishes| {
-            foca.change_identity(identity, &mut *wishes)?;
+            foca.change_identity(identity.life(), &mut *wishes)?;
             // foca would talk to nobody until somebody talks to it.
             foca.apply_many(std::iter::empty(), false, wishes)
         })
@@ -294,18 +240,21 @@ impl Swim {
 
     /// What tells `to` that this node takes `about` for what it does; of `to` itself, that it is suspected.
     pub(crate) fn word(&self, to: Identity, about: NodeId) -> Vec<u8> {
-        let (src, src_incarnation) = (self.identity(), self.recorder.seen().incarnation);
-        let header = Header { src, src_incarnation, dst: to, message: Message::Gossip };
+        let src = self.identity();
+        let seen = self.recorder.seen();
+        let header = Header { src, src_incarnation: seen.incarnation, dst: to, message: Message::Gossip };
         let bytes = postcard::to_stdvec(&header).unwrap_or_default();
-        let Some(member) = self.known.get(&about).filter(|_| about != src.node) else { return bytes };
+        let known = seen.known.get(about).filter(|_| about != src.node);
+        let Some(member) = known.and_then(|known| known.member(about)) else { return bytes };
         let counted = [&bytes[..], &1u16.to_be_bytes()].concat();
-        postcard::to_extend(member, counted).unwrap_or(bytes)
+        postcard::to_extend(&member, counted).unwrap_or(bytes)
     }
 
     /// A suspect is down at `at` unless it is heard of.
     pub(crate) fn condemn_at(&mut self, identity: Identity, at: Duration) {
+        let life = identity.life();
         let found = self.timers.iter().find(
-            |(_, timer)| matches!(timer, Timer::ChangeSuspectToDown { member_id, .. } if *member_id == identity),
+            |(_, timer)| matches!(timer, Timer::ChangeSuspectToDown { member_id, .. } if *member_id == life),
         );
         let Some((&key, _)) = found else { return };
         if let Some(timer) = self.timers.remove(&key) {
@@ -335,7 +284,7 @@ impl Swim {
             let about = match &timer {
                 Timer::ProbeRandomMember(_) => self.judge_probe(),
                 Timer::ChangeSuspectToDown { member_id, .. } | Timer::RemoveDown(member_id) => {
-                    Some(member_id.node)
+                    Some(member_id.node())
                 }
                 _ => None,
             };
@@ -355,15 +304,17 @@ impl Swim {
             self.health.better();
             return None;
         }
-        Some(probed.node)
+        Some(probed.node())
     }
 
     /// Whether `timer` ends a suspicion that is over. foca 2.0 would leave the member alive, but send it word that it
     /// is down all the same, and it would come back under a new identity for nothing.
-    fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
+    fn is_refuted(&self, timer: &Timer<Life>) -> bool {
         let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
-        !self.known.get(&member_id.node).is_some_and(|member| {
-            member.id() == member_id
+        let seen = self.recorder.seen();
+        let node = member_id.node();
+        !seen.known.get(node).and_then(|known| known.member(node)).is_some_and(|member| {
+            member.id().life() == *member_id
                 && member.incarnation() == *incarnation
                 && member.state() == State::Suspect
         })
@@ -388,7 +339,7 @@ impl Swim {
                     continue;
                 }
                 Timer::ChangeSuspectToDown { member_id, .. } => {
-                    accused.push(*member_id);
+                    accused.extend(self.recorder.seen().place(*member_id));
                     after
                 }
                 _ => after,
@@ -396,69 +347,47 @@ impl Swim {
             self.submitted += 1;
             self.timers.insert((now + after, self.submitted), timer);
         }
-        let sends = wishes.sends.into_iter().map(|(to, data)| (to.addr, data)).collect();
+        let sends = {
+            let seen = self.recorder.seen();
+            let placed = |(to, data)| Some((seen.place(to)?.addr, data));
+            wishes.sends.into_iter().filter_map(placed).collect()
+        };
         let changed = self.look(about);
         SwimOutcome { sends, changed, accused, renewed: wishes.renewed, refused }
     }
 
     /// What foca thinks otherwise than before, of `about` and of those that it was told of.
     fn look(&mut self, about: Option<NodeId>) -> Vec<(Identity, MemberState)> {
-        let (told, incarnation) = {
-            let mut seen = self.recorder.seen();
-            (std::mem::take(&mut seen.told), seen.incarnation)
-        };
-        if std::mem::replace(&mut self.incarnation, incarnation) < incarnation {
+        let mut seen = self.recorder.seen();
+        if std::mem::replace(&mut self.incarnation, seen.incarnation) < seen.incarnation {
             // It had to speak against a suspicion.
             self.health.worse();
         }
-        let news =
-            told.iter().filter(|told| self.known.get(&told.id().node).is_none_or(|k| may_change(k, told)));
-        let nodes: BTreeSet<NodeId> = news.map(|told| told.id().node).chain(about).collect();
+        let nodes: BTreeSet<NodeId> = seen.take_news().into_iter().chain(about).collect();
         if nodes.is_empty() {
             return Vec::new();
         }
         // foca finds nobody by address but by looking at all: once for all that a message told.
-        let now: BTreeMap<NodeId, Member<Identity>> = self
-            .foca
-            .iter_membership_state()
-            .filter(|member| nodes.contains(&member.id().node))
-            .map(|member| (member.id().node, member.clone()))
-            .collect();
-        let mut changed = Vec::new();
-        for node in nodes {
-            let now = now.get(&node);
-            let before = match now {
-                Some(member) => self.known.insert(node, member.clone()),
-                None => self.known.remove(&node),
-            };
-            if let Some(member) = now
-                && before.is_none_or(|before| before.id() != member.id() || before.state() != member.state())
-            {
-                changed.push((*member.id(), state(member)));
+        let mut now: BTreeMap<NodeId, &Member<Life>> = BTreeMap::new();
+        for member in self.foca.iter_membership_state() {
+            let node = member.id().node();
+            if nodes.contains(&node) {
+                now.insert(node, member);
+                if now.len() == nodes.len() {
+                    break;
+                }
             }
         }
-        changed
+        let noted = nodes.into_iter().filter_map(|node| seen.note(node, now.get(&node).copied()));
+        noted.map(|(identity, now)| (identity, state(now))).collect()
     }
 }
 
-fn state(member: &Member<Identity>) -> MemberState {
-    match member.state() {
+fn state(state: State) -> MemberState {
+    match state {
         State::Alive => MemberState::Alive,
         State::Suspect => MemberState::Suspect,
         State::Down => MemberState::Down,
-    }
-}
-
-/// Whether `told` may be news of a member that is known as `known` (the order of SWIM, section 4.2; identities besides).
-fn may_change(known: &Member<Identity>, told: &Member<Identity>) -> bool {
-    if known.id() != told.id() {
-        return true;
-    }
-    match (known.state(), told.state()) {
-        (State::Down, _) => false,
-        (_, State::Down) => true,
-        (_, State::Alive) | (State::Suspect, State::Suspect) => told.incarnation() > known.incarnation(),
-        (State::Alive, State::Suspect) => told.incarnation() >= known.incarnation(),
     }
 }
 

@@ -85,7 +85,7 @@ impl Core {
         let tables = self
             .shared_tables(self.records.interest(node))
             .into_iter()
-            .map(|table| (table, self.records.digest(table, |owner| self.counts(owner))))
+            .map(|table| (table, self.records.digest(table)))
             .collect();
         self.stats.syncs += 1;
         let digest = Message::Digest { interest, tables };
@@ -100,13 +100,11 @@ impl Core {
         compared.extend(told.keys().filter(|table| self.wants(**table)));
         let mut differing: Vec<(Table, Vec<OwnerDigest>)> = Vec::new();
         for table in compared {
-            let mine = self.records.digests(table, |owner| self.counts(owner));
-            let digest = mine.iter().fold(0, |sum, owner| sum ^ owner.digest);
-            if digest == told.get(&table).copied().unwrap_or(0) {
+            if self.records.digest(table) == told.get(&table).copied().unwrap_or(0) {
                 self.agreement.agrees(table, self.now);
             } else {
                 self.agreement.differs(table, self.now);
-                differing.push((table, mine));
+                differing.push((table, self.records.digests(table)));
             }
         }
         if differing.is_empty() {
@@ -131,7 +129,7 @@ impl Core {
                 continue;
             }
             self.agreement.differs(table, self.now);
-            let mine = self.records.digests(table, |owner| self.counts(owner));
+            let mine = self.records.digests(table);
             let theirs: BTreeMap<NodeId, OwnerDigest> = theirs.into_iter().map(|d| (d.owner, d)).collect();
             let mine: BTreeMap<NodeId, OwnerDigest> = mine.into_iter().map(|d| (d.owner, d)).collect();
             let owners: BTreeSet<NodeId> = mine.keys().chain(theirs.keys()).copied().collect();

@@ -1,16 +1,11 @@
 //! What callers give and see.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::{CoreStats, SharedMap};
+use crate::{CoreStats, NetworkSet, SharedMap, swim::Identity};
 
 /// An endpoint of this node, and the table it is told in. One endpoint may be announced in two tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +20,14 @@ pub struct Announcement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interest {
     /// Those of these networks. A node is also interested in every table that it announces endpoints in.
-    Networks(BTreeSet<NetworkId>),
+    Networks(NetworkSet),
     /// Every table.
     All,
 }
 
 impl Default for Interest {
     fn default() -> Self {
-        Interest::Networks(BTreeSet::new())
+        Interest::Networks(NetworkSet::default())
     }
 }
 
@@ -40,7 +35,7 @@ impl Interest {
     /// Whether the table of `scope` is among them.
     pub fn includes(&self, scope: NetworkId) -> bool {
         match self {
-            Interest::Networks(networks) => networks.contains(&scope),
+            Interest::Networks(networks) => networks.contains(scope),
             Interest::All => true,
         }
     }
@@ -92,6 +87,35 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// When that began, counted from the start of this node's gossip.
     pub since: Duration,
+    /// Which of the node's lives is meant: that of the process, and how often it came back from being taken for dead.
+    pub(crate) epoch: u64,
+    pub(crate) renewal: u32,
+}
+
+impl MemberStatus {
+    /// Of a member in its first life.
+    pub fn new(addr: SocketAddr, state: MemberState, since: Duration) -> Self {
+        Self { addr, state, since, epoch: 0, renewal: 0 }
+    }
+
+    pub(crate) fn of(identity: Identity, state: MemberState, since: Duration) -> Self {
+        let Identity { addr, epoch, renewal, .. } = identity;
+        Self { addr, state, since, epoch, renewal }
+    }
+
+    pub(crate) fn identity(&self, node: NodeId) -> Identity {
+        Identity { node, addr: self.addr, epoch: self.epoch, renewal: self.renewal }
+    }
+
+    /// Whether its daemon is there, for all that is known.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.state, MemberState::Alive | MemberState::Suspect)
+    }
+
+    /// Whether what it told counts.
+    pub(crate) fn counts(&self) -> bool {
+        self.state.liveness() != Liveness::Gone
+    }
 }
 
 /// Names an endpoint in a table.
@@ -118,7 +142,7 @@ pub type EndpointTable = SharedMap<EndpointKey, Arc<Endpoint>>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Every member seen and not forgotten, this node included.
-    pub members: Arc<BTreeMap<NodeId, MemberStatus>>,
+    pub members: SharedMap<NodeId, MemberStatus>,
     /// The tables that are not empty, by network.
     pub endpoints: SharedMap<NetworkId, EndpointTable>,
 }

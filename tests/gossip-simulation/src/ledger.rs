@@ -100,5 +100,5 @@ pub fn some_networks(world: &mut World, networks: u32) -> Interest {
     let count = world.rng.random_range(1..=networks) as usize;
     let chosen: BTreeSet<NetworkId> =
         (0..networks).choose_multiple(&mut world.rng, count).into_iter().map(network).collect();
-    Interest::Networks(chosen)
+    Interest::Networks(chosen.into())
 }

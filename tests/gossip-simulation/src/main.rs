@@ -1,12 +1,13 @@
 //! Simulates gossip by seed, and measures how it converges.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use mesh_gossip_simulation::{
     measure::{self, Figures},
     plot, run,
+    scale::{self, Options},
     scenario::Scenario,
 };
 
@@ -49,10 +50,16 @@ struct Bench {
     /// Seeds of each scenario of networkdb's; 0 leaves them out.
     #[arg(long, default_value_t = 100)]
     seeds: u32,
-    /// Sizes of the curve; work grows faster than their square.
-    #[arg(long, value_delimiter = ',', default_value = "2,3,5,10,25,50,100,250")]
+    /// Sizes of the curve; work and memory grow with their square, and more.
+    #[arg(long, value_delimiter = ',', default_value = "2,3,5,10,25,50,100,200,500,1000,2000,5000")]
     sizes: Vec<u32>,
-    /// Changes and deaths measured at each size.
+    /// Larger ones are left out: 5,000 nodes take most of an hour and 12 GiB.
+    #[arg(long, default_value_t = 1000)]
+    largest: u32,
+    /// Up to this size the cluster forms by itself; larger ones begin as members that know each other.
+    #[arg(long, default_value_t = 200)]
+    formed_to: u32,
+    /// Changes and deaths measured at each size; a quarter of it above 1,000 nodes.
     #[arg(long, default_value_t = 20)]
     samples: u32,
 }
@@ -91,6 +98,7 @@ fn seeds(options: &Seeds) -> ExitCode {
 }
 
 fn bench(options: &Bench) -> Result<()> {
+    let resident = scale::resident();
     std::fs::create_dir_all(&options.plot)?;
     let kept = options.plot.join("gossip.json");
     let mut figures = Figures::read(&kept).unwrap_or_default();
@@ -98,10 +106,18 @@ fn bench(options: &Bench) -> Result<()> {
         let Figures { quiet, churn, .. } = measure::scenarios(options.seeds)?;
         (figures.quiet, figures.churn) = (quiet, churn);
     }
-    for size in &options.sizes {
-        let points = measure::curve(&[*size], options.samples)?;
-        figures.scale.retain(|point| point.nodes != *size);
-        figures.scale.extend(points);
+    for size in options.sizes.iter().copied().filter(|size| *size <= options.largest) {
+        let many = size > 1_000;
+        let point = measure::point(Options {
+            nodes: size,
+            samples: if many { options.samples.div_ceil(4) } else { options.samples },
+            joins: if many { 2 } else { 5 },
+            forms: size <= options.formed_to,
+            lossy: Duration::from_secs(if many { 10 } else { 30 }),
+            resident,
+        })?;
+        figures.scale.retain(|point| point.nodes != size);
+        figures.scale.push(point);
         figures.scale.sort_by_key(|point| point.nodes);
         // An hour's work is not lost with the next size.
         figures.write(&kept)?;
@@ -114,18 +130,6 @@ fn bench(options: &Bench) -> Result<()> {
             times.wire, times.nodes, times.what, times.p50, times.p90, times.max
         );
     }
-    for point in &figures.scale {
-        println!(
-            "{:>5} nodes: formed {:.0} ms, told p50 {:.1} max {:.1} ms, death p50 {:.0} max {:.0} ms, {:.0} and {:.0} bytes per node and second",
-            point.nodes,
-            point.formed,
-            measure::at(&point.told, 0.5),
-            measure::at(&point.told, 1.0),
-            measure::at(&point.death, 0.5),
-            measure::at(&point.death, 1.0),
-            point.at_rest,
-            point.busy
-        );
-    }
+    print!("{}", measure::table(&figures.scale));
     Ok(())
 }

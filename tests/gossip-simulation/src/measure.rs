@@ -68,6 +68,43 @@ pub fn at(sorted: &[f64], share: f64) -> f64 {
     sorted.get(place.max(1) - 1).copied().unwrap_or_default()
 }
 
+/// The curve as a table, as the documentation has it.
+pub fn table(points: &[Point]) -> String {
+    let mut text = String::from(
+        "| nodes | new task | its end | death | newcomer | at rest | ten changes a second | 5 % loss | memory a pair |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    let times = |sorted: &[f64]| match sorted.is_empty() {
+        true => String::new(),
+        false => format!("{}, {}", short(at(sorted, 0.5)), short(at(sorted, 1.0))),
+    };
+    let rate = |bytes: f64, packets: f64| format!("{:.1} KB/s, {packets:.0}/s", bytes / 1000.0);
+    for p in points {
+        let row = [
+            p.nodes.to_string(),
+            times(&p.told),
+            times(&p.ended),
+            times(&p.death),
+            times(&p.join),
+            rate(p.at_rest, p.packets_at_rest),
+            rate(p.busy, p.packets_busy),
+            format!("{:.1} KB/s", p.lossy / 1000.0),
+            if p.nodes < 500 { String::new() } else { format!("{:.0} B", p.memory) },
+        ];
+        text += &format!("| {} |\n", row.join(" | "));
+    }
+    text
+}
+
+/// Milliseconds, in as many digits as say something.
+fn short(millis: f64) -> String {
+    match millis {
+        ..10.0 => format!("{millis:.1} ms"),
+        ..1000.0 => format!("{millis:.0} ms"),
+        _ => format!("{:.2} s", millis / 1000.0),
+    }
+}
+
 const WIRES: [&str; 2] = ["instant", "lan"];
 
 fn wire(name: &str) -> Wire {
@@ -96,9 +133,9 @@ pub fn scenarios(seeds: u32) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The curve by size.
-pub fn curve(sizes: &[u32], samples: u32) -> Result<Vec<Point>> {
-    sizes.iter().map(|nodes| scale::measure(*nodes, Wire::lan(), 1, samples)).collect()
+/// One point of the curve by size.
+pub fn point(options: scale::Options) -> Result<Point> {
+    scale::measure(options, Wire::lan(), 1)
 }
 
 /// One measurement over many seeds, on all processors.

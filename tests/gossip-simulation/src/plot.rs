@@ -13,7 +13,7 @@ const RIGHT: f64 = 230.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
 /// Told apart by people who do not see red and green, too (Okabe and Ito).
-const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555"];
+const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#555555"];
 
 /// A line, or points alone.
 struct Series {
@@ -91,7 +91,12 @@ fn scale(figures: &Figures) -> Plot {
             Series { name: "a new task, slowest", points: by_size(&|p| at(&p.told, 1.0)), dashed: true },
             Series { name: "a node's death, median", points: by_size(&|p| at(&p.death, 0.5)), dashed: false },
             Series { name: "a node's death, slowest", points: by_size(&|p| at(&p.death, 1.0)), dashed: true },
-            Series { name: "all started at once", points: by_size(&|p| p.formed), dashed: false },
+            Series { name: "a newcomer, slowest", points: by_size(&|p| at(&p.join, 1.0)), dashed: true },
+            Series {
+                name: "all started at once",
+                points: by_size(&|p| p.formed.unwrap_or_default()),
+                dashed: false,
+            },
         ],
     }
 }
@@ -109,6 +114,7 @@ fn bytes(figures: &Figures) -> Plot {
         series: vec![
             Series { name: "nothing happens", points: by_size(&|p| p.at_rest), dashed: false },
             Series { name: "ten changes a second", points: by_size(&|p| p.busy), dashed: false },
+            Series { name: "nothing happens, 5 % loss", points: by_size(&|p| p.lossy), dashed: true },
         ],
     }
 }

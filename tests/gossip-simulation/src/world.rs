@@ -7,8 +7,8 @@ use std::{
 };
 
 use mesh_gossip::{
-    Announcement, Core, CoreConfig, CoreStats, Input, Interest, KeyRing, MAX_DATAGRAM, MemberState, Output,
-    Sealer, Tables, Timing,
+    Acquaintance, Announcement, Core, CoreConfig, CoreStats, Input, Interest, KeyRing, MAX_DATAGRAM,
+    MemberState, Output, Sealer, Tables, Timing,
 };
 use mesh_types::{ClusterId, NetworkId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -169,8 +169,41 @@ impl World {
 
     /// Starts the daemon of a machine, with what it announced and wanted before.
     pub fn start(&mut self, n: Number) {
+        let Some(own) = self.begin(n) else { return };
+        self.list(n);
+        self.tell(n, Input::Announce(own));
+    }
+
+    /// Starts the daemons of all machines as if they had been together for long. What each knows of the others is handed to it
+    /// in one piece, instead of forming the cluster packet by packet.
+    pub fn start_acquainted(&mut self) {
+        let all = 0..self.len();
+        let own: Vec<_> = all.clone().filter_map(|n| Some((n, self.begin(n)?))).collect();
+        let daemons = self.machines.iter().filter_map(|machine| machine.daemon.as_ref());
+        let known: Vec<Acquaintance> = daemons.map(|daemon| daemon.core.acquaintance()).collect();
+        let now = self.now;
+        for daemon in self.machines.iter_mut().filter_map(|machine| machine.daemon.as_mut()) {
+            daemon.core.acquaint(&known, now - daemon.born);
+        }
+        for (n, own) in own {
+            self.list(n);
+            self.tell(n, Input::Announce(own));
+        }
+    }
+
+    /// Tells a daemon who the members are, as the managers do.
+    pub fn list(&mut self, n: Number) {
+        let all = 0..self.len();
+        self.tell(n, Input::Peers(all.clone().map(|n| (node(n), addr(n))).collect()));
+        if self.asks_data_paths {
+            self.tell(n, Input::DataPaths(all.map(|n| (node(n), data_path(n))).collect()));
+        }
+    }
+
+    /// Starts the daemon of a machine, which knows nobody yet. What it is to announce.
+    fn begin(&mut self, n: Number) -> Option<Vec<Announcement>> {
         let seed = self.rng.random();
-        let Some(machine) = self.machines.get_mut(n as usize) else { return };
+        let machine = self.machines.get_mut(n as usize)?;
         machine.incarnation += 1000;
         machine.data_path = true;
         (machine.since, machine.leaves) = (self.now, false);
@@ -189,13 +222,8 @@ impl World {
             tick: None,
             asleep: None,
         });
-        let all = 0..self.machines.len() as Number;
         self.tell(n, Input::Interest(interest));
-        self.tell(n, Input::Peers(all.clone().map(|n| (node(n), addr(n))).collect()));
-        if self.asks_data_paths {
-            self.tell(n, Input::DataPaths(all.map(|n| (node(n), data_path(n))).collect()));
-        }
-        self.tell(n, Input::Announce(own));
+        Some(own)
     }
 
     /// Ends a daemon without a word; the data path goes on.

@@ -10,7 +10,7 @@ use mesh_gossip::{Announcement, EndpointKey, EndpointTable, MemberStatus, Tables
 use mesh_lb::NodeSettings;
 use mesh_types::{
     ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, PortConfig, Protocol, PublishAt, Service,
-    ServiceId,
+    ServiceId, SharedMap,
 };
 
 use super::{
@@ -384,14 +384,14 @@ impl Facts {
                 self.set(*scope, before, after, changes);
             }
         }
-        if !Arc::ptr_eq(&old.members, &new.members) {
+        if !old.members.is_copy_of(&new.members) {
             for ((scope, _), past) in self.remembered.take_gone(&new.members) {
                 self.set(scope, Some(&past), None, changes);
             }
         }
     }
 
-    fn forget_remembered(&mut self, members: &BTreeMap<NodeId, MemberStatus>, changes: &mut Changes) {
+    fn forget_remembered(&mut self, members: &SharedMap<NodeId, MemberStatus>, changes: &mut Changes) {
         for ((scope, _), past) in self.remembered.forget(members) {
             self.set(scope, Some(&past), None, changes);
         }

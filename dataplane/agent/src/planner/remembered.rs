@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_gossip::{EndpointKey, Liveness, MemberState, MemberStatus};
-use mesh_types::{Endpoint, NetworkId, NodeId, TaskId};
+use mesh_types::{Endpoint, NetworkId, NodeId, SharedMap, TaskId};
 
 use super::facts::Told;
 
@@ -58,14 +58,14 @@ impl Remembered {
     /// Forgets those of nodes of which gossip says that they are gone.
     pub(super) fn take_gone(
         &mut self,
-        members: &BTreeMap<NodeId, MemberStatus>,
+        members: &SharedMap<NodeId, MemberStatus>,
     ) -> Vec<(Told, Arc<Endpoint>)> {
         let is_gone = |node| members.get(&node).is_some_and(|m| m.state.liveness() == Liveness::Gone);
         self.take(is_gone)
     }
 
     /// Forgets all but those of nodes that nobody attends to, or did when this was last called.
-    pub(super) fn forget(&mut self, members: &BTreeMap<NodeId, MemberStatus>) -> Vec<(Told, Arc<Endpoint>)> {
+    pub(super) fn forget(&mut self, members: &SharedMap<NodeId, MemberStatus>) -> Vec<(Told, Arc<Endpoint>)> {
         let unattended = members.iter().filter(|(_, m)| m.state == MemberState::Unattended);
         let now = unattended.map(|(node, _)| *node).collect();
         let before = std::mem::replace(&mut self.unattended, now);

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use mesh_types::NodeId;
 use rand::Rng;
 
-use super::{Core, Member};
+use super::Core;
 use crate::{MemberState, Output, swim::Identity};
 
 /// Why a node is asked, which says how often and for how long.
@@ -78,7 +78,7 @@ pub(super) enum Finding {
 impl Core {
     pub(super) fn set_data_paths(&mut self, listed: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
         let before = std::mem::take(&mut self.data_paths);
-        self.data_paths = listed.into_iter().filter(|(node, _)| self.peers.contains_key(node)).collect();
+        self.data_paths = listed.into_iter().filter(|(node, _)| self.peers.contains(*node)).collect();
         self.asking.retain(|node, _| self.data_paths.contains_key(node));
         let new = self.data_paths.keys().filter(|node| !before.contains_key(node));
         let unseen: Vec<_> = new.filter(|node| !self.members.contains_key(node)).copied().collect();
@@ -159,11 +159,7 @@ impl Core {
     fn found_gone(&mut self, node: NodeId) {
         let Some(member) = self.members.get(&node).filter(|member| member.counts()) else { return };
         let identity = self.swim.find(node);
-        self.set_member(Member {
-            identity: identity.unwrap_or(member.identity),
-            state: MemberState::Down,
-            since: self.now,
-        });
+        self.set_member(identity.unwrap_or(member.identity(node)), MemberState::Down);
     }
 
     pub(super) fn answered(&mut self, from: SocketAddr, nonce: u64) {
@@ -180,14 +176,15 @@ impl Core {
         if std::mem::replace(&mut asking.why, Why::Watched) == Why::Watched {
             return;
         }
-        let known = self.swim.find(node).or_else(|| self.members.get(&node).map(|member| member.identity));
+        let known =
+            self.swim.find(node).or_else(|| self.members.get(&node).map(|member| member.identity(node)));
         let identity = known.or_else(|| {
             // It has not been heard of: whoever comes is newer than this.
-            let addr = self.peers.get(&node)?.addr;
+            let addr = self.peers.get(node)?.get();
             Some(Identity { node, addr, epoch: self.records.epoch(node), renewal: 0 })
         });
         if let Some(identity) = identity {
-            self.set_member(Member { identity, state: MemberState::Unattended, since: now });
+            self.set_member(identity, MemberState::Unattended);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_types::NodeId;
+use mesh_types::{NetworkId, NodeId};
 
 use super::{Core, PUSHED, wanted};
 use crate::{
@@ -57,10 +57,14 @@ impl Core {
     pub(super) fn refresh_interest(&mut self) {
         let mut interest = self.declared.clone();
         if let Interest::Networks(networks) = &mut interest {
-            networks.extend(self.records.tables().filter_map(|table| match table {
+            let own = self.records.tables().filter_map(|table| match table {
                 Table::Endpoints(scope) if self.records.has(table, self.node) => Some(scope),
                 _ => None,
-            }));
+            });
+            let more: Vec<NetworkId> = own.filter(|scope| !networks.contains(*scope)).collect();
+            if !more.is_empty() {
+                *networks = networks.iter().copied().chain(more).collect();
+            }
         }
         let before = self.records.interest(self.node).cloned().unwrap_or_default();
         if interest == before {
@@ -97,7 +101,7 @@ impl Core {
         if told.epoch > self.epoch {
             return self.raise_own_epoch(told.epoch);
         }
-        let mine = self.records.get(&item.key()).cloned();
+        let mine = self.records.get(&item.key());
         match mine {
             _ if told.epoch < self.epoch => self.want_sync(by, Duration::ZERO, true),
             Some(mine) if told.counter > mine.version().counter => {

@@ -1,13 +1,13 @@
 //! Who is there: what foca observes, what the managers list, and taking leave.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use mesh_types::NodeId;
 use rand::Rng;
 
-use super::{Core, FAREWELL_PAUSE, FAREWELLS, Member, PUSHED, Peer, RETRY_MIN, asking::Finding, wanted};
+use super::{Core, FAREWELL_PAUSE, FAREWELLS, PUSHED, asking::Finding, wanted};
 use crate::{
-    MemberState, Message, Table,
+    MemberState, MemberStatus, Message, Table,
     swim::{Identity, SwimOutcome},
 };
 
@@ -36,14 +36,14 @@ impl Core {
 
     /// Looks at every member: at those, too, that were no members when something was last heard of them.
     pub(super) fn observe_all(&mut self) {
-        self.observe(self.swim.members().collect::<Vec<_>>());
+        self.observe(self.swim.differing(&self.members));
     }
 
     fn observe(&mut self, seen: Vec<(Identity, MemberState)>) {
         for (identity, state) in seen {
             let is_news = match self.members.get(&identity.node) {
                 None => state != MemberState::Down,
-                Some(known) if known.identity == identity => {
+                Some(known) if known.identity(identity.node) == identity => {
                     // Of those that left or whose data path works more is known here.
                     let known_better = matches!(known.state, MemberState::Left | MemberState::Unattended);
                     known.state != state && !(known_better && state == MemberState::Down)
@@ -70,34 +70,33 @@ impl Core {
             },
             _ => drop(self.asking.remove(&node)),
         }
-        self.set_member(Member { identity, state, since: self.now });
+        self.set_member(identity, state);
     }
 
-    pub(super) fn set_member(&mut self, member: Member) {
-        let identity = member.identity;
+    pub(super) fn set_member(&mut self, identity: Identity, state: MemberState) {
         let node = identity.node;
+        let member = MemberStatus::of(identity, state, self.now);
         let before = self.members.insert(node, member);
         self.members_changed = true;
         self.records.raise_epoch(node, identity.epoch);
-        let was_live = before.as_ref().is_some_and(Member::is_live);
+        let was_live = before.as_ref().is_some_and(MemberStatus::is_live);
         self.count_live(was_live, member.is_live());
-        if before.as_ref().is_some_and(Member::counts) != member.counts() {
+        self.records.set_standing(node, member.is_live(), member.counts());
+        if before.as_ref().is_some_and(MemberStatus::counts) != member.counts() {
             self.liveness_changed(node);
         }
         if member.is_live() {
-            if before.is_some_and(|b| b.state == MemberState::Down && b.identity.epoch == identity.epoch) {
+            self.absent.remove(&node);
+            if before.is_some_and(|b| b.state == MemberState::Down && b.epoch == identity.epoch) {
                 self.ask_all_down();
             }
-            if !was_live || before.is_some_and(|before| before.identity != identity) {
+            if !was_live || before.is_some_and(|before| before.identity(node) != identity) {
                 self.welcome(node);
             }
         } else if was_live {
             self.outbox.forget(node);
             self.syncs.remove(&node);
-            if let Some(peer) = self.peers.get_mut(&node) {
-                (peer.retry_at, peer.pause) = (self.now + RETRY_MIN, RETRY_MIN);
-                self.retry_at = self.retry_at.min(peer.retry_at);
-            }
+            self.is_absent(node);
         }
     }
 
@@ -136,43 +135,9 @@ impl Core {
     }
 
     /// Counts the live members.
-    fn count_live(&mut self, before: bool, now: bool) {
+    pub(super) fn count_live(&mut self, before: bool, now: bool) {
         self.live = self.live + usize::from(now) - usize::from(before);
         self.introduced = self.introduced.min(self.live);
-    }
-
-    pub(super) fn set_peers(&mut self, listed: Vec<(NodeId, SocketAddr)>) {
-        let listed: BTreeMap<NodeId, SocketAddr> =
-            listed.into_iter().filter(|(node, _)| *node != self.node).collect();
-        let unlisted: Vec<NodeId> =
-            self.peers.keys().filter(|node| !listed.contains_key(node)).copied().collect();
-        for node in unlisted {
-            self.peers.remove(&node);
-            self.data_paths.remove(&node);
-            self.asking.remove(&node);
-            self.removed.insert(node);
-            self.outbox.forget(node);
-            self.syncs.remove(&node);
-            self.windows.remove(&node);
-            self.records.forget(node);
-            self.members_changed = true;
-            if let Some(member) = self.members.remove(&node) {
-                self.count_live(member.is_live(), false);
-                let outcome = self.swim.declare_down(member.identity, self.now);
-                self.take_swim(outcome);
-            }
-        }
-        for (node, addr) in listed {
-            let known = self.peers.get(&node).is_some_and(|peer| peer.addr == addr);
-            self.removed.remove(&node);
-            if !known {
-                self.peers.insert(node, Peer { addr, retry_at: self.now, pause: RETRY_MIN });
-                self.retry_at = self.now;
-            }
-        }
-        if self.retry_at <= self.now {
-            self.try_peers();
-        }
     }
 
     /// Peers find this node at `addr` from now on, as somebody newer than who they know.
@@ -203,8 +168,8 @@ impl Core {
             self.farewells = Some((0, Duration::MAX));
             return;
         }
-        let to: Vec<SocketAddr> =
-            self.members.values().filter(|member| member.is_live()).map(|m| m.identity.addr).collect();
+        let live = self.members.values().filter(|member| member.is_live());
+        let to: Vec<SocketAddr> = live.map(|member| member.addr).collect();
         for to in to {
             self.send(to, Message::Leave, false);
         }
@@ -213,9 +178,11 @@ impl Core {
 
     pub(super) fn member_left(&mut self, node: NodeId) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        let (identity, was_live) = (member.identity, member.is_live());
+        let (identity, was_live) = (member.identity(node), member.is_live());
         (member.state, member.since) = (MemberState::Left, self.now);
         self.count_live(was_live, false);
+        self.records.set_standing(node, false, false);
+        self.is_absent(node);
         self.liveness_changed(node);
         self.asking.remove(&node);
         self.outbox.forget(node);

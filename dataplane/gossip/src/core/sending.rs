@@ -3,14 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
     time::Duration,
 };
 
 use mesh_types::NodeId;
-use rand::seq::IndexedRandom;
 
-use super::{AUDIENCE_AGE, Core, DIRECT, FANOUT, LATER_FANOUT, rounds, wanted};
+use super::{Core, DIRECT, FANOUT, LATER_FANOUT, rounds};
 use crate::{
     Item, Key, Message, Output, Packet, Table,
     outbox::{Parcel, portions},
@@ -18,45 +16,18 @@ use crate::{
 };
 
 impl Core {
-    pub(super) fn audience(&self, table: Table) -> Vec<NodeId> {
-        self.interested(table).collect()
-    }
-
-    /// The other members that are there and want `table`.
-    pub(super) fn interested(&self, table: Table) -> impl Iterator<Item = NodeId> {
-        let wants = move |node: &NodeId| {
-            table == Table::Interests
-                || self.records.interest(*node).is_some_and(|interest| wanted(interest, table))
-        };
-        let live = self.members.iter().filter(|(_, member)| member.is_live());
-        live.map(|(node, _)| *node).filter(wants)
-    }
-
-    /// About the same, made anew only now and then.
-    pub(super) fn relay_audience(&mut self, table: Table) -> Arc<[NodeId]> {
-        match self.audiences.get(&table) {
-            Some((until, audience)) if *until > self.now => audience.clone(),
-            _ => {
-                let audience: Arc<[NodeId]> = self.audience(table).into();
-                self.audiences.insert(table, (self.now + AUDIENCE_AGE, audience.clone()));
-                audience
-            }
-        }
-    }
-
     pub(super) fn disseminate(&mut self, items: Vec<Item>) {
-        let mut audiences: BTreeMap<Table, Vec<NodeId>> = BTreeMap::new();
         let mut direct: BTreeMap<NodeId, Vec<Item>> = BTreeMap::new();
         let mut fresh = BTreeSet::new();
         for item in items {
             let key = item.key();
-            let audience = audiences.entry(key.table).or_insert_with(|| self.audience(key.table));
+            let audience = self.records.audience(key.table);
             if audience.len() > DIRECT {
                 self.outbox.relay(key, item.version(), rounds(audience.len()), self.node);
                 fresh.insert(key);
             } else {
                 for node in audience.iter() {
-                    direct.entry(*node).or_default().push(item.clone());
+                    direct.entry(node).or_default().push(item.clone());
                 }
             }
         }
@@ -89,14 +60,13 @@ impl Core {
         let fanout = if fresh.is_some() { FANOUT } else { LATER_FANOUT };
         if fresh.is_none_or(|fresh| !fresh.is_empty()) {
             for (key, version) in self.outbox.take_relay(fresh, self.node) {
-                let Some(item) = self.records.get(&key).filter(|item| item.version() == version) else {
+                if self.records.version(&key) != Some(version) {
                     continue;
-                };
-                let item = item.clone();
-                let audience = self.relay_audience(key.table);
+                }
+                let Some(item) = self.records.get(&key) else { continue };
                 let targets = targets
                     .entry(key.table)
-                    .or_insert_with(|| audience.choose_multiple(&mut self.rng, fanout).copied().collect());
+                    .or_insert_with(|| self.records.audience(key.table).choose(fanout, &mut self.rng));
                 for node in targets.iter().filter(|node| **node != key.owner) {
                     by_target.entry(*node).or_default().push(item.clone());
                 }
@@ -115,7 +85,7 @@ impl Core {
 
     pub(crate) fn send_to(&mut self, node: NodeId, message: Message, stream: bool) {
         if let Some(member) = self.members.get(&node) {
-            self.send(member.identity.addr, message, stream);
+            self.send(member.addr, message, stream);
         }
     }
 

@@ -1,11 +1,11 @@
 //! What this node knows, kept up to date entry by entry, so that a change costs no more among many.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use mesh_types::NodeId;
 
 use super::Core;
-use crate::{MemberState, MemberStatus, Tables};
+use crate::{MemberState, MemberStatus, SharedMap, Tables};
 
 impl Core {
     /// What this node knows, if that changed since the last call.
@@ -13,9 +13,9 @@ impl Core {
         let mut changed = false;
         if std::mem::take(&mut self.members_changed) {
             let members = self.member_statuses();
-            changed = *self.tables.members != members;
+            changed = self.tables.members != members;
             if changed {
-                self.tables.members = members.into();
+                self.tables.members = members;
             }
         }
         for (scope, key) in self.records.take_touched() {
@@ -31,22 +31,19 @@ impl Core {
         self.records.touch_all_of(node);
     }
 
-    pub(super) fn member_statuses(&self) -> BTreeMap<NodeId, MemberStatus> {
-        let own = MemberStatus {
-            addr: self.swim.identity().addr,
-            state: if self.has_left() { MemberState::Left } else { MemberState::Alive },
-            since: Duration::ZERO,
-        };
-        let others = self.members.iter().map(|(node, member)| {
-            (*node, MemberStatus { addr: member.identity.addr, state: member.state, since: member.since })
-        });
-        std::iter::once((self.node, own)).chain(others).collect()
+    /// All members, this node among them.
+    pub(super) fn member_statuses(&self) -> SharedMap<NodeId, MemberStatus> {
+        let state = if self.has_left() { MemberState::Left } else { MemberState::Alive };
+        let mut members = self.members.clone();
+        members.insert(self.node, MemberStatus::new(self.swim.identity().addr, state, Duration::ZERO));
+        members
     }
 
     /// What [`Core::take_tables`] tells, made from all records.
     #[cfg(test)]
     pub(crate) fn tables_anew(&self) -> Tables {
-        let mut tables = Tables { members: self.member_statuses().into(), ..Tables::default() };
+        self.records.check();
+        let mut tables = Tables { members: self.member_statuses(), ..Tables::default() };
         for (scope, endpoint) in self.records.endpoints().filter(|(_, e)| self.counts(e.node)) {
             tables.set(scope, (&**endpoint).into(), Some(endpoint.clone()));
         }

@@ -143,7 +143,7 @@ fn a_node_that_moves_is_followed() {
     let mut sim = settled(6, 4);
     let moved = SocketAddr::from(([10, 0, 1, 4], 7946));
     sim.tell(4, Input::Advertise(moved));
-    let at = |s: &Sim, n: u8| s.tables(n).members[&node(4)].addr;
+    let at = |s: &Sim, n: u8| s.tables(n).members.get(&node(4)).unwrap().addr;
     let end = sim.now + SECOND;
     while sim.step(end) {
         assert!(sim.all_see(1, &set(1..=4)), "{sim:?}");
@@ -166,5 +166,5 @@ fn a_restart_elsewhere_is_followed() {
     sim.tell(3, Input::Advertise(moved));
     sim.tell(3, Input::Announce(own(3, 1, [3])));
     sim.until(SECOND * 10, |s| s.all_see(1, &set(1..=3)) && s.all_alive());
-    assert!((1..=3).all(|n| sim.tables(n).members[&node(3)].addr == moved));
+    assert!((1..=3).all(|n| sim.tables(n).members.get(&node(3)).unwrap().addr == moved));
 }

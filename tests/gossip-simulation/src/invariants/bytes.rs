@@ -32,6 +32,13 @@ impl Meter {
         (world.traffic().bytes - self.before.bytes) as f64 / seconds / f64::from(world.len().max(1))
     }
 
+    /// Datagrams and TCP messages per node and second since.
+    pub fn packets(&self, world: &World) -> f64 {
+        let seconds = (world.now - self.from).as_secs_f64().max(1.0);
+        let of = |traffic: Traffic| traffic.datagrams + traffic.streams;
+        (of(world.traffic()) - of(self.before)) as f64 / seconds / f64::from(world.len().max(1))
+    }
+
     /// Whether that is within bounds.
     pub fn check(&self, world: &World, at_rest: bool) -> Result<()> {
         let rate = self.rate(world);

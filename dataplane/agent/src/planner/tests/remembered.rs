@@ -32,9 +32,9 @@ fn published(world: &World, planner: &mut Planner) -> Vec<u32> {
 
 fn member(world: &mut World, node: NodeId, state: MemberState) {
     let addr = SocketAddr::from(([192, 168, 7, 9], 7946));
-    let status = MemberStatus { addr, state, since: Duration::ZERO };
+    let status = MemberStatus::new(addr, state, Duration::ZERO);
     let tables = Arc::make_mut(&mut world.gossip);
-    Arc::make_mut(&mut tables.members).insert(node, status);
+    tables.members.insert(node, status);
 }
 
 #[test]
