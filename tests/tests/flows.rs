@@ -1,4 +1,4 @@
-//! What people see of flows: `meshctl flows`, `trace`, `top`, `monitor` and `capture`, with real clients and servers.
+//! What people see of flows: `meshctl flows`, `top`, `monitor` and `capture`, with real clients and servers.
 
 use std::{
     fs::File,
@@ -61,62 +61,10 @@ fn flows(node: &Node, words: &[&str]) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).context("a flow a line")).collect()
 }
 
-/// What a trace tells, whatever becomes of the packet and its answer.
-fn trace(node: &Node, from: &str, to: &str, words: &[&str]) -> Result<Value> {
-    let mut meshctl = node.meshctl()?;
-    let output =
-        meshctl.args(["--format", "json", "trace", "--from", from, "--to", to]).args(words).output()?;
-    let told: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("{from} to {to}: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let arrives = |end: &Value| end["fate"] == "delivered" || end["fate"] == "left";
-    let works = arrives(&told) && (told["back"].is_null() || arrives(&told["back"]));
-    ensure!(output.status.success() == works, "{:?}: {told}", output.status);
-    Ok(told)
-}
-
-/// Waits until a trace ends so; the stations are given as `NODE PLACE`.
-fn ends(node: &Node, from: &str, to: &str, fate: &str, about: &str, stations: &[&str]) -> Result<()> {
-    wait("the trace", SOON, || {
-        let told = trace(node, from, to, &[])?;
-        let passed = stations_of(&told)?;
-        ensure!(told["fate"] == fate && told.to_string().contains(about), "{from} to {to}: {told}");
-        ensure!(passed == stations, "{from} to {to}: {passed:?}, {told}");
-        Ok(())
-    })
-}
-
-/// Node and place of each step.
-fn stations_of(way: &Value) -> Result<Vec<String>> {
-    let steps = way["steps"].as_array().context("steps")?;
-    let station = |step: &Value| Some(format!("{} {}", step["node"].as_str()?, step["place"].as_str()?));
-    Ok(steps.iter().filter_map(station).collect())
-}
-
-/// Waits until the answer to a traced packet arrives so; by these stations, in words that hold these parts.
-fn answers(
-    node: &Node,
-    from: &str,
-    to: &str,
-    words: &[&str],
-    stations: &[&str],
-    parts: &[&str],
-) -> Result<()> {
-    wait("the answer of a trace", SOON, || {
-        let told = trace(node, from, to, words)?;
-        let back = &told["back"];
-        ensure!(told["fate"] == "delivered" && back["fate"] == "delivered", "{from} to {to}: {told}");
-        let passed = stations_of(back)?;
-        ensure!(passed == stations, "{from} to {to}: {passed:?}, {told}");
-        let text = back.to_string();
-        ensure!(parts.iter().all(|part| text.contains(part)), "{from} to {to}: {parts:?} are not in {text}");
-        Ok(())
-    })
-}
-
 #[test]
-fn flows_are_listed_and_traced() -> Result<()> {
+fn flows_are_listed() -> Result<()> {
     run(2, |cluster| {
-        let (web, probe, _closed) = world(cluster)?;
+        let (_web, probe, _closed) = world(cluster)?;
         let (front, port) = (vip(&cluster[0], "web")?, SocketAddr::from((cluster.net().address(0), 8080)));
         let open = |to: SocketAddr| move || TcpStream::connect_timeout(&to, Duration::from_secs(2));
 
@@ -152,81 +100,19 @@ fn flows_are_listed_and_traced() -> Result<()> {
         ensure!(refused.message.contains("no address, no range"), "{}", refused.message);
         drop((by_vip, by_port));
 
-        // Each packet's way, by name; what the traces noted is gone again.
-        let resolver = "n1 the task's resolver";
-        let node = &cluster[0];
-        let web_address = web.task.address()?;
-        ends(node, "probe", "web:80", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
-        ends(
-            node,
-            "probe",
-            &format!("{web_address}:80"),
-            "delivered",
-            "web.1",
-            &["n1 from_task", "n2 uplink"],
-        )?;
-        ends(node, "probe", "empty:80", "dropped", "no-backend", &[resolver, "n1 from_task"])?;
-        ends(node, "probe", "10.10.3.99:80", "dropped", "no-endpoint", &["n1 from_task"])?;
-        ends(node, "shut", "203.0.113.1:80", "dropped", "internal-network", &["n1 from_task"])?;
-        let from_outside = format!("{outside}@n1");
-        ends(node, &from_outside, "web:8080", "delivered", "web.1", &["n1 uplink", "n2 uplink"])?;
-        // The sender is elsewhere.
-        ends(&cluster[1], "probe", "web:80", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
-        // By a port of another node, from there on its own.
-        ends(node, "probe", "n2:8080", "delivered", "web.1", &[resolver, "n1 from_task", "n2 uplink"])?;
-        // What the task would answer comes back to whoever asked, as from where that spoke to.
-        let vip = format!("source {web_address}:80 becomes {front}");
-        let there_and_back = ["n2 from_task", "n1 uplink"];
-        answers(node, "probe", "web:80", &[], &there_and_back, &["into task probe", &vip])?;
-        answers(node, "probe", "web:80", &["--protocol", "udp"], &there_and_back, &["into task probe"])?;
-        answers(node, "probe", &format!("{web_address}:80"), &[], &there_and_back, &["into task probe"])?;
-        answers(
-            node,
-            "probe",
-            &web_address.to_string(),
-            &["--protocol", "icmp"],
-            &there_and_back,
-            &["task probe"],
-        )?;
-        let to_client = format!("{outside} gets it as {port} -> {outside}");
-        answers(node, &from_outside, "web:8080", &[], &there_and_back, &[&to_client])?;
-        let on_its_node = format!("{outside}@n2");
-        answers(node, &on_its_node, "web:8080", &[], &["n2 from_task"], &["out by the uplink"])?;
-        // The data path answers for addresses that only it has.
-        let pinged = trace(node, "probe", "web", &["--protocol", "icmp"])?;
-        ensure!(
-            pinged["fate"] == "delivered" && pinged.to_string().contains("the data path itself"),
-            "{pinged}"
-        );
-        for (to, words, why) in [
-            ("web", &["--protocol", "tcp"], "write NAME:PORT"),
-            ("web:80", &["--protocol", "icmp"], "icmp has no ports"),
-            ("nowhere:80", &["--protocol", "tcp"], "nowhere has no address"),
-        ] {
-            let refused = node.refused(&[&["trace", "--from", "probe", "--to", to][..], words].concat())?;
-            ensure!(refused.message.contains(why), "{to}: {}", refused.message);
-        }
-        wait("what the traces noted to be gone", SOON, || {
-            for node in cluster.nodes() {
-                let left = flows(node, &["--state", "new"])?;
-                ensure!(left.is_empty(), "{}: {left:?}", node.name());
-            }
-            Ok(())
-        })?;
-        let unknown = cluster[0].refused(&["trace", "--from", "nobody", "--to", "web:80"])?;
-        ensure!(unknown.message.contains("no such task: nobody"), "{}", unknown.message);
-
         // One look at all, where nobody watches.
+        let node = &cluster[0];
         let text = output(node.meshctl()?.args(["top"]))?;
         ensure!(text.contains("web") && text.contains("probe"), "{text}");
         // All nodes report to the manager while somebody looks.
-        let all = node.ctl_json(&["top", "--cluster"])?;
-        let nodes = all["nodes"].as_array().context("nodes")?;
-        ensure!(nodes.len() == 2 && nodes.iter().all(|node| node["rate"].is_object()), "{all}");
-        ensure!(
-            all["services"].as_array().is_some_and(|all| all.iter().any(|s| s["name"] == "web")),
-            "{all}"
-        );
+        wait("reports of all nodes", SOON, || {
+            let all = node.ctl_json(&["top", "--cluster"])?;
+            let nodes = all["nodes"].as_array().context("nodes")?;
+            ensure!(nodes.len() == 2 && nodes.iter().all(|node| node["rate"].is_object()), "{all}");
+            let services = all["services"].as_array().context("services")?;
+            ensure!(services.iter().any(|service| service["name"] == "web"), "{all}");
+            Ok(())
+        })?;
         let refused = cluster[1].refused(&["top", "--cluster"])?;
         ensure!(refused.message.contains("only managers know of all nodes"), "{}", refused.message);
         Ok(())
