@@ -64,8 +64,8 @@ fn nothing_is_told_when_nobody_watches() {
     };
     exchange();
     assert!(one.told().is_empty() && two.told().is_empty());
-    // Nor when it was forgotten to turn it off.
-    one.set_watch(Watch { until: nanoseconds() - 1, ..ALL });
+    // Nor when it was forgotten to turn it off. The programs' clock is that of the kernel's ticks.
+    one.set_watch(Watch { until: nanoseconds() - 100_000_000, ..ALL });
     exchange();
     assert!(one.told().is_empty());
     assert_eq!(one.event_counts(), (0, 0, 0));

@@ -1,71 +1,28 @@
 //! Two nodes in one namespace: each its own copy of the programs and maps, and its own interfaces.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    io::ErrorKind,
-    net::{IpAddr, Ipv6Addr},
-    process::Command,
-};
+use std::{cell::RefCell, process::Command};
 
 use aya::{
-    Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData},
 };
 use mesh_abi::{
-    ANY_V4, ANY_V6, Address, BackendValue, ChoiceValue, Counter, DropReason, EGRESS_POOL6, EndpointKey,
-    EndpointValue, EventCounts, EventHead, FlowKey, HOST_SERVICE_ADDRESS, HOST_SERVICE_ADDRESS6,
-    HostAddressKey, LocalEndpoint, NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue,
-    ReverseValue, ServiceKey, ServiceValue, TableBlock, TrafficValue, Watch, local_flags, network_flags,
-    node_flags, v4_mapped,
+    ANY_V4, ANY_V6, Address, BackendValue, EndpointKey, EndpointValue, HostAddressKey, LocalEndpoint,
+    NetworkKey, NetworkValue, NodeConfig, PUBLISHED, PeerKey, PeerValue, ServiceKey, ServiceValue,
+    TableBlock, local_flags, network_flags, node_flags, v4_mapped,
 };
 use nix::sched::{CloneFlags, unshare};
 
-use crate::packets::{Ip, Mac};
+mod addresses;
+mod flows;
+mod run;
+mod told;
 
-pub const VNI: [u8; 4] = [0, 0, 0x10, 0];
-pub const VNI_NUMBER: u32 = 4096;
-pub const GATEWAY: Ip = [10, 10, 3, 1];
-pub const VIP: Ip = [10, 10, 3, 2];
-pub const EMPTY_VIP: Ip = [10, 10, 3, 3];
-/// Published ports: to a task on either node, and to nobody.
-pub const PORT_1: u16 = 8081;
-pub const PORT_2: u16 = 8082;
-pub const PORT_NONE: u16 = 8083;
-pub const TARGET: u16 = 80;
-pub const HOST_MAC: Mac = [2, 0, 0, 0, 0xaa, 1];
-pub const CLIENT: Ip = [203, 0, 113, 9];
-pub const INNER_MTU: u32 = 1450;
+pub use addresses::*;
+pub use run::Action;
+
 /// Room for new flows that were answered, and for as many that were not.
 const CHOICE_RING: u32 = 512;
-
-/// A task: `a` and `b` are on node 1, `c` is on node 2.
-#[derive(Clone, Copy, Debug)]
-pub struct Task {
-    pub node: u8,
-    pub id: u32,
-    pub address: Ip,
-    pub mac: Mac,
-}
-
-pub const A: Task = Task { node: 1, id: 11, address: [10, 10, 3, 11], mac: [2, 0, 0, 0, 3, 11] };
-pub const B: Task = Task { node: 1, id: 12, address: [10, 10, 3, 12], mac: [2, 0, 0, 0, 3, 12] };
-pub const C: Task = Task { node: 2, id: 13, address: [10, 10, 3, 13], mac: [2, 0, 0, 0, 3, 13] };
-pub const GENERATION: u16 = 7;
-
-/// The VTEP address of a node.
-pub fn vtep(node: u8) -> Ip {
-    [192, 0, 2, node]
-}
-
-/// What a program said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Pass,
-    Drop,
-    Redirect,
-}
 
 /// A node's programs and maps.
 pub struct Node {
@@ -311,208 +268,6 @@ impl Node {
         let map: HashMap<&MapData, K, V> = HashMap::try_from(ebpf.map(map).unwrap()).unwrap();
         map.get(&key, 0).ok()
     }
-
-    /// Lets every flow that is not kept yet seem to have been silent for two seconds.
-    pub fn flows_rest(&self) {
-        let mut ebpf = self.ebpf.borrow_mut();
-        fn older<V: Pod>(map: &mut aya::maps::Map, last_seen: impl Fn(&mut V) -> &mut u64) {
-            let mut map: HashMap<&mut MapData, FlowKey, V> = HashMap::try_from(map).unwrap();
-            let all: Vec<(FlowKey, V)> = map.iter().map(|entry| entry.unwrap()).collect();
-            for (key, mut value) in all {
-                *last_seen(&mut value) -= 2_000_000_000;
-                map.insert(key, value, 0).unwrap();
-            }
-        }
-        older::<ReverseValue>(ebpf.map_mut("REVERSE").unwrap(), |value| &mut value.last_seen);
-        let choices = choices(&ebpf);
-        let mut all = Vec::new();
-        choices.for_each(|key, value| all.push((key, value)));
-        for (key, mut value) in all {
-            value.last_seen -= 2_000_000_000;
-            choices.remove(&key);
-            assert!(choices.add(&key, &value));
-        }
-    }
-
-    /// The choice for a flow that is not kept.
-    pub fn choice(&self, key: &FlowKey) -> Option<ChoiceValue> {
-        choices(&self.ebpf.borrow()).get(key)
-    }
-
-    /// How many choices are not kept.
-    pub fn choices(&self) -> usize {
-        let mut count = 0;
-        choices(&self.ebpf.borrow()).for_each(|_, _| count += 1);
-        count
-    }
-
-    /// Forgets the choices of all flows that are not kept.
-    pub fn clear_flows(&self) {
-        let choices = choices(&self.ebpf.borrow());
-        let mut keys = Vec::new();
-        choices.for_each(|key, _| keys.push(key));
-        keys.iter().for_each(|key| choices.remove(key));
-    }
-
-    /// How many flows a map holds.
-    pub fn count<K: Pod, V: Pod>(&self, map: &str) -> usize {
-        let ebpf = self.ebpf.borrow();
-        let map: HashMap<&MapData, K, V> = HashMap::try_from(ebpf.map(map).unwrap()).unwrap();
-        map.keys().filter(|key| key.is_ok()).count()
-    }
-
-    /// What `uplink_xdp` makes of a packet; its action is one of the kernel's `enum xdp_action`.
-    pub fn uplink_xdp(&self, packet: &[u8]) -> (u32, Vec<u8>) {
-        let mut ebpf = self.ebpf.borrow_mut();
-        let program: &mut Xdp = ebpf.program_mut("uplink_xdp").unwrap().try_into().unwrap();
-        if program.fd().is_err() {
-            load(|| program.load());
-        }
-        // `struct xdp_md` of linux/bpf.h.
-        let mut context = [0u8; 24];
-        context[4..8].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
-        context[12..16].copy_from_slice(&self.uplink.to_ne_bytes());
-        let mut out = vec![0u8; packet.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).expect("test run");
-        out.truncate(result.data_size_out as usize);
-        (result.return_value, out)
-    }
-
-    /// The host side of a task's link.
-    pub fn interface_of(&self, task: Task) -> u32 {
-        index(&format!("task{}", task.id))
-    }
-
-    /// What `from_task` makes of a packet that a task sends.
-    pub fn task_sends(&self, task: Task, packet: &[u8]) -> (Action, Vec<u8>) {
-        self.run("from_task", index(&format!("task{}", task.id)), packet, 0)
-    }
-
-    pub fn to_task(&self, task: Task, packet: &[u8]) -> (Action, Vec<u8>) {
-        self.run("to_task", index(&format!("task{}", task.id)), packet, 0)
-    }
-
-    pub fn uplink(&self, packet: &[u8]) -> (Action, Vec<u8>) {
-        self.run("uplink", self.uplink, packet, 0)
-    }
-
-    pub fn socket_sends(&self, packet: &[u8]) -> (Action, Vec<u8>) {
-        self.run("from_host", self.host, packet, 0)
-    }
-
-    /// Runs a program once; `gso_size` other than 0 makes the packet one that is still to be segmented.
-    pub fn run(&self, program: &str, ifindex: u32, packet: &[u8], gso_size: u32) -> (Action, Vec<u8>) {
-        let mut ebpf = self.ebpf.borrow_mut();
-        let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
-        if program.fd().is_err() {
-            load(|| program.load());
-        }
-        // `struct __sk_buff` of linux/bpf.h, of which a test run takes these fields.
-        let mut context = [0u8; 192];
-        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
-        context[164..168].copy_from_slice(&u32::from(gso_size != 0).to_ne_bytes());
-        context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
-        let mut out = vec![0u8; packet.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).expect("test run");
-        out.truncate(result.data_size_out as usize);
-        let action = match result.return_value as i32 {
-            -1 => Action::Pass,
-            2 => Action::Drop,
-            7 => Action::Redirect,
-            other => panic!("verdict {other}"),
-        };
-        (action, out)
-    }
-
-    /// The packets counted as dropped so far, without the reasons that never came up.
-    pub fn drops(&self) -> BTreeMap<DropReason, u64> {
-        let all = DropReason::ALL.iter().map(|reason| (*reason, self.slot("DROPS", *reason as u32)));
-        all.filter(|(_, count)| *count != 0).collect()
-    }
-
-    pub fn counted(&self, counter: Counter) -> u64 {
-        self.slot("COUNTERS", counter as u32)
-    }
-
-    /// What was counted of a task of this node.
-    pub fn traffic_of(&self, task: Task) -> TrafficValue {
-        self.traffic("ENDPOINT_TRAFFIC", task.id)
-    }
-
-    /// What was counted of a service.
-    pub fn traffic_to(&self, key: &ServiceKey) -> TrafficValue {
-        self.traffic("SERVICE_TRAFFIC", counter_of(key).into())
-    }
-
-    fn traffic(&self, map: &str, index: u32) -> TrafficValue {
-        let ebpf = self.ebpf.borrow();
-        let map: PerCpuArray<_, TrafficValue> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
-        let all = map.get(&index, 0).unwrap();
-        let sum = |of: fn(&TrafficValue) -> u64| all.iter().map(of).sum();
-        TrafficValue {
-            packets_in: sum(|t| t.packets_in),
-            bytes_in: sum(|t| t.bytes_in),
-            packets_out: sum(|t| t.packets_out),
-            bytes_out: sum(|t| t.bytes_out),
-            new_flows: sum(|t| t.new_flows),
-            drops_in: sum(|t| t.drops_in),
-            drops_out: sum(|t| t.drops_out),
-            reserved: sum(|t| t.reserved),
-        }
-    }
-
-    /// Lets the programs tell of this from now on, for a minute.
-    pub fn watch(&self, watch: Watch) {
-        self.set_watch(Watch { until: nanoseconds() + 60_000_000_000, ..watch });
-    }
-
-    pub fn set_watch(&self, watch: Watch) {
-        let mut ebpf = self.ebpf.borrow_mut();
-        let mut map: Array<_, Watch> = Array::try_from(ebpf.map_mut("WATCH").unwrap()).unwrap();
-        map.set(0, watch, 0).unwrap();
-    }
-
-    /// What was told since the last call, with the bytes of packets.
-    pub fn told(&self) -> Vec<(EventHead, Vec<u8>)> {
-        let mut ebpf = self.ebpf.borrow_mut();
-        let mut ring = RingBuf::try_from(ebpf.map_mut("EVENTS").unwrap()).unwrap();
-        let mut all = Vec::new();
-        while let Some(record) = ring.next() {
-            let (head, bytes) = record.split_at(size_of::<EventHead>());
-            // SAFETY: plain integers, as many bytes.
-            let head: EventHead = unsafe { head.as_ptr().cast::<EventHead>().read_unaligned() };
-            all.push((head, bytes.to_vec()));
-        }
-        all
-    }
-
-    /// Events told, those that were too many, those that were lost.
-    pub fn event_counts(&self) -> (u64, u64, u64) {
-        let ebpf = self.ebpf.borrow();
-        let map: PerCpuArray<_, EventCounts> =
-            PerCpuArray::try_from(ebpf.map("EVENT_COUNTS").unwrap()).unwrap();
-        let all = map.get(&0, 0).unwrap();
-        let sum = |of: fn(&EventCounts) -> u64| all.iter().map(of).sum();
-        (sum(|c| c.told), sum(|c| c.limited), sum(|c| c.lost))
-    }
-
-    fn slot(&self, map: &str, index: u32) -> u64 {
-        let ebpf = self.ebpf.borrow();
-        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.map(map).unwrap()).unwrap();
-        map.get(&index, 0).unwrap().iter().sum()
-    }
 }
 
 impl Node {
@@ -525,117 +280,6 @@ impl Node {
     pub fn underlay(&self) -> Family {
         self.underlay
     }
-}
-
-/// The choices that are not kept.
-fn choices(ebpf: &Ebpf) -> mesh_lb::Choices {
-    let map = |name| match ebpf.map(name) {
-        Some(aya::maps::Map::Array(data)) => data,
-        _ => panic!("no array {name}"),
-    };
-    mesh_lb::Choices::new(map("CHOICES"), map("CHOICE_INDEX"), map("CHOICE_HEADS")).unwrap()
-}
-
-/// Loads a program. A verifier that is interrupted, by whatever signal, asks to be called again.
-fn load(mut attempt: impl FnMut() -> Result<(), ProgramError>) {
-    let interrupted = |error: &ProgramError| match error {
-        ProgramError::LoadError { io_error, .. } => io_error.kind() == ErrorKind::WouldBlock,
-        _ => false,
-    };
-    let last = (0..20).map(|_| attempt()).find(|loaded| !loaded.as_ref().is_err_and(interrupted));
-    last.expect("a verifier that is not interrupted each time").expect("the verifier takes the program");
-}
-
-/// A family of IP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
-pub const SCTP: u8 = 132;
-
-impl Task {
-    /// Its address of a family.
-    pub fn at(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => self.address.into(),
-            Family::V6 => task_address6(self.address[3]),
-        }
-    }
-}
-
-/// An address of a node, by which published ports are reached, too.
-pub fn node_address(number: u8, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => vtep(number).into(),
-        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
-    }
-}
-
-fn task_address6(last: u8) -> IpAddr {
-    Ipv6Addr::new(0xfd10, 3, 0, 0, 0, 0, 0, last.into()).into()
-}
-
-pub fn gateway(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => GATEWAY.into(),
-        Family::V6 => task_address6(1),
-    }
-}
-
-pub fn vip(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => VIP.into(),
-        Family::V6 => task_address6(2),
-    }
-}
-
-/// Somebody outside.
-pub fn client(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => CLIENT.into(),
-        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9).into(),
-    }
-}
-
-/// The address by which host sockets reach published ports.
-pub fn host_service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => HOST_SERVICE_ADDRESS.into(),
-        Family::V6 => HOST_SERVICE_ADDRESS6.into(),
-    }
-}
-
-/// The address that stands for a task outside.
-pub fn egress_of(task: Task, family: Family) -> IpAddr {
-    let mut pool = EGRESS_POOL6.0;
-    pool[15] = task.id as u8;
-    match family {
-        Family::V4 => egress(task).into(),
-        Family::V6 => pool.into(),
-    }
-}
-
-/// An address as maps hold it.
-pub fn mapped(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => v4_mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-pub fn egress(task: Task) -> Ip {
-    [169, 254, 64, task.id as u8]
-}
-
-pub fn vip_key(address: Ip) -> ServiceKey {
-    ServiceKey { vni: VNI, address: v4_mapped(address), ..ServiceKey::default() }
-}
-
-pub fn port_key(port: u16, protocol: u8) -> ServiceKey {
-    ServiceKey { vni: PUBLISHED, address: ANY_V4, port: port.to_be_bytes(), protocol, reserved: 0 }
 }
 
 /// The clock that the programs read.
