@@ -49,7 +49,7 @@ pub const ANY: u32 = 0;
 /// A packet is dropped.
 #[inline(always)]
 pub fn dropped(skb: Skb, reason: DropReason, program: EntryPoint) {
-    if is_watched(watch_kinds::DROP) {
+    if is_watched(watch_kinds::DROP) && is_told_enough() == 0 {
         let what = EventKind::Drop as u32 | (program as u32) << 8 | (reason as u32 + 1) << 24;
         forget(told(skb, what, skb.ifindex()));
     }
@@ -58,7 +58,7 @@ pub fn dropped(skb: Skb, reason: DropReason, program: EntryPoint) {
 /// A flow to a service begins. `by`: as for choices.
 #[inline(always)]
 pub fn began(key: &FlowKey, backend: u32, number: u32, by: &choose::Chooser) {
-    if is_watched(watch_kinds::NEW) {
+    if is_watched(watch_kinds::NEW) && is_told_enough() == 0 {
         let what = u64::from(by.service) << 16 | u64::from(by.ifindex) << 32;
         forget(flow_told(key, what, backend, number, by.client));
     }
@@ -67,7 +67,7 @@ pub fn began(key: &FlowKey, backend: u32, number: u32, by: &choose::Chooser) {
 /// A connection between tasks opens.
 #[inline(always)]
 pub fn opened<F: Family>(packet: &Packet<F>, vni: [u8; 4], client: u32) {
-    if conntrack::opens(packet.flags) && is_watched(watch_kinds::NEW) {
+    if conntrack::opens(packet.flags) && is_watched(watch_kinds::NEW) && is_told_enough() == 0 {
         forget(flow_told(&key::flow(packet, vni), 0, 0, 0, client));
     }
 }
@@ -75,7 +75,8 @@ pub fn opened<F: Family>(packet: &Packet<F>, vni: [u8; 4], client: u32) {
 /// A flow's state goes from `before` to `state`: perhaps that is its end.
 #[inline(always)]
 pub fn changed(key: &FlowKey, known: &mesh_abi::ChoiceValue, before: u8, state: u8) {
-    if conntrack::closed(state) && !conntrack::closed(before) && is_watched(watch_kinds::CLOSED) {
+    let is_end = conntrack::closed(state) && !conntrack::closed(before);
+    if is_end && is_watched(watch_kinds::CLOSED) && is_told_enough() == 0 {
         let what = EventKind::Closed as u64
             | u64::from(state) << 8
             | u64::from(known.service) << 16
@@ -110,14 +111,30 @@ fn room() -> Option<&'static mut Room> {
 }
 
 alone! {
+    /// Whether nothing more is told for now: not 0 when a watch without conditions has had what this CPU may tell, which is counted
+    /// here then, or when it is over. Asked first, it keeps a flood of events that nobody will see from costing what seen
+    /// ones do; a function of its own, since what the others need of the stack is then not needed beside it.
+    fn is_told_enough[event_is_left_out]() -> u32, or 1; {
+        let now = conntrack::now();
+        let Some(watch) = watch(now) else { return 1 };
+        if !is_for_all(watch) {
+            return 0;
+        }
+        let Some(counts) = counts() else { return 1 };
+        let enough = counts.window == now / WATCH_WINDOW_NS && counts.used >= watch.rate.into();
+        if enough {
+            counts.limited += 1;
+        }
+        enough.into()
+    }
+}
+
+alone! {
     /// Tells of a packet. In `what` are, a byte each, an [`EventKind`], the program, a [`Sight`], and a reason plus one. 0
     /// when it is not told.
     fn told[event_of_packet](skb: Skb, what: u32, ifindex: u32) -> u32, or 0; {
         let now = conntrack::now();
         let Some(watch) = watch(now) else { return 0 };
-        if is_for_all(watch) && is_spent(watch, now) {
-            return 0;
-        }
         // SAFETY: values of maps without preallocation stay as they were until the program ends, here and below.
         let task = unsafe { LOCAL_BY_IFINDEX.get(ifindex) };
         let (endpoint, mark) = (task.map_or(0, |task| task.id), skb.mark());
@@ -158,10 +175,7 @@ alone! {
                 }
             }
         }
-        let ports = [head.source_port, head.destination_port];
-        if !is_wanted(watch, head.vni, head.protocol, ports, [&head.source, &head.destination])
-            || !is_allowed(watch, now)
-        {
+        if !is_wanted(watch, head) || !is_allowed(watch) {
             return 0;
         }
         head.time = exactly();
@@ -181,15 +195,6 @@ alone! {
         number: u32,
         client: u32,
     ) -> u32, or 0; {
-        let now = conntrack::now();
-        let Some(watch) = watch(now) else { return 0 };
-        let ports = [key.source_port, key.destination_port];
-        if watch.mark != 0
-            || !is_wanted(watch, key.scope, key.protocol, ports, [&key.source, &key.destination])
-            || watch.endpoint == 0 && is_spent(watch, now)
-        {
-            return 0;
-        }
         // Into the room at once, what would else lie on the stack: the ways here are long, and 512 bytes are for all of them
         // (check_max_stack_depth; older kernels take each function for a multiple of 32).
         let Some(room) = room() else { return 0 };
@@ -200,6 +205,8 @@ alone! {
         room.head.state = (what >> 8) as u8;
         room.head.service = (what >> 16) as u16;
         room.head.ifindex = (what >> 32) as u32;
+        room.head.time = exactly();
+        let Some(watch) = watch(room.head.time) else { return 0 };
         room.head.program = 0;
         room.head.place = 0;
         room.head.reason = 0;
@@ -229,10 +236,11 @@ alone! {
                 room.head.endpoint = asked;
             }
         }
-        if watch.endpoint != 0 && room.head.endpoint != watch.endpoint || !is_allowed(watch, now) {
+        let head = &room.head;
+        let is_other = watch.endpoint != 0 && head.endpoint != watch.endpoint;
+        if is_other || watch.mark != 0 || !is_wanted(watch, head) || !is_allowed(watch) {
             return 0;
         }
-        room.head.time = exactly();
         send(room, 0)
     }
 }
@@ -290,20 +298,15 @@ fn is_for_all(watch: &Watch) -> bool {
 }
 
 #[inline(always)]
-fn is_wanted(
-    watch: &Watch,
-    vni: [u8; 4],
-    protocol: u8,
-    [from, to]: [[u8; 2]; 2],
-    [source, destination]: [&mesh_abi::Address; 2],
-) -> bool {
+fn is_wanted(watch: &Watch, head: &EventHead) -> bool {
+    let any = |address: &mesh_abi::Address| key::words(address) == [0; 4];
     let (port, none) = (watch.port, [0; 2]);
-    (watch.vni == PUBLISHED || watch.vni == vni)
-        && (watch.protocol == 0 || watch.protocol == protocol)
-        && (port == none || port == from || port == to)
-        && (key::words(&watch.address) == [0; 4]
-            || key::same(&watch.address, source)
-            || key::same(&watch.address, destination))
+    (watch.vni == PUBLISHED || watch.vni == head.vni)
+        && (watch.protocol == 0 || watch.protocol == head.protocol)
+        && (port == none || port == head.source_port || port == head.destination_port)
+        && (any(&watch.address)
+            || key::same(&watch.address, &head.source)
+            || key::same(&watch.address, &head.destination))
 }
 
 /// The kernel's monotonic clock.
@@ -313,23 +316,11 @@ fn exactly() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Whether this CPU has told all that it may for now, so that one more is left out. Asked first, it keeps a flood of events that
-/// nobody will see from costing what seen ones do.
-#[inline(always)]
-fn is_spent(watch: &Watch, now: u64) -> bool {
-    let Some(counts) = counts() else { return true };
-    let spent = counts.window == now / WATCH_WINDOW_NS && counts.used >= watch.rate.into();
-    if spent {
-        counts.limited += 1;
-    }
-    spent
-}
-
 /// Whether this CPU may tell one more now.
 #[inline(always)]
-fn is_allowed(watch: &Watch, now: u64) -> bool {
+fn is_allowed(watch: &Watch) -> bool {
     let Some(counts) = counts() else { return false };
-    let window = now / WATCH_WINDOW_NS;
+    let window = conntrack::now() / WATCH_WINDOW_NS;
     if counts.window != window {
         counts.window = window;
         counts.used = 0;
