@@ -5,9 +5,12 @@
 //! | info string | means |
 //! |---|---|
 //! | `console` | is run: lines `n1$ COMMAND` and `client$ COMMAND` on the machine of that name; what follows is what it prints |
+//! | `console any-numbers` | the same; where the page has a number, another may be printed |
+//! | `console refused` | the same; each command has to fail |
 //! | `LANGUAGE file=NAME` | is a file of that name for the commands after it, in every machine's working folder |
 //! | `LANGUAGE tried-by=tests/tests/NAME` | another test does the same: the block's verbs and long options are in it |
 //! | `LANGUAGE not-run="REASON"` | is not run |
+//! | `text drawing` | is no command |
 //!
 //! Blocks by indentation cannot say it, and are therefore not taken. `<!-- n1$ COMMAND -->` is run, too, and not shown.
 
@@ -65,8 +68,15 @@ pub enum Fate {
         /// The lines of the block.
         lines: Vec<String>,
     },
-    /// It is not run, for this reason.
-    NotRun(String),
+    /// It is not run.
+    NotRun {
+        /// Why.
+        reason: String,
+        /// The lines of the block. Those of this repository's chores are at least read by them (`xtask/src/documented.rs`).
+        lines: Vec<String>,
+    },
+    /// It is a drawing.
+    Drawing,
 }
 
 /// A command, and what it has to print.
@@ -80,6 +90,20 @@ pub struct Step {
     pub command: String,
     /// The lines that it has to print; none: whatever it prints. `...` stands for anything.
     pub prints: Vec<String>,
+    /// How what is printed is compared, and how the command has to end.
+    pub manner: Manner,
+}
+
+/// See [`Step::manner`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// It succeeds, and prints what stands there.
+    #[default]
+    Exactly,
+    /// It succeeds, and prints what stands there, but for numbers.
+    AnyNumbers,
+    /// It fails, and says what stands there.
+    Refused,
 }
 
 /// README.md and the pages of docs/, in order.
@@ -183,29 +207,36 @@ fn telling_words(line: &str) -> Vec<&str> {
 impl Fate {
     fn of(info: &str, within: &[(usize, &str)]) -> Result<Self> {
         let text = || within.iter().map(|(_, line)| format!("{line}\n")).collect::<String>();
+        let lines = || within.iter().map(|(_, line)| (*line).to_owned()).filter(|l| !l.is_empty()).collect();
         let (language, mark) = info.split_once(' ').unwrap_or((info, ""));
         match mark.split_once('=') {
-            None if language == "console" => Ok(Self::Run(steps(within)?)),
+            None if info == "console" => Ok(Self::Run(steps(within, Manner::Exactly)?)),
+            None if (language, mark) == ("console", "any-numbers") => {
+                Ok(Self::Run(steps(within, Manner::AnyNumbers)?))
+            }
+            None if (language, mark) == ("console", "refused") => {
+                Ok(Self::Run(steps(within, Manner::Refused)?))
+            }
+            None if (language, mark) == ("text", "drawing") => Ok(Self::Drawing),
             Some(("file", name)) => Ok(Self::File { name: name.to_owned(), text: text() }),
-            Some(("tried-by", tests)) => Ok(Self::TriedBy {
-                tests: tests.split(',').map(str::to_owned).collect(),
-                lines: within.iter().map(|(_, line)| (*line).to_owned()).filter(|l| !l.is_empty()).collect(),
-            }),
+            Some(("tried-by", tests)) => {
+                Ok(Self::TriedBy { tests: tests.split(',').map(str::to_owned).collect(), lines: lines() })
+            }
             Some(("not-run", reason)) if reason.len() > 2 => {
-                Ok(Self::NotRun(reason.trim_matches('"').to_owned()))
+                Ok(Self::NotRun { reason: reason.trim_matches('"').to_owned(), lines: lines() })
             }
             _ => bail!("`{info}` says neither console, file=, tried-by= nor not-run=\"...\""),
         }
     }
 }
 
-fn steps(within: &[(usize, &str)]) -> Result<Vec<Step>> {
+fn steps(within: &[(usize, &str)], manner: Manner) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     let mut continued = false;
     for (number, line) in within {
         let prompt = Step::prompt(*number, line);
         let (goes_on, begins) = (continued, prompt.is_some());
-        steps.extend(prompt.filter(|_| !goes_on));
+        steps.extend(prompt.filter(|_| !goes_on).map(|step| Step { manner, ..step }));
         let step = steps.last_mut().with_context(|| format!("no command printed `{line}`"))?;
         if goes_on {
             step.command = format!("{} {}", step.command.trim_end_matches('\\').trim_end(), line.trim());
@@ -229,6 +260,7 @@ impl Step {
             machine: machine.to_owned(),
             command: command.to_owned(),
             prints: Vec::new(),
+            manner: Manner::Exactly,
         })
     }
 
@@ -259,6 +291,7 @@ mod tests {
             machine: machine.to_owned(),
             command: command.to_owned(),
             prints: prints.iter().map(|&line| line.to_owned()).collect(),
+            manner: Manner::Exactly,
         };
         let hidden = Fate::Run(vec![step(3, "n2", "true", &[])]);
         let shown = Fate::Run(vec![
@@ -272,9 +305,22 @@ mod tests {
     fn blocks_say_what_they_are() {
         let text = "```yaml file=a.yaml\nx: 1\n\n```\n```sh not-run=\"needs a cloud\"\nls\n```\n";
         let file = Fate::File { name: "a.yaml".to_owned(), text: "x: 1\n\n".to_owned() };
-        assert_eq!(fates(text), [file, Fate::NotRun("needs a cloud".to_owned())]);
+        let lines = vec!["ls".to_owned()];
+        assert_eq!(fates(text), [file, Fate::NotRun { reason: "needs a cloud".to_owned(), lines }]);
+        assert_eq!(fates("```text drawing\n->\n```\n"), [Fate::Drawing]);
+        for (mark, manner) in [("any-numbers", Manner::AnyNumbers), ("refused", Manner::Refused)] {
+            let fates = fates(&format!("```console {mark}\nn1$ ls\n```\n"));
+            assert!(matches!(&fates[..], [Fate::Run(steps)] if steps[0].manner == manner), "{fates:?}");
+        }
         assert!(refused("x\n\n    meshctl status\n").starts_with("page.md:3: a block by indentation"));
-        for unmarked in ["```\nls\n```", "```sh\nls\n```", "```sh not-run=\nls\n```", "```console\nls\n```"] {
+        for unmarked in [
+            "```\nls\n```",
+            "```sh\nls\n```",
+            "```sh drawing\nls\n```",
+            "```console never\nn1$ ls\n```",
+            "```sh not-run=\nls\n```",
+            "```console\nls\n```",
+        ] {
             assert!(refused(unmarked).starts_with("page.md:1: "), "{unmarked}");
         }
     }

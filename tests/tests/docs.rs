@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use mesh_tests::docs::{Fate, Page, pages};
 
 /// Blocks that nothing runs. A new one needs a reason in its fence, and a place here.
-const NOT_RUN: usize = 20;
+const NOT_RUN: usize = 11;
 
 #[test]
 fn every_block_is_run_or_says_why_not() -> Result<()> {
@@ -20,7 +20,7 @@ fn every_block_is_run_or_says_why_not() -> Result<()> {
         page.check_tried()?;
         page.check_links()?;
         for block in &page.blocks {
-            if let Fate::NotRun(reason) = &block.fate {
+            if let Fate::NotRun { reason, .. } = &block.fate {
                 println!("{}:{}: {reason}", page.path, block.line);
                 left += 1;
             }
@@ -45,11 +45,16 @@ macro_rules! pages {
 
 pages! {
     readme: "README.md",
+    addresses: "docs/addresses.md",
     cli: "docs/cli.md",
     cni: "docs/cni.md",
+    configuration: "docs/configuration.md",
+    dashboard: "docs/dashboard.md",
     docker: "docs/docker.md",
     firewall_and_cloud: "docs/firewall-and-cloud.md",
+    flows: "docs/flows.md",
     getting_started: "docs/getting-started.md",
+    gossip: "docs/gossip.md",
     health: "docs/health.md",
     mesh_yaml: "docs/mesh-yaml.md",
     migrating_from_swarm: "docs/migrating-from-swarm.md",

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Fate, Page, Step, engines::Engines, output};
+use super::{Fate, Manner, Page, Step, engines::Engines, output};
 use crate::{
     cluster::Cluster,
     netns::NetNs,
@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(30);
 const LONGEST: &str = "120";
 /// Programs and verbs that change nothing, so that they may be asked again until they say what they should.
 const QUESTIONS: &[&str] =
-    &["curl", "ping", "dig", "getent", "ls", "ps", "inspect", "status", "lookup", "doctor", "run"];
+    &["curl", "ping", "dig", "getent", "ls", "ps", "inspect", "status", "lookup", "doctor", "run", "trace"];
 
 /// Runs the page's steps in order.
 pub fn run(page: &Page) -> Result<()> {
@@ -63,7 +63,7 @@ impl Machines<'_> {
                         fs::write(&path, text).with_context(|| path.display().to_string())?;
                     }
                 }
-                Fate::TriedBy { .. } | Fate::NotRun(_) => {}
+                Fate::TriedBy { .. } | Fate::NotRun { .. } | Fate::Drawing => {}
             }
         }
         Ok(())
@@ -93,8 +93,9 @@ impl Machines<'_> {
             self.command(step, &["timeout", LONGEST, "sh", "-c", &shell])?.output().context("a shell")?;
         self.engines.record()?;
         let printed = String::from_utf8_lossy(&done.stdout).into_owned();
-        ensure!(done.status.success(), "{}: {}", done.status, printed.trim());
-        if !step.prints.is_empty() && !output::is(&step.prints, &printed) {
+        let should_succeed = step.manner != Manner::Refused;
+        ensure!(done.status.success() == should_succeed, "{}: {}", done.status, printed.trim());
+        if !step.prints.is_empty() && !output::is(&step.prints, &printed, step.manner) {
             bail!("it prints\n{printed}instead of\n{}", step.prints.join("\n"));
         }
         Ok(printed)
