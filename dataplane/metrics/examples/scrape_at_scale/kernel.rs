@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use mesh_lb::{
     DataPath, Desired, EndpointEntry, Frontend, LocalEntry, NetworkEntry, NetworkPlan, NodeSettings, Options,
-    ServiceEntry, ServicePlan, netns_cookie,
+    ServiceEntry, ServicePlan, Traffic, netns_cookie,
 };
 use mesh_types::{Generation, LocalEndpointId, Mac, ServiceId, Subnet, Vni};
 use nix::{
@@ -24,12 +24,22 @@ impl Node {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success(), "the loopback interface stays down");
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().join("bpf"));
         options.sizes.local_endpoints = count.next_power_of_two();
         let mut data_path = DataPath::open(options).unwrap();
         data_path.apply(&desired(count)).unwrap();
         Self { data_path, _folder: folder }
+    }
+
+    /// What each endpoint carried; reads the rest of what a scrape reads too.
+    pub fn traffic(&self) -> BTreeMap<LocalEndpointId, Traffic> {
+        self.data_path.service_traffic().unwrap();
+        self.data_path.counts().unwrap();
+        self.data_path.program_stats().unwrap();
+        self.data_path.endpoint_traffic().unwrap().into_iter().collect()
     }
 
     /// Reads what a scrape reads; how many endpoints and frontends there are.
