@@ -42,6 +42,7 @@ const TOOLS: &[&str] = &[
     "socat",
     "systemd",
     "tcpdump",
+    "tmux",
     "tshark",
     "util-linux",
     "wrk",

@@ -28,3 +28,5 @@ mod seeing;
 mod systemd;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod top;
