@@ -8,7 +8,10 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use mesh_tests::Cluster;
 
-use crate::record::{Better, Figure, Record, Suite, Who};
+use crate::{
+    load::is_installed,
+    record::{Better, Figure, Record, Suite, Who},
+};
 
 const NETWORK: &str = "bench";
 /// What the others are compared with.
@@ -99,7 +102,7 @@ fn as_usual(cluster: &Cluster) -> Result<()> {
     node.stop()?;
     let config = std::fs::read_to_string(node.config())?;
     let kept: Vec<&str> = config.lines().filter(|line| !line.starts_with("egress_linger")).collect();
-    std::fs::write(node.config(), kept.join("\n"))?;
+    std::fs::write(node.config(), kept.join("\n") + "\n")?;
     node.start()?;
     cluster.wait_for_view()
 }
@@ -113,7 +116,11 @@ fn measure(cluster: &Cluster, options: &Options, record: &mut Record) -> Result<
         let measured = plugins::measure(cluster, &Amount { rounds, at_once, batches })?;
         add(record, Suite::Cni, ["ADD", "DEL"], at_once, &measured);
     }
-    if wanted(Part::Docker) {
+    if wanted(Part::Docker) && !is_installed("dockerd") {
+        let note = "left out: Docker's containers: there is no dockerd (`cargo xtask setup`)";
+        eprintln!("{note}");
+        record.note(note);
+    } else if wanted(Part::Docker) {
         let Options { docker_rounds: rounds, docker_at_once: at_once, docker_batches: batches, .. } =
             *options;
         let measured = docker::measure(cluster, &Amount { rounds, at_once, batches })?;

@@ -8,7 +8,7 @@ mod udp_rate;
 
 use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{path::Path, pinning::Processors};
 
@@ -137,6 +137,12 @@ impl Measure {
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     is_in(std::env::split_paths(&path), program)
+}
+
+/// Fails, and says what to do, where `PATH` lacks a program.
+pub fn need(program: &str) -> Result<()> {
+    ensure!(is_installed(program), "there is no {program} (`cargo xtask setup --peers`)");
+    Ok(())
 }
 
 fn is_in(mut folders: impl Iterator<Item = PathBuf>, program: &str) -> bool {

@@ -57,7 +57,7 @@ enum What {
     Control(control::Options),
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss(loss::Options),
-    /// How long lists of a million flows take, and what packets pay while somebody watches.
+    /// What packets pay for being counted and while somebody watches, and how long lists of a million flows take.
     Seeing(seeing::Options),
     /// What changed between two runs, by their files; measures nothing.
     Compare(run::Files),

@@ -54,8 +54,8 @@ enum What {
     Control,
     /// How many requests fail when tasks are replaced or killed, and when a node is lost.
     Loss,
-    /// How long lists of a million flows take, and what packets pay while somebody watches; `flows` and `watching` behind it
-    /// choose parts.
+    /// What packets pay for being counted and while somebody watches, and how long lists of a million flows take; `counting`,
+    /// `flows` and `watching` behind it choose parts.
     Seeing,
     /// What changed between two runs: two files of results. Measures nothing, takes no root.
     Compare,

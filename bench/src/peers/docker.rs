@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use mesh_tests::{Lifetime, NetNs, Prefix, Process, lines_of, output, succeed, wait};
 
+use crate::load::need;
+
 /// What containers are made of.
 const IMAGE: &str = "meshd-bench";
 /// Where containerd listens, in the engine's folder.
@@ -29,6 +31,7 @@ pub struct Engine {
 impl Engine {
     /// Starts one in `namespace`, and waits until it answers and has its image. `role` tells it from others of the run.
     pub fn start(prefix: &Prefix, role: &str, namespace: &NetNs) -> Result<Self> {
+        need("dockerd")?;
         let folder = prefix.folder().join(role);
         let (root, records) = (folder.join("root/bin"), folder.join("pids"));
         for made in [&root, &records] {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use mesh_tests::{Lifetime, Prefix, Process, lines_of, wait};
 
 use super::Machine;
-use crate::{path::Ports, pinning};
+use crate::{load::need, path::Ports, pinning};
 
 const START: Duration = Duration::from_secs(5);
 
@@ -26,6 +26,7 @@ impl Haproxy {
         (from, to): (Ports, Ports),
         processor: usize,
     ) -> Result<Self> {
+        need("haproxy")?;
         let config = prefix.folder().join("haproxy.cfg");
         std::fs::write(&config, text(server, from, to))
             .with_context(|| format!("cannot write {}", config.display()))?;

@@ -3,11 +3,11 @@
 
 use std::{fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use mesh_tests::succeed;
 
 use super::Machine;
-use crate::path::Ports;
+use crate::{load::need, path::Ports};
 
 /// Whether the kernel has IPVS, with its module loaded if it is one.
 pub fn available() -> bool {
@@ -17,8 +17,7 @@ pub fn available() -> bool {
 
 /// Leads `from` of the machine to `to` of a server. `file` is where nftables' rules are written to.
 pub fn balance(machine: &Machine, file: &Path, server: Ipv4Addr, (from, to): (Ports, Ports)) -> Result<()> {
-    let tool = Command::new("ipvsadm").arg("--version").output();
-    ensure!(tool.is_ok(), "there is no ipvsadm (`setup --peers`)");
+    need("ipvsadm")?;
     // Without it, what IPVS has translated passes nftables by.
     let track = || fs::write("/proc/sys/net/ipv4/vs/conntrack", "1");
     machine.namespace.run(track)?.context("net.ipv4.vs.conntrack")?;
