@@ -135,8 +135,10 @@ impl DataPath {
         let before = self.drops()?;
         let (_, program) = self.programs.tc(name)?;
         let ran = tunneled::run(&program.fd, outer, packet, &context(ifindex), &mut out);
-        let ran = ran
-            .map_err(|error| Error::Program { program: name, source: Box::new(ProgramError::IOError(error)) })?;
+        let ran = ran.map_err(|error| Error::Program {
+            program: name,
+            source: Box::new(ProgramError::IOError(error)),
+        })?;
         out.truncate(ran.length);
         Ok(Trial { fate: self.fate(ran.verdict, &before)?, packet: out })
     }
