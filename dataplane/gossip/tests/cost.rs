@@ -5,10 +5,15 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    net::SocketAddr,
+    time::Duration,
 };
 
-use mesh_gossip::{KeyRing, MAX_STREAM, Message, Packet, SealError, Sealer};
-use mesh_types::{ClusterId, NodeId};
+use mesh_gossip::{
+    Acquaintance, Core, CoreConfig, Input, Interest, KeyRing, MAX_STREAM, Message, Packet, SealError, Sealer,
+    Timing,
+};
+use mesh_types::{ClusterId, NetworkId, NodeId};
 
 /// Counts what this thread allocates: how often, how much at present, and how much at most.
 struct Counting;
@@ -142,4 +147,36 @@ fn no_message_takes_much_more_memory_than_bytes() {
     let Message::Owners { tables, .. } = decoded.unwrap().message else { panic!() };
     assert_eq!(tables.len(), count);
     assert!(most < bytes.len() * 64, "{most} bytes for {}", bytes.len());
+}
+
+/// A member of a large cluster. Ids are random in life.
+fn member(n: u32) -> (Core, (NodeId, SocketAddr)) {
+    let node = NodeId::from_u128(u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+    let [_, b, c, d] = n.to_be_bytes();
+    let addr = SocketAddr::from(([10, b, c, d], 7946));
+    let timing = Timing::default();
+    let mut core =
+        Core::new(CoreConfig { node, advertise: addr, incarnation: 1, timing, seed: u64::from(n) });
+    let interest = Interest::Networks([NetworkId::from_u128(1)].into());
+    core.handle(Input::Interest(interest), Duration::ZERO, &mut Vec::new());
+    (core, (node, addr))
+}
+
+#[test]
+fn little_is_kept_of_each_member() {
+    let others: Vec<(Acquaintance, (NodeId, SocketAddr))> =
+        (1..=4096).map(member).map(|(core, named)| (core.acquaintance(), named)).collect();
+    let held = |count: usize| {
+        let (known, listed): (Vec<_>, Vec<_>) = others[..count].iter().cloned().unzip();
+        let before = HELD.get();
+        let (mut core, _) = member(0);
+        core.acquaint(&known, Duration::ZERO);
+        core.handle(Input::Peers(listed.clone()), Duration::ZERO, &mut Vec::new());
+        let tables = core.take_tables().unwrap();
+        assert_eq!(tables.members.len(), count + 1);
+        // The lists were made before.
+        HELD.get() - before
+    };
+    let each = (held(4096) - held(1024)) / (4096 - 1024);
+    assert!((100..=460).contains(&each), "{each} bytes");
 }
