@@ -26,6 +26,10 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Without an answer for this long it is given up.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of an answer's headers: what is refused is told there (`grpc-message`), with names of what is in the way. Hyper's
+/// 16 KiB would break the connection instead.
+const MAX_HEADERS: u32 = 256 * 1024;
+
 /// The other side cannot be reached.
 #[derive(Debug, Error)]
 #[error("cannot connect to {to}")]
@@ -40,6 +44,7 @@ pub struct ConnectError {
 fn endpoint() -> Endpoint {
     Endpoint::from_static("http://meshd")
         .connect_timeout(CONNECT_TIMEOUT)
+        .http2_max_header_list_size(MAX_HEADERS)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

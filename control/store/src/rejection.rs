@@ -482,8 +482,18 @@ pub enum Rejection {
     PortsExhausted(Protocol),
 }
 
+/// So many of a list are named.
+const NAMED: usize = 20;
+
+/// The items, or the first of them and how many more there are.
+fn list(mut items: impl ExactSizeIterator<Item = String>) -> String {
+    let more = items.len().saturating_sub(NAMED);
+    let named = items.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
+}
+
 fn users(services: &[Name]) -> String {
-    let names = services.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    let names = list(services.iter().map(Name::to_string));
     if services.len() == 1 {
         format!("service {names}; remove it first")
     } else {
@@ -492,7 +502,7 @@ fn users(services: &[Name]) -> String {
 }
 
 fn join(nets: &[IpNet]) -> String {
-    nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
+    list(nets.iter().map(IpNet::to_string))
 }
 
 fn leases_list(leases: &[(Name, Leased)]) -> String {
@@ -500,7 +510,7 @@ fn leases_list(leases: &[(Name, Leased)]) -> String {
         return "none".to_owned();
     }
     let each = |(node, leased): &(Name, Leased)| format!("{node}: {} ({} in use)", leased.held, leased.used);
-    leases.iter().map(each).collect::<Vec<_>>().join(", ")
+    list(leases.iter().map(each))
 }
 
 /// How the port in the way differs from the one asked for.
@@ -523,6 +533,5 @@ fn published_list(ports: &[PortConfig]) -> String {
     if ports.is_empty() {
         return "it publishes nothing".to_owned();
     }
-    let list = ports.iter().map(PortConfig::to_string).collect::<Vec<_>>().join(", ");
-    format!("it publishes {list}")
+    format!("it publishes {}", list(ports.iter().map(PortConfig::to_string)))
 }

@@ -13,7 +13,7 @@ use aya::{
     maps::MapInfo,
     programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier},
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{error::Error, pins, sys};
 
@@ -64,7 +64,7 @@ impl Programs {
 
     /// The tc program of that name, in the kernel: as aya makes filters of it, and as links take it.
     pub(crate) fn tc(&mut self, name: &'static str) -> Result<(&mut SchedClassifier, &Loaded), Error> {
-        let refused = |source| Error::Program { program: name, source: Box::new(source) };
+        let refused = |source| Error::Program { program: name, source: Box::new(without_log(name, source)) };
         self.get(name).map_err(refused)?;
         let missing = Error::Missing { kind: "program", name };
         let (Some(program), Some(loaded)) = (self.ebpf.program_mut(name), self.loaded.get(name)) else {
@@ -149,6 +149,41 @@ fn load(program: &mut Program) -> Result<Loaded, ProgramError> {
     }
 }
 
+/// A verifier's log may have megabytes, and what is said of it goes to whoever asked, in one line: its last words, which tell
+/// why. More of it is in the daemon's log.
+fn without_log(program: &str, source: ProgramError) -> ProgramError {
+    let ProgramError::LoadError { io_error, verifier_log } = source else { return source };
+    let log = verifier_log.to_string();
+    error!(program, error = %io_error, log = end_of(&log, LOGGED), "the kernel refuses a program");
+    let words = last_words(&log);
+    ProgramError::IOError(io::Error::new(io_error.kind(), format!("{io_error}; the verifier says: {words}")))
+}
+
+/// So many lines of a verifier's log are told, and so many in one line.
+const LOGGED: usize = 40;
+const TOLD: usize = 3;
+/// What is told in one line has so many bytes at most.
+const WORDS: usize = 400;
+
+/// The last lines of a text.
+fn end_of(text: &str, lines: usize) -> &str {
+    let begin = text.trim_end().rmatch_indices('\n').nth(lines - 1).map_or(0, |(at, _)| at + 1);
+    text.get(begin..).unwrap_or_default()
+}
+
+/// The verifier's last lines, without those that count.
+fn last_words(log: &str) -> String {
+    let counts = ["processed ", "verification time ", "stack depth ", "max_states_per_insn "];
+    let mut lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.retain(|line| !counts.iter().any(|count| line.starts_with(count)));
+    let words = lines.split_off(lines.len().saturating_sub(TOLD)).join("; ");
+    match words.char_indices().rev().nth(WORDS) {
+        Some((begin, _)) => format!("...{}", words.get(begin..).unwrap_or_default()),
+        None if words.is_empty() => "nothing".to_owned(),
+        None => words,
+    }
+}
+
 fn load_once(program: &mut Program) -> Result<Loaded, ProgramError> {
     let info = match program {
         Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
@@ -170,4 +205,22 @@ fn keep(program: &Loaded, pin: &Path) -> Result<(), Error> {
         pins::remove_file(pin)?
     }
     sys::obj_pin(&program.fd, pin).map_err(pins::file("pin", pin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_its_end_is_told() {
+        let long = "1: (bf) r6 = r1\n".repeat(100_000);
+        let log = format!(
+            "{long}R1 type=ctx\nthe stack depth 544 is too large\n\nprocessed 3 insns\nstack depth 544\n"
+        );
+        assert_eq!(last_words(&log), "1: (bf) r6 = r1; R1 type=ctx; the stack depth 544 is too large");
+        assert_eq!(last_words(""), "nothing");
+        assert!(last_words(&"x".repeat(100_000)).len() < WORDS + 10);
+        assert_eq!(end_of("a\nb\nc\n", 2), "b\nc\n");
+        assert_eq!(end_of("a", 2), "a");
+    }
 }

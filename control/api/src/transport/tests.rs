@@ -26,12 +26,17 @@ use crate::v1::{
 
 const MANAGER: &str = server_name(Role::Manager);
 
-/// Answers with the id of the node that asks.
+/// Answers with the id of the node that asks, or refuses what is of the kind [`REFUSED`] at length.
 struct Echo;
+
+const REFUSED: &str = "refused";
 
 #[tonic::async_trait]
 impl Raft for Echo {
     async fn call(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        if request.get_ref().kind == REFUSED {
+            return Err(Status::failed_precondition(long_words()));
+        }
         let certs = peer_info(&request).and_then(|peer| peer.certs.clone());
         let kind = match certs {
             Some(certs) => PeerIdentity::from_certs(&certs).unwrap().node.to_string(),
@@ -39,6 +44,11 @@ impl Raft for Echo {
         };
         Ok(Response::new(RaftMessage { kind, payload: request.into_inner().payload, to: String::new() }))
     }
+}
+
+/// As of a network that thousands of services are on.
+fn long_words() -> String {
+    "service-of-a-long-name, ".repeat(5000)
 }
 
 fn ca() -> RootCa {
@@ -81,6 +91,16 @@ async fn requests_know_their_peer() {
     let joining = join_client_config(ca.digest()).unwrap();
     let joining = connect(addr, MANAGER, joining).await.unwrap();
     assert_eq!(ask(joining).await.unwrap(), "nobody");
+}
+
+#[tokio::test]
+async fn a_long_refusal_arrives() {
+    let ca = ca();
+    let (addr, _server) = manager(&ca).await;
+    let worker = client_config(cell(&ca, 2, Role::Worker)).unwrap();
+    let message = RaftMessage { kind: REFUSED.to_owned(), payload: Vec::new(), to: String::new() };
+    let refusal = RaftClient::new(channel(addr, MANAGER, worker)).call(message).await.unwrap_err();
+    assert_eq!((refusal.code(), refusal.message()), (tonic::Code::FailedPrecondition, &*long_words()));
 }
 
 #[tokio::test]

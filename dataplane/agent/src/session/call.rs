@@ -38,7 +38,11 @@ pub(super) async fn call<T>(
     }
 }
 
-/// An error with its sources on one line, without repetitions and the transport's own name for them.
+/// Characters of [`one_line`]: as much as somebody may still read.
+const LINE: usize = 3000;
+
+/// An error with its sources on one line, without repetitions and the transport's own name for them. What is too long is
+/// cut in the middle: the end tells the cause.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -53,5 +57,25 @@ pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = error.source();
     }
-    text
+    let count = text.chars().count();
+    if count <= LINE {
+        return text;
+    }
+    let head: String = text.chars().take(LINE / 2).collect();
+    let tail: String = text.chars().skip(count - LINE / 2).collect();
+    format!("{head} ... {tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_line_fits_into_an_answer() {
+        let error = io::Error::other(format!("{}the cause", "x".repeat(100_000)));
+        let line = one_line(&error);
+        assert!(line.len() < LINE + 10 && line.ends_with("the cause"), "{}", line.len());
+    }
 }
