@@ -8,8 +8,8 @@ Usage: ./install.sh [--prefix DIR] [--cni-dir DIR] [--no-start]
        ./install.sh --uninstall [--purge] [--prefix DIR] [--cni-dir DIR]
 
 Installs meshd, meshctl, their manual pages and shell completions below --prefix (/usr/local), the CNI plugin in --cni-dir
-(/opt/cni/bin), the unit in /etc/systemd/system and, unless there is one, /etc/meshd/meshd.toml. Then starts the unit, or
-restarts it when it runs: packets flow on meanwhile. Run again with a newer folder to upgrade.
+(/opt/cni/bin), /etc/meshd/meshd.toml unless there is one and, where there is systemd, the unit in /etc/systemd/system.
+Then starts the unit, or restarts it when it runs: packets flow on meanwhile. Run again with a newer folder to upgrade.
 
   --no-start    leave the unit alone
   --uninstall   stop the daemon, take the data path down, remove what was installed; keep state and configuration
@@ -70,6 +70,8 @@ installed() {
 if [ -n "$uninstall" ]; then
     if has_systemd; then
         systemctl disable --now meshd.service 2>/dev/null || true
+    elif [ -S /run/meshd/meshd.sock ] && "$prefix/bin/meshctl" status >/dev/null 2>&1; then
+        fail "meshd runs: stop it first, as it was started"
     fi
     if [ -x "$prefix/sbin/meshd" ]; then
         "$prefix/sbin/meshd" --take-down || echo "install.sh: what is left of the data path goes with the next boot" >&2
@@ -83,14 +85,18 @@ if [ -n "$uninstall" ]; then
         rm -rf /var/lib/meshd /run/meshd /etc/meshd
         # A group with members is somebody's.
         if grep -q '^mesh:.*:$' /etc/group; then
-            groupdel mesh
+            groupdel mesh 2>/dev/null || delgroup mesh
         fi
     fi
     exit 0
 fi
 
 cd "$(dirname "$0")"
-sha256sum --check --quiet SHA256SUMS || fail "files are damaged; fetch the archive again"
+# The short option alone is known to busybox, too.
+if ! sums=$(sha256sum -c SHA256SUMS 2>&1); then
+    echo "$sums" | grep -v ': OK$' >&2 || true
+    fail "files are damaged; fetch the archive again"
+fi
 [ "$(uname -m)" = "$(cat ARCHITECTURE)" ] || fail "this archive is for $(cat ARCHITECTURE)"
 ./sbin/meshd --version >/dev/null || fail "meshd does not run on this machine"
 if ! command -v nft >/dev/null; then
@@ -114,11 +120,14 @@ find share -type f | while read -r file; do put 0644 "$file" "$prefix/$file"; do
 if [ ! -e /etc/meshd/meshd.toml ]; then
     put 0644 meshd.toml /etc/meshd/meshd.toml
 fi
-mkdir -p /etc/systemd/system
-sed "s|/usr/sbin/meshd|$prefix/sbin/meshd|g" meshd.service > "$unit"
-"$prefix/sbin/meshd" --check-config >/dev/null
+if command -v systemctl >/dev/null; then
+    mkdir -p /etc/systemd/system
+    sed "s|/usr/sbin/meshd|$prefix/sbin/meshd|g" meshd.service > "$unit"
+fi
+"$prefix/sbin/meshd" --check-config >/dev/null ||
+    fail "the new files are there; mend the configuration, then start or restart meshd"
 if ! has_systemd; then
-    echo "installed; this machine does not run systemd: have $prefix/sbin/meshd started at boot by what it has"
+    echo "installed; this machine does not run systemd: have $prefix/sbin/meshd started at boot, and again after an upgrade"
 elif [ -n "$start" ]; then
     systemctl daemon-reload
     systemctl enable meshd.service

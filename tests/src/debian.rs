@@ -69,7 +69,7 @@ pub struct Packages {
 impl Packages {
     /// A Debian package of each version, and the archive with the installer: here of binaries that are linked with this
     /// machine's library, which is the clean root's too.
-    pub fn make(versions: [&str; 2]) -> Result<Self> {
+    pub fn make<const N: usize>(versions: [&str; N]) -> Result<Self> {
         let folder = target()?.join(format!("package-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let mut packages = Self { folder, debs: Vec::new(), archive: PathBuf::new() };

@@ -3,7 +3,12 @@
 //!
 //! The daemon runs with just the capabilities that its unit has. There is no systemd here: a script starts and stops
 //! the daemon when the package's scripts ask for it, as `systemctl` would have it done. `systemd.rs` has the real one.
+//!
+//! With `MESHD_BINARIES=target/static/x86_64-unknown-linux-musl/release` all of it is done with the static programs that
+//! `cargo xtask package` has built.
 
+#[path = "package/busybox.rs"]
+mod busybox;
 #[path = "package/machine.rs"]
 mod machine;
 #[path = "package/pings.rs"]

@@ -7,10 +7,14 @@ use std::{
 
 use crate::{Error, Result};
 
-/// What `nft -t list <what>` prints; `None` if there is nothing of that name.
+/// What `nft -t list <what>` prints; `None` if there is nothing of that name. Without the program there is nothing: only who
+/// wants to make something needs it.
 pub(crate) fn list(what: &[&str]) -> Result<Option<String>> {
     let output = Command::new("nft").args(["-t", "list"]).args(what).stdin(Stdio::null()).output();
-    let output = output.map_err(Error::NftMissing)?;
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        output => output.map_err(Error::NftMissing)?,
+    };
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 

@@ -1,7 +1,10 @@
-//! A node's own Debian: the clean root with changes of its own, and a script in the place of systemd.
+//! A node's own Debian, or another root: with changes of its own, and a script in the place of systemd, or nothing.
 
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -20,12 +23,12 @@ cd "$home/root"
 for folder in proc sys dev; do mount --rbind "/$folder" "$folder"; done
 mount --bind "$bpf" sys/fs/bpf
 mount -t tmpfs run run
-mkdir -p run/netns run/lock run/systemd/system
+mkdir -p run/netns run/lock
+[ ! -e "$5" ] || mkdir -p run/systemd/system
 mount --rbind /run/netns run/netns
-cp "$4" usr/local/sbin/init
-cp "$5" usr/local/bin/systemctl
-chmod 0755 usr/local/sbin/init usr/local/bin/systemctl
-exec chroot . /bin/sh /usr/local/sbin/init
+[ ! -e "$5" ] || cp "$5" usr/local/bin/systemctl
+cp "$4" run/init
+exec chroot . /bin/sh /run/init
 "#;
 
 /// Starts and stops the daemon as its unit says, with the capabilities that the unit leaves it.
@@ -59,6 +62,9 @@ while read -r verb <&3; do
 done
 "#;
 
+/// In the place of an init that starts nothing.
+const IDLE: &str = "touch /run/ready; exec sleep 1000000\n";
+
 /// Has [`INIT`] do what is asked; what is a matter of files the real one does.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 verb= files=
@@ -89,16 +95,28 @@ pub struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// One in the place of a node whose own daemon does not run; meshctl of the node finds its daemon.
     pub fn boot(root: &Path, node: &'a Node) -> Result<Self> {
+        Self::boot_with(root, node, INIT, Some(SYSTEMCTL))
+    }
+
+    /// The same without systemd, of a root that may lack about everything.
+    pub fn boot_without_systemd(root: &Path, node: &'a Node) -> Result<Self> {
+        Self::boot_with(root, node, IDLE, None)
+    }
+
+    fn boot_with(root: &Path, node: &'a Node, script: &str, systemctl: Option<&str>) -> Result<Self> {
         let state = node.state_folder();
         let folder = state.parent().context("a node has a folder")?;
         let home = folder.join("debian");
         std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-        let (init, systemctl) = (folder.join("init"), folder.join("systemctl"));
-        std::fs::write(&init, INIT).context("a script for init")?;
-        std::fs::write(&systemctl, SYSTEMCTL).context("a script for systemctl")?;
+        let (init, program) = (folder.join("init"), folder.join("systemctl"));
+        std::fs::write(&init, script).context("a script for init")?;
+        if let Some(text) = systemctl {
+            std::fs::write(&program, text).context("a script for systemctl")?;
+            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).context("systemctl")?;
+        }
         let mut command = node.command("unshare")?;
         command.args(["--mount", "--propagation", "slave", "sh", "-c", BOOT, "boot"]);
-        command.arg(root).arg(&home).arg(node.bpf_folder()).arg(&init).arg(&systemctl);
+        command.arg(root).arg(&home).arg(node.bpf_folder()).arg(&init).arg(&program);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let (log, records) = (folder.join("debian.log"), folder.with_file_name("pids"));
         let mut init = Process::start(command, Lifetime::Owner, &log, &records)?;
@@ -120,8 +138,21 @@ impl<'a> Machine<'a> {
         std::fs::copy(file, to).map(drop).with_context(|| format!("{} to {place}", file.display()))
     }
 
+    /// Starts a program there that goes on until it is dropped.
+    pub fn start(&self, program: &str) -> Result<Process> {
+        let log = inside(self.init.pid(), "/run/meshd.log");
+        let records =
+            self.node.state_folder().parent().context("a node has a folder")?.with_file_name("pids");
+        Process::start(self.command(&[program])?, Lifetime::Owner, &log, &records)
+    }
+
     /// Runs a command there; what it prints. An error has what it said, and the end of the daemon's log.
     pub fn run(&self, words: &[&str]) -> Result<String> {
+        output(&mut self.command(words)?)
+            .map_err(|error| anyhow::anyhow!("{error:#}\n--- the daemon's log\n{}", self.log()))
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = self.node.command("nsenter")?;
         command.args(["--target", &self.init.pid().to_string(), "--mount", "--root", "--wd"]);
         command
@@ -129,8 +160,7 @@ impl<'a> Machine<'a> {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8").env("TERM", "dumb");
-        output(&mut command)
-            .map_err(|error| anyhow::anyhow!("{error:#}\n--- the daemon's log\n{}", self.log()))
+        Ok(command)
     }
 
     /// The end of the daemon's log.

@@ -14,23 +14,31 @@ use crate::command::{self, workspace};
 /// The programs, which are packages of the workspace too.
 pub const PROGRAMS: [&str; 3] = ["meshd", "meshctl", "mesh-cni"];
 
-/// Pages of the documentation that operators need beside the manual pages.
-const DOCUMENTS: [&str; 16] = [
+/// Pages of the documentation: those for operators, and what they name.
+const DOCUMENTS: [&str; 24] = [
     "addresses.md",
     "cli.md",
     "cni.md",
     "configuration.md",
+    "dashboard.md",
     "dns.md",
     "docker.md",
+    "firewall-and-cloud.md",
+    "flows.md",
+    "getting-started.md",
+    "gossip.md",
     "grafana/meshd.json",
     "health.md",
     "install.md",
+    "logging.md",
     "managers.md",
     "mesh-yaml.md",
     "metrics.md",
+    "migrating-from-swarm.md",
     "prometheus/alerts.yaml",
     "prometheus/alerts_test.yaml",
     "security.md",
+    "systemd.md",
     "troubleshooting.md",
 ];
 
@@ -88,11 +96,7 @@ pub fn install_share(programs: &Programs, share: &Path, compressed: bool) -> Res
     }
     let documents = share.join("doc/meshd");
     for name in DOCUMENTS {
-        let source = workspace().join("docs").join(name);
-        // Pages come and go; what is told of here is what is there.
-        if source.is_file() {
-            copy(&source, &documents.join(name), 0o644)?;
-        }
+        copy(&workspace().join("docs").join(name), &documents.join(name), 0o644)?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ pub fn make(making: &Making, programs: &Programs) -> Result<PathBuf> {
     let architecture =
         output(Command::new("dpkg").arg("--print-architecture")).context("dpkg is not there")?;
     let architecture = architecture.trim();
-    let control = control(&making.version, architecture, &maintainer, &glibc, size(&files)?);
+    let control = control(&making.version, architecture, &maintainer, glibc.as_deref(), size(&files)?);
     contents::write(&about.join("control"), control.as_bytes(), 0o644)?;
     contents::write(&about.join("conffiles"), format!("{CONFIGURATION}\n").as_bytes(), 0o644)?;
     // Of what the configuration's files are, dpkg keeps count itself.
@@ -108,14 +108,15 @@ fn changelog(making: &Making, maintainer: &str) -> Result<String> {
     ))
 }
 
-fn control(version: &str, architecture: &str, maintainer: &str, glibc: &str, size: u64) -> String {
+fn control(version: &str, architecture: &str, maintainer: &str, glibc: Option<&str>, size: u64) -> String {
+    let libraries = glibc.map(|glibc| format!("libc6 (>= {glibc}), libgcc-s1, ")).unwrap_or_default();
     format!(
         "Package: meshd\n\
          Version: {version}\n\
          Architecture: {architecture}\n\
          Maintainer: {maintainer}\n\
          Installed-Size: {size}\n\
-         Depends: libc6 (>= {glibc}), libgcc-s1, nftables, passwd\n\
+         Depends: {libraries}nftables, passwd\n\
          Recommends: systemd\n\
          Suggests: bash-completion, containerd | podman | docker.io\n\
          Section: net\n\

@@ -1,4 +1,4 @@
-//! What dynamically linked programs need of the system's C library.
+//! What programs need of the system's C library.
 
 use std::{path::Path, process::Command};
 
@@ -9,16 +9,21 @@ use crate::command::output;
 /// A version of glibc.
 type Version = (u32, u32);
 
-/// The oldest glibc that `programs` run with, as `2.34`, by the versions of the symbols that they ask for.
-pub fn glibc<'a>(programs: impl IntoIterator<Item = &'a Path>) -> Result<String> {
-    let mut newest: Version = (2, 17);
+/// The oldest glibc that `programs` run with, as `2.34`, by the versions of the symbols that they ask for; none if all are
+/// static.
+pub fn glibc<'a>(programs: impl IntoIterator<Item = &'a Path>) -> Result<Option<String>> {
+    let mut newest: Option<Version> = None;
     for program in programs {
-        let mut objdump = Command::new("objdump");
-        let symbols = output(objdump.arg("-T").arg(program));
-        let symbols = symbols.with_context(|| format!("objdump -T {}", program.display()))?;
-        newest = versions(&symbols).fold(newest, Version::max);
+        let objdump = |what: &str| {
+            let said = output(Command::new("objdump").arg(what).arg(program));
+            said.with_context(|| format!("objdump {what} {}", program.display()))
+        };
+        if !objdump("-p")?.contains(" NEEDED ") {
+            continue;
+        }
+        newest = versions(&objdump("-T")?).chain([(2, 17)]).chain(newest).max();
     }
-    Ok(format!("{}.{}", newest.0, newest.1))
+    Ok(newest.map(|(major, minor)| format!("{major}.{minor}")))
 }
 
 fn versions(symbols: &str) -> impl Iterator<Item = Version> {
