@@ -57,7 +57,7 @@ struct Bench {
     #[arg(long, default_value_t = 1000)]
     largest: u32,
     /// Up to this size the cluster forms by itself; larger ones begin as members that know each other.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 500)]
     formed_to: u32,
     /// Changes and deaths measured at each size; a quarter of it above 1,000 nodes.
     #[arg(long, default_value_t = 20)]
