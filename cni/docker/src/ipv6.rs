@@ -2,8 +2,9 @@
 //!
 //! Docker before 26 writes 1 to `net.ipv6.conf.all.disable_ipv6` once the runtime has made a container's namespace, and
 //! switches IPv6 on again for the interfaces that it moves in by itself, which ours are not (libnetwork's
-//! `osl/namespace_linux.go`, `GetSandboxForExternalKey`). The write takes every address of IPv6 that is there by then; an
-//! interface that is made after it has IPv6, because the daemon switches it on for each.
+//! `osl/namespace_linux.go`, `GetSandboxForExternalKey`). The write takes every address of IPv6 that is there by then, and
+//! an interface that is being made may fail on it. So a container of a network with IPv6 is attached as soon as there is a
+//! namespace, and once more after the write: the daemon then puts back what is missing.
 
 use std::{
     fs::{self, File},

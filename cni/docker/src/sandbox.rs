@@ -12,7 +12,7 @@ use crate::{
     book::KeptEndpoint,
     engine::EngineError,
     ipv6,
-    plugin::{Plugin, PluginError, owner},
+    plugin::{Plugin, PluginError},
     protocol::EndpointOnly,
     wishes::Wishes,
 };
@@ -53,25 +53,18 @@ impl Plugin {
         if half_done.is_empty() {
             return;
         }
-        let tasks = loop {
-            match self.mesh.tasks().await {
-                Ok(tasks) => break tasks,
-                Err(_) => tokio::time::sleep(AGAIN).await,
-            }
-        };
+        // A daemon that has just started may be in no cluster yet.
+        while self.mesh.tasks().await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
         for endpoint in half_done {
             // Docker may have asked anew, or ended it.
             let kept = self.book.read(|pages| pages.endpoints.get(&endpoint).cloned());
             let Some(kept) = kept.filter(|kept| open(kept) && !self.is_waiting(&endpoint)) else { continue };
             info!(endpoint, "goes on with a join that was cut off");
-            let attached = tasks.local.iter().any(|task| task.owners.contains(&owner(&endpoint)));
             let (plugin, id) = (self.clone(), endpoint.clone());
-            self.go_on(&endpoint, async move {
-                match attached {
-                    true => plugin.settle_again(&id, &kept).await,
-                    false => plugin.attach_later(id, kept, None, LONGEST_RESUMED).await,
-                }
-            });
+            // One that is attached already is answered what is there.
+            self.go_on(&endpoint, async move { plugin.attach_later(id, kept, None, LONGEST_RESUMED).await });
         }
     }
 
@@ -88,12 +81,24 @@ impl Plugin {
         }
     }
 
-    async fn settle_again(&self, endpoint: &str, kept: &KeptEndpoint) {
-        let Some(sandbox) = &kept.sandbox else { return };
-        let request = EndpointOnly { network: kept.network.clone(), endpoint: endpoint.to_owned() };
-        match self.wishes(&request, kept, sandbox).await {
-            Ok(wishes) => self.settle(endpoint, &wishes).await,
-            Err(error) => warn!(endpoint, %error, "go on with a join that was cut off"),
+    /// Attaches a container whose namespace Docker is not done with: see [`ipv6`].
+    async fn attach_early(
+        &self,
+        endpoint: &str,
+        kept: &KeptEndpoint,
+        wishes: &Wishes,
+        sandbox: &Path,
+    ) -> Result<(), PluginError> {
+        let attached = self.attach(endpoint, kept, wishes).await;
+        if !wishes.has_ipv6() {
+            return attached;
+        }
+        match ipv6::switched_off(sandbox, SWITCHED_OFF).await {
+            Ok(()) => self.attach(endpoint, kept, wishes).await,
+            Err(error) => {
+                warn!(endpoint, %error, "look whether Docker has switched IPv6 off");
+                attached
+            }
         }
     }
 
@@ -127,14 +132,10 @@ impl Plugin {
                 }
             },
         };
-        if let Ok(wishes) = &wishes
-            && wishes.has_ipv6()
-            && let Err(error) = ipv6::switched_off(sandbox, SWITCHED_OFF).await
-        {
-            warn!(endpoint, %error, "look whether Docker has switched IPv6 off");
-        }
         let attached = match &wishes {
-            Ok(wishes) => self.attach(&endpoint, &kept, wishes).await.map_err(|error| error.to_string()),
+            Ok(wishes) => {
+                self.attach_early(&endpoint, &kept, wishes, sandbox).await.map_err(|e| e.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match (attached, wishes) {

@@ -137,7 +137,10 @@ impl Plugin {
             }
             let clashes =
                 |other: &v1::Port| PortConfig::try_from(other.clone()).is_ok_and(|p| p.clashes(port));
-            let by_task = tasks.local.iter().find(|task| task.host_ports.iter().any(clashes));
+            let by_task = tasks.local.iter().find(|task| {
+                // Its own, when it is attached already.
+                task.host_ports.iter().any(clashes) && !self.is_in(task, sandbox)
+            });
             if let Some(task) = by_task {
                 return Err(PluginError::PortTaken { port: *port, by: format!("task {}", task.name) });
             }

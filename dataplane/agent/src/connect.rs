@@ -429,7 +429,7 @@ fn steps(view: &ClusterView, task: &LocalTask) -> Vec<Step> {
     joins.into_iter().map(Step::Join).chain(leaves).collect()
 }
 
-async fn lead_routes(
+pub(crate) async fn lead_routes(
     ns: &NetNs,
     view: &ClusterView,
     task: &LocalTask,

@@ -24,6 +24,7 @@ mod holds;
 mod host;
 mod host_ports;
 mod interfaces;
+mod ipv6;
 pub mod kept;
 mod kept_sockets;
 mod leases;

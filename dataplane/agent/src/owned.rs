@@ -51,7 +51,8 @@ impl Agent {
         task.ok_or_else(|| TaskError::NoneOf(owner.clone()))
     }
 
-    /// Attaches for an owner: answers its task if it is there with the same wishes, and joins the task of the namespace to
+    /// Attaches for an owner: answers its task if it is there with the same wishes, after what others took of its IPv6 is put
+    /// back, and joins the task of the namespace to
     /// the networks if there is one.
     pub(crate) async fn attach_for(&self, owner: &Owner, spec: AttachSpec) -> Result<LocalTask, AttachError> {
         let until = Instant::now() + TURN;
@@ -61,22 +62,26 @@ impl Agent {
             if !self.turn(concerned, until).await {
                 return Err(AttachError::Busy(spec.namespace));
             }
-            let here = {
+            let (theirs, here) = {
                 let state = self.lock();
                 let theirs = state.tasks.iter().find(|t| t.is_of(owner));
-                if let Some(task) = theirs {
-                    return match differs(task, owner, &spec, ns_id, &state.view) {
-                        None => Ok(task.clone()),
-                        Some(what) => Err(AttachError::Owned {
-                            owner: owner.clone(),
-                            namespace: task.namespace.clone(),
-                            task: task.name.clone(),
-                            what,
-                        }),
-                    };
+                if let Some(task) = theirs
+                    && let Some(what) = differs(task, owner, &spec, ns_id, &state.view)
+                {
+                    let (owner, task) = (owner.clone(), task.clone());
+                    return Err(AttachError::Owned {
+                        owner,
+                        namespace: task.namespace,
+                        task: task.name,
+                        what,
+                    });
                 }
-                state.tasks.iter().find(|t| t.namespace_id == ns_id).cloned()
+                (theirs.cloned(), state.tasks.iter().find(|t| t.namespace_id == ns_id).cloned())
             };
+            if let Some(task) = theirs {
+                self.put_back_ipv6(&task).await?;
+                return Ok(task);
+            }
             let attached = match here {
                 Some(task) => self.join_for(owner, &spec, &task).await,
                 None => self.attach_new(spec.clone()).await,

@@ -59,6 +59,17 @@ pub(crate) fn ready_for_ipv6(link: &str) -> Result<()> {
     set(&format!("ipv6/conf/{link}/keep_addr_on_down"), "1")
 }
 
+/// Switches IPv6 on for a link, and for `lo` if it is off there, after whoever is just switching it off for all links: the
+/// write waits for that one's, where a look at the value would not.
+pub(crate) fn switch_ipv6_on(link: &str) -> Result<()> {
+    if !has_ipv6() {
+        return Err(Error::NoIpv6);
+    }
+    let path = format!("{ROOT}/ipv6/conf/{link}/disable_ipv6");
+    fs::write(&path, "0").map_err(|source| Error::Sysctl { path, source })?;
+    set("ipv6/conf/lo/disable_ipv6", "0")
+}
+
 /// Sets `/proc/sys/net/<key>` unless it has the value already.
 pub(crate) fn set(key: &str, value: &str) -> Result<()> {
     if get(key)? == value {

@@ -128,13 +128,15 @@ impl Netlink {
         if link.addresses.iter().any(|a| a.addr().is_ipv6()) {
             link.ns.run(|| sysctl::ready_for_ipv6(link.task_name))??;
         }
-        for address in &link.addresses {
-            task.add_address(inner.ifindex, *address).await?;
-        }
-        for &gateway in &link.default_gateways {
-            if !task.has_default_route(gateway.is_ipv6()).await? {
-                task.add_default_route(inner.ifindex, gateway).await?;
+        let (addresses, gateways) = (&link.addresses, &link.default_gateways);
+        match task.give_addresses(inner.ifindex, addresses, gateways).await {
+            // Docker before 26 switches IPv6 off in a container's namespace while we are at it, once.
+            Err(Error::Request { source, .. }) if source.raw_os_error() == Some(libc::EACCES) => {
+                link.ns.run(|| sysctl::switch_ipv6_on(link.task_name))??;
+                let lost: Vec<IpNet> = addresses.iter().filter(|a| a.addr().is_ipv6()).copied().collect();
+                task.give_addresses(inner.ifindex, &lost, gateways).await?;
             }
+            given => given?,
         }
         for &egress in &link.egress {
             if egress.is_ipv6() {
@@ -178,6 +180,35 @@ impl Netlink {
             }
         }
         task.add_default_route(wanted, gateway).await
+    }
+
+    /// Switches IPv6 on again for the far end of a task's link, and puts its address back, as [`Netlink::add_task_link`] made
+    /// them. What is there stays.
+    pub async fn put_back_ipv6(ns: &NetNs, link: &str, address: IpNet) -> Result<()> {
+        let task = Self::connect_in(ns)?;
+        let Some(found) = task.find_link(link).await? else {
+            return Err(Error::NoSuchLink(link.to_owned()));
+        };
+        ns.run(|| sysctl::switch_ipv6_on(link).and_then(|()| sysctl::ready_for_ipv6(link)))??;
+        task.give_addresses(found.header.index, &[address], &[]).await
+    }
+
+    /// Adds addresses, those of IPv6 that are not there yet, and a default route for each gateway where there is none of its
+    /// family.
+    async fn give_addresses(&self, ifindex: u32, addresses: &[IpNet], gateways: &[IpAddr]) -> Result<()> {
+        for address in addresses {
+            match self.add_address(ifindex, *address).await {
+                Err(Error::Request { source, .. })
+                    if address.addr().is_ipv6() && source.raw_os_error() == Some(libc::EEXIST) => {}
+                added => added?,
+            }
+        }
+        for &gateway in gateways {
+            if !self.has_default_route(gateway.is_ipv6()).await? {
+                self.add_default_route(ifindex, gateway).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn has_default_route(&self, ipv6: bool) -> Result<bool> {

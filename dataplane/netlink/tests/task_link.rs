@@ -258,3 +258,28 @@ fn many_links_go_at_once_and_no_other_with_them() {
     assert!(sh(&node, "ip -d link show grouped").contains("group 1835365224"));
     assert!(sh(&node, &format!("ip link show {stays}")).contains("group default"));
 }
+
+#[test]
+fn ipv6_comes_back_where_it_was_switched_off() {
+    let (node, task) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    add(&node, &wanted(&task)).unwrap();
+    let now = || {
+        sh(
+            &task,
+            "ip -6 addr show eth0; ip -6 addr show lo; ip -6 route show fd00:3::/64; ip -4 addr show eth0",
+        )
+    };
+    let before = now();
+    let address = "fd00:3::5/64".parse().unwrap();
+    let back = || inside(&node, || async { Netlink::put_back_ipv6(&task, "eth0", address).await });
+    back().unwrap();
+    assert_eq!(now(), before, "where it is on nothing changes");
+    sh(&task, "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+    assert!(!now().contains("inet6"), "{}", now());
+    back().unwrap();
+    assert_eq!(now(), before);
+    assert!(matches!(
+        inside(&node, || async { Netlink::put_back_ipv6(&task, "eth1", address).await }),
+        Err(Error::NoSuchLink(_))
+    ));
+}
