@@ -1,5 +1,5 @@
 //! The tables that let tasks out: there for as long as a task of this node has a way out of their family, and a little longer:
-//! containers come and go, and nft takes 15 to 40 ms to make a table. With them the kernel tracks every connection of the node,
+//! containers come and go, and nft takes 10 to 40 ms to make a table. With them the kernel tracks every connection of the node,
 //! which costs the node's own ones too, so they do not stay for ever.
 
 use std::{
@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use mesh_types::LocalEndpointId;
 use tracing::warn;
 
@@ -63,12 +64,27 @@ fn ensure(family: Family) -> Result<(), AgentError> {
     }
 }
 
-fn remove(family: Family) -> Result<(), AgentError> {
-    let pool = match family {
+fn pool(family: Family) -> IpNet {
+    match family {
         Family::V4 => egress_pool(),
         Family::V6 => egress_pool6(),
-    };
-    Ok(mesh_netlink::remove_masquerade_of(NFT_TABLE, pool)?)
+    }
+}
+
+/// Makes tables that are not there, with one run of nft.
+fn make(families: &[Family]) -> Result<(), AgentError> {
+    for family in families {
+        match family {
+            Family::V4 => mesh_netlink::enable_forwarding()?,
+            Family::V6 => mesh_netlink::enable_forwarding6()?,
+        }
+    }
+    let pools: Vec<IpNet> = families.iter().copied().map(pool).collect();
+    Ok(mesh_netlink::make_masquerade(NFT_TABLE, &pools)?)
+}
+
+fn remove(family: Family) -> Result<(), AgentError> {
+    Ok(mesh_netlink::remove_masquerade_of(NFT_TABLE, pool(family))?)
 }
 
 /// Makes the tables that `tasks` of before a restart need.
@@ -101,10 +117,12 @@ impl Agent {
 
     async fn open_ways(&self, attachment: &Attachment) -> Result<(), AgentError> {
         let mut ways = self.inner.ways_out.lock().await;
-        for family in Family::ALL.into_iter().filter(|family| has_way_out(attachment, *family)) {
-            if !ways.of(family).open {
-                on_thread(move || ensure(family)).await?;
-            }
+        let needed = Family::ALL.into_iter().filter(|family| has_way_out(attachment, *family));
+        let closed: Vec<Family> = needed.clone().filter(|family| !ways.of(*family).open).collect();
+        if !closed.is_empty() {
+            on_thread(move || make(&closed)).await?;
+        }
+        for family in needed {
             let way = ways.of(family);
             way.open = true;
             way.idle = None;

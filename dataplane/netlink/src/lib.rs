@@ -31,7 +31,7 @@ pub use firewall::{Closed, forwarding_closed};
 pub use host_link::{HostLink, HostWay};
 pub use inherited::{cookie_of_socket, inherited_sockets};
 pub use links::{Frames, LinkInfo};
-pub use masquerade::{ensure_masquerade, remove_masquerade, remove_masquerade_of};
+pub use masquerade::{ensure_masquerade, make_masquerade, remove_masquerade, remove_masquerade_of};
 pub use netlink::Netlink;
 pub use netns::{NetNs, NsId};
 pub use own_resolver::{BEHIND_MARK, forget_own_resolver, prefer_own_resolver};

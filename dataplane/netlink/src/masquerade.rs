@@ -15,7 +15,22 @@ pub fn ensure_masquerade(table: &str, pool: IpNet) -> Result<()> {
     if nft::list(&["table", family, table])?.is_some_and(|now| words(&now) == words(&wanted)) {
         return Ok(());
     }
-    nft::apply(table, &format!("table {family} {table}\ndelete table {family} {table}\n{wanted}"))
+    nft::apply(table, &made_anew(table, pool))
+}
+
+/// Makes the tables of `pools`, as [`ensure_masquerade`] does, in one transaction and without looking at what is there, which is
+/// replaced: for who knows that nothing is.
+pub fn make_masquerade(table: &str, pools: &[IpNet]) -> Result<()> {
+    let script: String = pools.iter().map(|pool| made_anew(table, *pool)).collect();
+    nft::apply(table, &script)
+}
+
+/// A table that is there is added to, so that it can be deleted whether or not it was.
+fn made_anew(table: &str, pool: IpNet) -> String {
+    let pool = pool.trunc();
+    let family = family_of(pool);
+    let wanted = table_text(family, table, pool);
+    format!("table {family} {table}\ndelete table {family} {table}\n{wanted}")
 }
 
 /// Removes the tables of both families; one that is not there is fine.
