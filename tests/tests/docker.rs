@@ -1,7 +1,5 @@
 //! Containers of real Docker engines on two nodes: names, addresses, ports, and nothing left of them.
 
-#[path = "docker/applied.rs"]
-mod applied;
 #[path = "docker/compose.rs"]
 mod compose;
 #[path = "docker/dual_stack.rs"]
@@ -269,6 +267,7 @@ fn what_is_wrong_is_told_to_dockers_user() -> Result<()> {
         let engine = &engines[0];
         cluster[0].ctl(&["network", "create", "--subnet", "10.10.4.0/29", "--attachable", "small"])?;
         cluster[0].ctl(&["network", "create", "--subnet", "10.10.5.0/24", "closed"])?;
+        cluster.wait_for_view()?;
         let before = cluster[0].links()?;
         let create = ["network", "create", "--driver", "mesh"];
         for (words, said) in [

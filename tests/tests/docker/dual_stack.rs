@@ -179,6 +179,7 @@ fn a_project_brings_its_network_and_service() -> Result<()> {
         node.ctl(&["apply", "--compose", &path])?;
         let again = node.ctl(&["apply", "--compose", &path])?;
         ensure!(again.contains("nothing"), "the second time it changes something: {again}");
+        cluster.wait_for_view()?;
         engine.compose("own", &["up", "-d"])?;
         wait_for_tasks(node, &["own_web_1"])?;
         let [v4, v6] = has_both(engine, "own_web_1")?;
