@@ -101,6 +101,14 @@ impl Engine {
         self.run(&[&begin[..], words, &[IMAGE, "/bin/busybox", "sleep", "1000000"]].concat()).map(drop)
     }
 
+    /// Lets the swarm's ingress on this machine pass packets on, once it is there. Docker relies on its namespace to have that from
+    /// the machine's first one, where no engine runs here.
+    pub fn pass_ingress_on(&self) -> Result<()> {
+        let ingress = self.folder.join("exec/netns/ingress_sbox");
+        let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        wait("the swarm's ingress", START, || Ok(NetNs::run_at(&ingress, forward)??))
+    }
+
     /// The daemon's pid.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()

@@ -88,6 +88,7 @@ impl Swarm {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         self.first()?.service(name, &words)?;
+        self.engines.iter().try_for_each(Engine::pass_ingress_on)?;
         let filter = format!("{LABEL}={name}");
         let task = || {
             let id = engine.run(&["ps", "--quiet", "--filter", &filter])?;
