@@ -10,7 +10,7 @@ use super::{ADDRESSED, WEB, compose::reserved, curl, engines};
 
 /// What Docker has forgotten is found within a minute (it looks three times a minute, and twice).
 const FORGOTTEN: Duration = Duration::from_secs(120);
-/// A call that Docker repeats for half a minute until meshd answers.
+/// A call that Docker repeats until meshd answers, for 15 s, and what it does then.
 const CALL: Duration = Duration::from_secs(90);
 
 /// Docker's calls when a container starts, and then what the daemon does when its namespace is there.
