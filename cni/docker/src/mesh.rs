@@ -28,6 +28,13 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// Whether the daemon had too much to do: what was asked for may still be under way.
+    pub(crate) fn is_of_the_moment(&self) -> bool {
+        matches!(self.code, Code::DeadlineExceeded | Code::Aborted)
+    }
+}
+
 /// An address that is to be kept for a task to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reserve {

@@ -30,7 +30,9 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 const LONGEST_RESUMED: Duration = Duration::from_secs(10);
 /// How long Docker may take to switch IPv6 off in a namespace that is there: it starts a program for it.
 const SWITCHED_OFF: Duration = Duration::from_secs(20);
-/// How often an engine that does not answer is asked again.
+/// How long a daemon may take for a container, where very many start at once.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often an engine or a daemon that does not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Whether a namespace is at `path`: a file that Docker makes first, and then mounts the namespace on.
@@ -78,6 +80,29 @@ impl Plugin {
         });
         if let Err(error) = written {
             warn!(endpoint, %error, "note the end of a join");
+        }
+    }
+
+    /// As [`Plugin::attach_early`], for as long as a daemon with very much to do may need: Docker does not wait for it, and what
+    /// was begun goes on there until the same call is answered.
+    async fn attach_patiently(
+        &self,
+        endpoint: &str,
+        kept: &KeptEndpoint,
+        wishes: &Wishes,
+        sandbox: &Path,
+    ) -> Result<(), PluginError> {
+        let begin = Instant::now();
+        loop {
+            match self.attach_early(endpoint, kept, wishes, sandbox).await {
+                Err(PluginError::Refused(refusal))
+                    if refusal.is_of_the_moment() && begin.elapsed() < PATIENCE && is_there(sandbox) =>
+                {
+                    warn!(endpoint, %refusal, "a container waits for its network");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                attached => return attached,
+            }
         }
     }
 
@@ -134,7 +159,7 @@ impl Plugin {
         };
         let attached = match &wishes {
             Ok(wishes) => {
-                self.attach_early(&endpoint, &kept, wishes, sandbox).await.map_err(|e| e.to_string())
+                self.attach_patiently(&endpoint, &kept, wishes, sandbox).await.map_err(|e| e.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

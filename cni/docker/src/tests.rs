@@ -28,6 +28,8 @@ struct State {
     published: Vec<PortConfig>,
     aliases: BTreeMap<String, Vec<String>>,
     refuse: Option<Refusal>,
+    /// How many attaches were.
+    refused: usize,
     node: String,
 }
 
@@ -60,6 +62,7 @@ impl Mesh for FakeMesh {
 
     async fn attach(&self, request: v1::AttachRequest) -> Result<v1::AttachResponse, Refusal> {
         if let Some(refusal) = self.with(|state| state.refuse.clone()) {
+            self.with(|state| state.refused += 1);
             return Err(refusal);
         }
         self.with(|state| state.attached.insert(request.owner.clone(), request));
@@ -303,8 +306,13 @@ async fn a_namespace_that_comes_later_is_attached_then() {
     let sandbox = story.folder.path().join("sandbox");
     story.join(sandbox.to_str().unwrap()).await.unwrap();
     assert!(story.mesh.with(|state| state.attached.is_empty()));
+    // A daemon that has very much to do is asked again.
+    let slow = Refusal { code: Code::DeadlineExceeded, message: "no answer".to_owned() };
+    story.mesh.with(|state| state.refuse = Some(slow));
     // A link stands for the mount: what it leads to is on another device than the folder.
     std::os::unix::fs::symlink(HERE, &sandbox).unwrap();
+    until(|| story.mesh.with(|state| state.refused > 0)).await;
+    story.mesh.with(|state| state.refuse = None);
     until(|| story.mesh.with(|state| state.attached.contains_key("docker:e1"))).await;
     let attached = story.mesh.with(|state| state.attached.get("docker:e1").cloned()).unwrap();
     assert!(attached.addresses.is_empty() && attached.mac.is_empty());
