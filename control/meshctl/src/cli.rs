@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 
@@ -116,6 +116,7 @@ impl Cli {
                 error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
                 error.insert(ContextKind::InvalidArg, ContextValue::String(word));
             }
+            leave_out_hidden(&mut error);
             error.exit()
         })
     }
@@ -192,6 +193,15 @@ impl Command {
             | Command::Connectivity(_) => Ok(()),
         }
     }
+}
+
+/// Verbs that no list shows are no tip for a mistyped one either.
+fn leave_out_hidden(error: &mut clap::Error) {
+    let Some(ContextValue::Strings(tips)) = error.get(ContextKind::SuggestedSubcommand) else { return };
+    let cli = Cli::command();
+    let hidden = |tip: &String| cli.find_subcommand(tip).is_some_and(clap::Command::is_hide_set);
+    let tips: Vec<_> = tips.iter().filter(|tip| !hidden(tip)).cloned().collect();
+    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
 }
 
 #[cfg(test)]

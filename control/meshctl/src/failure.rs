@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use mesh_types::LookupError;
 use thiserror::Error;
 
-use crate::output::plain_lines;
+use crate::output::{error_width, plain_lines, wrapped};
 
 /// The exit code of sysexits.h for a service that cannot be reached.
 const EX_UNAVAILABLE: u8 = 69;
@@ -145,6 +145,11 @@ impl Failure {
                     .to_owned()
             }
             Failure::Usage(_) => "For more information, try '--help'.".to_owned(),
+            Failure::Refused { code: tonic::Code::NotFound, message } => {
+                let kinds = ["node", "network", "service", "task"];
+                let kind = kinds.iter().find(|kind| message.contains(&format!("no such {kind}")))?;
+                format!("`meshctl {kind} ls` lists them.")
+            }
             _ => return None,
         })
     }
@@ -172,10 +177,11 @@ pub fn print(error: &anyhow::Error) -> ExitCode {
     // NoCluster only adds the way out to what the daemon says.
     let skip = usize::from(matches!(error.downcast_ref(), Some(Failure::NoCluster)));
     let text = error.chain().skip(skip).map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    let text = plain_lines(&text);
-    anstream::eprintln!("{style}meshctl:{style:#} {text}");
+    let columns = error_width();
+    let text = wrapped(&format!("meshctl: {}", plain_lines(&text)), columns);
+    anstream::eprintln!("{style}meshctl:{style:#}{}", text.strip_prefix("meshctl:").unwrap_or(&text));
     if let Some(next) = next(error) {
-        anstream::eprintln!("{next}");
+        anstream::eprintln!("{}", wrapped(&next, columns));
     }
     ExitCode::from(error.downcast_ref::<Failure>().map_or(1, Failure::exit_code))
 }

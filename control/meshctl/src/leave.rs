@@ -11,9 +11,13 @@ use crate::{context::Context, daemon::answer};
 #[command(after_help = "\
 Examples:
   meshctl leave
-  meshctl leave --force")]
+  meshctl leave --force
+
+A manager that is not the only one hands its part over first. The node's links, programs, state and certificate go; a node that
+is to come back joins anew. Without a manager in reach --force leaves all the same, and `meshctl node rm` on a manager makes the
+others forget the node.")]
 pub struct Args {
-    /// Also on a manager, and while tasks run here
+    /// Also while tasks run here, without a manager in reach, and on the only manager, with which the cluster ends
     #[arg(long, short)]
     force: bool,
 }

@@ -63,6 +63,19 @@ pub fn terminal_width() -> Option<usize> {
     Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
+/// The same of stderr.
+pub fn error_width() -> Option<usize> {
+    let (Width(columns), _) = terminal_size_of(std::io::stderr())?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
+}
+
+/// `text` with its lines broken between words where they are longer than that; commands in it stay whole words.
+pub fn wrapped(text: &str, columns: Option<usize>) -> String {
+    let Some(columns) = columns else { return text.to_owned() };
+    let lines = text.lines().flat_map(|line| table::wrap(line, columns));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Whether stdout is a terminal.
 pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
@@ -118,6 +131,16 @@ mod tests {
     fn times() {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
         assert_eq!(time(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let text = "cannot remove network prod: it is used by service web\n  again";
+        assert_eq!(
+            wrapped(text, Some(30)),
+            "cannot remove network prod: it\nis used by service web\n  again"
+        );
+        assert_eq!(wrapped(text, None), text);
     }
 
     #[test]

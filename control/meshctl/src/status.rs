@@ -20,7 +20,10 @@ use crate::{
 #[command(after_help = "\
 Examples:
   meshctl status
-  meshctl --format json status")]
+  meshctl --format json status
+  meshctl status --format '{{range .Warnings}}{{println .}}{{end}}'     what needs an eye, a line each
+
+What drops mean and where to look is in troubleshooting.md of the documentation; `meshctl doctor` looks for causes.")]
 pub struct Args {}
 
 #[derive(Debug, Serialize)]

@@ -15,6 +15,16 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn hidden_verbs_are_no_tips() {
+    let mut error = Cli::try_parse_from(["meshctl", "systemd-nets"]).unwrap_err();
+    assert!(error.to_string().contains("systemd-netns"), "clap gives other tips now: {error}");
+    super::leave_out_hidden(&mut error);
+    let text = error.to_string();
+    assert!(!text.contains("systemd-netns") && text.contains("systemd-detach"), "{text}");
+    assert!(!Cli::command().render_help().to_string().contains("systemd-netns"));
+}
+
+#[test]
 fn every_verb_has_examples() {
     fn check(command: &clap::Command, path: &str) {
         let verbs: Vec<_> = command.get_subcommands().collect();

@@ -168,7 +168,7 @@ fn longest_word(cell: &Cell) -> usize {
 }
 
 /// In lines of at most `width`, broken between words only.
-fn wrap(text: &str, width: usize) -> Vec<&str> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while rest.width() > width {

@@ -212,7 +212,10 @@ fn attach_and_detach() {
     assert!(asked("detach red").0.contains("netns/red\""));
     let outcome = fake().run("detach nothing");
     assert_eq!(outcome.code, Some(1));
-    assert_eq!(outcome.errors, "meshctl: cannot detach nothing: no such task: nothing\n");
+    assert_eq!(
+        outcome.errors,
+        "meshctl: cannot detach nothing: no such task: nothing\n`meshctl task ls` lists them.\n"
+    );
 }
 
 #[test]
@@ -239,7 +242,10 @@ fn drain_waits_when_told_to_and_says_what_was_cut() {
     let json = slow(0).json("task drain web.1");
     assert_eq!((&json["state"], &json["drain_left_secs"]), (&"draining".into(), &25.into()));
     let told = slow(0).run("task drain nothing");
-    assert_eq!(told.errors, "meshctl: cannot drain nothing: no such task: nothing\n");
+    assert_eq!(
+        told.errors,
+        "meshctl: cannot drain nothing: no such task: nothing\n`meshctl task ls` lists them.\n"
+    );
 }
 
 #[test]

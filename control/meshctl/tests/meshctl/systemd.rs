@@ -139,5 +139,8 @@ fn a_refusal_is_told_at_once() {
     let fake = Fake::refusing(tonic::Code::NotFound, "no such network: prood");
     let told = in_own_run(&fake, "$MESHCTL systemd-netns up --network prood redis");
     assert_eq!(told.code, Some(1));
-    assert_eq!(told.errors, "meshctl: cannot make the network of redis: no such network: prood\n");
+    assert_eq!(
+        told.errors,
+        "meshctl: cannot make the network of redis: no such network: prood\n`meshctl network ls` lists them.\n"
+    );
 }

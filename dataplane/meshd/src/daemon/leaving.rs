@@ -71,7 +71,7 @@ fn refuse_leave(member: &Member, force: bool) -> Result<()> {
     if member.membership.role == Role::Manager && member.managers().len() < 2 {
         let others = member.agent.view().nodes.len().saturating_sub(1);
         anyhow::bail!(
-            "this node is the only manager: when it leaves, the cluster ends ({others} other nodes are in it); \
+            "this node is the only manager: when it leaves, the cluster ends (other nodes in it: {others}); \
              use --force if that is meant"
         );
     }
