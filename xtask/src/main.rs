@@ -5,6 +5,8 @@ mod check;
 mod command;
 mod compile;
 mod demo;
+#[cfg(test)]
+mod documented;
 mod findings;
 mod licences;
 mod package;
