@@ -1,7 +1,7 @@
 //! The same test runs in quick alternation: by the programs as they are and by those that count nothing of tasks and services,
 //! each loaded twice: where in memory a program lies makes a per cent or two, and each round loads them in another order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use anyhow::{Context, Result};
 
@@ -72,11 +72,10 @@ impl Programs {
             if !matches!(row.how, How::Alone { .. }) {
                 continue;
             }
-            let key = (row.host, row.program);
-            if !loaded.contains_key(&key) {
-                loaded.insert(key, load(host, plain, row.program, first)?);
-            }
-            let Some(kinds) = loaded.get(&key) else { continue };
+            let kinds = match loaded.entry((row.host, row.program)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(load(host, plain, row.program, first)?),
+            };
             let taken = host.inside(|| {
                 pinning::pin(*processor)?;
                 take(row, kinds, empty)
