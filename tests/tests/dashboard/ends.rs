@@ -73,7 +73,8 @@ fn the_page_ends_with_the_manager_and_follows_the_configuration() -> Result<()> 
             served(first, "127.0.0.1:7381")
         })?;
 
-        open(second, &[])?;
+        // The leader knows of a new manager before that does.
+        wait("the page of the second manager", SOON, || open(second, &[]))?;
         served(second, USUAL)?;
         first.ctl(&["node", "demote", "n2"])?;
         wait("the page of who was demoted to end", SOON, || ended(second, USUAL))?;
