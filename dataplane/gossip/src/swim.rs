@@ -1,4 +1,4 @@
-//! Membership by foca; the only file that names it.
+//! Membership by foca; the only module that names it.
 //!
 //! foca finds out who is there and tells who is gone. It carries no items of ours. Timers that fire late because
 //! this process stood still are put off by as long: time in which nobody could have answered proves nothing.
