@@ -55,7 +55,7 @@ pub use mesh_abi::{
 pub use object::OBJECT;
 pub use sizes::{Limits, Sizes};
 pub use stats::{Counts, MapUse, Stats};
-pub use traffic::{ProgramStats, ServiceTraffic, Traffic, enable_stats};
 pub use sys::tunneled::Outer;
+pub use traffic::{ProgramStats, ServiceTraffic, Traffic, enable_stats};
 pub use trial::{Entry, Fate, FlowId, Noted, Steered, Trial, steered};
 pub use uplink::{NoXdp, Uplink, UplinkHook};
