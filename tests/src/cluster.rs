@@ -216,8 +216,9 @@ impl Cluster {
         let now = OffsetDateTime::now_utc().time();
         let held: String =
             self.nodes.first().map(Node::processes).iter().flatten().map(|&p| held(p)).collect();
-        let logs =
-            self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.log().display(), node.log_tail()));
+        let logs = self.nodes.iter().map(|node| {
+            format!("--- {}\n{}\n{}", node.log().display(), node.log_tail(), last_state(node))
+        });
         anyhow::anyhow!("{error:#}\n{}{held}--- at {now}: {error:#}", logs.collect::<String>())
     }
 
@@ -238,6 +239,14 @@ impl Index<usize> for Cluster {
     fn index(&self, index: usize) -> &Node {
         &self.nodes[index]
     }
+}
+
+/// What a node drops, and who is not alive to it, in a line; nothing for one whose daemon is away.
+fn last_state(node: &Node) -> String {
+    let Ok(status) = node.ctl_json(&["status"]) else { return "\n".to_owned() };
+    let members = status["members"].as_array().into_iter().flatten();
+    let gone: Vec<_> = members.filter(|member| member["state"] != "alive").collect();
+    format!("drops {}, members not alive {gone:?}\n", status["data_path"]["drops"])
 }
 
 /// How many members the node counts as living, itself included.
