@@ -24,7 +24,7 @@ pub struct CoreConfig {
 /// An event.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// [`Core::deadline`] is reached.
+    /// `Core::deadline` is reached.
     Tick,
     /// An opened datagram.
     Datagram(Vec<u8>),
