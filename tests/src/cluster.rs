@@ -216,9 +216,10 @@ impl Cluster {
         let now = OffsetDateTime::now_utc().time();
         let held: String =
             self.nodes.first().map(Node::processes).iter().flatten().map(|&p| held(p)).collect();
-        let logs = self.nodes.iter().map(|node| {
-            format!("--- {}\n{}\n{}", node.log().display(), node.log_tail(), last_state(node))
-        });
+        let logs = self
+            .nodes
+            .iter()
+            .map(|node| format!("--- {}\n{}\n{}", node.log().display(), node.log_tail(), last_state(node)));
         anyhow::anyhow!("{error:#}\n{}{held}--- at {now}: {error:#}", logs.collect::<String>())
     }
 

@@ -15,7 +15,7 @@ use mesh_types::{
 use tracing::{info, warn};
 
 use crate::{
-    Agent, AgentError, AttachError, Attachment, Drain, LocalTask, NsIdentity, NsRef, SessionState,
+    Agent, AttachError, Attachment, Drain, LocalTask, NsIdentity, NsRef, SessionState,
     addresses::Taken,
     connect::Place,
     ending::{Ending, open_process},
@@ -404,24 +404,12 @@ impl Agent {
             mtu: task_mtu(self.inner_mtu().await, network),
             egress: attachment.egress(),
         };
-        // nft takes longer than all the rest of an attach, where it is the node's first way out.
-        let opening = async {
-            self.open_way_out(&attachment).await?;
-            point("way out");
-            Ok::<_, AgentError>(())
-        };
-        match tokio::join!(opening, self.inner.netlink.add_task_link(&wanted)) {
-            (Ok(()), Ok(made)) => attachment.ifindex = made.ifindex,
-            (Ok(()), Err(error)) => {
+        self.open_way_out(&attachment).await?;
+        point("way out");
+        match self.inner.netlink.add_task_link(&wanted).await {
+            Ok(made) => attachment.ifindex = made.ifindex,
+            Err(error) => {
                 if let Err(error) = self.close_way_out(&attachment).await {
-                    warn!(link = attachment.link, %error, "roll back of a link");
-                }
-                return Err(error.into());
-            }
-            (Err(error), made) => {
-                if made.is_ok()
-                    && let Err(error) = self.inner.netlink.remove_link(&attachment.link).await
-                {
                     warn!(link = attachment.link, %error, "roll back of a link");
                 }
                 return Err(error.into());

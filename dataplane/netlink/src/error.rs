@@ -46,6 +46,9 @@ pub enum Error {
     /// There is no such link. Nothing changed.
     #[error("there is no link {0:?}")]
     NoSuchLink(String),
+    /// The kernel did not answer for long. What was asked for may be half done.
+    #[error("the kernel does not answer what is asked of link {0}; try again")]
+    NoAnswer(String),
     /// A text that cannot name a link: 1 to 15 bytes without `/`, `:` and blanks. Nothing changed.
     #[error("{0:?} cannot name a link: 1 to 15 characters, no '/', ':' or blank")]
     InvalidName(String),

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -60,19 +61,28 @@ pub struct TaskLinkInfo {
     pub task_ifindex: u32,
 }
 
+/// How long making a link may take: far more than it does on a machine that starts hundreds of containers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Netlink {
     /// Makes the veth, with its far end directly in the task's namespace, and sets up both ends.
     ///
     /// IPv6 is turned on for the two ends, whatever the namespaces' defaults, if there are addresses of it.
-    /// All or nothing: when a step fails, what was made is removed again before the error returns.
+    /// All or nothing: when a step fails, what was made is removed again before the error returns. A kernel that does not
+    /// answer for [`PATIENCE`] is a failure, too.
     pub async fn add_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
         check_name(link.host_name)?;
         check_name(link.task_name)?;
         let task = Self::connect_in(link.ns)?;
-        self.create_task_link(&task, link).await?;
-        match self.set_up_task_link(&task, link).await {
+        let made = async {
+            self.create_task_link(&task, link).await.map_err(|error| (error, false))?;
+            self.set_up_task_link(&task, link).await.map_err(|error| (error, true))
+        };
+        let made = tokio::time::timeout(PATIENCE, made).await;
+        match made.unwrap_or_else(|_| Err((Error::NoAnswer(link.host_name.to_owned()), true))) {
             Ok(info) => Ok(info),
-            Err(error) => {
+            Err((error, false)) => Err(error),
+            Err((error, true)) => {
                 // Addresses, routes and neighbours of both ends go with the link.
                 if let Err(left) = self.remove_link(link.host_name).await {
                     tracing::warn!(link = link.host_name, error = %left, "roll back of task link failed");
