@@ -69,7 +69,7 @@ impl Netlink {
     ///
     /// IPv6 is turned on for the two ends, whatever the namespaces' defaults, if there are addresses of it.
     /// All or nothing: when a step fails, what was made is removed again before the error returns. A kernel that does not
-    /// answer for [`PATIENCE`] is a failure, too.
+    /// answer for 30 s is a failure, too.
     pub async fn add_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
         check_name(link.host_name)?;
         check_name(link.task_name)?;
