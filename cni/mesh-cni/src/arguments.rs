@@ -150,6 +150,7 @@ mod tests {
             "MESH_SERVICE",
             "MESH_NAME=a b",
             "MESH_ALIAS=a,,b",
+            "MESH_ALIAS=a,b..c",
             "MESH_WEIGHT=0",
             "MESH_WEIGHT=101",
             "MESH_PUBLISH=80",

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
 use mesh_types::{
-    InterfaceName, MAX_WEIGHT, Mac, Name, Nameserver, PortConfig, PortError, Protocol, PublishAt,
+    InterfaceName, MAX_WEIGHT, Mac, Name, NameError, Nameserver, PortConfig, PortError, Protocol, PublishAt,
     PublishMode, ResolverOption, SearchDomain,
 };
 use serde_json::Value;
@@ -99,6 +99,18 @@ pub fn published(text: &str) -> Result<Vec<PortConfig>, String> {
     text.parse::<Published>().map(|published| published.0)
 }
 
+/// An alias of the configuration. What was attached by a version that took more names has to be detached too: they are
+/// looked at when a container is added.
+struct Alias(Name);
+
+impl FromStr for Alias {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Name::known(text).map(Self)
+    }
+}
+
 impl Config {
     /// Reads what standard input holds.
     pub fn read(config: &Value) -> Result<Self, CniError> {
@@ -111,7 +123,7 @@ impl Config {
         let published: Vec<Published> = fields.list("publish")?;
         let network =
             fields.get("network", "the name of a network")?.filter(|text: &String| !text.is_empty());
-        let mut aliases: Vec<Name> = fields.list("aliases")?;
+        let mut aliases: Vec<Alias> = fields.list("aliases")?;
         aliases.extend(runtime_aliases(&runtime, &name)?);
         Ok(Self {
             version,
@@ -120,7 +132,7 @@ impl Config {
             interface: fields.parsed("interface")?,
             service: fields.get("service", "the name of a service")?.filter(|text: &String| !text.is_empty()),
             weight: weight(&fields)?,
-            aliases,
+            aliases: aliases.into_iter().map(|alias| alias.0).collect(),
             addresses: addresses(&fields, &args, &runtime)?,
             mac: runtime.parsed("mac")?,
             publish: published.into_iter().flat_map(|published| published.0).collect(),
@@ -185,7 +197,7 @@ fn addresses(fields: &Fields, args: &Fields, runtime: &Fields) -> Result<Vec<IpA
 }
 
 /// A list, or as Podman has it a list for each network.
-fn runtime_aliases(runtime: &Fields, network: &str) -> Result<Vec<Name>, CniError> {
+fn runtime_aliases(runtime: &Fields, network: &str) -> Result<Vec<Alias>, CniError> {
     let Some(Value::Object(by_network)) = runtime.value("aliases") else { return runtime.list("aliases") };
     let Some(ours) = by_network.get(network) else { return Ok(Vec::new()) };
     let texts: Vec<String> = serde::Deserialize::deserialize(ours)

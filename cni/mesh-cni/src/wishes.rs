@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mesh_api::v1::{AttachRequest, TaskDns, attach_request::Namespace};
-use mesh_types::{InterfaceName, Owner, PortConfig};
+use mesh_types::{InterfaceName, Name, Owner, PortConfig};
 
 use crate::{arguments::Arguments, config::Config, error::CniError};
 
@@ -35,6 +35,9 @@ impl Wishes {
         }
         // What the runtime gives has taken the place of the file's in `config` already.
         let addresses = if config.addresses.is_empty() { args.addresses } else { config.addresses.clone() };
+        if let Some(error) = config.aliases.iter().find_map(|alias| Name::new(alias.as_str()).err()) {
+            return Err(CniError::config(format!("\"aliases\": {error}")));
+        }
         let aliases = config.aliases.iter().cloned().chain(args.aliases);
         let mac = config.mac.or(args.mac);
         let request = AttachRequest {

@@ -53,7 +53,7 @@ fn names(field: &'static str, texts: Vec<String>) -> Result<Vec<Name>, Invalid> 
 }
 
 fn name(field: &'static str, text: String) -> Result<Name, Invalid> {
-    Name::new(text).map_err(|e| Invalid::new(field, e))
+    Name::known(text).map_err(|e| Invalid::new(field, e))
 }
 
 fn range(text: &str) -> Result<IpNet, Invalid> {

@@ -72,6 +72,25 @@ fn variables() {
 }
 
 #[test]
+fn an_alias_that_nobody_could_ask_for() {
+    let fake = fake();
+    for fields in [
+        json!({"aliases": ["a..b"]}),
+        json!({"runtimeConfig": {"aliases": {"prod": ["fine", "a..b"]}}}),
+        json!({"aliases": ["a-.b"]}),
+    ] {
+        let (code, told) = add(&fake, fields.clone()).run().error();
+        let alias = if told.contains("a-.b") { "a-.b" } else { "a..b" };
+        assert_eq!(code, 7, "{told}");
+        assert!(told.contains(&format!("\"aliases\": name \"{alias}\"")), "{told}");
+        assert_eq!(fake.script(|script| script.attached.len()), 0);
+        // What had such an alias before is detached with the same configuration.
+        let outcome = Call::new("DEL", &config(&fake, "1.0.0", fields)).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.json);
+    }
+}
+
+#[test]
 fn a_namespace_that_is_gone() {
     let fake = fake();
     let (code, told) = add(&fake, json!({})).with("CNI_NETNS", "/run/netns/that-is-gone").run().error();

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use mesh_api::v1;
 use mesh_store::{AliasChange, NetworkChange, NewNetwork, NewService, ServiceChange, State};
 use mesh_types::{
-    Affinity, DEFAULT_DRAIN_SECS, EndpointMode, Name, NetworkId, PortConfig, PortFilter, ServiceId,
+    Affinity, DEFAULT_DRAIN_SECS, EndpointMode, Name, NameError, NetworkId, PortConfig, PortFilter, ServiceId,
 };
 use tonic::Status;
 
@@ -87,8 +87,8 @@ pub(super) fn change(request: v1::UpdateServiceRequest, state: &State) -> Result
         expected_version: request.expected_version,
         remove_networks: left.collect::<Result<_, Status>>()?,
         add_networks: attachments(request.add_networks, state)?,
-        remove_aliases: aliases(request.remove_aliases, state)?,
-        add_aliases: aliases(request.add_aliases, state)?,
+        remove_aliases: aliases(request.remove_aliases, state, Name::known)?,
+        add_aliases: aliases(request.add_aliases, state, Name::new)?,
         endpoint_mode,
         affinity,
         prefer_local: request.prefer_local,
@@ -121,13 +121,18 @@ fn attachments(
     attachments.into_iter().map(place).collect()
 }
 
-fn aliases(changes: Vec<v1::AliasChange>, state: &State) -> Result<Vec<AliasChange>, Status> {
+fn aliases(
+    changes: Vec<v1::AliasChange>,
+    state: &State,
+    read: fn(String) -> Result<Name, NameError>,
+) -> Result<Vec<AliasChange>, Status> {
     let change = |change: v1::AliasChange| {
         let network = match change.network.as_str() {
             "" => None,
             reference => Some(find(state.networks(), reference)?.id),
         };
-        Ok(AliasChange { network, alias: name(change.alias)? })
+        let alias = read(change.alias).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        Ok(AliasChange { network, alias })
     };
     changes.into_iter().map(change).collect()
 }

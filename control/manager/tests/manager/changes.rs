@@ -39,6 +39,14 @@ async fn a_network_and_a_service_come_and_go() {
         assert_says(&status, Code::InvalidArgument, &[part]);
     }
 
+    for (name, alias) in [("web", "a..b"), ("web", "a-.b"), ("we..b", "www")] {
+        let (name, aliases) = (name.to_owned(), vec![alias.to_owned()]);
+        let networks = vec!["prod".to_owned()];
+        let asked = v1::CreateServiceRequest { name: name.clone(), networks, aliases, ..Default::default() };
+        let status = control.create_service(asked).await.unwrap_err();
+        let bad = if name == "web" { alias } else { "we..b" };
+        assert_says(&status, Code::InvalidArgument, &[bad]);
+    }
     let web = v1::CreateServiceRequest {
         name: "web".into(),
         networks: vec![prod.id[..12].to_owned()],
