@@ -26,7 +26,7 @@ const OUR_OPTIONS: &str = "mesh.";
 impl Plugin {
     pub(crate) async fn create_network(&self, request: CreateNetwork) -> Result<(), PluginError> {
         let reference = places::option(request.options.as_ref())?;
-        let view = self.mesh.view().await?;
+        let view = self.view_of(&reference).await?;
         let network = places::find(&view, &reference)?;
         let internal = request.options.as_ref().and_then(|options| options.get(INTERNAL)?.as_bool());
         if internal == Some(true) && !network.internal {

@@ -31,7 +31,7 @@ impl Plugin {
         if !request.sub_pool.is_empty() {
             return Err(PluginError::SubPool);
         }
-        let view = self.mesh.view().await?;
+        let view = self.view_of(reference).await?;
         let network = places::find(&view, reference)?;
         let family = if request.v6 { Family::V6 } else { Family::V4 };
         let subnet = network.subnets.iter().find(|subnet| subnet.family() == family);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_types::{Name, PortConfig};
+use mesh_types::{Name, NameError, PortConfig};
 use thiserror::Error;
 
 /// The service that the container is a task of.
@@ -35,8 +35,8 @@ pub enum LabelError {
     #[error("label {SERVICE} is empty; give the name of a service, or leave the label out")]
     NoService,
     /// Not a name.
-    #[error("label {ALIAS}: {0:?} is no name: letters, digits and -, _ or . between them are allowed")]
-    Alias(String),
+    #[error("label {ALIAS}: {0}")]
+    Alias(NameError),
     /// Not a port.
     #[error("label {PUBLISH}: {0:?} is no port; write PUBLISHED:TARGET, such as 8080:80 or 5353:53/udp")]
     Port(String),
@@ -58,8 +58,7 @@ impl Labels {
                 SERVICE => read.service = Some(value.trim().to_owned()),
                 ALIAS => {
                     for word in words() {
-                        let name = Name::new(word).map_err(|_| LabelError::Alias(word.to_owned()))?;
-                        read.aliases.push(name);
+                        read.aliases.push(Name::new(word).map_err(LabelError::Alias)?);
                     }
                 }
                 PUBLISH => {
@@ -111,7 +110,9 @@ mod tests {
         for (key, value, word) in [
             ("mesh.servce", "web", "mesh.servce"),
             ("mesh.service", "", "empty"),
-            ("mesh.alias", "a,-b", "\"-b\""),
+            ("mesh.alias", "a,-b", "label mesh.alias: name \"-b\""),
+            ("mesh.alias", "a..b", "label mesh.alias: name \"a..b\""),
+            ("mesh.alias", "a-.b c", "\"a-.b\""),
             ("mesh.publish", "80:80", "mesh.service"),
             ("mesh.publish", "80", "\"80\""),
             ("mesh.publish", "0:80", "\"0:80\""),

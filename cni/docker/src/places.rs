@@ -1,10 +1,14 @@
 //! Which network of the mesh a network of Docker stands for.
 
+use std::time::Duration;
+
 use mesh_types::{ClusterView, Network, NetworkId};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use crate::{
     book::KeptNetwork,
+    mesh::Refusal,
     plugin::{Plugin, PluginError},
     protocol::{DOCKERS_OWN, GENERIC},
 };
@@ -14,7 +18,33 @@ pub(crate) const NETWORK: &str = "network";
 /// Address space of the pools that our address plugin gives.
 pub(crate) const ADDRESS_SPACE: &str = "mesh";
 
+/// Longest wait for what this node has not heard of.
+const NEWS: Duration = Duration::from_secs(1);
+/// How often it is looked for meanwhile.
+const NEWS_POLL: Duration = Duration::from_millis(20);
+
 impl Plugin {
+    /// What the managers decided. What was decided a moment ago may still be on its way to this node: until the view is as
+    /// `wanted` it gets a little time.
+    pub(crate) async fn view_with(
+        &self,
+        wanted: impl Fn(&ClusterView) -> bool + Send,
+    ) -> Result<ClusterView, Refusal> {
+        let until = Instant::now() + NEWS;
+        loop {
+            let view = self.mesh.view().await?;
+            if wanted(&view) || Instant::now() >= until {
+                return Ok(view);
+            }
+            tokio::time::sleep(NEWS_POLL).await;
+        }
+    }
+
+    /// The same, with a network that a reference means.
+    pub(crate) async fn view_of(&self, reference: &str) -> Result<ClusterView, Refusal> {
+        self.view_with(|view| view.network(reference).is_ok()).await
+    }
+
     /// The network that Docker's one stands for: as the book has it, else as the engine has it, for instance after the
     /// state folder was lost.
     pub(crate) async fn place(&self, docker: &str) -> Result<KeptNetwork, PluginError> {
@@ -28,7 +58,7 @@ impl Plugin {
         }
         let options = page.options.unwrap_or_default();
         let reference = options.get(NETWORK).ok_or_else(unknown)?;
-        let view = self.mesh.view().await?;
+        let view = self.view_of(reference).await?;
         let network = find(&view, reference)?.id;
         let addressed = page.ipam.is_some_and(|ipam| ipam.driver == self.options.driver);
         let kept = KeptNetwork { network, addressed };

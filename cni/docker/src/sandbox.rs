@@ -1,18 +1,14 @@
 //! Containers whose namespace is not there yet when Docker joins them to a network.
 
-use std::{
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::{
     book::KeptEndpoint,
-    engine::EngineError,
     ipv6,
-    plugin::{Plugin, PluginError},
+    plugin::{Plugin, PluginError, owner},
     protocol::EndpointOnly,
     wishes::Wishes,
 };
@@ -44,6 +40,15 @@ pub(crate) fn is_there(path: &Path) -> bool {
     }
 }
 
+/// Whether it may go well a moment later: the engine starts anew, or the daemon has had much to do since `begin`.
+fn is_passing(error: &PluginError, begin: Instant) -> bool {
+    match error {
+        PluginError::Engine(_) => true,
+        PluginError::Refused(refusal) => refusal.is_of_the_moment() && begin.elapsed() < PATIENCE,
+        _ => false,
+    }
+}
+
 impl Plugin {
     /// Goes on with the joins that a daemon before this one answered and did not finish: Docker, which has its answer, would
     /// run their containers without a network.
@@ -65,14 +70,61 @@ impl Plugin {
             let Some(kept) = kept.filter(|kept| open(kept) && !self.is_waiting(&endpoint)) else { continue };
             info!(endpoint, "goes on with a join that was cut off");
             let (plugin, id) = (self.clone(), endpoint.clone());
-            // One that is attached already is answered what is there.
-            self.go_on(&endpoint, async move { plugin.attach_later(id, kept, None, LONGEST_RESUMED).await });
+            self.go_on(&endpoint, async move { plugin.finish(id, kept).await });
         }
+    }
+
+    /// Does what is left of a join. A container that is attached was let in, and is used: what would be refused to it now, since
+    /// the cluster has changed meanwhile, is no reason to stop it.
+    async fn finish(self, endpoint: String, kept: KeptEndpoint) {
+        let tasks = loop {
+            match self.mesh.tasks().await {
+                Ok(tasks) => break tasks,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        if tasks.local.iter().any(|task| task.owners.contains(&owner(&endpoint))) {
+            self.settle_attached(&endpoint, &kept).await;
+        } else {
+            self.attach_later(endpoint, kept, None, LONGEST_RESUMED).await;
+        }
+    }
+
+    /// As [`Plugin::settle`], for a container of which nothing is known any more but that it is attached.
+    async fn settle_attached(&self, endpoint: &str, kept: &KeptEndpoint) {
+        let Some(sandbox) = &kept.sandbox else { return };
+        let request = EndpointOnly { network: kept.network.clone(), endpoint: endpoint.to_owned() };
+        let begin = Instant::now();
+        let wishes = loop {
+            match self.wishes_of_attached(&request, kept, sandbox).await {
+                Err(error) if is_there(sandbox) && is_passing(&error, begin) => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                wishes => break wishes,
+            }
+        };
+        let wishes = match wishes {
+            Ok(wishes) => wishes,
+            Err(error) => {
+                warn!(endpoint, %error, "read what a container asks for that is attached");
+                return self.settled(endpoint);
+            }
+        };
+        if wishes.has_ipv6()
+            && let Err(error) = self.attach_patiently(endpoint, kept, &wishes, sandbox).await
+        {
+            warn!(endpoint, %error, "put back IPv6 that Docker has switched off");
+        }
+        self.settle(endpoint, &wishes).await;
     }
 
     /// Does what is left once a container is attached.
     pub(crate) async fn settle(&self, endpoint: &str, wishes: &Wishes) {
         self.tell_aliases(endpoint, wishes).await;
+        self.settled(endpoint);
+    }
+
+    fn settled(&self, endpoint: &str) {
         let written = self.book.write(|pages| {
             if let Some(kept) = pages.endpoints.get_mut(endpoint) {
                 kept.settled = true;
@@ -85,7 +137,7 @@ impl Plugin {
 
     /// As [`Plugin::attach_early`], for as long as a daemon with very much to do may need: Docker does not wait for it, and what
     /// was begun goes on there until the same call is answered.
-    async fn attach_patiently(
+    pub(crate) async fn attach_patiently(
         &self,
         endpoint: &str,
         kept: &KeptEndpoint,
@@ -95,10 +147,8 @@ impl Plugin {
         let begin = Instant::now();
         loop {
             match self.attach_early(endpoint, kept, wishes, sandbox).await {
-                Err(PluginError::Refused(refusal))
-                    if refusal.is_of_the_moment() && begin.elapsed() < PATIENCE && is_there(sandbox) =>
-                {
-                    warn!(endpoint, %refusal, "a container waits for its network");
+                Err(error) if is_there(sandbox) && is_passing(&error, begin) => {
+                    warn!(endpoint, %error, "a container waits for its network");
                     tokio::time::sleep(AGAIN).await;
                 }
                 attached => return attached,
@@ -146,11 +196,12 @@ impl Plugin {
             tokio::time::sleep(if begin.elapsed() < USUAL { LOOK } else { LOOK_SLOWLY }).await;
         }
         let request = EndpointOnly { network: kept.network.clone(), endpoint: endpoint.clone() };
+        let asked = Instant::now();
         let wishes = match wishes {
             Some(wishes) => Ok(wishes),
             None => loop {
                 match self.wishes(&request, &kept, sandbox).await {
-                    Err(PluginError::Engine(EngineError { .. })) if is_there(sandbox) => {
+                    Err(error) if is_there(sandbox) && is_passing(&error, asked) => {
                         tokio::time::sleep(AGAIN).await;
                     }
                     wishes => break wishes,
@@ -171,12 +222,17 @@ impl Plugin {
             // It ended before it began.
             (Err(_), _) if !is_there(sandbox) => {}
             (Err(error), wishes) => {
-                let container = wishes.map(|wishes| wishes.container.id);
-                error!(endpoint, ?container, error, "a container cannot join its network and is stopped");
-                if let Ok(id) = container
-                    && let Err(error) = self.engine.kill(&id).await
-                {
-                    error!(container = id, %error, "stop a container");
+                let found = match wishes {
+                    Ok(wishes) => Ok(wishes.container),
+                    Err(_) => self.container_of(&request).await.map(|(_, container)| container),
+                };
+                error!(endpoint, container = ?found.as_ref().ok().map(|c| &c.id), error, "a container cannot join its network and is stopped");
+                let stopped = match found {
+                    Ok(container) => self.engine.kill(&container.id).await.map_err(PluginError::from),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = stopped {
+                    error!(endpoint, %error, "stop a container");
                 }
             }
             (Ok(()), Err(_)) => {}

@@ -1,5 +1,7 @@
 //! The plugin between an engine and a daemon that are not real.
 
+mod later;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -28,8 +30,9 @@ struct State {
     published: Vec<PortConfig>,
     aliases: BTreeMap<String, Vec<String>>,
     refuse: Option<Refusal>,
-    /// How many attaches were.
+    /// How many attaches were refused, and how many were not.
     refused: usize,
+    attaches: usize,
     node: String,
 }
 
@@ -57,7 +60,17 @@ impl Mesh for FakeMesh {
         let view = self.view().await?;
         let network = view.network("prod").unwrap().id.to_string();
         let db = v1::Endpoint { network_id: network, name: "taken".to_owned(), ..Default::default() };
-        Ok(v1::ListTasksResponse { endpoints: vec![db], ..Default::default() })
+        let local = self.with(|state| {
+            let task = |(owner, request): (&String, &v1::AttachRequest)| v1::LocalTask {
+                task_id: owner.clone(),
+                name: request.name.clone(),
+                owners: vec![owner.clone()],
+                host_ports: request.host_ports.clone(),
+                ..Default::default()
+            };
+            state.attached.iter().map(task).collect()
+        });
+        Ok(v1::ListTasksResponse { endpoints: vec![db], local, ..Default::default() })
     }
 
     async fn attach(&self, request: v1::AttachRequest) -> Result<v1::AttachResponse, Refusal> {
@@ -65,7 +78,10 @@ impl Mesh for FakeMesh {
             self.with(|state| state.refused += 1);
             return Err(refusal);
         }
-        self.with(|state| state.attached.insert(request.owner.clone(), request));
+        self.with(|state| {
+            state.attaches += 1;
+            state.attached.insert(request.owner.clone(), request);
+        });
         Ok(v1::AttachResponse::default())
     }
 
@@ -104,6 +120,20 @@ impl Mesh for FakeMesh {
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+fn node(text: &str, availability: Availability) -> Node {
+    Node {
+        id: NodeId::random(),
+        name: name(text),
+        role: Role::Worker,
+        advertise_addr: [192, 0, 2, 1].into(),
+        data_path_addr: [192, 0, 2, 1].into(),
+        availability,
+        labels: BTreeMap::new(),
+        joined_at: 0,
+        version: 1,
+    }
 }
 
 /// Networks prod (attachable), closed and old, which Docker does not know of; a service web on prod with port 80.
@@ -155,6 +185,8 @@ struct Story {
     mesh: FakeMesh,
     plugin: Plugin,
     engine: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// The containers that the engine was told to stop.
+    stopped: Arc<Mutex<Vec<String>>>,
 }
 
 impl Story {
@@ -163,15 +195,18 @@ impl Story {
         let engine: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
         let socket = folder.path().join("docker.sock");
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let pages = engine.clone();
+        let stopped: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (pages, killed) = (engine.clone(), stopped.clone());
         tokio::spawn(crate::http::serve(listener, move |path, _| {
+            let id = path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/kill"));
+            killed.lock().unwrap().extend(id.map(str::to_owned));
             let page = pages.lock().unwrap().get(&path).cloned().unwrap_or(Value::Null);
             async move { page }
         }));
         let mesh = FakeMesh::default();
         mesh.with(|state| state.view = Some(view()));
         let plugin = Self::plugin(folder.path(), &mesh);
-        Self { folder, mesh, plugin, engine }
+        Self { folder, mesh, plugin, engine, stopped }
     }
 
     fn plugin(folder: &Path, mesh: &FakeMesh) -> Plugin {
@@ -231,6 +266,15 @@ impl Story {
         pages.insert("/containers/json".to_owned(), listed);
         let settings = json!({"Networks": {"prod": {"EndpointID": "e1", "Aliases": ["front", "web1", "web", "WWW", "no name"]}}});
         pages.insert("/containers/c1/json".to_owned(), json!({"NetworkSettings": settings}));
+    }
+
+    /// `docker rename`.
+    fn rename(&self, name: &str) {
+        let mut pages = self.engine.lock().unwrap();
+        for (path, at) in [("/networks/n1", "/Containers/ep-e1/Name"), ("/containers/json", "/1/Names/0")] {
+            let slash = if path == "/containers/json" { "/" } else { "" };
+            *pages.get_mut(path).unwrap().pointer_mut(at).unwrap() = json!(format!("{slash}{name}"));
+        }
     }
 
     async fn join(&self, sandbox: &str) -> Result<Value, String> {
@@ -358,18 +402,7 @@ async fn what_is_wrong_with_a_container_is_told_while_docker_listens() {
     story.mesh.with(|state| state.refuse = Some(refusal));
     assert_eq!(story.join(HERE).await.unwrap_err(), "the lease is full");
     // A node that takes no tasks; that another one does not is no reason.
-    let node = |text: &str| Node {
-        id: NodeId::random(),
-        name: name(text),
-        role: Role::Worker,
-        advertise_addr: [192, 0, 2, 1].into(),
-        data_path_addr: [192, 0, 2, 1].into(),
-        availability: Availability::Drain,
-        labels: BTreeMap::new(),
-        joined_at: 0,
-        version: 1,
-    };
-    let (own, other) = (node("n1"), node("n2"));
+    let (own, other) = (node("n1", Availability::Drain), node("n2", Availability::Drain));
     let id = own.id;
     story.mesh.with(|state| {
         state.refuse = None;

@@ -64,28 +64,63 @@ impl Plugin {
         kept: &KeptEndpoint,
         sandbox: &Path,
     ) -> Result<Wishes, PluginError> {
-        let page = self.engine.network(&request.network).await?;
-        let other = || PluginError::OtherEngine(self.engine.socket().to_owned());
-        let called = page.as_ref().and_then(|page| name_of(page, &request.endpoint)).ok_or_else(other)?;
-        let container = self.engine.container(called).await?.ok_or_else(other)?;
+        let (wishes, publish, view) = self.read_wishes(request, kept, sandbox).await?;
+        self.check(&view, &wishes.network, wishes.name.as_ref(), kept, sandbox).await?;
+        if let Some(service) = &wishes.service {
+            self.publish(service, publish).await?;
+        }
+        Ok(wishes)
+    }
+
+    /// The wishes of a container that is attached: nothing of it is refused any more, nor published.
+    pub(crate) async fn wishes_of_attached(
+        &self,
+        request: &EndpointOnly,
+        kept: &KeptEndpoint,
+        sandbox: &Path,
+    ) -> Result<Wishes, PluginError> {
+        self.read_wishes(request, kept, sandbox).await.map(|(wishes, _, _)| wishes)
+    }
+
+    /// What the container's labels mean, the ports that are to be open for its service, and the view that it was found in.
+    async fn read_wishes(
+        &self,
+        request: &EndpointOnly,
+        kept: &KeptEndpoint,
+        sandbox: &Path,
+    ) -> Result<(Wishes, Vec<PortConfig>, ClusterView), PluginError> {
+        let (called, container) = self.container_of(request).await?;
         let mut labels: BTreeMap<String, String> = container.labels.clone();
         labels.extend(kept.options.clone());
         let labels = Labels::read(&labels)?;
 
         let place = self.place(&request.network).await?;
-        let view = self.mesh.view().await?;
-        let network = places::by_id(&view, place.network)?.clone();
         let elsewhere = self.book.read(|pages| {
             let mut others = pages.endpoints.iter().filter(|(id, _)| **id != request.endpoint);
             others.any(|(_, other)| other.sandbox.as_deref() == Some(sandbox))
         });
-        let service = service(&view, &network, labels.service.as_deref(), elsewhere)?;
+        let find = |view: &ClusterView| {
+            let network = places::by_id(view, place.network)?;
+            let service = service(view, network, labels.service.as_deref(), elsewhere)?;
+            Ok::<_, PluginError>((network.clone(), service))
+        };
+        let view = self.view_with(|view| find(view).is_ok()).await?;
+        let (network, service) = find(&view)?;
         let name = Name::new(called).ok();
-        self.check(&view, &network, name.as_ref(), kept, sandbox).await?;
-        if let Some(service) = &service {
-            self.publish(service, labels.publish).await?;
-        }
-        Ok(Wishes { container, name, network, service, aliases: labels.aliases })
+        let wishes = Wishes { container, name, network, service, aliases: labels.aliases };
+        Ok((wishes, labels.publish, view))
+    }
+
+    /// The container that an endpoint is of, and its name.
+    pub(crate) async fn container_of(
+        &self,
+        request: &EndpointOnly,
+    ) -> Result<(String, Container), PluginError> {
+        let page = self.engine.network(&request.network).await?;
+        let other = || PluginError::OtherEngine(self.engine.socket().to_owned());
+        let called = page.as_ref().and_then(|page| name_of(page, &request.endpoint)).ok_or_else(other)?;
+        let container = self.engine.container(called).await?.ok_or_else(other)?;
+        Ok((called.to_owned(), container))
     }
 
     /// What the daemon would refuse too, but later. A task of this container's former life, which nobody ended, is ended.
@@ -154,10 +189,16 @@ impl Plugin {
             return Ok(());
         }
         let own = self.mesh.node().await?;
-        let own = view.nodes.values().find(|node| node.id.to_string() == own);
-        match own.filter(|node| node.availability != Availability::Active) {
+        let inactive = |view: &ClusterView| {
+            let own = view.nodes.values().find(|node| node.id.to_string() == own);
+            own.filter(|node| node.availability != Availability::Active).cloned()
+        };
+        if inactive(view).is_none() {
+            return Ok(());
+        }
+        match inactive(&self.view_with(|view| inactive(view).is_none()).await?) {
             Some(node) => {
-                let (node, availability) = (node.name.clone(), node.availability);
+                let (node, availability) = (node.name, node.availability);
                 Err(PluginError::Unavailable { node, availability })
             }
             None => Ok(()),
@@ -212,6 +253,12 @@ impl Plugin {
                 return;
             }
         };
+        // Its own name Docker gives too, which may end as no name of ours does.
+        for alias in told.iter().filter(|alias| !wishes.container.names.contains(&format!("/{alias}"))) {
+            if let Err(error) = Name::new(alias.as_str()) {
+                warn!(container = wishes.container.id, %error, "an alias of Docker's is left out");
+            }
+        }
         let aliases = aliases(wishes, told);
         if aliases.len() > wishes.aliases.len()
             && let Err(error) = self.mesh.set_aliases(&owner(endpoint), aliases).await
