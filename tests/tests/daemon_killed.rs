@@ -146,3 +146,33 @@ fn can_change(cluster: &Cluster, observer: &Task) -> Result<()> {
         Ok(())
     })
 }
+
+/// A daemon is killed in the moment in which its data path has learnt of another node's task, and the next one finds nobody
+/// who could tell of it.
+#[test]
+fn what_was_heard_a_moment_before_the_kill_is_believed_after_it() -> Result<()> {
+    run(2, |cluster| {
+        let (server_node, client_node) = (&cluster[0], &cluster[1]);
+        server_node.ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+        cluster.wait_for_view()?;
+        let web =
+            server_node.run_nginx(&TaskSpec { name: "web", network: "prod", ..TaskSpec::default() })?;
+        let server = SocketAddr::from((web.task.address()?, 80));
+        for name in ["first", "second", "third"] {
+            let spec = TaskSpec { name, network: "prod", ..TaskSpec::default() };
+            let client = client_node.run_idle(&spec)?;
+            let open = || {
+                wait("the server", SOON, || get(server, Duration::from_millis(5)))?;
+                Flow::open(name, server)
+            };
+            let mut flows = [client.inside(open)??];
+            server_node.kill()?;
+            client_node.kill()?;
+            server_node.start()?;
+            keep_going(&mut flows, Duration::from_secs(1))?;
+            client_node.start()?;
+            keep_going(&mut flows, Duration::from_millis(200))?;
+        }
+        Ok(())
+    })
+}

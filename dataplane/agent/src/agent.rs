@@ -35,7 +35,7 @@ use crate::{
     reconcile::{Dns, REMEMBER, Reconciler, Spoken},
     renewing::Renewing,
     session::{Session, Told},
-    state::{Files, Remote, State, Tasks},
+    state::{Files, State, Tasks},
     watch::Watching,
     way_out::{self, WaysOut},
 };
@@ -240,6 +240,7 @@ impl Agent {
         };
         let mut planner = Planner::new(options.node);
         planner.remember(remembered);
+        let reconciler = Reconciler::new(data_path, planner, files.heard_log(), host.clone(), missing);
         let forwarder = Forwarder::from_file(&options.resolv_conf);
         let inner = Inner {
             node: options.node,
@@ -248,7 +249,7 @@ impl Agent {
             session,
             files,
             state: Mutex::new(state),
-            reconciler: tokio::sync::Mutex::new(Reconciler::new(data_path, planner, host.clone(), missing)),
+            reconciler: tokio::sync::Mutex::new(reconciler),
             dns: tokio::sync::Mutex::default(),
             dns_thread: DnsThread::start()?,
             kept_sockets,
@@ -447,9 +448,6 @@ impl Agent {
         if let Err(error) = self.close_unused_ways_out().await {
             warn!(%error, "remove a table that let tasks out");
         }
-        if let Err(error) = self.inner.files.save_remote(self.remote_now().await) {
-            warn!(%error, "keep endpoints");
-        }
         self.inner.gossip.shutdown().await;
     }
 
@@ -504,24 +502,6 @@ impl Agent {
         let state = self.lock();
         let all: Vec<_> = state.tasks.iter().chain(&state.absent).cloned().collect();
         Ok(self.inner.files.save_tasks(all, state.holds.clone(), state.generation)?)
-    }
-
-    /// What the others run, by gossip, and as it is remembered where gossip could not tell yet.
-    pub(crate) async fn remote_now(&self) -> Remote {
-        let reconciler = self.inner.reconciler.lock().await;
-        let tables = self.inner.gossip.watch().borrow().clone();
-        let mut remote = Remote::new();
-        for (&scope, table) in tables.endpoints.iter() {
-            let others = table.values().filter(|e| e.node != self.inner.node);
-            remote.entry(scope).or_default().extend(others.cloned());
-        }
-        for (scope, endpoint) in reconciler.remembered() {
-            let told = tables.endpoints.get(&scope).and_then(|table| table.get(&(&**endpoint).into()));
-            if told.is_none() {
-                remote.entry(scope).or_default().push(endpoint.clone());
-            }
-        }
-        remote
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use mesh_gossip::KeyRing;
 use mesh_netlink::Netlink;
 use mesh_types::{ClusterView, GOSSIP_PORT, MANAGER_PORT, NodeId, Role, VXLAN_PORT};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -22,10 +22,6 @@ use crate::{
 
 /// After a failed turn, and for what no event tells.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long changes of the others' endpoints wait to be kept on disk, at least and at most: in between, so many times as
-/// long as keeping them took last. What is not kept when the daemon is killed, the next one has to hear of.
-const KEEP_REMOTE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-const KEEP_FACTOR: u32 = 20;
 /// How long changes of links, addresses and routes are collected before they are looked at: they come in bunches.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long a data path address may be missing before another one of its interface takes its place: what renews
@@ -42,51 +38,26 @@ impl Agent {
             stop.clone().run_until_cancelled_owned(follow_links(self.inner.netlink.clone(), changed)),
         );
         let mut retry: Option<Instant> = self.lock().remember_until;
-        let mut keep: Option<Instant> = None;
-        let mut keeping: Option<JoinHandle<Duration>> = None;
-        let mut keep_after = KEEP_REMOTE.0;
         let mut host = Ok(());
         loop {
-            let wake = [retry, keep].into_iter().flatten().min();
             let sleep = async {
-                match wake {
+                match retry {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => {
-                    if let Some(writes) = keeping {
-                        let _ = writes.await;
-                    }
-                    return;
-                }
+                () = stop.cancelled() => return,
                 Some(told) = told.recv() => if self.take_view(told).await {
                     // The ways to new nodes have to be asked for.
                     host = self.refresh_host().await;
                 },
-                Ok(()) = gossip.changed() => {
-                    self.hear_managers();
-                    keep.get_or_insert_with(|| Instant::now() + keep_after);
-                }
+                Ok(()) = gossip.changed() => self.hear_managers(),
                 Some(()) = links.recv() => host = self.refresh_host().await,
                 // What failed is tried again.
                 () = sleep => if host.is_err() || self.lock().advertise_lost.is_some() {
                     host = self.refresh_host().await;
                 },
-            }
-            if keep.is_some_and(|at| at <= Instant::now()) {
-                keep = match keeping.as_ref().is_some_and(|writes| !writes.is_finished()) {
-                    true => Some(Instant::now() + keep_after),
-                    false => {
-                        if let Some(writes) = keeping.take() {
-                            let took = writes.await.unwrap_or(KEEP_REMOTE.1);
-                            keep_after = (took * KEEP_FACTOR).clamp(KEEP_REMOTE.0, KEEP_REMOTE.1);
-                        }
-                        keeping = Some(self.keep_remote().await);
-                        None
-                    }
-                };
             }
             let reconciled = self.reconcile().await;
             retry = match host.as_ref().and(reconciled.as_ref()) {
@@ -110,18 +81,6 @@ impl Agent {
                 }
             };
         }
-    }
-
-    /// Keeps what the others run, and tells how long that took; not in the loop, since of many endpoints it takes a while.
-    async fn keep_remote(&self) -> JoinHandle<Duration> {
-        let (files, remote) = (self.inner.files.clone(), self.remote_now().await);
-        tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            if let Err(error) = files.save_remote(remote) {
-                warn!(%error, "keep endpoints");
-            }
-            start.elapsed()
-        })
     }
 
     /// Takes what a manager says. Tells whether other nodes came or moved.

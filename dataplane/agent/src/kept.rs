@@ -1,7 +1,7 @@
 //! Files that the agent keeps, so that a node comes back with no manager in sight.
 //!
 //! Each is one value: a magic word, a format version, a SHA-256 digest, and postcard bytes. A file is replaced whole
-//! or not at all (written beside, then renamed).
+//! or not at all (written beside, then renamed). Only what the others run is a log: see [`crate::heard`].
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use thiserror::Error;
 const MAGIC: &[u8; 7] = b"meshd/k";
 /// Raised when a kept type changes. The version before is read too ([`Format::before`]).
 const VERSION: u8 = 5;
-const HEADER: usize = MAGIC.len() + 1 + 32;
+const DIGEST: usize = 32;
 
 /// A value that is kept in a file.
 pub trait Format: Serialize + DeserializeOwned {
@@ -81,9 +81,7 @@ pub enum Durability {
 pub fn save<T: Format>(path: &Path, value: &T, durability: Durability) -> Result<(), KeptError> {
     let failed = |source| KeptError::Io { path: path.to_owned(), action: "write", source };
     let payload = postcard::to_stdvec(value).map_err(|e| failed(io::Error::other(e)))?;
-    let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.push(VERSION);
+    let mut bytes = header();
     bytes.extend_from_slice(&Sha256::digest(&payload));
     bytes.extend_from_slice(&payload);
     replace(path, &bytes, durability).map_err(failed)
@@ -103,15 +101,17 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> 
     }
 }
 
-/// Reads the file at `path`; `None` when there is none.
-pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(KeptError::Io { path: path.to_owned(), action: "read", source }),
-    };
+/// What every file begins with.
+pub(crate) fn header() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.push(VERSION);
+    bytes
+}
+
+/// The version of the file at `path` and what follows its header.
+pub(crate) fn after_header<'a>(path: &Path, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), KeptError> {
     let damaged = |problem| KeptError::Damaged { path: path.to_owned(), problem };
-    let (header, payload) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged("it is cut short"))?;
+    let (header, rest) = bytes.split_at_checked(MAGIC.len() + 1).ok_or_else(|| damaged("it is cut short"))?;
     if !header.starts_with(MAGIC) {
         return Err(damaged("it does not begin as a file of meshd does"));
     }
@@ -122,7 +122,25 @@ pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
     if (1..VERSION - 1).contains(&version) {
         return Err(KeptError::Older { path: path.to_owned(), found: version });
     }
-    if Sha256::digest(payload).as_slice() != &header[MAGIC.len() + 1..] {
+    Ok((version, rest))
+}
+
+/// The bytes of the file at `path`; `None` when there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, KeptError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeptError::Io { path: path.to_owned(), action: "read", source }),
+    }
+}
+
+/// Reads the file at `path`; `None` when there is none.
+pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    let damaged = |problem| KeptError::Damaged { path: path.to_owned(), problem };
+    let (version, rest) = after_header(path, &bytes)?;
+    let (digest, payload) = rest.split_at_checked(DIGEST).ok_or_else(|| damaged("it is cut short"))?;
+    if Sha256::digest(payload).as_slice() != digest {
         return Err(damaged("its digest does not fit its contents"));
     }
     let read = match version {

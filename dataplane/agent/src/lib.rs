@@ -20,6 +20,7 @@ mod fault;
 mod flows;
 mod follow;
 mod health;
+mod heard;
 mod holds;
 mod host;
 mod host_ports;

@@ -17,6 +17,7 @@ use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, NodeId, Serv
 
 use crate::{
     LocalTask,
+    heard::Heard,
     names::{Made, follow, network_names},
 };
 
@@ -84,12 +85,13 @@ pub struct Planner {
     kept: Option<(Facts, Planned)>,
     remembered: Remembered,
     forget: bool,
+    heard: Vec<Heard>,
 }
 
 impl Planner {
     /// Knows nothing yet.
     pub fn new(node: NodeId) -> Self {
-        Self { node, kept: None, remembered: Remembered::default(), forget: false }
+        Self { node, kept: None, remembered: Remembered::default(), forget: false, heard: Vec::new() }
     }
 
     /// Believes in these endpoints of other nodes, by table, until gossip tells otherwise or
@@ -116,9 +118,20 @@ impl Planner {
             let facts = Facts::new(self.node, inputs, std::mem::take(&mut self.remembered));
             (facts, Planned::new(inputs.settings))
         });
-        let changes = facts.update(inputs, std::mem::take(&mut self.forget));
+        let mut changes = facts.update(inputs, std::mem::take(&mut self.forget));
         planned.follow(facts, &changes, inputs.routes);
+        self.heard.append(&mut changes.heard);
         planned
+    }
+
+    /// What has changed of what other nodes run since the last call, in the order in which it holds.
+    pub(crate) fn take_heard(&mut self) -> Vec<Heard> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// All that other nodes run, as of the last plan.
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        self.kept.as_ref().map(|(facts, _)| facts.heard()).unwrap_or_default()
     }
 
     /// The plan made last; none before the first.

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Agent, AgentError, AttachError, LocalTask,
     fault::point,
+    heard::HeardLog,
     host::{HOST_LINK, Host, VXLAN_LINK},
     planner::{Inputs, Planned, Planner, announcements, interest},
     resolver::{self, NameServer},
@@ -36,6 +37,7 @@ const AGE_BUDGET: usize = 16_384;
 pub(crate) struct Reconciler {
     data_path: DataPath,
     planner: Planner,
+    heard: HeardLog,
     host: Host,
     missing: Vec<String>,
     /// Version of the decided state that the data path and the names follow.
@@ -83,10 +85,17 @@ pub(crate) struct Dns {
 }
 
 impl Reconciler {
-    pub(crate) fn new(data_path: DataPath, planner: Planner, host: Host, missing: Vec<String>) -> Self {
+    pub(crate) fn new(
+        data_path: DataPath,
+        planner: Planner,
+        heard: HeardLog,
+        host: Host,
+        missing: Vec<String>,
+    ) -> Self {
         Self {
             data_path,
             planner,
+            heard,
             host,
             missing,
             applied: 0,
@@ -201,11 +210,6 @@ impl Reconciler {
         })
     }
 
-    /// The others' endpoints that are believed besides what gossip tells, by table.
-    pub(crate) fn remembered(&self) -> impl Iterator<Item = (NetworkId, &Arc<Endpoint>)> {
-        self.planner.remembered()
-    }
-
     /// Forgets flows that are over; a part of all with each call.
     pub(crate) fn age_flows(&mut self) -> Result<(), mesh_lb::Error> {
         let aged = self.data_path.age_flows(AGE_BUDGET)?;
@@ -299,7 +303,11 @@ impl Agent {
         let version = self.view().version;
         let (view, tasks) = (self.view(), self.lock().tasks.clone());
         reconciler.follow_places(&tasks, &view);
-        let planned = self.plan(&mut reconciler.planner, &reconciler.host);
+        self.plan(&mut reconciler.planner, &reconciler.host);
+        let heard = reconciler.planner.take_heard();
+        // Before it is applied: what the data path holds, the next daemon has to know of.
+        reconciler.heard.note(&heard, || reconciler.planner.heard());
+        let Some(planned) = reconciler.planner.last() else { return Ok(()) };
         let applied = reconciler.data_path.apply(&planned.desired)?;
         if !reconciler.totals.has_begun() {
             reconciler.look()?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Hold, Leases, LocalTask, NsIdentity,
+    heard::HeardLog,
     kept::{self, Durability, Format, KeptError},
     leases::KeptLeases,
     uplinks::DataPathAddress,
@@ -149,8 +150,13 @@ pub(crate) struct LeasesOfBoot {
     pub leases: KeptLeases,
 }
 
+/// The log of what the others run.
+const HEARD: &str = "heard";
+/// The same as it was kept before it was a log.
+const HEARD_BEFORE: &str = "endpoints";
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct KeptRemote(pub Remote);
+struct RemoteBefore(Remote);
 
 impl Format for KeptTasks {
     fn before(payload: &[u8]) -> Option<Self> {
@@ -159,7 +165,7 @@ impl Format for KeptTasks {
 }
 impl Format for KeptView {}
 impl Format for LeasesOfBoot {}
-impl Format for KeptRemote {}
+impl Format for RemoteBefore {}
 impl Format for DataPathAddress {}
 
 impl Files {
@@ -227,14 +233,17 @@ impl Files {
         Ok(Tasks { running: Vec::new(), absent, holds, generation })
     }
 
-    /// Keeps what the others run.
-    pub fn save_remote(&self, remote: Remote) -> Result<(), KeptError> {
-        kept::save(&self.path("endpoints"), &KeptRemote(remote), Durability::Process)
+    /// Keeps what the others run, as it is heard.
+    pub fn heard_log(&self) -> HeardLog {
+        HeardLog::new(self.path(HEARD), self.path(HEARD_BEFORE))
     }
 
     /// What the others ran.
     pub fn load_remote(&self) -> Result<Remote, KeptError> {
-        Ok(kept::load::<KeptRemote>(&self.path("endpoints"))?.map(|kept| kept.0).unwrap_or_default())
+        if let Some(remote) = HeardLog::load(&self.path(HEARD))? {
+            return Ok(remote);
+        }
+        Ok(kept::load::<RemoteBefore>(&self.path(HEARD_BEFORE))?.map(|kept| kept.0).unwrap_or_default())
     }
 
     /// Keeps the data path address.
@@ -259,7 +268,7 @@ impl Files {
 
     /// Removes all of them; for a node that left its cluster.
     pub fn remove(&self) -> std::io::Result<()> {
-        for name in ["view", "tasks", "leases", "endpoints", "data-path", "advertise"] {
+        for name in ["view", "tasks", "leases", HEARD, HEARD_BEFORE, "data-path", "advertise"] {
             match std::fs::remove_file(self.path(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}

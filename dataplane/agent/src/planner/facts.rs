@@ -18,10 +18,11 @@ use super::{
     announce::{announcements, ingress_network, networks_of},
     remembered::Remembered,
 };
-use crate::{LocalTask, names::EndpointChange};
-
-/// An endpoint's name in all tables.
-pub(super) type Told = (NetworkId, EndpointKey);
+use crate::{
+    LocalTask,
+    heard::{Heard, Told},
+    names::EndpointChange,
+};
 
 /// See the module. After [`Facts::update`], what it answers is what the inputs say.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(super) struct Changes {
     pub(super) names: BTreeMap<NetworkId, NameChanges>,
     /// Services.
     pub(super) services: BTreeSet<ServiceId>,
+    /// What other nodes run, in the order in which it holds.
+    pub(super) heard: Vec<Heard>,
 }
 
 /// What may be otherwise with the names on a network.
@@ -378,23 +381,41 @@ impl Facts {
                     continue;
                 }
                 if let Some(endpoint) = after {
-                    let superseded = self.remembered.supersede(*scope, endpoint);
-                    superseded.iter().for_each(|past| self.set(*scope, Some(past), None, changes));
+                    for past in self.remembered.supersede(*scope, endpoint) {
+                        self.set(*scope, Some(&past), None, changes);
+                        changes.heard.push(((*scope, (&*past).into()), None));
+                    }
                 }
                 self.set(*scope, before, after, changes);
+                changes.heard.push(((*scope, *key), after.cloned()));
             }
         }
         if !old.members.is_copy_of(&new.members) {
-            for ((scope, _), past) in self.remembered.take_gone(&new.members) {
-                self.set(scope, Some(&past), None, changes);
-            }
+            let gone = self.remembered.take_gone(&new.members);
+            self.drop_remembered(gone, changes);
         }
     }
 
     fn forget_remembered(&mut self, members: &SharedMap<NodeId, MemberStatus>, changes: &mut Changes) {
-        for ((scope, _), past) in self.remembered.forget(members) {
-            self.set(scope, Some(&past), None, changes);
+        let forgotten = self.remembered.forget(members);
+        self.drop_remembered(forgotten, changes);
+    }
+
+    fn drop_remembered(&mut self, dropped: Vec<(Told, Arc<Endpoint>)>, changes: &mut Changes) {
+        for (told, past) in dropped {
+            self.set(told.0, Some(&past), None, changes);
+            changes.heard.push((told, None));
         }
+    }
+
+    /// All that other nodes run, by gossip and by what is remembered.
+    pub(super) fn heard(&self) -> Vec<Heard> {
+        let told = self.gossip.endpoints.iter().flat_map(|(scope, table)| {
+            let others = table.iter().filter(|(key, _)| key.node != self.node);
+            others.map(|(key, endpoint)| ((*scope, *key), Some(endpoint.clone())))
+        });
+        let remembered = self.remembered.iter().map(|(told, endpoint)| (*told, Some(endpoint.clone())));
+        remembered.chain(told).collect()
     }
 
     /// Changes an endpoint that the table of `scope` tells of.

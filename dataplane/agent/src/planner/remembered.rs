@@ -9,7 +9,7 @@ use std::{
 use mesh_gossip::{EndpointKey, Liveness, MemberState, MemberStatus};
 use mesh_types::{Endpoint, NetworkId, NodeId, SharedMap, TaskId};
 
-use super::facts::Told;
+use crate::heard::Told;
 
 /// What is still believed. What gossip once told otherwise does not come back.
 #[derive(Debug, Default)]

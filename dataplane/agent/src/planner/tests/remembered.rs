@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use mesh_gossip::{MemberState, MemberStatus};
 
 use super::*;
+use crate::heard::Told;
 
 /// As it was kept: `N2` runs task 1, `N3` task 2.
 fn restarted() -> (World, Planner) {
@@ -100,4 +101,45 @@ fn once_forgotten_the_plan_is_as_if_nothing_had_been_remembered() {
     let planned = planner.plan(&world.inputs()).clone();
     assert_eq!(planned.desired, world.plan().desired);
     assert_eq!(planned.names, world.plan().names);
+}
+
+/// What the log of what was heard tells stays what the planner holds.
+#[test]
+fn what_is_heard_is_told_change_by_change() {
+    let (mut world, mut planner) = restarted();
+    let mut kept: BTreeMap<Told, Arc<Endpoint>> = BTreeMap::new();
+    let mut told = 0;
+    let mut follow = |planner: &mut Planner| {
+        if told == 0 {
+            kept.extend(planner.heard().into_iter().filter_map(|(told, endpoint)| Some((told, endpoint?))));
+        }
+        told += 1;
+        for (told, endpoint) in planner.take_heard() {
+            match endpoint {
+                Some(endpoint) => kept.insert(told, endpoint),
+                None => kept.remove(&told),
+            };
+        }
+        let all = planner.heard().into_iter().filter_map(|(told, endpoint)| Some((told, endpoint?)));
+        assert_eq!(kept, all.collect(), "after step {told}");
+        kept.len()
+    };
+    planner.plan(&world.inputs());
+    assert_eq!(follow(&mut planner), 4, "two tasks, each in its network's table and in that of published ports");
+    // Another task takes an address of one that is remembered.
+    world.hears(N3, &[task(4, Some(WEB), PROD, &["10.10.3.5"])]);
+    planner.plan(&world.inputs());
+    assert_eq!(follow(&mut planner), 4);
+    world.hears(N2, &[task(1, Some(WEB), PROD, &["10.10.3.7"]), task(5, None, PROD, &["10.10.3.8"])]);
+    planner.plan(&world.inputs());
+    assert_eq!(follow(&mut planner), 7);
+    world.hears(N2, &[]);
+    planner.plan(&world.inputs());
+    assert_eq!(follow(&mut planner), 4);
+    member(&mut world, N3, MemberState::Down);
+    planner.plan(&world.inputs());
+    follow(&mut planner);
+    planner.forget_remembered();
+    planner.plan(&world.inputs());
+    assert_eq!(follow(&mut planner), 2, "the one task that gossip tells of");
 }
