@@ -8,7 +8,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, AsRawFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use mesh_lb::{
 };
 use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
@@ -46,8 +46,8 @@ fn main() {
 }
 
 fn measure(networks: u32) -> BTreeMap<String, u64> {
-    let folder = tempfile::tempdir().unwrap();
-    let bpf = folder.path().join("bpf");
+    let folder = Folder(tempfile::tempdir().unwrap());
+    let bpf = folder.bpf();
     let options = || Options { sizes: Sizes::default(), ..Options::new(&bpf) };
     let resident = resident();
     let mut desired = desired(networks);
@@ -91,7 +91,22 @@ fn measure(networks: u32) -> BTreeMap<String, u64> {
     kernel
 }
 
-fn maps(bpf: &Path) -> std::path::PathBuf {
+/// Removed with the file system that the data path mounts in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn bpf(&self) -> PathBuf {
+        self.0.path().join("bpf")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = umount2(&self.bpf(), MntFlags::MNT_DETACH);
+    }
+}
+
+fn maps(bpf: &Path) -> PathBuf {
     bpf.join(format!("v{}", mesh_abi::LAYOUT_VERSION))
 }
 

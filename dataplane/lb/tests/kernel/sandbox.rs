@@ -13,7 +13,7 @@ use mesh_lb::{
 };
 use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
@@ -118,6 +118,17 @@ impl Sandbox {
         let map: Array<_, TableBlock> = self.pinned("MAGLEV").try_into().unwrap();
         let slot = |n| map.get(&(n / TABLE_BLOCK), 0).unwrap()[(n % TABLE_BLOCK) as usize];
         (service.table_base..).take(service.table_len as usize).map(slot).collect()
+    }
+}
+
+/// The folder of a mount cannot be removed while this namespace has it, and the namespace would outlive it.
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        while umount2(&self.pins(), MntFlags::MNT_DETACH).is_ok() {}
+        let removed = fs::remove_dir_all(self.folder.path());
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
     }
 }
 
