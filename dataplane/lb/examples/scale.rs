@@ -218,7 +218,9 @@ fn memory(maps: &Path) -> BTreeMap<String, u64> {
         let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
         line.unwrap().trim().parse::<u64>().unwrap()
     };
+    // Programs are pinned in a folder beside the maps.
     let pins = fs::read_dir(maps).unwrap().map(|pin| pin.unwrap());
+    let pins = pins.filter(|pin| pin.file_type().unwrap().is_file());
     pins.map(|pin| (pin.file_name().into_string().unwrap(), of(&pin.path()))).collect()
 }
 
