@@ -80,6 +80,8 @@ fn requests_that_cannot_be() -> Result<()> {
                     &["/no/such/program"],
                 ),
                 (&["run", "--network", "prod", "--name", "web1", "--", "true"], &["web1"]),
+                (&["run", "--network", "prod", "--alias", "a..b", "--", "true"], &["--alias", "\"a..b\""]),
+                (&["service", "update", "--alias-add", "a-.b", "web"], &["\"a-.b\""]),
                 (
                     &["run", "--network", "prod", "--name", "bad", "--ip", "10.10.3.1", "--", "true"],
                     &["10.10.3.1"],
@@ -99,6 +101,7 @@ fn requests_that_cannot_be() -> Result<()> {
             &[
                 (&[&CREATE[..], &["--subnet", "10.10.9.0/24", "bad"]].concat(), &["manager", &address]),
                 (&["publish", "80:80", "web"], &["manager", &address]),
+                (&["connectivity", "test"], &["makes a network", "run this on n1", &address]),
             ],
         )?;
         let socket = manager.refused(&["--socket", "/nowhere/meshd.sock", "status"])?;

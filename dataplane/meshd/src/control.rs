@@ -94,7 +94,9 @@ impl Control for LocalControl {
         &self,
         request: Request<v1::TestConnectivityRequest>,
     ) -> Result<Response<Self::TestConnectivityStream>, Status> {
-        self.manager().await?.test_connectivity(request).await
+        let member = self.daemon.member().await?;
+        let manager = member.manager_since("a test makes a network and a service, which only managers do")?;
+        manager.control().test_connectivity(request).await
     }
 
     type WatchTrafficStream = <mesh_manager::Control as Control>::WatchTrafficStream;

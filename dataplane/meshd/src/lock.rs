@@ -104,6 +104,11 @@ impl Keys {
 impl Member {
     /// This node's manager, or why there is none.
     pub fn manager(&self) -> Result<&Manager, Status> {
+        self.manager_since("only managers change the cluster")
+    }
+
+    /// The same for what a worker is not asked to do for the reason given.
+    pub fn manager_since(&self, reason: &str) -> Result<&Manager, Status> {
         if let Some(manager) = &self.manager {
             return Ok(manager);
         }
@@ -111,7 +116,7 @@ impl Member {
             (Some(fault), _) => fault.clone(),
             (None, Role::Manager) => "this node's manager does not run yet".to_owned(),
             (None, Role::Worker) => format!(
-                "this node is a worker, and only managers change the cluster; run this on {}",
+                "this node is a worker, and {reason}; run this on {}",
                 managers_of(&self.agent.view())
             ),
         };
