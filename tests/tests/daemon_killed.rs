@@ -155,8 +155,7 @@ fn what_was_heard_a_moment_before_the_kill_is_believed_after_it() -> Result<()> 
         let (server_node, client_node) = (&cluster[0], &cluster[1]);
         server_node.ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
         cluster.wait_for_view()?;
-        let web =
-            server_node.run_nginx(&TaskSpec { name: "web", network: "prod", ..TaskSpec::default() })?;
+        let web = server_node.run_nginx(&TaskSpec { name: "web", network: "prod", ..TaskSpec::default() })?;
         let server = SocketAddr::from((web.task.address()?, 80));
         for name in ["first", "second", "third"] {
             let spec = TaskSpec { name, network: "prod", ..TaskSpec::default() };

@@ -8,7 +8,9 @@ use std::{
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 
-use crate::{Error, LinkInfo, NetNs, Netlink, Result, error::is_errno, links::info_of};
+use crate::{
+    Error, LinkInfo, NetNs, Netlink, Result, error::is_errno, links::info_of, netlink::Request as _,
+};
 
 /// A link and the node's addresses on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +48,7 @@ impl Netlink {
                 missing.retain(|a| *a != address);
                 continue;
             }
-            match self.handle.address().del(message).execute().await {
+            match self.handle.address().del(message).execute().answered().await {
                 Err(e) if !is_errno(&e, libc::EADDRNOTAVAIL) => {
                     return Err(Error::request("remove address", address.to_string(), e));
                 }
@@ -66,7 +68,7 @@ impl Netlink {
             // Waiting a second for duplicate address detection would only delay.
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request.execute().await.map_err(|e| Error::request("add address", address.to_string(), e))
+        request.execute().answered().await.map_err(|e| Error::request("add address", address.to_string(), e))
     }
 
     /// Has the kernel take an address from a link of a task's namespace when `lifetime` is over (whole seconds, rounded
@@ -90,7 +92,11 @@ impl Netlink {
         if address.addr().is_ipv6() {
             attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request.execute().await.map_err(|e| Error::request("limit address", address.to_string(), e))
+        request
+            .execute()
+            .answered()
+            .await
+            .map_err(|e| Error::request("limit address", address.to_string(), e))
     }
 
     /// The addresses of this namespace, sorted, without loopback and IPv6 link-local ones, each with its link's number.

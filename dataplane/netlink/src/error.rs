@@ -46,9 +46,6 @@ pub enum Error {
     /// There is no such link. Nothing changed.
     #[error("there is no link {0:?}")]
     NoSuchLink(String),
-    /// The kernel did not answer for long. What was asked for may be half done.
-    #[error("the kernel does not answer what is asked of link {0}; try again")]
-    NoAnswer(String),
     /// A text that cannot name a link: 1 to 15 bytes without `/`, `:` and blanks. Nothing changed.
     #[error("{0:?} cannot name a link: 1 to 15 characters, no '/', ':' or blank")]
     InvalidName(String),
@@ -69,7 +66,7 @@ pub enum Error {
         /// The device, when it is in this namespace.
         holder: Option<String>,
     },
-    /// The kernel refused a request. For the `ensure_*` calls the steps before it stand and calling again goes on from
+    /// The kernel refused a request, or did not answer it for long ([`Error::is_late`]). For the `ensure_*` calls the steps before it stand and calling again goes on from
     /// there; [`Netlink::add_task_link`](crate::Netlink::add_task_link) has undone its own.
     #[error("cannot {operation} {target}: {source}")]
     Request {
@@ -113,11 +110,19 @@ impl Error {
     ) -> Self {
         Self::Request { operation, target: target.into(), source: to_io(error) }
     }
+
+    /// Whether the kernel did not answer for long. What was asked for may have been done.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
 }
 
 /// The errno inside a netlink error, or its text.
 pub(crate) fn to_io(error: rtnetlink::Error) -> io::Error {
     match error {
+        late if is_errno(&late, libc::ETIMEDOUT) => {
+            io::Error::new(io::ErrorKind::TimedOut, "the kernel does not answer; try again")
+        }
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),
     }

@@ -8,6 +8,7 @@ use rtnetlink::LinkVeth;
 use crate::{
     Error, Netlink, Result,
     links::{creation_failed, info_of, kind_of, peer_of},
+    netlink::Request as _,
     sysctl,
 };
 
@@ -83,12 +84,14 @@ impl Netlink {
         let request = self.handle.neighbours().add(ifindex, address).link_layer_address(mac).replace();
         request
             .execute()
+            .answered()
             .await
             .map_err(|e| Error::request("set the neighbour entry of", address.to_string(), e))
     }
 
     async fn create_pair(&self, link: &HostLink) -> Result<(LinkMessage, LinkMessage)> {
-        let made = self.handle.link().add(LinkVeth::new(&link.name, &link.peer).build()).execute().await;
+        let made =
+            self.handle.link().add(LinkVeth::new(&link.name, &link.peer).build()).execute().answered().await;
         made.map_err(|e| creation_failed(&link.name, "create veth", e))?;
         let gone = |name: &String| Error::NoSuchLink(name.clone());
         let host = self.find_link(&link.name).await?.ok_or_else(|| gone(&link.name))?;

@@ -13,6 +13,7 @@ use rtnetlink::{LinkUnspec, packet_route::link::InfoData};
 use crate::{
     Error, NetNs, Netlink, Result,
     error::{is_errno, to_io},
+    netlink::Request as _,
 };
 
 /// Most links that are removed together: others wait for the kernel's lock that long, and each program on a link has the
@@ -116,7 +117,7 @@ impl Netlink {
         }
         let mut message = LinkMessage::default();
         message.attributes.push(group);
-        match self.handle.link().del_with_message(message).execute().await {
+        match self.handle.link().del_with_message(message).execute().answered().await {
             Err(e) if !is_errno(&e, libc::ENODEV) => Err(Error::request("remove links", names.join(", "), e)),
             _ => Ok(()),
         }
@@ -144,7 +145,7 @@ impl Netlink {
 
     pub(crate) async fn find_link(&self, name: &str) -> Result<Option<LinkMessage>> {
         check_name(name)?;
-        match self.handle.link().get().match_name(name).execute().try_next().await {
+        match self.handle.link().get().match_name(name).execute().try_next().answered().await {
             Ok(link) => Ok(link),
             Err(e) if is_errno(&e, libc::ENODEV) => Ok(None),
             Err(e) => Err(Error::request("look up link", name, e)),
@@ -152,7 +153,7 @@ impl Netlink {
     }
 
     pub(crate) async fn delete_link(&self, ifindex: u32, name: &str) -> Result<()> {
-        match self.handle.link().del(ifindex).execute().await {
+        match self.handle.link().del(ifindex).execute().answered().await {
             Err(e) if !is_errno(&e, libc::ENODEV) => Err(Error::request("remove link", name, e)),
             _ => Ok(()),
         }
@@ -180,7 +181,7 @@ impl Netlink {
     }
 
     async fn set_link(&self, message: LinkMessage) -> std::result::Result<(), rtnetlink::Error> {
-        self.handle.link().set(message).execute().await
+        self.handle.link().set(message).execute().answered().await
     }
 }
 

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
 
-use crate::{Error, Netlink, Result, error::is_errno};
+use crate::{Error, Netlink, Result, error::is_errno, netlink::Request as _};
 
 /// Addresses set aside for documentation (RFC 5737, RFC 3849): nothing but a default route leads there.
 const ANYWHERE: [IpAddr; 2] =
@@ -26,7 +26,7 @@ impl Netlink {
                 .build(),
             (to, _) => host_route(to).build(),
         };
-        match self.handle.route().get(request).execute().try_next().await {
+        match self.handle.route().get(request).execute().try_next().answered().await {
             Ok(route) => Ok(route.as_ref().and_then(interface_of)),
             Err(e)
                 if [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL]
@@ -51,7 +51,7 @@ impl Netlink {
 
     /// Whether the route to one address is as [`Netlink::route_address`] makes it.
     pub(crate) async fn is_routed(&self, address: IpAddr, ifindex: u32, source: IpAddr) -> Result<bool> {
-        match self.handle.route().get(host_route(address).build()).execute().try_next().await {
+        match self.handle.route().get(host_route(address).build()).execute().try_next().answered().await {
             Ok(route) => Ok(route.is_some_and(|route| {
                 let from = RouteAttribute::PrefSource(source.into());
                 interface_of(&route) == Some(ifindex) && route.attributes.contains(&from)
@@ -77,7 +77,11 @@ impl Netlink {
         let mut message = route.build();
         message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
         let request = self.handle.route().add(message);
-        if replace { request.replace().execute().await } else { request.execute().await }
+        if replace {
+            request.replace().execute().answered().await
+        } else {
+            request.execute().answered().await
+        }
     }
 }
 

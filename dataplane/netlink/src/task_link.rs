@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -19,6 +18,7 @@ use crate::{
     Error, NetNs, Netlink, Result,
     error::{is_errno, to_io},
     links::{check_name, info_of},
+    netlink::Request as _,
     routes::interface_of,
     sysctl,
 };
@@ -61,35 +61,34 @@ pub struct TaskLinkInfo {
     pub task_ifindex: u32,
 }
 
-/// How long making a link may take: far more than it does on a machine that starts hundreds of containers.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 impl Netlink {
-    /// Makes the veth, with its far end directly in the task's namespace, and sets up both ends.
+    /// Makes the veth, with its far end directly in the task's namespace, and sets up both ends. Call it in the connection's
+    /// namespace.
     ///
     /// IPv6 is turned on for the two ends, whatever the namespaces' defaults, if there are addresses of it.
-    /// All or nothing: when a step fails, what was made is removed again before the error returns. A kernel that does not
-    /// answer for 30 s is a failure, too.
+    /// All or nothing: when a step fails, what was made is removed again before the error returns. If the kernel does not answer
+    /// for long, all is tried once more.
     pub async fn add_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
         check_name(link.host_name)?;
         check_name(link.task_name)?;
-        let task = Self::connect_in(link.ns)?;
-        let made = async {
-            self.create_task_link(&task, link).await.map_err(|error| (error, false))?;
-            self.set_up_task_link(&task, link).await.map_err(|error| (error, true))
+        once_more_if_late(link.host_name, || self.make_task_link(link)).await
+    }
+
+    async fn make_task_link(&self, link: &TaskLink<'_>) -> Result<TaskLinkInfo> {
+        // Connections of its own: of many tasks at once, each asks and is answered by itself.
+        let (host, task) = (Self::connect()?, Self::connect_in(link.ns)?);
+        let made = match host.create_task_link(&task, link).await {
+            Err(error) if !error.is_late() => return Err(error),
+            Err(error) => Err(error),
+            Ok(()) => host.set_up_task_link(&task, link).await,
         };
-        let made = tokio::time::timeout(PATIENCE, made).await;
-        match made.unwrap_or_else(|_| Err((Error::NoAnswer(link.host_name.to_owned()), true))) {
-            Ok(info) => Ok(info),
-            Err((error, false)) => Err(error),
-            Err((error, true)) => {
-                // Addresses, routes and neighbours of both ends go with the link.
-                if let Err(left) = self.remove_link(link.host_name).await {
-                    tracing::warn!(link = link.host_name, error = %left, "roll back of task link failed");
-                }
-                Err(error)
-            }
+        // Addresses, routes and neighbours of both ends go with the link.
+        if made.is_err()
+            && let Err(left) = self.remove_link(link.host_name).await
+        {
+            tracing::warn!(link = link.host_name, error = %left, "roll back of task link failed");
         }
+        made
     }
 
     async fn create_task_link(&self, task: &Netlink, link: &TaskLink<'_>) -> Result<()> {
@@ -109,7 +108,7 @@ impl Netlink {
                 Info::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
-        let Err(error) = self.handle.link().add(host).execute().await else { return Ok(()) };
+        let Err(error) = self.handle.link().add(host).execute().answered().await else { return Ok(()) };
         if is_errno(&error, libc::EEXIST) {
             let taken = |name: &str, namespace: String| Error::NameTaken { name: name.to_owned(), namespace };
             if self.find_link(link.host_name).await?.is_some() {
@@ -263,7 +262,40 @@ impl Netlink {
                 .onlink()
                 .build(),
         };
-        let added = self.handle.route().add(route).replace().execute().await;
+        let added = self.handle.route().add(route).replace().execute().answered().await;
         added.map_err(|e| Error::request("add the default route by", gateway.to_string(), e))
+    }
+}
+
+/// Does `work`, and if the kernel leaves it without an answer, once again.
+async fn once_more_if_late<T, F: Future<Output = Result<T>>>(link: &str, work: impl Fn() -> F) -> Result<T> {
+    match work().await {
+        Err(error) if error.is_late() => {
+            tracing::warn!(link, %error, "once more");
+            work().await
+        }
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, io};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_was_not_answered_is_done_once_more() {
+        for (kind, times) in [(io::ErrorKind::TimedOut, 2), (io::ErrorKind::PermissionDenied, 1)] {
+            let begun = Cell::new(0);
+            let done: Result<()> = once_more_if_late("msh1", || {
+                begun.set(begun.get() + 1);
+                let source = io::Error::new(kind, "");
+                async { Err(Error::Request { operation: "create veth", target: "msh1".to_owned(), source }) }
+            })
+            .await;
+            assert!(done.is_err());
+            assert_eq!(begun.get(), times, "{kind}");
+        }
     }
 }

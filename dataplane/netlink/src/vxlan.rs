@@ -6,6 +6,7 @@ use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 use crate::{
     Error, Netlink, Result,
     links::{creation_failed, data_of, info_of, kind_of},
+    netlink::Request as _,
 };
 
 /// Above any uplink's: packets are sized by the tasks' MTU, and this device must not be the one that refuses.
@@ -53,7 +54,7 @@ impl Netlink {
             .udp_zero_csum6_rx(true)
             .mtu(MTU)
             .build();
-        let made = self.handle.link().add(message).execute().await;
+        let made = self.handle.link().add(message).execute().answered().await;
         made.map_err(|e| creation_failed(name, "create VXLAN device", e))?;
         let link = self.find_link(name).await?.ok_or_else(|| Error::NoSuchLink(name.to_owned()))?;
         let ifindex = link.header.index;
