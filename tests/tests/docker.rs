@@ -4,6 +4,8 @@
 mod compose;
 #[path = "docker/dual_stack.rs"]
 mod dual_stack;
+#[path = "docker/just_made.rs"]
+mod just_made;
 #[path = "docker/kills.rs"]
 mod kills;
 
