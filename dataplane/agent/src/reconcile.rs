@@ -12,7 +12,7 @@ use mesh_lb::{
     DataPath, FlowReader, FlowTimeouts, HookKind, ProgramStats, ServicePlan, ServiceTraffic, Traffic,
 };
 use mesh_netlink::NetNs;
-use mesh_types::{ClusterView, Endpoint, LocalEndpointId, NetworkId, ServiceId, TaskId};
+use mesh_types::{ClusterView, LocalEndpointId, NetworkId, ServiceId, TaskId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 

@@ -125,7 +125,11 @@ fn what_is_heard_is_told_change_by_change() {
         kept.len()
     };
     planner.plan(&world.inputs());
-    assert_eq!(follow(&mut planner), 4, "two tasks, each in its network's table and in that of published ports");
+    assert_eq!(
+        follow(&mut planner),
+        4,
+        "two tasks, each in its network's table and in that of published ports"
+    );
     // Another task takes an address of one that is remembered.
     world.hears(N3, &[task(4, Some(WEB), PROD, &["10.10.3.5"])]);
     planner.plan(&world.inputs());
