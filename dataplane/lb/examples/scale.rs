@@ -8,7 +8,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, AsRawFd},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use mesh_lb::{
 };
 use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 
@@ -34,6 +34,9 @@ fn main() {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    // Its folder has a mount in it and cannot be removed before; so it goes with the namespace.
+    let temporary = std::env::temp_dir();
+    mount(Some("tmpfs"), &temporary, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     println!(
         "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "endpoints", "program", "nothing", "one task", "all new", "restart", "look-up", "own MiB", "maps MiB"
@@ -46,8 +49,8 @@ fn main() {
 }
 
 fn measure(networks: u32) -> BTreeMap<String, u64> {
-    let folder = Folder(tempfile::tempdir().unwrap());
-    let bpf = folder.bpf();
+    let folder = tempfile::tempdir().unwrap();
+    let bpf = folder.path().join("bpf");
     let options = || Options { sizes: Sizes::default(), ..Options::new(&bpf) };
     let resident = resident();
     let mut desired = desired(networks);
@@ -91,22 +94,7 @@ fn measure(networks: u32) -> BTreeMap<String, u64> {
     kernel
 }
 
-/// Removed with the file system that the data path mounts in it.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn bpf(&self) -> PathBuf {
-        self.0.path().join("bpf")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = umount2(&self.bpf(), MntFlags::MNT_DETACH);
-    }
-}
-
-fn maps(bpf: &Path) -> PathBuf {
+fn maps(bpf: &Path) -> std::path::PathBuf {
     bpf.join(format!("v{}", mesh_abi::LAYOUT_VERSION))
 }
 

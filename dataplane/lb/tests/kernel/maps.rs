@@ -102,6 +102,18 @@ fn stats_begin_at_zero_and_know_every_reason() {
 }
 
 #[test]
+fn a_sandbox_leaves_no_folder() {
+    let inside = std::thread::spawn(|| {
+        let sandbox = Sandbox::enter();
+        let _path = sandbox.open();
+        assert!(sandbox.version().exists());
+        sandbox.pins()
+    });
+    let pins = inside.join().unwrap();
+    assert!(!pins.exists() && !pins.parent().unwrap().exists(), "{} is left", pins.display());
+}
+
+#[test]
 fn nothing_to_remove_is_fine_and_a_bad_place_is_named() {
     let sandbox = Sandbox::enter();
     DataPath::remove_pins(&sandbox.pins()).unwrap();

@@ -13,7 +13,7 @@ use mesh_lb::{
 };
 use mesh_types::{Generation, LocalEndpointId, Mac, NetworkId, Protocol, ServiceId, Subnet, TaskId, Vni};
 use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 
@@ -28,6 +28,9 @@ impl Sandbox {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        // The folder has a mount in it and cannot be removed before; so it goes with the namespace, however that ends.
+        let temporary = std::env::temp_dir();
+        mount(Some("tmpfs"), &temporary, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -118,17 +121,6 @@ impl Sandbox {
         let map: Array<_, TableBlock> = self.pinned("MAGLEV").try_into().unwrap();
         let slot = |n| map.get(&(n / TABLE_BLOCK), 0).unwrap()[(n % TABLE_BLOCK) as usize];
         (service.table_base..).take(service.table_len as usize).map(slot).collect()
-    }
-}
-
-/// The folder of a mount cannot be removed while this namespace has it, and the namespace would outlive it.
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        while umount2(&self.pins(), MntFlags::MNT_DETACH).is_ok() {}
-        let removed = fs::remove_dir_all(self.folder.path());
-        if !std::thread::panicking() {
-            removed.unwrap();
-        }
     }
 }
 

@@ -24,6 +24,9 @@ impl Node {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        // Its folder has a mount in it and cannot be removed before; so it goes with the namespace.
+        let temporary = std::env::temp_dir();
+        mount(Some("tmpfs"), &temporary, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success(), "the loopback interface stays down");
         let folder = tempfile::tempdir().unwrap();
