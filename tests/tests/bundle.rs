@@ -119,6 +119,10 @@ fn a_bundle_of_a_manager_has_no_secrets() -> Result<()> {
         manager.ctl(&["network", "create", "--attachable", "--label", &label, "prod"])?;
         cluster.wait_for_view()?;
 
+        // A rule that nftables does not list.
+        let rule = ["-A", "INPUT", "-p", "tcp", "--dport", "6543", "-j", "DROP"];
+        succeed(manager.command("iptables-legacy")?.args(rule))?;
+
         let folder = manager.state_folder().with_file_name("bundle");
         fs::create_dir_all(&folder).context("a folder")?;
         let path = folder.join("bundle.tar.gz");
@@ -141,6 +145,7 @@ fn a_bundle_of_a_manager_has_no_secrets() -> Result<()> {
         }
         // What it is for is in it.
         ensure!(all.contains("(left out)") && all.contains("\"prod\""), "the network, and its label");
+        ensure!(all.contains("-A INPUT -p tcp -m tcp --dport 6543 -j DROP"), "rules of the older iptables");
         for map in ["ENDPOINTS", "SERVICES", "BACKENDS", "CHOICES_KEPT"] {
             ensure!(all.contains(&format!("name: \"{map}\"")), "how full {map} is");
         }

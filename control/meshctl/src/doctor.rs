@@ -5,7 +5,6 @@ mod devices;
 mod finding;
 mod firewall;
 mod host;
-mod legacy;
 mod modules;
 mod reach;
 mod routes;

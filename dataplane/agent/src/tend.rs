@@ -125,17 +125,11 @@ impl Agent {
     }
 
     async fn look_at_firewall(&self, pools: Vec<IpNet>) {
-        let look = move || -> mesh_netlink::Result<Vec<String>> {
-            let mut closed = Vec::new();
-            for pool in pools {
-                closed.extend(
-                    mesh_netlink::forwarding_closed(pool, NFT_TABLE)?.iter().map(ToString::to_string),
-                );
-            }
-            Ok(closed)
+        let look = move || -> Vec<String> {
+            mesh_firewall::forwarding_closed(&pools, NFT_TABLE).iter().map(ToString::to_string).collect()
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(closed)) => {
+            Ok(closed) => {
                 let before = std::mem::replace(&mut *lock(&self.inner.closed), closed.clone());
                 for line in closed.iter().filter(|line| !before.contains(line)) {
                     warn!("{line}");
@@ -144,7 +138,6 @@ impl Agent {
                     info!("the host's firewall lets forwarded packets pass now");
                 }
             }
-            Ok(Err(error)) => warn!(%error, "look at the host's firewall"),
             Err(error) => warn!(%error, "look at the host's firewall"),
         }
     }

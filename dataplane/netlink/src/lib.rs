@@ -9,7 +9,6 @@
 mod addresses;
 mod datagrams;
 mod error;
-mod firewall;
 mod host_link;
 mod inherited;
 mod links;
@@ -27,7 +26,6 @@ mod watch;
 pub use addresses::Interface;
 pub use datagrams::{BATCH, Datagram, Inbox, Outbox};
 pub use error::Error;
-pub use firewall::{Closed, forwarding_closed};
 pub use host_link::{HostLink, HostWay};
 pub use inherited::{cookie_of_socket, inherited_sockets};
 pub use links::{Frames, LinkInfo};

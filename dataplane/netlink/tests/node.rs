@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mesh_netlink::{
     Error, Frames, HostLink, HostWay, LinkEvent, NetNs, Netlink, enable_forwarding, enable_forwarding6,
-    ensure_masquerade, forwarding_closed, remove_masquerade,
+    ensure_masquerade, remove_masquerade,
 };
 use support::{inside, path_of, sh, state};
 
@@ -233,37 +233,6 @@ fn a_node_that_forwards_ipv6_goes_on_heeding_router_advertisements() {
     sh(&ns, "echo 1 > /proc/sys/net/ipv6/conf/up0/accept_ra");
     ns.run(|| enable_forwarding6().unwrap()).unwrap();
     assert_eq!(read("up0/accept_ra"), "1");
-}
-
-#[test]
-fn a_firewall_that_drops_what_is_forwarded_is_found() {
-    let ns = NetNs::create().unwrap();
-    let pool: ipnet::IpNet = "169.254.64.0/18".parse().unwrap();
-    let closed = || -> Vec<String> {
-        let all = ns.run(|| forwarding_closed(pool, "meshd").unwrap()).unwrap();
-        all.iter().map(ToString::to_string).collect()
-    };
-    assert!(closed().is_empty());
-    sh(
-        &ns,
-        "nft add table inet fw; nft 'add chain inet fw forwarding { type filter hook forward priority 0; policy drop; }'",
-    );
-    let told = closed();
-    assert!(told.len() == 1 && told[0].contains("table inet fw"), "{told:?}");
-    // The cure that is told is one.
-    let commands: Vec<&str> = told[0].split('`').skip(1).step_by(2).collect();
-    assert_eq!(commands.len(), 2, "{told:?}");
-    commands.iter().for_each(|command| drop(sh(&ns, command)));
-    assert!(closed().is_empty(), "{:?}", closed());
-    // Our own rules, and those for the other family, are not in the way.
-    sh(
-        &ns,
-        "nft add table ip6 fw; nft 'add chain ip6 fw forwarding { type filter hook forward priority 0; policy drop; }'",
-    );
-    ns.run(|| ensure_masquerade("meshd", pool).unwrap()).unwrap();
-    assert!(closed().is_empty());
-    let six = ns.run(|| forwarding_closed("fd6d:6573:6864::/96".parse().unwrap(), "meshd").unwrap()).unwrap();
-    assert_eq!(six.len(), 2, "{six:?}");
 }
 
 #[test]

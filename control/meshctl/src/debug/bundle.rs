@@ -39,6 +39,11 @@ const COMMANDS: [(&str, &[&str]); 13] = [
     ("journal.txt", &["journalctl", "--unit", "meshd", "--lines", "5000", "--no-pager"]),
     ("config.txt", &["cat", "/etc/meshd/meshd.toml"]),
 ];
+/// What is asked besides where its program is installed: rules that nftables does not list.
+const WHERE_INSTALLED: [(&str, &[&str]); 2] = [
+    ("iptables-legacy.txt", &["iptables-legacy-save"]),
+    ("ip6tables-legacy.txt", &["ip6tables-legacy-save"]),
+];
 /// What tokens and keys for people begin with.
 const SECRETS: [&str; 3] = ["MESHTKN-", "MESHKEY-", "-----BEGIN"];
 
@@ -76,6 +81,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
     for (name, words) in COMMANDS {
         files.push((name.to_owned(), of_command(words).await));
     }
+    for (name, words) in WHERE_INSTALLED.iter().filter(|(_, words)| installed(words[0])) {
+        files.push(((*name).to_owned(), of_command(words).await));
+    }
     let files: Vec<_> = files.into_iter().map(|(name, text)| (name, bounded(&redacted(&text)))).collect();
     let written = file.write_all(&tar_gz(&folder, &files, now)).and_then(|()| file.sync_all());
     written.with_context(|| format!("cannot write {}", path.display()))?;
@@ -100,6 +108,12 @@ async fn of_daemon(daemon: &Daemon) -> Vec<(String, String)> {
     let files =
         [("status", text(status)), ("view", text(view)), ("tasks", text(tasks)), ("gossip", text(gossip))];
     files.map(|(name, text)| (format!("{name}.txt"), text)).into()
+}
+
+/// Whether a program is on the path.
+fn installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// What a command prints, with its errors; a word about it where it cannot be run.

@@ -2,20 +2,23 @@
 //!
 //! The probes of ports find what is closed in any case; this says by whom.
 
+mod others;
 mod published;
-mod rules;
 
+use mesh_firewall::{Base, Fate, Keeper, Packet, Ruleset};
 use mesh_types::{GOSSIP_PORT, MANAGER_PORT, VXLAN_PORT};
-use serde_json::Value;
 
-use self::rules::{Fate, Packet, fate};
-use super::{Finding, Told, devices::output, legacy};
+use self::others::Others;
+use super::{Finding, Level, Told};
 
 const NAME: &str = "firewall";
+/// What nodes let in from each other (docs/firewall-and-cloud.md).
+const PORTS: [(u16, &str); 4] =
+    [(MANAGER_PORT, "tcp"), (GOSSIP_PORT, "tcp"), (GOSSIP_PORT, "udp"), (VXLAN_PORT, "udp")];
 
 /// Reads the rules of nftables, with those of the iptables of today, and of the older iptables.
 pub fn check(told: &Told, findings: &mut Vec<Finding>) {
-    let Some(text) = output("nft", &["--json", "list", "ruleset"]) else {
+    let Some(rules) = Ruleset::read() else {
         return findings.push(Finding::unchecked(
             NAME,
             "nftables' rules can be read as root alone, with `nft` installed",
@@ -23,139 +26,144 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     };
     let manager = told.status.role() == mesh_api::v1::Role::Manager;
     let ports = told.view.as_ref().map(published::ports).unwrap_or_default();
-    let found = |objects: &[Value]| {
-        let mut found = closed(objects, manager);
-        found.extend(published::check(objects, &ports));
-        found
-    };
-    let rules: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut found_here = found(rules["nftables"].as_array().map_or(&[], Vec::as_slice));
-    match legacy::objects() {
-        Ok(objects) => found_here.extend(found(&objects)),
-        Err(tool) => findings.push(Finding::unchecked(
+    if let Some(program) = rules.unlisted() {
+        findings.push(Finding::unchecked(
             NAME,
-            format!("there are rules of the older iptables, and no {tool} to list them"),
-        )),
+            format!("there are rules of the older iptables, and no {program} to list them"),
+        ));
     }
-    if found_here.is_empty() {
+    let mut found = closed(&rules, manager, &Others::of(told));
+    found.extend(published::check(&rules, &ports));
+    if found.is_empty() {
         findings.push(Finding::ok(NAME, "no rule surely drops what nodes send each other"));
     }
-    findings.extend(found_here);
+    findings.extend(found);
 }
 
-/// A chain that the kernel has packets pass, not one that others jump to.
-struct Base<'a> {
-    chain: &'a Value,
-    hook: &'a str,
-    family: &'a str,
-    table: &'a str,
-    name: &'a str,
+/// The chains that matter here, but for meshd's own.
+fn bases(rules: &Ruleset) -> impl Iterator<Item = Base<'_>> {
+    rules.bases().filter(|base| base.hook != "forward" && base.table != "meshd")
 }
 
-impl<'a> Base<'a> {
-    /// The chains of IP packets at a hook that matters here; not meshd's own.
-    fn all(objects: &'a [Value]) -> impl Iterator<Item = Self> {
-        let base = |chain: &'a Value| {
-            let word = |key: &str| chain[key].as_str().unwrap_or_default();
-            let base = Self {
-                chain,
-                hook: word("hook"),
-                family: word("family"),
-                table: word("table"),
-                name: word("name"),
-            };
-            let matters = matches!(base.hook, "input" | "output" | "prerouting" | "postrouting")
-                && matches!(base.family, "ip" | "ip6" | "inet")
-                && base.table != "meshd";
-            matters.then_some(base)
-        };
-        objects.iter().filter_map(|object| object.get("chain")).filter_map(base)
-    }
-
-    /// Whether packets come to it before it is known by which way they leave.
-    fn is_way_in(&self) -> bool {
-        matches!(self.hook, "input" | "prerouting")
-    }
-
-    /// Whether it drops what no rule of it decides on.
-    fn drops_the_rest(&self) -> bool {
-        self.chain["policy"] == "drop"
-    }
-
-    /// The program that changes it, if it is of the older iptables.
-    fn older(&self) -> Option<&'a str> {
-        self.chain[legacy::TOOL].as_str()
-    }
-
-    /// What to call it.
-    fn place(&self) -> String {
-        let Self { hook, family, table, name, .. } = self;
-        match self.older() {
-            Some(tool) => format!("chain {name} of table {table} ({tool})"),
-            None => format!("chain {name} of nftables table {family} {table} ({hook})"),
-        }
-    }
-
-    /// The command that puts a rule before all others, said in nftables' words and those of iptables.
-    fn insert(&self, nft: &str, iptables: &str) -> String {
-        let Self { family, table, name, .. } = self;
-        let usual = ["INPUT", "OUTPUT"].contains(name) && *table == "filter" && *family != "inet";
-        match (self.older(), *family) {
-            (Some(tool), _) => format!("`{tool} -t {table} -I {name} {iptables}`"),
-            (None, "ip6") if usual => format!("`ip6tables -I {name} {iptables}`"),
-            (None, _) if usual => format!("`iptables -I {name} {iptables}`"),
-            (None, _) => format!("`nft insert rule {family} {table} {name} {nft}`"),
-        }
-    }
-}
-
-/// What base chains drop of what nodes send each other, each with its cure; of objects as nftables lists them.
-pub fn closed(objects: &[Value], manager: bool) -> Vec<Finding> {
-    let packet = |protocol, port| Packet { protocol, port, way: None };
-    let mut packets = vec![packet("udp", GOSSIP_PORT), packet("tcp", GOSSIP_PORT), packet("udp", VXLAN_PORT)];
-    packets.extend(manager.then_some(packet("tcp", MANAGER_PORT)));
+/// What base chains drop of what nodes send each other, each with its cure.
+fn closed(rules: &Ruleset, manager: bool, others: &Others) -> Vec<Finding> {
     let mut found = Vec::new();
-    for base in Base::all(objects) {
-        for packet in &packets {
-            let drops = match fate(objects, base.chain, *packet) {
-                Fate::Drops { .. } => true,
-                Fate::Falls => base.drops_the_rest(),
-                Fate::Passes => false,
-            };
-            if !drops {
+    for keeper in [Keeper::Ufw, Keeper::Firewalld] {
+        found.extend(closed_by(rules, keeper, manager, others));
+    }
+    for base in bases(rules) {
+        for (port, protocol) in ports(manager) {
+            let Some((by, from)) = drops(rules, &base, port, protocol, others) else { continue };
+            if by.is_some() {
                 continue;
             }
-            let Packet { protocol, port, .. } = packet;
-            let what = format!("{} drops {port}/{protocol}", base.place());
+            let what = format!("{} drops {port}/{protocol}{from}", base.place());
             let cure = base.insert(
                 &format!("{protocol} dport {port} accept"),
                 &format!("-p {protocol} --dport {port} -j ACCEPT"),
             );
-            // The programs take packets to the VXLAN port before the firewall sees them, mostly.
-            let early = *port == VXLAN_PORT && base.is_way_in();
-            found.push(match early {
-                true => Finding::warning(
-                    NAME,
-                    format!(
-                        "{what}: UDP that is sent in one piece (GSO), and all on the general path, is lost"
-                    ),
-                    cure,
-                ),
-                false => Finding::failure(NAME, what, cure),
+            found.push(match level(port, &base) {
+                Level::Warning => Finding::warning(NAME, format!("{what}: {LOST}"), cure),
+                _ => Finding::failure(NAME, what, cure),
             });
         }
     }
     found
 }
 
+/// What a program that keeps rules has its chains drop: it is to be told itself, once for all ports.
+fn closed_by(rules: &Ruleset, keeper: Keeper, manager: bool, others: &Others) -> Option<Finding> {
+    let mut dropped: Vec<(u16, &str, String)> = Vec::new();
+    let mut worst = Level::Warning;
+    let mut place = None;
+    for base in bases(rules) {
+        for (port, protocol) in ports(manager) {
+            let Some((Some(by), from)) = drops(rules, &base, port, protocol, others) else { continue };
+            if by != keeper {
+                continue;
+            }
+            worst = worst.max(level(port, &base));
+            place.get_or_insert_with(|| base.place());
+            if !dropped.iter().any(|(same, of, _)| (*same, *of) == (port, protocol)) {
+                dropped.push((port, protocol, from));
+            }
+        }
+    }
+    let named: Vec<_> =
+        dropped.iter().map(|(port, protocol, from)| format!("{port}/{protocol}{from}")).collect();
+    let what = format!("{keeper} drops {} ({})", named.join(", "), place?);
+    let commands: Vec<_> =
+        keeper.let_in(&PORTS, &others.sources()).iter().map(|command| format!("`{command}`")).collect();
+    let cure = commands.join(", then ");
+    Some(match worst {
+        Level::Warning => Finding::warning(NAME, format!("{what}: {LOST}"), cure),
+        _ => Finding::failure(NAME, what, cure),
+    })
+}
+
+/// What is lost where the VXLAN port alone is closed.
+const LOST: &str = "UDP that is sent in one piece (GSO), and all on the general path, is lost";
+
+/// The programs take packets to the VXLAN port before the firewall sees them, mostly.
+fn level(port: u16, base: &Base<'_>) -> Level {
+    if port == VXLAN_PORT && base.is_way_in() { Level::Warning } else { Level::Failure }
+}
+
+/// Managers alone are asked at the managers' port.
+fn ports(manager: bool) -> impl Iterator<Item = (u16, &'static str)> {
+    PORTS.into_iter().filter(move |(port, _)| manager || *port != MANAGER_PORT)
+}
+
+/// Whether a chain drops what nodes send to a port: the program that has to be told, if one keeps the rule, and from whom, if
+/// not from all.
+fn drops(
+    rules: &Ruleset,
+    base: &Base<'_>,
+    port: u16,
+    protocol: &str,
+    others: &Others,
+) -> Option<(Option<Keeper>, String)> {
+    let mut closing = None;
+    let mut dropped = Vec::new();
+    let mut all = true;
+    for (name, packet) in others.packets(base, port, protocol) {
+        match rules.drops(base, &packet) {
+            true => {
+                closing = Some(packet);
+                dropped.push(name);
+            }
+            false => all = false,
+        }
+    }
+    let by_hand = |packet: &Packet<'_>| matches!(rules.fate(base, packet), Fate::Drops { itself: true, .. });
+    let keeper = match base.keeper {
+        // What leaves is let out in other words, and what stands before ufw's chains is not its own.
+        _ if !base.is_way_in() => None,
+        Some(Keeper::Ufw) if by_hand(&closing?) => None,
+        keeper => keeper,
+    };
+    let names = dropped.join(", ");
+    let from = match (all, base.is_way_in()) {
+        (true, _) => String::new(),
+        (false, true) => format!(" from {names}"),
+        (false, false) => format!(" to {names}"),
+    };
+    closing.map(|_| (keeper, from))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::doctor::Level;
+
+    fn rules(text: &str) -> Ruleset {
+        let rules: Value = serde_json::from_str(text).unwrap();
+        Ruleset::of(rules["nftables"].as_array().unwrap().clone())
+    }
 
     fn closed(text: &str, manager: bool) -> Vec<Finding> {
-        let rules: Value = serde_json::from_str(text).unwrap();
-        super::closed(rules["nftables"].as_array().unwrap(), manager)
+        super::closed(&rules(text), manager, &Others::default())
     }
 
     fn ruleset(hook: &str, policy: &str, rules: &[&str]) -> String {
@@ -220,5 +228,56 @@ mod tests {
         let rule = r#",{"rule":{"family":"inet","table":"t","chain":"deeper","expr":[{"drop":null}]}}]}"#;
         let text = format!("{}{rule}", text.strip_suffix("]}").unwrap());
         assert_eq!(texts(&text).len(), 3);
+    }
+
+    /// Of what this node lets in from n2 and n3.
+    fn of_others(text: &str) -> Vec<Finding> {
+        super::closed(&rules(text), true, &Others::known("192.0.2.1", &["192.0.2.2", "192.0.2.130"]))
+    }
+
+    #[test]
+    fn nodes_that_are_not_let_in_are_named() {
+        let drop = |from: &str| {
+            format!(
+                r#"{{"match":{{"op":"==","left":{{"payload":{{"protocol":"ip","field":"saddr"}}}},"right":{from}}}}},{{"drop":null}}"#
+            )
+        };
+        let net = drop(r#"{"prefix":{"addr":"192.0.2.128","len":25}}"#);
+        let found = of_others(&ruleset("input", "accept", &[&net]));
+        assert_eq!(found.len(), 4);
+        assert_eq!(found[1].what, "chain c of nftables table inet t (input) drops 7946/tcp from n3");
+        assert_eq!(of_others(&ruleset("input", "accept", &[&drop(r#""198.51.100.1""#)])).len(), 0);
+        let others = Others::default();
+        let unknown = super::closed(&rules(&ruleset("input", "accept", &[&net])), true, &others);
+        assert!(unknown.is_empty(), "who knows who they are: {unknown:?}");
+    }
+
+    #[test]
+    fn programs_that_keep_rules_are_to_be_told_themselves() {
+        let firewalld =
+            ruleset("input", "accept", &[r#"{"reject":null}"#]).replace(r#":"t""#, r#":"firewalld""#);
+        let found = of_others(&firewalld);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].what.starts_with("firewalld drops 2377/tcp, 7946/tcp, 7946/udp, 4789/udp ("),
+            "{found:?}"
+        );
+        assert_eq!(found[0].level, Level::Failure);
+        let cure = found[0].cure.as_deref().unwrap();
+        assert!(cure.contains("source address=192.0.2.2 service name=mesh accept'`, then `"), "{cure}");
+        let ufw = firewalld.replace("inet", "ip").replace("firewalld", "filter");
+        let chain = r#"{"chain":{"family":"ip","table":"filter","name":"ufw-before-input"}}]}"#;
+        let ufw = format!("{},{chain}", ufw.strip_suffix("]}").unwrap());
+        let by_hand = of_others(&ufw);
+        assert_eq!(by_hand.len(), 4, "a rule before those of ufw: {by_hand:?}");
+        let found = of_others(
+            &ufw.replace(r#""policy":"accept""#, r#""policy":"drop""#).replace("reject", "counter"),
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        let cure = found[0].cure.as_deref().unwrap();
+        assert!(cure.starts_with("`ufw allow from 192.0.2.2 to any port 2377,7946 proto tcp`"), "{cure}");
+        // What leaves the node is not let out by the same words.
+        let out = ufw.replace("input", "output");
+        assert!(of_others(&out).iter().all(|finding| !finding.what.starts_with("ufw")));
     }
 }

@@ -22,15 +22,25 @@ struct Route {
 /// Compares the networks' subnets with the host's routes.
 pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     let Some(view) = &told.view else { return };
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let mut routes: Vec<_> = read("/proc/self/net/route").lines().filter_map(route4).collect();
-    routes.extend(read("/proc/self/net/ipv6_route").lines().filter_map(route6));
+    let mut routes = read();
     routes.retain(matters);
     let before = findings.len();
     findings.extend(conflicts(view, &routes));
     if findings.len() == before {
         findings.push(Finding::ok(NAME, "no network has addresses that the host has routes to"));
     }
+}
+
+/// Where the host has routes to.
+pub fn networks() -> Vec<IpNet> {
+    read().into_iter().map(|route| route.to).collect()
+}
+
+fn read() -> Vec<Route> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let mut routes: Vec<_> = read("/proc/self/net/route").lines().filter_map(route4).collect();
+    routes.extend(read("/proc/self/net/ipv6_route").lines().filter_map(route6));
+    routes
 }
 
 fn conflicts(view: &ClusterView, routes: &[Route]) -> Vec<Finding> {

@@ -6,13 +6,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use mesh_firewall::{Base, Fate, Packet, Ruleset};
 use mesh_types::{ClusterView, Protocol};
-use serde_json::Value;
 
-use super::{
-    Base, Finding, NAME,
-    rules::{Fate, Packet, fate},
-};
+use super::{Finding, NAME, bases};
 
 /// The link to the programs, and where on it published ports are (docs/ARCHITECTURE.md, "The node's own sockets").
 const LINK: &str = "mesh-host";
@@ -34,24 +31,20 @@ pub fn ports(view: &ClusterView) -> BTreeSet<(u16, &'static str)> {
     ports.map(|port| (port.published, word(port.protocol))).collect()
 }
 
-/// A finding for each chain that drops some of `ports`; of objects as nftables lists them.
-pub fn check(objects: &[Value], ports: &BTreeSet<(u16, &'static str)>) -> Vec<Finding> {
-    let found = Base::all(objects).filter_map(|base| match base.is_way_in() {
-        true => shut_in_vain(objects, &base, ports),
-        false => shut_for_own(objects, &base, ports),
+/// A finding for each chain that drops some of `ports`.
+pub fn check(rules: &Ruleset, ports: &BTreeSet<(u16, &'static str)>) -> Vec<Finding> {
+    let found = bases(rules).filter_map(|base| match base.is_way_in() {
+        true => shut_in_vain(rules, &base, ports),
+        false => shut_for_own(rules, &base, ports),
     });
     found.collect()
 }
 
 /// Only rules that name a port mean this one: a firewall that drops all that is not let in is usual.
-fn shut_in_vain(
-    objects: &[Value],
-    base: &Base<'_>,
-    ports: &BTreeSet<(u16, &'static str)>,
-) -> Option<Finding> {
+fn shut_in_vain(rules: &Ruleset, base: &Base<'_>, ports: &BTreeSet<(u16, &'static str)>) -> Option<Finding> {
     let drops = |(port, protocol): &&(u16, &'static str)| {
-        let packet = Packet { protocol, port: *port, way: None };
-        fate(objects, base.chain, packet) == Fate::Drops { by_port: true }
+        let packet = Packet::to_port(protocol, *port);
+        matches!(rules.fate(base, &packet), Fate::Drops { by_port: true, .. })
     };
     let named: Vec<_> = ports.iter().filter(drops).collect();
     let (port, protocol) = named.first()?;
@@ -71,11 +64,7 @@ fn shut_in_vain(
 }
 
 /// The node's own processes.
-fn shut_for_own(
-    objects: &[Value],
-    base: &Base<'_>,
-    ports: &BTreeSet<(u16, &'static str)>,
-) -> Option<Finding> {
+fn shut_for_own(rules: &Ruleset, base: &Base<'_>, ports: &BTreeSet<(u16, &'static str)>) -> Option<Finding> {
     let families = AT.iter().filter(|at| match base.family {
         "ip" => at.is_ipv4(),
         "ip6" => at.is_ipv6(),
@@ -84,12 +73,8 @@ fn shut_for_own(
     let families: Vec<_> = families.collect();
     let drops = |(port, protocol): &&(u16, &'static str)| {
         families.iter().any(|at| {
-            let packet = Packet { protocol, port: *port, way: Some((LINK, **at)) };
-            match fate(objects, base.chain, packet) {
-                Fate::Drops { .. } => true,
-                Fate::Falls => base.drops_the_rest(),
-                Fate::Passes => false,
-            }
+            let to = Packet { to: Some(LINK), destination: Some(**at), ..Packet::to_port(protocol, *port) };
+            rules.drops(base, &to)
         })
     };
     let closed: Vec<_> = ports.iter().filter(drops).collect();
@@ -118,7 +103,7 @@ fn list(ports: &[&(u16, &'static str)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -133,7 +118,7 @@ mod tests {
             .map(|expr| json!({"rule": {"family": "inet", "table": "t", "chain": "c", "expr": expr}}));
         let objects: Vec<_> = [json!({"chain": chain})].into_iter().chain(rules).collect();
         let text = |finding: Finding| format!("{} -> {}", finding.what, finding.cure.unwrap_or_default());
-        check(&objects, &ports()).into_iter().map(text).collect()
+        check(&Ruleset::of(objects), &ports()).into_iter().map(text).collect()
     }
 
     fn when(left: Value, right: Value) -> Value {
