@@ -151,7 +151,9 @@ impl Engine<'_> {
         stream.set_read_timeout(Some(AT_MOST)).context("the engine's socket")?;
         write!(stream, "{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n").context("ask the engine")?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).context("the engine's answer")?;
+        stream.read_to_string(&mut answer).with_context(|| {
+            format!("no answer of the engine to {method} {path} (of 200 at once, Docker 20.10 may lock itself up: docs/docker.md)")
+        })?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the engine's answer is cut off")?;
         let good = head.split(' ').nth(1).is_some_and(|status| status.starts_with('2'));
         ensure!(good, "{method} {path}: {}: {body}", head.lines().next().unwrap_or_default());
