@@ -83,7 +83,11 @@ impl Plugin {
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
         };
-        if tasks.local.iter().any(|task| task.owners.contains(&owner(&endpoint))) {
+        let own = owner(&endpoint);
+        let is_attached = tasks.local.iter().any(|task| {
+            task.owners.contains(&own) && kept.sandbox.as_deref() == Some(Path::new(&task.namespace))
+        });
+        if is_attached {
             self.settle_attached(&endpoint, &kept).await;
         } else {
             self.attach_later(endpoint, kept, None, LONGEST_RESUMED).await;
@@ -226,7 +230,8 @@ impl Plugin {
                     Ok(wishes) => Ok(wishes.container),
                     Err(_) => self.container_of(&request).await.map(|(_, container)| container),
                 };
-                error!(endpoint, container = ?found.as_ref().ok().map(|c| &c.id), error, "a container cannot join its network and is stopped");
+                let id = found.as_ref().ok().map(|container| &container.id);
+                error!(endpoint, container = ?id, error, "a container cannot join its network and is stopped");
                 let stopped = match found {
                     Ok(container) => self.engine.kill(&container.id).await.map_err(PluginError::from),
                     Err(error) => Err(error),

@@ -64,6 +64,10 @@ impl Mesh for FakeMesh {
             let task = |(owner, request): (&String, &v1::AttachRequest)| v1::LocalTask {
                 task_id: owner.clone(),
                 name: request.name.clone(),
+                namespace: match &request.namespace {
+                    Some(Namespace::Path(path)) => path.clone(),
+                    _ => String::new(),
+                },
                 owners: vec![owner.clone()],
                 host_ports: request.host_ports.clone(),
                 ..Default::default()

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use mesh_api::v1::attach_request::Namespace;
 use mesh_types::{Availability, ClusterView};
 use serde_json::json;
 use tonic::Code;
@@ -65,14 +66,19 @@ async fn a_container_that_is_attached_runs_on_when_its_network_is_gone() {
 async fn a_join_that_was_cut_off_before_the_attach_is_done_or_the_container_stopped() {
     for (name, stops) in [("web1", false), ("taken", true)] {
         let mut story = half_done().await;
-        story.mesh.with(|state| state.attached.clear());
+        // What is there is of the sandbox that the container had before.
+        let elsewhere = Namespace::Path("/run/before".to_owned());
+        story.mesh.with(|state| {
+            state.attached.get_mut("docker:e1").unwrap().namespace = Some(elsewhere);
+            state.attaches = 0;
+        });
         story.plugin = Story::plugin(story.folder.path(), &story.mesh);
         story.rename(name);
         story.plugin.clone().resume().await;
         match stops {
             false => {
                 until(|| is_settled(&story)).await;
-                assert!(story.mesh.with(|state| state.attached.contains_key("docker:e1")));
+                assert_eq!(story.mesh.with(|state| state.attaches), 1);
             }
             true => until(|| *story.stopped.lock().unwrap() == ["c1"]).await,
         }
