@@ -9,37 +9,72 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{Binaries, output, succeed};
+use crate::{
+    Binaries,
+    leftovers::{names, remove_folder},
+    output, succeed,
+};
 
 /// What the package's own dependencies are, and what looks at it: manual pages, completions, the unit.
 const INCLUDED: &str = "nftables,man-db,bash-completion,bsdextrautils,systemd";
 
 /// Debian 12 in a folder below target, which nobody is to change; made by debootstrap when it is not there.
 pub fn clean_root() -> Result<PathBuf> {
+    made_once("bookworm", |making| {
+        let mut debootstrap = Command::new("debootstrap");
+        debootstrap
+            .args(["--variant=minbase", &format!("--include={INCLUDED}"), "bookworm"])
+            .arg(making)
+            .arg(mirror()?);
+        if let Some(proxy) = proxy() {
+            debootstrap.env("http_proxy", proxy);
+        }
+        succeed(&mut debootstrap)
+    })
+}
+
+/// What is in Debian's packages, in a folder of that name beside the clean root: fetched by apt, unpacked and not installed,
+/// and prepared once by `prepare`.
+pub(crate) fn unpacked(
+    name: &str,
+    packages: &[&str],
+    prepare: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    made_once(name, |making| {
+        let archives = making.join("archives");
+        std::fs::create_dir_all(&archives).with_context(|| archives.display().to_string())?;
+        let download = || {
+            let mut apt = Command::new("apt-get");
+            succeed(apt.args(["--quiet", "download"]).args(packages).current_dir(&archives))
+        };
+        if download().is_err() {
+            // What apt knows may be of a time whose packages are gone.
+            succeed(Command::new("apt-get").args(["--quiet", "update"]))?;
+            download()?;
+        }
+        for archive in names(&archives) {
+            succeed(Command::new("dpkg-deb").arg("--extract").arg(archives.join(archive)).arg(making))?;
+        }
+        remove_folder(&archives)?;
+        prepare(making)
+    })
+}
+
+/// A folder below target that `make` fills when it is not there. Tests run beside each other: one makes it, the others wait.
+fn made_once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let folder = target()?.join("debian");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // Tests run beside each other; one makes it, the others wait.
-    let lock = File::create(folder.join("lock")).context("a lock beside the clean root")?;
+    let lock = File::create(folder.join("lock")).context("a lock beside what is made")?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-    let root = folder.join("bookworm");
-    if root.exists() {
-        return Ok(root);
+    let made = folder.join(name);
+    if made.exists() {
+        return Ok(made);
     }
     let making = folder.join("making");
-    if making.exists() {
-        std::fs::remove_dir_all(&making).with_context(|| making.display().to_string())?;
-    }
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap
-        .args(["--variant=minbase", &format!("--include={INCLUDED}"), "bookworm"])
-        .arg(&making)
-        .arg(mirror()?);
-    if let Some(proxy) = proxy() {
-        debootstrap.env("http_proxy", proxy);
-    }
-    succeed(&mut debootstrap)?;
-    std::fs::rename(&making, &root).with_context(|| root.display().to_string())?;
-    Ok(root)
+    remove_folder(&making)?;
+    make(&making)?;
+    std::fs::rename(&making, &made).with_context(|| made.display().to_string())?;
+    Ok(made)
 }
 
 /// The mirror that this machine's apt is told of.

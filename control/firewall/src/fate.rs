@@ -112,12 +112,9 @@ impl Walk<'_> {
         let mut ends = Ends::default();
         for rule in self.rules.rules(self.base, name) {
             let parts = rule.as_array().map_or(&[][..], Vec::as_slice);
-            let holds = parts.iter().map(|part| self.holds(part));
-            let Some(sure) =
-                holds.into_iter().try_fold(true, |sure, holds| Some(sure && holds? == Certain::Yes))
-            else {
-                continue;
-            };
+            let holds: Option<Vec<Certain>> = parts.iter().map(|part| self.holds(part)).collect();
+            let Some(holds) = holds else { continue };
+            let sure = holds.iter().all(|holds| *holds == Certain::Yes);
             let named =
                 named || parts.iter().any(|part| part["match"]["left"]["payload"]["field"] == "dport");
             let (verdict, goes_on) = self.verdict(parts, named, depth);

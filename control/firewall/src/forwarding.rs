@@ -88,23 +88,35 @@ pub fn forwarding_closed(pools: &[IpNet], own: &str) -> Vec<Closed> {
     if pools.is_empty() {
         return Vec::new();
     }
-    let rules = Ruleset::of_forwarding(own);
-    let outside = |pool: &IpNet| {
-        let routes = fs::read_to_string(match pool {
-            IpNet::V4(_) => "/proc/thread-self/net/route",
-            IpNet::V6(_) => "/proc/thread-self/net/ipv6_route",
-        });
-        default_link(&routes.unwrap_or_default()).map(str::to_owned)
-    };
-    closed(&rules, pools, outside)
+    closed(&Ruleset::of_forwarding(own), pools, own, outside)
 }
 
-/// `outside`: the interface by which packets of a pool leave the node.
-fn closed(rules: &Ruleset, pools: &[IpNet], outside: impl Fn(&IpNet) -> Option<String>) -> Vec<Closed> {
+impl Ruleset {
+    /// As [`forwarding_closed`], of what the tables called `own` masquerade, in the namespace of the calling thread.
+    pub fn forwarding_closed(&self, own: &str) -> Vec<Closed> {
+        closed(self, &self.masqueraded(own), own, outside)
+    }
+}
+
+/// The interface by which packets of a pool leave the node.
+fn outside(pool: &IpNet) -> Option<String> {
+    let routes = fs::read_to_string(match pool {
+        IpNet::V4(_) => "/proc/thread-self/net/route",
+        IpNet::V6(_) => "/proc/thread-self/net/ipv6_route",
+    });
+    default_link(&routes.unwrap_or_default()).map(str::to_owned)
+}
+
+fn closed(
+    rules: &Ruleset,
+    pools: &[IpNet],
+    own: &str,
+    outside: impl Fn(&IpNet) -> Option<String>,
+) -> Vec<Closed> {
     let mut found: Vec<Closed> = Vec::new();
     for pool in pools.iter().map(IpNet::trunc) {
         let outside = outside(&pool);
-        for base in rules.bases().filter(|base| base.hook == "forward") {
+        for base in rules.bases().filter(|base| base.hook == "forward" && base.table != own) {
             if base.family != family_of(pool) && base.family != "inet" {
                 continue;
             }
@@ -169,7 +181,7 @@ mod tests {
 
     fn found(objects: Vec<Value>) -> Vec<String> {
         let pools = [POOL.parse().unwrap()];
-        closed(&Ruleset::of(objects), &pools, |_| Some("eth0".to_owned()))
+        closed(&Ruleset::of(objects), &pools, "meshd", |_| Some("eth0".to_owned()))
             .iter()
             .map(Closed::to_string)
             .collect()
@@ -243,17 +255,34 @@ mod tests {
             iptables(None, &format!("{ufw}-A ufw-user-forward -s 169.254.64.0/18 -j ACCEPT\n")).is_empty()
         );
         assert!(iptables(None, &format!("-A FORWARD -j DROP\n{ufw}"))[0].contains("iptables -I FORWARD"));
+        let six = format!("*filter\n:FORWARD DROP [0:0]\n{}", ufw.replace("ufw-", "ufw6-"));
+        let pool6 = ["fd6d:6573:6864::/96".parse().unwrap()];
+        let told = closed(&Ruleset::of(parse(&six, "ip6", None)), &pool6, "meshd", |_| None);
+        assert!(told[0].to_string().ends_with("`ufw route allow from fd6d:6573:6864::/96`"), "{told:?}");
     }
 
     #[test]
     fn firewalld_is_told_of_both_families_at_once() {
         let pools = [POOL, "fd6d:6573:6864::/96"].map(|pool| pool.parse().unwrap());
         let rules = Ruleset::of(table("firewalld", "accept", &[json!([{"reject": {"type": "icmpx"}}])]));
-        let told = closed(&rules, &pools, |_| None);
+        let told = closed(&rules, &pools, "meshd", |_| None);
         assert_eq!(told.len(), 1);
         let text = told[0].to_string();
         assert!(text.contains("(firewalld)") && text.contains("by ip and ip6; let them"), "{text}");
         assert!(text.ends_with(" and `firewall-cmd --reload`"), "{text}");
+    }
+
+    #[test]
+    fn what_is_masqueraded_is_looked_at() {
+        let mut objects = table("fw", "drop", &[]);
+        let rules = Ruleset::of(objects.clone());
+        assert!(rules.forwarding_closed("meshd").is_empty(), "there are no tasks");
+        let pool = json!({"prefix": {"addr": "169.254.64.0", "len": 18}});
+        let from = when(json!({"payload": {"protocol": "ip", "field": "saddr"}}), pool);
+        objects.push(json!({"rule": {"family": "ip", "table": "meshd", "chain": "out", "expr": [from, {"masquerade": null}]}}));
+        let closed = Ruleset::of(objects).forwarding_closed("meshd");
+        assert_eq!(closed.len(), 1);
+        assert_eq!(closed[0].pools, [POOL.parse().unwrap()]);
     }
 
     #[test]

@@ -254,6 +254,7 @@ mod tests {
         assert!(dropped("-A INPUT -p udp --dport 53 -j DROP").is_empty());
         assert!(dropped("-A INPUT -i lo -j DROP").is_empty());
         assert!(dropped("-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j DROP").is_empty());
+        assert_eq!(dropped("-A INPUT -p udp --sport 67 --dport 68 -j ACCEPT\n-A INPUT -j DROP").len(), 3);
         assert!(dropped("-A INPUT -m limit --limit 3/min -j RETURN\n-A INPUT -j DROP").is_empty());
         assert_eq!(dropped("-A INPUT ! -i lo -p udp --dport 7946 -j DROP"), [7946]);
         assert_eq!(dropped("-A INPUT -m addrtype --dst-type LOCAL -j RETURN\n-A INPUT -j DROP"), [0; 0]);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::{
@@ -12,8 +13,8 @@ use crate::{
 
 /// firewalld's table, in the family `inet` (its `firewall/core/nftables.py`).
 const FIREWALLD: &str = "firewalld";
-/// What the chains of ufw are called, in iptables' table `filter`.
-const UFW: &str = "ufw-";
+/// What names of ufw's chains begin with, in the table `filter` of iptables and of ip6tables.
+const UFW: [&str; 2] = ["ufw-", "ufw6-"];
 
 /// Chains and their rules.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +96,7 @@ impl Ruleset {
         }
         let same = |other: &&Value| {
             ["family", "table", TOOL].iter().all(|key| other[*key] == chain[*key])
-                && other["name"].as_str().is_some_and(|name| name.starts_with(UFW))
+                && other["name"].as_str().is_some_and(|name| UFW.iter().any(|ufw| name.starts_with(ufw)))
         };
         (chain["table"] == "filter" && self.chains.iter().any(|other| same(&other))).then_some(Keeper::Ufw)
     }
@@ -104,6 +105,12 @@ impl Ruleset {
     pub(crate) fn has_beside(&self, base: &Base<'_>, name: &str) -> bool {
         let of = |chain: &Value| ["family", "table", TOOL].map(|key| chain[key].clone());
         self.chains.iter().any(|chain| chain["name"] == name && of(chain) == of(base.chain))
+    }
+
+    /// From which addresses the tables called `table` masquerade.
+    pub(crate) fn masqueraded(&self, table: &str) -> Vec<IpNet> {
+        let own = self.rules.iter().filter(|([_, _, of, _], _)| of == table);
+        own.flat_map(|(_, rules)| rules.iter().filter_map(masquerades)).collect()
     }
 
     /// What the chain does with a packet.
@@ -128,6 +135,15 @@ impl Ruleset {
 
 fn place(of: &Value, chain: &Value) -> Place {
     [&of[TOOL], &of["family"], &of["table"], chain].map(|word| word.as_str().unwrap_or_default().to_owned())
+}
+
+/// The addresses that a rule masquerades.
+fn masquerades(rule: &Value) -> Option<IpNet> {
+    let parts = rule.as_array()?;
+    parts.iter().find(|part| part.get("masquerade").is_some())?;
+    let from = parts.iter().find(|part| part["match"]["left"]["payload"]["field"] == "saddr")?;
+    let prefix = &from["match"]["right"]["prefix"];
+    format!("{}/{}", prefix["addr"].as_str()?, prefix["len"].as_u64()?).parse().ok()
 }
 
 /// The objects of a list of `nft --json`.

@@ -1,11 +1,11 @@
-//! Engines of containers for pages that use one.
+//! Engines of containers, and firewalls, for pages that use one.
 
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::{Page, Step};
-use crate::{Busybox, Docker, Node, Podman, cluster::Cluster, netns::NetNs};
+use crate::{Busybox, Docker, Firewall, Node, Podman, cluster::Cluster, netns::NetNs};
 
 /// Images that pages name. None can be fetched: each is a small web server that says which container it is in.
 const IMAGES: &[&str] = &["nginx", "postgres", "redis"];
@@ -16,6 +16,7 @@ const SERVER: &str = r#"CMD ["sh", "-c", "hostname > /tmp/index.html; exec httpd
 pub struct Engines {
     docker: Vec<(usize, Docker)>,
     podman: Vec<(usize, Podman)>,
+    firewalls: Vec<(usize, Firewall)>,
 }
 
 impl Engines {
@@ -40,12 +41,29 @@ impl Engines {
         Ok(())
     }
 
+    /// Puts a firewall on the node of the first step that calls it: what it closes is not to be closed before the page is there.
+    pub fn begin_firewall(&mut self, step: &Step, cluster: &Cluster) -> Result<()> {
+        let Some(index) = step.node() else { return Ok(()) };
+        if self.firewalls.iter().any(|(node, _)| *node == index) {
+            return Ok(());
+        }
+        let firewall = match step.command.split(' ').next() {
+            Some("ufw") => Firewall::ufw(&cluster[index])?,
+            Some("firewall-cmd") => Firewall::firewalld(&cluster[index])?,
+            _ => return Ok(()),
+        };
+        self.firewalls.push((index, firewall));
+        Ok(())
+    }
+
     /// A command that runs `program` on a node, where `docker` and `podman` find the node's engines.
     pub fn command(&self, node: &Node, program: &str) -> Result<Command> {
         let podman = self.podman.iter().find(|(index, _)| *index == node.index());
-        let mut command = match podman {
-            Some((_, podman)) => podman.folders().command(program)?,
-            None => NetNs::command_at(node.namespace_path(), program)?,
+        let firewall = self.firewalls.iter().find(|(index, _)| *index == node.index());
+        let mut command = match (podman, firewall) {
+            (Some((_, podman)), _) => podman.folders().command(program)?,
+            (None, Some((_, firewall))) => firewall.command(program)?,
+            (None, None) => NetNs::command_at(node.namespace_path(), program)?,
         };
         for (_, docker) in self.docker.iter().filter(|(index, _)| *index == node.index()) {
             command.env("DOCKER_HOST", docker.host()).env("DOCKER_CONFIG", docker.home());

@@ -1,6 +1,6 @@
 //! The machines on which a page's commands run: namespaces of a cluster, each with a host name and a working folder.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -70,6 +70,7 @@ impl Machines<'_> {
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {
+        self.engines.begin_firewall(step, self.cluster)?;
         if let Some(command) = step.command.strip_suffix(" &") {
             ensure!(step.prints.is_empty(), "nobody reads what a command in the background prints");
             return self.begin(step, command);
@@ -184,6 +185,9 @@ impl Cluster {
         let net = crate::TestNet::create(crate::Prefix::unique(), count)?;
         let cluster = Self::nodes_on(net, crate::Binaries::find()?, Lifetime::Owner)?;
         for node in cluster.nodes() {
+            // As packages make it.
+            let private = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(node.state_folder(), private).context("the state's folder")?;
             let usual = node.meshd()?;
             let mut command = node.command("unshare")?;
             command

@@ -7,6 +7,8 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, Told, host};
 
+/// What the daemon's own warnings are found as.
+pub const WARNING: &str = "daemon's warning";
 /// Free space below which the state is in danger, in bytes.
 const LITTLE: u64 = 64 << 20;
 /// A certificate renews itself long before that.
@@ -46,7 +48,7 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     }
     for warning in &status.warnings {
         let (what, cure) = split(warning);
-        findings.push(Finding::warning("daemon's warning", what, cure));
+        findings.push(Finding::warning(WARNING, what, cure));
     }
     for member in &status.members {
         let node =
@@ -85,7 +87,7 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
 }
 
 /// Warnings of the daemon tell what is wrong, then mostly what to do after a semicolon.
-fn split(warning: &str) -> (&str, &str) {
+pub fn split(warning: &str) -> (&str, &str) {
     match warning.rsplit_once("; ") {
         Some((what, cure)) => (what, cure),
         None => (warning, "see docs/troubleshooting.md"),

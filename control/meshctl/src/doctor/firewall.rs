@@ -9,9 +9,14 @@ use mesh_firewall::{Base, Fate, Keeper, Packet, Ruleset};
 use mesh_types::{GOSSIP_PORT, MANAGER_PORT, VXLAN_PORT};
 
 use self::others::Others;
-use super::{Finding, Level, Told};
+use super::{
+    Finding, Level, Told,
+    cluster::{WARNING, split},
+};
 
 const NAME: &str = "firewall";
+/// What meshd's own tables are called.
+const OWN: &str = "meshd";
 /// What nodes let in from each other (docs/firewall-and-cloud.md).
 const PORTS: [(u16, &str); 4] =
     [(MANAGER_PORT, "tcp"), (GOSSIP_PORT, "tcp"), (GOSSIP_PORT, "udp"), (VXLAN_PORT, "udp")];
@@ -34,6 +39,13 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
     }
     let mut found = closed(&rules, manager, &Others::of(told));
     found.extend(published::check(&rules, &ports));
+    // The daemon tells the same, of some time ago.
+    findings.retain(|finding| !(finding.check == WARNING && finding.what.starts_with("the host's firewall")));
+    found.extend(rules.forwarding_closed(OWN).iter().map(|closed| {
+        let text = closed.to_string();
+        let (what, cure) = split(&text);
+        Finding::warning(NAME, what, cure)
+    }));
     if found.is_empty() {
         findings.push(Finding::ok(NAME, "no rule surely drops what nodes send each other"));
     }
@@ -42,7 +54,7 @@ pub fn check(told: &Told, findings: &mut Vec<Finding>) {
 
 /// The chains that matter here, but for meshd's own.
 fn bases(rules: &Ruleset) -> impl Iterator<Item = Base<'_>> {
-    rules.bases().filter(|base| base.hook != "forward" && base.table != "meshd")
+    rules.bases().filter(|base| base.hook != "forward" && base.table != OWN)
 }
 
 /// What base chains drop of what nodes send each other, each with its cure.
