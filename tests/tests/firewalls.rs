@@ -99,6 +99,8 @@ impl<'a> Story<'a> {
         for port in ["2377/tcp", "7946/tcp"] {
             finds(there, &["ports n1", &format!("{port} of n1"), "not reached from here", on_n1])?;
         }
+        // Answers to what this node sends are let in.
+        self.cluster.wait_for_members(2)?;
         let drops = format!("{keeper} drops 2377/tcp, 7946/tcp, 7946/udp, 4789/udp (chain ");
         let told = finds(here, &["firewall: ", &drops])?;
         follow(&told, firewall, keeper)?;
@@ -110,9 +112,12 @@ impl<'a> Story<'a> {
         }
         let closed =
             format!("the host's firewall ({keeper}) drops forwarded packets, so tasks have no way out by ip");
-        let told = problems(here)?;
-        ensure!(told.iter().all(|line| line.contains(&closed)), "{told:#?}");
-        ensure!(told.iter().any(|line| line.contains("ip6")), "{told:#?}");
+        let told = wait("nothing else to find", SOON, || {
+            let told = problems(here)?;
+            ensure!(told.iter().all(|line| line.contains(&closed)), "{told:#?}");
+            ensure!(told.iter().any(|line| line.contains("ip6")), "{told:#?}");
+            Ok(told)
+        })?;
         told.iter().try_for_each(|told| follow(told, firewall, keeper))?;
         self.way_out()?;
         well(here)?;
@@ -226,6 +231,20 @@ fn firewalld_is_named_and_opened() -> Result<()> {
         let answered = output(story.near.command("ping")?.args(ask));
         ensure!(answered.is_err(), "the general path does not pass the firewall: {answered:?}");
         story.close_and_open(&firewall, "firewalld")?;
+
+        // What the page says of a zone by addresses.
+        let ssh = SocketAddr::from((node.address(), 22));
+        let _server = cluster.net().nodes()[0].run(|| TcpListener::bind(ssh))?.context("port 22")?;
+        let connect = || {
+            let asked = cluster.net().nodes()[1].run(|| TcpStream::connect_timeout(&ssh, SOON));
+            asked?.map(drop).context("port 22 from n2")
+        };
+        connect()?;
+        let zone = "firewall-cmd --permanent --zone=nodes --add-source=192.168.77.0/24";
+        firewall.run(&format!("firewall-cmd --permanent --new-zone=nodes; {zone}; firewall-cmd --reload"))?;
+        ensure!(connect().is_err(), "the interface's zone counts as well");
+        firewall.run("firewall-cmd --permanent --delete-zone=nodes; firewall-cmd --reload")?;
+        connect()?;
 
         let table = |family, name| rules(node.command("nft")?, &["table", family, name]);
         let before = table("ip", "meshd")?;

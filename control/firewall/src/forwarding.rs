@@ -210,12 +210,12 @@ mod tests {
         let is_closed = |policy: &str, rules: &[Value]| !found(table("fw", policy, rules)).is_empty();
         assert!(!is_closed("accept", &[]));
         assert!(is_closed("drop", &[]));
-        assert!(is_closed("drop", &[out.clone()]));
-        assert!(is_closed("drop", &[back.clone()]));
+        assert!(is_closed("drop", std::slice::from_ref(&out)));
+        assert!(is_closed("drop", std::slice::from_ref(&back)));
         assert!(!is_closed("drop", &[out.clone(), back.clone()]));
         assert!(!is_closed("drop", &[json!([{"counter": {"packets": 0, "bytes": 0}}, accept])]));
         let rejects = json!([{"reject": {"type": "icmpx"}}]);
-        assert!(is_closed("accept", &[rejects.clone()]));
+        assert!(is_closed("accept", std::slice::from_ref(&rejects)));
         assert!(!is_closed("accept", &[out.clone(), back, rejects]));
         let docker = when(json!({"meta": {"key": "oifname"}}), json!("docker0"));
         assert!(is_closed("drop", &[out, json!([docker, answers, accept])]));
