@@ -45,6 +45,7 @@ const TOOLS: &[&str] = &[
     "python3-nftables",
     "runc",
     "socat",
+    "strace",
     "systemd",
     "tcpdump",
     "tmux",

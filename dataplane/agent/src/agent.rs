@@ -290,6 +290,8 @@ impl Agent {
         agent.answer_others();
         agent.save_tasks()?;
         guard.disarm();
+        let settling = agent.inner.files.clone().settle();
+        tokio::spawn(agent.inner.stop.clone().run_until_cancelled_owned(settling));
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
         let stop = || agent.inner.stop.clone();
         tokio::spawn(stop().run_until_cancelled_owned(agent.clone().age_flows()));

@@ -6,12 +6,17 @@
 use std::{
     fs, io,
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Mutex,
+    time::SystemTime,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+use crate::agent::lock;
 
 const MAGIC: &[u8; 7] = b"meshd/k";
 /// Raised when a kept type changes. The version before is read too ([`Format::before`]).
@@ -73,9 +78,17 @@ pub enum KeptError {
 pub enum Durability {
     /// Waits for the disk.
     Disk,
+    /// The end of the process at once, a loss of power after [`settle`], which waits for the disk and may be called by somebody
+    /// who has the time: disks take seconds when others write much. Until then the file is beside the one before it.
+    Soon,
     /// Faster; for what a reboot makes void anyway.
     Process,
 }
+
+/// Ends the name of a file that the disk may not have yet.
+const SOON: &str = "now";
+/// Held while such files take their place or go.
+static SETTLING: Mutex<()> = Mutex::new(());
 
 /// Replaces the file at `path` by `value`.
 pub fn save<T: Format>(path: &Path, value: &T, durability: Durability) -> Result<(), KeptError> {
@@ -91,13 +104,56 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> 
     let beside = path.with_extension("new");
     let mut file = fs::File::create(&beside)?;
     file.write_all(bytes)?;
-    if durability == Durability::Disk {
-        file.sync_all()?;
+    match durability {
+        Durability::Disk => {
+            file.sync_all()?;
+            fs::rename(&beside, path)?;
+            sync_folder(path)
+        }
+        Durability::Soon => {
+            let _turn = lock(&SETTLING);
+            fs::rename(&beside, path.with_extension(SOON))
+        }
+        Durability::Process => fs::rename(&beside, path),
     }
-    fs::rename(&beside, path)?;
-    match (durability, path.parent()) {
-        (Durability::Disk, Some(folder)) => fs::File::open(folder)?.sync_all(),
-        _ => Ok(()),
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+}
+
+/// Waits until the disk has what was last saved at `path` with [`Durability::Soon`], and gives it its name.
+pub fn settle(path: &Path) -> Result<(), KeptError> {
+    let failed = |source| KeptError::Io { path: path.to_owned(), action: "write", source };
+    let soon = path.with_extension(SOON);
+    let Some(file) = unless_missing(fs::File::open(&soon)).map_err(failed)? else { return Ok(()) };
+    file.sync_all().map_err(failed)?;
+    {
+        let _turn = lock(&SETTLING);
+        let Some(now) = unless_missing(fs::metadata(&soon)).map_err(failed)? else { return Ok(()) };
+        let then = file.metadata().map_err(failed)?;
+        if (now.dev(), now.ino()) != (then.dev(), then.ino()) {
+            // Another has come meanwhile, and is settled by a call of its own.
+            return Ok(());
+        }
+        fs::rename(&soon, path).map_err(failed)?;
+    }
+    sync_folder(path).map_err(failed)
+}
+
+/// Removes the file at `path`, whatever was saved there last; none is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let _turn = lock(&SETTLING);
+    for path in [&path.with_extension(SOON), path] {
+        unless_missing(fs::remove_file(path))?;
+    }
+    Ok(())
+}
+
+fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -127,15 +183,35 @@ pub(crate) fn after_header<'a>(path: &Path, bytes: &'a [u8]) -> Result<(u8, &'a 
 
 /// The bytes of the file at `path`; `None` when there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, KeptError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(KeptError::Io { path: path.to_owned(), action: "read", source }),
-    }
+    unless_missing(fs::read(path)).map_err(|source| KeptError::Io {
+        path: path.to_owned(),
+        action: "read",
+        source,
+    })
 }
 
 /// Reads the file at `path`; `None` when there is none.
 pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
+    let soon = path.with_extension(SOON);
+    // An older daemon, which knows nothing of it, may have written since.
+    if written(&soon) >= written(path) {
+        match load_at(&soon) {
+            // The disk did not have all of it when the power went: it has the one before.
+            Err(KeptError::Damaged { problem, .. }) => {
+                tracing::warn!(path = %soon.display(), problem, "a kept file is left out");
+            }
+            Ok(None) => {}
+            loaded => return loaded,
+        }
+    }
+    load_at(path)
+}
+
+fn written(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|about| about.modified()).ok()
+}
+
+fn load_at<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
     let Some(bytes) = read(path)? else { return Ok(None) };
     let damaged = |problem| KeptError::Damaged { path: path.to_owned(), problem };
     let (version, rest) = after_header(path, &bytes)?;
@@ -151,42 +227,4 @@ pub fn load<T: Format>(path: &Path) -> Result<Option<T>, KeptError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    impl Format for Vec<u32> {}
-
-    #[test]
-    fn round_trips_and_tells_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tasks");
-        assert!(load::<Vec<u32>>(&path).unwrap().is_none());
-        save(&path, &vec![1u32, 2, 3], Durability::Disk).unwrap();
-        assert_eq!(load::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2, 3]));
-
-        let whole = fs::read(&path).unwrap();
-        for cut in 0..whole.len() {
-            fs::write(&path, &whole[..cut]).unwrap();
-            let error = load::<Vec<u32>>(&path).unwrap_err();
-            assert!(error.to_string().contains("tasks"), "{error}");
-        }
-        for flip in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[flip] ^= 0x40;
-            fs::write(&path, &bytes).unwrap();
-            assert!(load::<Vec<u32>>(&path).is_err(), "byte {flip}");
-        }
-        let mut newer = whole;
-        newer[MAGIC.len()] = VERSION + 1;
-        fs::write(&path, &newer).unwrap();
-        let found = VERSION + 1;
-        assert!(matches!(load::<Vec<u32>>(&path), Err(KeptError::Newer { found: f, .. }) if f == found));
-        newer[MAGIC.len()] = VERSION - 1;
-        fs::write(&path, &newer).unwrap();
-        assert_eq!(load::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2, 3]), "the version before");
-        newer[MAGIC.len()] = VERSION - 2;
-        fs::write(&path, &newer).unwrap();
-        let error = load::<Vec<u32>>(&path).unwrap_err();
-        assert!(matches!(error, KeptError::Older { .. }) && error.to_string().contains("move the file away"));
-    }
-}
+mod tests;

@@ -11,6 +11,8 @@ use std::{
 
 use mesh_types::{ClusterView, Endpoint, Generation, LocalEndpointId, NetworkId, Owner, PortConfig};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::{
     Hold, Leases, LocalTask, NsIdentity,
@@ -128,6 +130,8 @@ pub struct Files {
     dir: PathBuf,
     /// Whoever writes the leases.
     leases: Arc<Mutex<()>>,
+    /// Told when there is something that the disk does not have.
+    unsettled: Arc<Notify>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -150,6 +154,8 @@ pub(crate) struct LeasesOfBoot {
     pub leases: KeptLeases,
 }
 
+const VIEW: &str = "view";
+const LEASES: &str = "leases";
 /// The log of what the others run.
 const HEARD: &str = "heard";
 /// The same as it was kept before it was a log.
@@ -171,11 +177,31 @@ impl Format for DataPathAddress {}
 impl Files {
     /// Files below the daemon's state folder.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), leases: Arc::default() }
+        Self { dir: dir.to_owned(), leases: Arc::default(), unsettled: Arc::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    fn save_soon<T: Format>(&self, name: &str, value: &T) -> Result<(), KeptError> {
+        kept::save(&self.path(name), value, Durability::Soon)?;
+        self.unsettled.notify_one();
+        Ok(())
+    }
+
+    /// Has the disk take what was saved, whenever something was: a thread may wait for that, and nobody else has to.
+    pub async fn settle(self) {
+        loop {
+            let files = self.clone();
+            let settled = tokio::task::spawn_blocking(move || {
+                [VIEW, LEASES].into_iter().try_for_each(|name| kept::settle(&files.path(name)))
+            });
+            if let Ok(Err(error)) = settled.await {
+                warn!(%error, "have the disk take what is kept");
+            }
+            self.unsettled.notified().await;
+        }
     }
 
     /// Keeps the decided state.
@@ -185,12 +211,12 @@ impl Files {
         managers: Vec<std::net::SocketAddr>,
     ) -> Result<(), KeptError> {
         let kept = KeptView { view: view.clone(), managers };
-        kept::save(&self.path("view"), &kept, Durability::Disk)
+        self.save_soon(VIEW, &kept)
     }
 
     /// The decided state as it was kept.
     pub fn load_view(&self) -> Result<Option<(ClusterView, Vec<std::net::SocketAddr>)>, KeptError> {
-        Ok(kept::load(&self.path("view"))?.map(|k: KeptView| (k.view, k.managers)))
+        Ok(kept::load(&self.path(VIEW))?.map(|k: KeptView| (k.view, k.managers)))
     }
 
     /// Keeps the leases. Of several callers at a time each looks when it is its turn: what was before never replaces what was
@@ -198,12 +224,12 @@ impl Files {
     pub fn save_leases(&self, now: impl FnOnce() -> KeptLeases) -> Result<(), KeptError> {
         let _turn = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = LeasesOfBoot { boot: boot_id(), leases: now() };
-        kept::save(&self.path("leases"), &kept, Durability::Disk)
+        self.save_soon(LEASES, &kept)
     }
 
     /// The leases as they were kept, and whether that was since the machine booted.
     pub fn load_leases(&self) -> Result<(KeptLeases, bool), KeptError> {
-        let kept: Option<LeasesOfBoot> = kept::load(&self.path("leases"))?;
+        let kept: Option<LeasesOfBoot> = kept::load(&self.path(LEASES))?;
         Ok(kept.map(|kept| (kept.leases, kept.boot == boot_id())).unwrap_or_default())
     }
 
@@ -268,11 +294,8 @@ impl Files {
 
     /// Removes all of them; for a node that left its cluster.
     pub fn remove(&self) -> std::io::Result<()> {
-        for name in ["view", "tasks", "leases", HEARD, HEARD_BEFORE, "data-path", "advertise"] {
-            match std::fs::remove_file(self.path(name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+        for name in [VIEW, "tasks", LEASES, HEARD, HEARD_BEFORE, "data-path", "advertise"] {
+            kept::remove(&self.path(name))?;
         }
         Ok(())
     }
