@@ -74,3 +74,44 @@ fn rules_of_iptables_are_understood() {
         assert_eq!(closed(POOL).len(), 1);
     });
 }
+
+/// As Docker 20.10 makes them, with a container that has a port open.
+const DOCKER: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+COMMIT
+";
+
+#[test]
+fn dockers_rules_let_nothing_of_tasks_pass() {
+    in_a_namespace(|| {
+        for kind in ["nft", "legacy"] {
+            sh(&format!("iptables-{kind}-restore <<'END'\n{DOCKER}END"));
+            let told = closed(POOL);
+            assert!(
+                told.len() == 1 && told[0].contains("`iptables -I DOCKER-USER -s 169.254"),
+                "{kind}: {told:?}"
+            );
+            let commands: Vec<&str> = told[0].split('`').skip(1).step_by(2).collect();
+            commands.iter().for_each(|command| sh(&command.replace("iptables", &format!("iptables-{kind}"))));
+            assert!(closed(POOL).is_empty(), "{kind}: {:?}", closed(POOL));
+        }
+    });
+}
