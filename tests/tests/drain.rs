@@ -3,13 +3,13 @@
 
 use std::{
     io::ErrorKind,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Guest, Load, NetNs, Talk, Task, TaskSpec, Wrk, get, run, wait};
+use mesh_tests::{Cluster, Guest, Load, NetNs, Talk, Task, TaskSpec, Wire, Wrk, get, run_on, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 /// A request that takes longer has failed: a lost packet costs a second.
@@ -17,7 +17,8 @@ const REQUEST: Duration = Duration::from_secs(8);
 const RATE: u32 = 75;
 
 fn create(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+    let subnets = ["--subnet", "10.10.3.0/24", "--subnet", "fd00:3::/64"];
+    cluster[0].ctl(&[&["network", "create", "--attachable"], &subnets[..], &["prod"]].concat())?;
     let words = ["service", "create", "--network", "prod", "--publish", "8080:80", "--drain-timeout"];
     cluster[0].ctl(&[&words[..], &["20s", "web"]].concat())?;
     cluster[0].ctl(&["service", "create", "--network", "prod", "--publish", "7070:70", "talk"])?;
@@ -32,11 +33,12 @@ fn observer(cluster: &Cluster, node: usize) -> Result<Task> {
     cluster[node].run_idle(&TaskSpec { name: "observer", network: "prod", ..TaskSpec::default() })
 }
 
-fn vip(observer: &Task, service: &str, port: u16) -> Result<SocketAddr> {
+/// By `A` or `AAAA`.
+fn vip(observer: &Task, service: &str, kind: &str, port: u16) -> Result<SocketAddr> {
     let found = wait("the VIP", SOON, || {
-        observer.dig(&[service])?.first().cloned().context("no address for the service")
+        observer.dig(&[service, kind])?.first().cloned().context("no address for the service")
     })?;
-    Ok((found.parse::<std::net::Ipv4Addr>().context("an address")?, port).into())
+    Ok((found.parse::<IpAddr>().context("an address")?, port).into())
 }
 
 /// Waits until the service answers through `server`.
@@ -46,7 +48,7 @@ fn answers(from: &Path, server: SocketAddr) -> Result<()> {
 
 #[test]
 fn every_task_is_replaced_and_no_request_fails() -> Result<()> {
-    run(3, |cluster| {
+    run_on(Wire { v6: true, ..Wire::default() }, 3, |cluster| {
         create(cluster)?;
         let observer = observer(cluster, 2)?;
         let mut tasks: Vec<Guest> = Vec::new();
@@ -56,7 +58,7 @@ fn every_task_is_replaced_and_no_request_fails() -> Result<()> {
         let servers: Vec<SocketAddr> =
             cluster.nodes().iter().map(|node| (node.address(), 8080).into()).collect();
         let (client, inside) = (cluster.net().client().path(), observer.namespace());
-        let vip = vip(&observer, "web", 80)?;
+        let vip = vip(&observer, "web", "A", 80)?;
         for &server in &servers {
             answers(&client, server)?;
         }
@@ -113,23 +115,29 @@ fn is_reset(mut talk: Talk, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Connections that never end: from outside through another node and the own one, from a task to the VIP, from a node.
+/// Connections that never end: from outside through another node and the own one, from a task to the VIP, from a node; by
+/// both families.
 fn talks(cluster: &Cluster, observer: &Task) -> Result<Vec<(&'static str, Talk)>> {
-    let vip = vip(observer, "talk", 70)?;
-    let client = cluster.net().client();
-    let published = |node: usize| SocketAddr::from((cluster[node].address(), 7070));
-    let from: [(&str, &NetNs, SocketAddr); 4] = [
-        ("outside, through another node", client, published(0)),
-        ("outside, through the task's node", client, published(1)),
-        ("a socket of another node", &cluster.net().nodes()[0], ([127, 0, 0, 1], 7070).into()),
-        ("a socket of the task's node", &cluster.net().nodes()[1], published(1)),
-    ];
+    let (net, client) = (cluster.net(), cluster.net().client());
     let mut talks = Vec::new();
-    for (what, namespace, server) in from {
-        let open = || namespace.run(|| Talk::open(server, SOON))?;
-        talks.push((what, wait("a connection", SOON, open).context(what)?));
+    for (family, kind) in ["A", "AAAA"].into_iter().enumerate() {
+        let published = |node: usize| {
+            SocketAddr::from(([IpAddr::from(net.address(node)), net.address6(node).into()][family], 7070))
+        };
+        let localhost = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()][family];
+        let from: [(&str, &NetNs, SocketAddr); 4] = [
+            ("outside, through another node", client, published(0)),
+            ("outside, through the task's node", client, published(1)),
+            ("a socket of another node", &net.nodes()[0], (localhost, 7070).into()),
+            ("a socket of the task's node", &net.nodes()[1], published(1)),
+        ];
+        for (what, namespace, server) in from {
+            let open = || namespace.run(|| Talk::open(server, SOON))?;
+            talks.push((what, wait("a connection", SOON, open).context(what)?));
+        }
+        let vip = vip(observer, "talk", kind, 70)?;
+        talks.push(("a task", wait("a connection", SOON, || observer.inside(|| Talk::open(vip, SOON))?)?));
     }
-    talks.push(("a task", wait("a connection", SOON, || observer.inside(|| Talk::open(vip, SOON))?)?));
     for (what, talk) in &mut talks {
         for word in ["one", "two"] {
             talk.say(word).with_context(|| what.to_owned())?;
@@ -140,7 +148,7 @@ fn talks(cluster: &Cluster, observer: &Task) -> Result<Vec<(&'static str, Talk)>
 
 #[test]
 fn a_connection_that_does_not_end_is_cut() -> Result<()> {
-    run(2, |cluster| {
+    run_on(Wire { v6: true, ..Wire::default() }, 2, |cluster| {
         create(cluster)?;
         let observer = observer(cluster, 0)?;
         let old = cluster[1].attach_greeter(&spec("old", "talk"), 70)?;

@@ -1,15 +1,15 @@
 //! What is left of a task that is gone without a word: TCP connections with it are reset, and UDP clients are given
-//! another one, both at their next packet and wherever the client is. (SWARM's acceptance 11.)
+//! another one, both at their next packet and wherever the client is, in both families. (SWARM's acceptance 11.)
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Guest, NetNs, Talk, Task, TaskSpec, UdpEcho, run, wait};
+use mesh_tests::{Cluster, Guest, NetNs, Talk, Task, TaskSpec, UdpEcho, Wire, run_on, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 /// A second is what is promised; the rest is for a busy machine.
@@ -17,7 +17,8 @@ const MARGIN: Duration = Duration::from_secs(7);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn create(cluster: &Cluster) -> Result<()> {
-    cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+    let subnets = ["--subnet", "10.10.3.0/24", "--subnet", "fd00:3::/64"];
+    cluster[0].ctl(&[&["network", "create", "--attachable"], &subnets[..], &["prod"]].concat())?;
     let publish = ["--publish", "7070:70", "--publish", "9000:9001/udp"];
     cluster[0].ctl(&[&["service", "create", "--network", "prod"], &publish[..], &["talk"]].concat())?;
     cluster.wait_for_view()
@@ -26,44 +27,45 @@ fn create(cluster: &Cluster) -> Result<()> {
 fn greeter(cluster: &Cluster, node: usize, name: &str) -> Result<(Guest, UdpEcho)> {
     let spec = TaskSpec { name, network: "prod", service: Some("talk"), ..TaskSpec::default() };
     let guest = cluster[node].attach_greeter(&spec, 70)?;
-    let socket = guest.namespace().run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9001)))?;
+    let socket = guest.namespace().run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 9001)))?;
     Ok((guest, UdpEcho::serve(socket.context("port 9001")?, name)?))
 }
 
 /// A place from which a service is spoken to: what it is called, its namespace, the address there and the ports.
 struct Place {
-    what: &'static str,
+    what: String,
     namespace: PathBuf,
     server: IpAddr,
     tcp: u16,
     udp: u16,
 }
 
-/// Outside, through another node and the task's; sockets of both nodes; a task, by the VIP.
+/// Outside, through another node and the task's; sockets of both nodes; a task, by the VIP. Each by IPv4 and IPv6.
 fn places(cluster: &Cluster, observer: &Task) -> Result<Vec<Place>> {
-    let vip = wait("the VIP", SOON, || observer.dig(&["talk"])?.first().cloned().context("no address"))?;
-    let (nodes, client) = (cluster.net().nodes(), cluster.net().client());
-    let published = |what, namespace: &NetNs, server: Ipv4Addr| Place {
-        what,
-        namespace: namespace.path(),
-        server: server.into(),
-        tcp: 7070,
-        udp: 9000,
+    let (net, client) = (cluster.net(), cluster.net().client());
+    let place = |what: &str, namespace: PathBuf, server: IpAddr, (tcp, udp)| Place {
+        what: format!("{what} ({server})"),
+        namespace,
+        server,
+        tcp,
+        udp,
     };
-    let vip = Place {
-        what: "a task",
-        namespace: observer.namespace(),
-        server: vip.parse().context("an address")?,
-        tcp: 70,
-        udp: 9001,
-    };
-    Ok(vec![
-        published("outside, through another node", client, cluster[0].address()),
-        published("outside, through the task's node", client, cluster[1].address()),
-        published("a socket of another node", &nodes[0], Ipv4Addr::LOCALHOST),
-        published("a socket of the task's node", &nodes[1], cluster[1].address()),
-        vip,
-    ])
+    let published = |what, namespace: &NetNs, server| place(what, namespace.path(), server, (7070, 9000));
+    let nodes = |node: usize| [IpAddr::from(net.address(node)), net.address6(node).into()];
+    let mut all = Vec::new();
+    for (family, kind) in ["A", "AAAA"].into_iter().enumerate() {
+        let asked = || observer.dig(&["talk", kind])?.first().cloned().context("no address");
+        let vip = wait("the VIP", SOON, asked)?.parse().context("an address")?;
+        let localhost = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()][family];
+        all.extend([
+            published("outside, through another node", client, nodes(0)[family]),
+            published("outside, through the task's node", client, nodes(1)[family]),
+            published("a socket of another node", &net.nodes()[0], localhost),
+            published("a socket of the task's node", &net.nodes()[1], nodes(1)[family]),
+            place("a task", observer.namespace(), vip, (70, 9001)),
+        ]);
+    }
+    Ok(all)
 }
 
 /// Connections that stay open with the task `name`, after a few words.
@@ -76,11 +78,11 @@ fn talks<'a>(places: &'a [Place], name: &str) -> Result<Vec<(&'a str, Talk)>> {
     };
     let mut talks = Vec::new();
     for place in places {
-        let mut talk = wait("a connection", SOON, || open(place)).context(place.what)?;
+        let mut talk = wait("a connection", SOON, || open(place)).with_context(|| place.what.clone())?;
         for word in ["one", "two"] {
-            talk.say(word).context(place.what)?;
+            talk.say(word).with_context(|| place.what.clone())?;
         }
-        talks.push((place.what, talk));
+        talks.push((place.what.as_str(), talk));
     }
     Ok(talks)
 }
@@ -100,7 +102,7 @@ fn are_reset(talks: Vec<(&str, Talk)>) -> Result<()> {
 
 #[test]
 fn tcp_is_reset() -> Result<()> {
-    run(2, |cluster| {
+    run_on(Wire { v6: true, ..Wire::default() }, 2, |cluster| {
         create(cluster)?;
         let spec = TaskSpec { name: "observer", network: "prod", ..TaskSpec::default() };
         let observer = cluster[0].run_idle(&spec)?;
@@ -153,7 +155,7 @@ fn asks_until(from: &Path, socket: &UdpSocket, server: SocketAddr, name: &str) -
 
 #[test]
 fn udp_clients_go_on_with_another_task() -> Result<()> {
-    run(2, |cluster| {
+    run_on(Wire { v6: true, ..Wire::default() }, 2, |cluster| {
         create(cluster)?;
         let spec = TaskSpec { name: "observer", network: "prod", ..TaskSpec::default() };
         let observer = cluster[0].run_idle(&spec)?;
@@ -162,12 +164,13 @@ fn udp_clients_go_on_with_another_task() -> Result<()> {
         talks(&places, "old")?;
         let mut clients = Vec::new();
         for place in &places {
-            let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+            let any = if place.server.is_ipv4() { [0; 4].into() } else { IpAddr::from([0; 16]) };
+            let bind = || UdpSocket::bind((any, 0));
             let socket = NetNs::run_at(&place.namespace, bind)?.context("a socket")?;
             let server = SocketAddr::from((place.server, place.udp));
             // More than once, so that the flow counts as established.
             for _ in 0..3 {
-                asks_until(&place.namespace, &socket, server, "old").context(place.what)?;
+                asks_until(&place.namespace, &socket, server, "old").with_context(|| place.what.clone())?;
             }
             clients.push((place, socket, server));
         }
@@ -179,7 +182,8 @@ fn udp_clients_go_on_with_another_task() -> Result<()> {
         }
         cluster[1].ctl(&["detach", "--force", "old"])?;
         for (place, socket, server) in &clients {
-            let took = asks_until(&place.namespace, socket, *server, "new").context(place.what)?;
+            let took = asks_until(&place.namespace, socket, *server, "new");
+            let took = took.with_context(|| place.what.clone())?;
             println!("{}: the new task answers after {took:?}", place.what);
             ensure!(took < SECOND + MARGIN, "{}: the new task answers after {took:?}", place.what);
         }

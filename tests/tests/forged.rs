@@ -1,8 +1,10 @@
 //! SWARM's acceptance 9, on the wire: VXLAN packets that nobody honest sends, and tasks that lie about who they are. Each
-//! is dropped and counted by its reason, and none reaches a task.
+//! is dropped and counted by its reason, and none reaches a task: neither by the fast path nor by the kernel's VXLAN device,
+//! which whoever sends chooses, since the fast path leaves packets with outer options to it.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
@@ -40,20 +42,20 @@ fn vni(cluster: &Cluster, network: &str) -> Result<u32> {
     u32::try_from(vni).context("a VNI")
 }
 
-/// What a node has dropped for that reason.
-fn dropped(node: &Node, reason: &str) -> Result<u64> {
+/// What a node counts as `name`, of its `drops` or `packets`.
+fn counted(node: &Node, kind: &str, name: &str) -> Result<u64> {
     let status = node.ctl_json(&["status"])?;
-    let drops = status["data_path"]["drops"].as_object();
-    let drops = drops.with_context(|| format!("`status` counts no drops: {status}"))?;
-    Ok(drops.get(reason).and_then(Value::as_u64).unwrap_or(0))
+    let counters = status["data_path"][kind].as_object();
+    let counters = counters.with_context(|| format!("`status` counts no {kind}: {status}"))?;
+    Ok(counters.get(name).and_then(Value::as_u64).unwrap_or(0))
 }
 
 /// `commit` makes packets that the node drops and counts for that reason.
 fn is_counted(node: &Node, what: &str, reason: &str, commit: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = dropped(node, reason)?;
+    let before = counted(node, "drops", reason)?;
     commit().with_context(|| what.to_owned())?;
     wait("the drops to be counted", SOON, || {
-        let counted = dropped(node, reason)? - before;
+        let counted = counted(node, "drops", reason)? - before;
         ensure!(counted >= COUNT, "{counted} of {COUNT}, reason {reason}");
         Ok(())
     })
@@ -84,9 +86,25 @@ fn wrapped(vni: u32, frame: &[u8]) -> Vec<u8> {
     [&[0x08, 0, 0, 0, a, b, c, 0], frame].concat()
 }
 
+/// What takes the outer headers off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    FastPath,
+    Device,
+}
+
 /// Sends VXLAN packets from a namespace to a node.
-fn send(from: &NetNs, node: &Node, packet: &[u8]) -> Result<()> {
+fn send(from: &NetNs, node: &Node, by: By, packet: &[u8]) -> Result<()> {
     let socket = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?.context("a socket")?;
+    if by == By::Device {
+        // Three options without a meaning and the end of the list (RFC 791, section 3.1).
+        let options = [1u8, 1, 1, 0];
+        let (level, option) = (libc::IPPROTO_IP, libc::IP_OPTIONS);
+        // SAFETY: the kernel reads four bytes.
+        let failed =
+            unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, options.as_ptr().cast(), 4) };
+        ensure!(failed == 0, "IP_OPTIONS: {}", std::io::Error::last_os_error());
+    }
     for _ in 0..COUNT {
         socket.send_to(packet, (node.address(), VXLAN)).context("sending")?;
     }
@@ -174,15 +192,28 @@ fn forged_packets_are_dropped_and_counted() -> Result<()> {
         let said = |source: Ipv4Addr, text: &str| datagram(macs, source, to, text.as_bytes());
         // A peer can say what its own tasks can: so the forgeries fail for what is wrong with them.
         let honest = wrapped(prod, &said(from, "honest")?);
-        victim.hears_only("a packet by hand", || send(&net.nodes()[1], target, &honest))?;
+        for by in [By::FastPath, By::Device] {
+            let before = counted(target, "packets", "general-received")?;
+            let what = format!("a packet by hand, {by:?}");
+            victim.hears_only(&what, || send(&net.nodes()[1], target, by, &honest))?;
+            let device = counted(target, "packets", "general-received")? - before;
+            ensure!((device > 0) == (by == By::Device), "{what}: {device} went by the device");
+        }
 
+        let by = |by: By, what: &str, reason: &str, packet: &[u8]| {
+            let what = format!("{what}, {by:?}");
+            is_counted(target, &what, reason, || send(&net.nodes()[1], target, by, packet))
+        };
         let by_peer = |what: &str, reason: &str, packet: &[u8]| {
-            is_counted(target, what, reason, || send(&net.nodes()[1], target, packet))
+            by(By::FastPath, what, reason, packet)?;
+            by(By::Device, what, reason, packet)
         };
         let stranger = wrapped(prod, &said(from, "by a stranger")?);
-        is_counted(target, "a sender that is no node", "unknown-sender", || {
-            send(net.client(), target, &stranger)
-        })?;
+        for by in [By::FastPath, By::Device] {
+            is_counted(target, &format!("a sender that is no node, {by:?}"), "unknown-sender", || {
+                send(net.client(), target, by, &stranger)
+            })?;
+        }
         for (what, vni) in [("nobody's", NOBODYS), ("another network's", other)] {
             by_peer(what, "unknown-vni", &wrapped(vni, &said(from, "by a wrong VNI")?))?;
         }
@@ -201,8 +232,9 @@ fn forged_packets_are_dropped_and_counted() -> Result<()> {
         by_peer("an inner destination elsewhere", "no-endpoint", &wrapped(prod, &astray))?;
         let mut unmarked = honest.clone();
         unmarked[0] = 0;
-        by_peer("no VNI", "malformed", &unmarked)?;
-        by_peer("less than a header", "malformed", &honest[..24])?;
+        // The device itself refuses such.
+        by(By::FastPath, "no VNI", "malformed", &unmarked)?;
+        by(By::FastPath, "less than a header", "malformed", &honest[..24])?;
 
         // What one node asks another is not answered to others, so nobody is sent more than he was.
         let question = [&QUESTION[..], &[7; QUESTION_LEN as usize - QUESTION.len()]].concat();
@@ -221,10 +253,14 @@ fn forged_packets_are_dropped_and_counted() -> Result<()> {
         let socket =
             victim.task.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, VXLAN)))?.context("a socket")?;
         socket.set_read_timeout(Some(SOON)).context("a socket's timeout")?;
-        send(&net.nodes()[1], target, &wrapped(prod, &nested(victim.address)?))?;
-        let mut buffer = [0; 2048];
-        let len = socket.recv(&mut buffer).context("a task's own port 4789")?;
-        ensure!(buffer[..len] == honest, "a task's packet was changed");
+        for by in [By::FastPath, By::Device] {
+            send(&net.nodes()[1], target, by, &wrapped(prod, &nested(victim.address)?))?;
+            for _ in 0..COUNT {
+                let mut buffer = [0; 2048];
+                let len = socket.recv(&mut buffer).with_context(|| format!("port 4789 of a task, {by:?}"))?;
+                ensure!(buffer[..len] == honest, "a task's packet was changed");
+            }
+        }
         ensure!(victim.heard().is_empty(), "a nested packet was opened");
 
         // What the nodes steer by.
@@ -241,7 +277,8 @@ fn forged_packets_are_dropped_and_counted() -> Result<()> {
             by_peer("an answer to nothing", "unexpected-return", &steered(RETURN_VNI, kind, None)?)?;
         }
         for vni in [INGRESS_VNI, RETURN_VNI] {
-            by_peer("not steered", "malformed", &steered(vni, SteeringKind::Published, Some([7; 12]))?)?;
+            // A valid source address: else the device refuses it.
+            by_peer("not steered", "malformed", &steered(vni, SteeringKind::Published, Some([6; 12]))?)?;
         }
         victim.hears_only("the friend, after", ask)
     })

@@ -2,12 +2,14 @@
 //! overlays work at once, `--internal` has no way out, and all else has.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, GATEWAY, Nginx, OUTSIDE, StubDns, TaskSpec, get, run, wait};
+use mesh_tests::{
+    Cluster, GATEWAY, GATEWAY6, Nginx, OUTSIDE, OUTSIDE6, StubDns, TaskSpec, Wire, get, run, run_on, wait,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -89,25 +91,33 @@ fn networks_do_not_meet() -> Result<()> {
 
 #[test]
 fn internal_networks_have_no_way_out() -> Result<()> {
-    run(2, |cluster| {
-        network(cluster, "open", "10.10.3.0/24", &[])?;
-        network(cluster, "closed", "10.10.4.0/24", &["--internal"])?;
+    run_on(Wire { v6: true, ..Wire::default() }, 2, |cluster| {
+        network(cluster, "open", "10.10.3.0/24", &["--subnet", "fd00:3::/64"])?;
+        network(cluster, "closed", "10.10.4.0/24", &["--subnet", "fd00:4::/64", "--internal"])?;
         let open = nginx(cluster, 1, "open", "open1")?;
         let closed = [nginx(cluster, 0, "closed", "closed1")?, nginx(cluster, 1, "closed", "closed2")?];
         reaches(&closed[0], port_80(&closed[1])?, "closed2")?;
-        let listener =
-            cluster.net().hub().run(|| TcpListener::bind((OUTSIDE, 7000)))?.context("port 7000")?;
-        let connect = || TcpStream::connect_timeout(&(OUTSIDE, 7000).into(), A_WHILE);
-        let stream = wait("the way out of an open network", SOON, || {
-            open.task.inside(connect)?.context("an open network has no way out")
-        })?;
-        let (_, seen) = listener.accept().context("accepting")?;
-        ensure!(seen.ip() == cluster[1].address(), "the world sees {seen}, not the task's node");
-        drop(stream);
-        ensure!(closed[0].task.inside(connect)?.is_err(), "an internal network has a way out");
-        let gateway = (GATEWAY, 7000).into();
-        let connect = || TcpStream::connect_timeout(&gateway, A_WHILE);
-        ensure!(closed[1].task.inside(connect)?.is_err(), "an internal network reaches the underlay");
+        let (net, any) = (cluster.net(), Ipv6Addr::UNSPECIFIED);
+        let listener = net.hub().run(|| TcpListener::bind((any, 7000)))?.context("port 7000")?;
+        let ways: [[IpAddr; 3]; 2] = [
+            [OUTSIDE.into(), GATEWAY.into(), net.address(1).into()],
+            [OUTSIDE6.into(), GATEWAY6.into(), net.address6(1).into()],
+        ];
+        for [outside, gateway, node] in ways {
+            let connect = |to: IpAddr| move || TcpStream::connect_timeout(&(to, 7000).into(), A_WHILE);
+            for to in [outside, gateway] {
+                let stream = wait("the way out of an open network", SOON, || {
+                    open.task.inside(connect(to))?.context("an open network has no way out")
+                })?;
+                let (_, seen) = listener.accept().context("accepting")?;
+                ensure!(seen.ip().to_canonical() == node, "the world sees {seen}, not the task's node");
+                drop(stream);
+                for task in closed.iter().map(|nginx| &nginx.task) {
+                    let reached = task.inside(connect(to))?;
+                    ensure!(reached.is_err(), "an internal network has a way out to {to}");
+                }
+            }
+        }
         Ok(())
     })
 }

@@ -5,9 +5,11 @@ use mesh_abi::{
 };
 
 use crate::{
+    frames::Talk,
     packets::{Path, arp, wrapped},
     world::{
-        A, Action, B, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, Node, PORT_2, PORT_NONE, VNI, vtep,
+        A, Action, B, BOTH, C, CLIENT, EMPTY_VIP, GATEWAY, GENERATION, HOST_MAC, Node, PORT_2, PORT_NONE,
+        VNI, client, vtep,
     },
 };
 
@@ -192,9 +194,12 @@ fn to_services_without_tasks() {
 
 #[test]
 fn to_the_outside_of_an_internal_network() {
-    let (mut node, _) = Node::pair();
-    node.make_internal();
-    dropped(&node, node.task_sends(A, &a_to(CLIENT).tcp(1, 2, b"x")).0, DropReason::Internal);
+    for family in BOTH {
+        let (mut node, _) = Node::pair();
+        node.make_internal();
+        let out = Talk { from_mac: A.mac, to_mac: GATEWAY_MAC, from: A.at(family), to: client(family) };
+        dropped(&node, node.task_sends(A, &out.tcp(1, 2, b"x")).0, DropReason::Internal);
+    }
 }
 
 #[test]
