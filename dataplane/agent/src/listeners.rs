@@ -79,17 +79,20 @@ pub fn shadows(port: &PortConfig, socket: &Listening, host_addresses: &BTreeMap<
         return false;
     }
     let everywhere = socket.address.is_unspecified();
+    // A socket at `::` may be one for IPv6 only, which /proc does not tell.
+    let takes = |address: &IpAddr| {
+        *address == socket.address || everywhere && (socket.address.is_ipv6() || address.is_ipv4())
+    };
     match port.at {
         PublishAt::Any => {
             everywhere || socket.address.is_loopback() || host_addresses.contains_key(&socket.address)
         }
         PublishAt::Address(address) => {
-            let own = address.is_loopback() || host_addresses.contains_key(&address);
-            own && (everywhere || address == socket.address)
+            (address.is_loopback() || host_addresses.contains_key(&address)) && takes(&address)
         }
         PublishAt::Interface(name) => {
             let mut on = host_addresses.iter().filter(|(_, interface)| interface.as_str() == name.as_str());
-            on.any(|(address, _)| everywhere || *address == socket.address)
+            on.any(|(address, _)| takes(address))
         }
     }
 }
@@ -192,8 +195,8 @@ mod tests {
     #[test]
     fn a_port_shadows_what_waits_at_its_place() {
         let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
-        let addresses =
-            BTreeMap::from([(ip("10.0.0.5"), "eth0".to_owned()), (ip("10.0.1.5"), "eth1".to_owned())]);
+        let addresses = [("10.0.0.5", "eth0"), ("10.0.1.5", "eth1"), ("fd00::5", "eth2")];
+        let addresses = addresses.map(|(address, interface)| (ip(address), interface.to_owned())).into();
         let socket =
             |address: &str| Listening { port: 80, protocol: Protocol::Tcp, address: ip(address), inode: 1 };
         let is = |port: &str, address: &str| shadows(&port.parse().unwrap(), &socket(address), &addresses);
@@ -215,6 +218,13 @@ mod tests {
             ("eth1:80:80", "10.0.1.5", true),
             ("eth1:80:80", "10.0.0.5", false),
             ("eth7:80:80", "0.0.0.0", false),
+            ("[fd00::5]:80:80", "::", true),
+            ("[fd00::5]:80:80", "fd00::5", true),
+            ("[fd00::5]:80:80", "0.0.0.0", false),
+            ("[fd00::5]:80:80", "10.0.0.5", false),
+            ("eth2:80:80", "::", true),
+            ("eth2:80:80", "0.0.0.0", false),
+            ("10.0.0.5:80:80", "::", true),
         ] {
             assert_eq!(is(port, address), expected, "{port} {address}");
         }
