@@ -75,10 +75,13 @@ fn every_pair_is_tried_and_what_does_not_work_is_named() -> Result<()> {
             let worked = cell["worked"].as_array().context("a list")?.iter();
             Ok(worked.filter_map(|check| check.as_str()).map(str::to_owned).collect())
         };
-        for check in ["name", "tcp", "udp", "mtu", "tcp6", "udp6", "mtu6", "port"] {
+        for check in ["name", "tcp", "udp", "mtu", "tcp6", "udp6", "mtu6", "port", "port-udp"] {
             ensure!(worked("n2", "n3")?.iter().any(|done| done == check), "{check}: {told}");
         }
-        for check in ["vip", "vip6", "service", "port"] {
+        let local = ["localhost", "localhost-udp", "localhost6", "localhost6-udp"];
+        for check in
+            [&["vip", "vip-udp", "vip6", "vip6-udp", "service", "port", "port-udp"][..], &local].concat()
+        {
             ensure!(worked("n3", "n3")?.iter().any(|done| done == check), "{check}: {told}");
         }
         nothing_is_left(cluster.nodes())?;
@@ -87,15 +90,21 @@ fn every_pair_is_tried_and_what_does_not_work_is_named() -> Result<()> {
         let refused = cluster[1].refused(&["connectivity", "test"])?;
         ensure!(refused.message.contains("n1"), "{}", refused.message);
 
-        // What large packets meet on a narrow wire.
+        // What large packets meet on a narrow wire, and datagrams to published ports where somebody drops them.
         cluster.net().hub().ip("link set n2 mtu 1400")?;
+        let rule = format!("ip daddr {} udp dport 30000-32767 drop", cluster[1].address());
+        let rules = format!(
+            "add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; add rule inet cut out {rule}"
+        );
+        succeed(cluster[0].command("nft")?.arg(&rules))?;
         let narrow = cluster[0].meshctl()?.args(["connectivity", "test", "--timeout", "90"]).output()?;
         let text = String::from_utf8_lossy(&narrow.stdout);
         ensure!(
             narrow.status.code() == Some(1) && text.contains("n1 -> n2: mtu: packets of 1450 bytes"),
             "{text}"
         );
-        ensure!(!text.contains("n1 -> n3: "), "{text}");
+        ensure!(text.contains("n1 -> n2: port-udp: ") && !text.contains("n1 -> n2: port: "), "{text}");
+        ensure!(!text.contains("n1 -> n3: ") && !text.contains("n3 -> n2: port"), "{text}");
         cluster.net().hub().ip("link set n2 mtu 1500")?;
         nothing_is_left(cluster.nodes())
     })

@@ -180,22 +180,18 @@ pub(crate) async fn test(
     let service = v1::CreateServiceRequest {
         name,
         networks: vec![network.id.clone()],
-        ports: vec![v1::Port {
-            target: TARGET,
-            protocol: v1::Protocol::Tcp.into(),
-            mode: v1::PublishMode::Ingress.into(),
-            ..Default::default()
-        }],
+        ports: [v1::Protocol::Tcp, v1::Protocol::Udp].map(port).into(),
         drain_timeout_secs: Some(0),
         ..Default::default()
     };
     let service = control.create_service(Request::new(service)).await?.into_inner();
+    let tcp = service.ports.iter().find(|port| port.protocol() == v1::Protocol::Tcp);
     let order = v1::TestOrder {
         id,
         secs,
         network_id: network.id,
         service_id: service.id,
-        published_port: service.ports.first().map_or(0, |port| port.published),
+        published_port: tcp.map_or(0, |port| port.published),
         nodes,
     };
     info!(test = order.id, nodes = order.nodes.len(), "test of connectivity begins");
@@ -213,6 +209,16 @@ pub(crate) async fn test(
     let nodes = order.nodes.clone();
     made.running = Some(shared.tests.begin(order, reports)?);
     Ok(until(stream, secs, &nodes, made))
+}
+
+/// A port of the test's service, whose number on the nodes the managers choose.
+fn port(protocol: v1::Protocol) -> v1::Port {
+    v1::Port {
+        target: TARGET,
+        protocol: protocol.into(),
+        mode: v1::PublishMode::Ingress.into(),
+        ..Default::default()
+    }
 }
 
 /// What is reported until all of `nodes` have ended their part, or the time is over; what is `held` ends with it, or when the

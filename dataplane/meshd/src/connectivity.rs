@@ -8,7 +8,7 @@ mod probe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Stdio,
     time::Duration,
 };
@@ -16,10 +16,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use mesh_agent::{Agent, AttachError, AttachSpec, LocalTask, NsRef, one_line};
 use mesh_api::{parse_id, v1};
-use mesh_types::{ClusterView, Endpoint, NetworkId, NodeId, TaskDns};
+use mesh_types::{ClusterView, Endpoint, NetworkId, NodeId, Protocol, TaskDns};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
@@ -35,9 +35,11 @@ const NEWS: Duration = Duration::from_secs(5);
 const HEAR: Duration = Duration::from_secs(10);
 /// How long the helper may take to try all.
 const TRY: Duration = Duration::from_secs(30);
-/// How long a published port may take to answer; until then it is tried again, for what the others were told of a new task may
+/// How long published ports may take to answer; until then it is tried again, for what the others were told of a new task may
 /// be on its way to them.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long a datagram may take to come back; then another one is sent.
+const ECHO: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Carries out what the managers order until the agent stops.
@@ -191,7 +193,9 @@ impl Made {
         let view = agent.view();
         let mtu = agent.status().await.map_or(0, |status| status.task_mtu);
         let probes = self.probes(agent.node(), &view, order, &endpoints, mtu)?;
-        let ports = published(&view, &nodes, order.published_port);
+        let service = view.service(&order.service_id)?;
+        let ports = service.ports.iter().map(|port| (port.protocol, port.published)).collect::<Vec<_>>();
+        let ports = published(places(&view, &nodes, agent.node(), &ports));
         let (tried, ports) = tokio::join!(timeout(TRY, self.ask(&probes)), ports);
         let tried = tried.context("the test's process did not answer in time")??;
         let missing = nodes.iter().filter(|node| !endpoints.iter().any(|e| e.node == **node));
@@ -253,15 +257,52 @@ impl Made {
     }
 }
 
-/// Tries the published port on every node, from this node's own network.
-async fn published(view: &ClusterView, nodes: &BTreeSet<NodeId>, port: u32) -> Vec<Outcome> {
-    let Ok(port) = u16::try_from(port) else { return Vec::new() };
-    let try_one = async |node: &NodeId| {
-        let known = view.nodes.get(node)?;
-        let there = SocketAddr::new(known.advertise_addr, port);
+/// A published port at one address.
+struct Place {
+    node: NodeId,
+    check: String,
+    protocol: Protocol,
+    there: SocketAddr,
+}
+
+/// Where the published ports are tried from this node's own network: at every node, and at localhost of both families.
+fn places(
+    view: &ClusterView,
+    nodes: &BTreeSet<NodeId>,
+    own: NodeId,
+    ports: &[(Protocol, u16)],
+) -> Vec<Place> {
+    let known = nodes.iter().filter_map(|node| Some((*node, "port", view.nodes.get(node)?.advertise_addr)));
+    let local = [
+        (own, "localhost", IpAddr::from(Ipv4Addr::LOCALHOST)),
+        (own, "localhost6", Ipv6Addr::LOCALHOST.into()),
+    ];
+    // A machine may be without IPv6, or without it on its loopback interface.
+    let local = local.into_iter().filter(|(.., address)| std::net::UdpSocket::bind((*address, 0)).is_ok());
+    let mut places = Vec::new();
+    for (node, check, address) in known.chain(local) {
+        for &(protocol, port) in ports {
+            let suffix = if protocol == Protocol::Udp { "-udp" } else { "" };
+            let there = SocketAddr::new(address, port);
+            places.push(Place { node, check: format!("{check}{suffix}"), protocol, there });
+        }
+    }
+    places
+}
+
+/// Tries all of them at once.
+async fn published(places: Vec<Place>) -> Vec<Outcome> {
+    let try_one = async |Place { node, check, protocol, there }: Place| {
         let begun = Instant::now();
         let failure = loop {
-            let failure = match timeout(CONNECT, greeting(there)).await {
+            let answer = async {
+                match protocol {
+                    Protocol::Udp => echoed(there).await,
+                    _ => greeting(there).await,
+                }
+            };
+            let wait = if protocol == Protocol::Udp { ECHO } else { CONNECT };
+            let failure = match timeout(wait, answer).await {
                 Ok(Ok(())) => String::new(),
                 Ok(Err(error)) => format!("{there}: {error}"),
                 Err(_) => format!("{there}: no answer within {} s", CONNECT.as_secs()),
@@ -271,16 +312,32 @@ async fn published(view: &ClusterView, nodes: &BTreeSet<NodeId>, port: u32) -> V
             }
             sleep(PAUSE).await;
         };
-        Some(Outcome { to: node.to_string(), check: "port".to_owned(), failure })
+        Outcome { to: node.to_string(), check, failure }
     };
-    futures::future::join_all(nodes.iter().map(try_one)).await.into_iter().flatten().collect()
+    futures::future::join_all(places.into_iter().map(try_one)).await
 }
 
 async fn greeting(there: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(there).await?;
     let mut word = [0; probe::GREETING.len()];
     stream.read_exact(&mut word).await?;
-    match word == *probe::GREETING {
+    is_greeting(&word)
+}
+
+/// Whether a datagram comes back, from where it was sent to.
+async fn echoed(there: SocketAddr) -> std::io::Result<()> {
+    let any: IpAddr =
+        if there.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(there).await?;
+    socket.send(probe::GREETING).await?;
+    let mut word = [0; probe::GREETING.len() + 1];
+    let len = socket.recv(&mut word).await?;
+    is_greeting(&word[..len])
+}
+
+fn is_greeting(word: &[u8]) -> std::io::Result<()> {
+    match word == probe::GREETING {
         true => Ok(()),
         false => Err(std::io::Error::other("somebody else answers")),
     }

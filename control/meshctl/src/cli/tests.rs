@@ -31,6 +31,7 @@ fn every_verb_has_examples() {
         if verbs.is_empty() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:") && help.contains(path), "{path}: {help}");
+            assert!(!help.contains('\t'), "{path} shows a tab where \\t is to be typed: {help}");
         }
         for verb in verbs {
             check(verb, &format!("{path} {}", verb.get_name()));

@@ -39,9 +39,11 @@ Examples:
   meshctl connectivity test --node n1 --node n2
   meshctl --format json connectivity test
 
-Each task tries every other one by name, TCP (a quarter of a MiB), UDP and packets of full size (mtu), over IPv4 and IPv6 (tcp6,
-udp6, mtu6); the service of all by its VIP and name; each node the published port of every node. Tasks, service and network are
-removed at the end, also after Ctrl-C, and end by themselves if a daemon or manager does not. Runs on managers.
+Each task tries every other one by name, TCP (a quarter of a MiB), UDP and packets of full size (mtu),
+over IPv4 and IPv6 (tcp6, udp6, mtu6); the service of all by its name (service) and its VIPs (vip, vip6,
+vip-udp, vip6-udp). Each node tries the published ports of every node (port, port-udp), and its own at
+localhost of both families (localhost, localhost6, with -udp). Tasks, service and network are removed at
+the end, also after Ctrl-C, and end by themselves if a daemon or manager does not. Runs on managers.
 Exit code: 1 if something does not work, 130 after Ctrl-C.")]
 pub struct Args {
     /// Node that takes part, may be given several times; without it every active one

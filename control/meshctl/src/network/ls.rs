@@ -20,7 +20,7 @@ Examples:
   meshctl network ls
   meshctl network ls --filter name=prod
   meshctl network ls -q --filter label=team=web
-  meshctl network ls --format '{{.Name}}\t{{range .Subnets}}{{.Subnet}} {{end}}'"
+  meshctl network ls --format '{{.Name}}\\t{{range .Subnets}}{{.Subnet}} {{end}}'"
 )]
 pub struct Args {
     #[command(flatten)]

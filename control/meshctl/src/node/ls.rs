@@ -31,7 +31,7 @@ const KEYS: Keys = &[
 Examples:
   meshctl node ls
   meshctl node ls --filter role=manager --filter status=ready
-  meshctl node ls --format 'table {{.Name}}\t{{.AdvertiseAddr}}\t{{.Status}}'
+  meshctl node ls --format 'table {{.Name}}\\t{{.AdvertiseAddr}}\\t{{.Status}}'
   meshctl --format json node ls
 
 The node that meshctl runs on is marked with *. What this node knows by gossip: STATUS; GOSSIP, how many statements of its own

@@ -19,7 +19,7 @@ Examples:
   meshctl task ls
   meshctl task ls --network prod --service web
   meshctl task ls --filter node=n1 --filter health=unhealthy
-  meshctl task ls --format '{{.Name}}\t{{range .Networks}}{{join .Addresses \",\"}} {{end}}'
+  meshctl task ls --format '{{.Name}}\\t{{range .Networks}}{{join .Addresses \",\"}} {{end}}'
 
 A node hears of the tasks on networks that it has tasks on, and of services with published ports; managers of all."
 )]

@@ -38,7 +38,7 @@ pub struct Probes {
 pub enum Probe {
     /// Another task: by TCP, by UDP, and by UDP in packets of `mtu` bytes.
     Task { to: String, address: IpAddr, mtu: u32 },
-    /// A service's VIP, behind which any task answers.
+    /// A service's VIP, behind which any task answers: by TCP and by UDP.
     Vip { to: String, address: IpAddr },
     /// That a name has these addresses.
     Name { to: String, check: String, name: String, addresses: Vec<IpAddr> },
@@ -88,8 +88,12 @@ impl Probe {
                 ]
             }
             Probe::Vip { to, address } => {
+                let there = SocketAddr::new(*address, PORT);
                 let check = if address.is_ipv6() { "vip6" } else { "vip" };
-                vec![outcome(to, check.to_owned(), again(|| tcp(SocketAddr::new(*address, PORT), 1)))]
+                vec![
+                    outcome(to, check.to_owned(), again(|| tcp(there, 1))),
+                    outcome(to, format!("{check}-udp"), again(|| udp(there, 32))),
+                ]
             }
             Probe::Name { to, check, name, addresses } => {
                 vec![outcome(to, check.clone(), again(|| resolves(name, addresses)))]
