@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{
-    CommandFactory, Parser, Subcommand,
+    CommandFactory, FromArgMatches as _, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 
@@ -104,7 +104,11 @@ enum Command {
 impl Cli {
     /// Reads the process's arguments; on wrong usage the error names the whole word and the process ends with 2.
     pub fn of_process() -> Self {
-        Self::try_parse().unwrap_or_else(|mut error| {
+        let mut command = flowing::flowing(Self::command());
+        let words = command.try_get_matches_from_mut(std::env::args_os());
+        let read = words
+            .and_then(|words| Self::from_arg_matches(&words).map_err(|error| error.format(&mut command)));
+        read.unwrap_or_else(|mut error| {
             if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
                 && flag.len() == 2
                 && let Some(word) = std::env::args_os()
@@ -204,6 +208,7 @@ fn leave_out_hidden(error: &mut clap::Error) {
     error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
 }
 
+mod flowing;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -29,6 +29,18 @@ enum Kind {
     Service,
     Node,
     Task,
+    NodeOrTask,
+    TaskOrService,
+}
+
+impl Kind {
+    fn has(self, other: Self) -> bool {
+        match self {
+            Self::NodeOrTask => matches!(other, Self::Node | Self::Task),
+            Self::TaskOrService => matches!(other, Self::Task | Self::Service),
+            kind => kind == other,
+        }
+    }
 }
 
 /// Answers a shell that asks, and ends the process then.
@@ -65,9 +77,13 @@ fn with_names(mut command: Command) -> Command {
 fn kind(verb: &str, argument: &Arg) -> Option<Kind> {
     let value = argument.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match (argument.get_id().as_str(), value) {
-        ("from", _) | (_, Some("TASK" | "TASK|NAMESPACE|PID")) => Some(Kind::Task),
+        (_, Some("NODE|TASK")) => Some(Kind::NodeOrTask),
+        (_, Some("TASK|SERVICE")) => Some(Kind::TaskOrService),
+        ("from" | "client", _) | (_, Some("TASK" | "TASK|NAMESPACE|PID")) => Some(Kind::Task),
         (_, Some("NODE")) => Some(Kind::Node),
-        ("network" | "network_rm" | "networks", _) if verb != "systemd-netns" => Some(Kind::Network),
+        ("network" | "network_add" | "network_rm" | "networks", _) if verb != "systemd-netns" => {
+            Some(Kind::Network)
+        }
         ("service" | "services", _) => Some(Kind::Service),
         _ => None,
     }
@@ -87,16 +103,25 @@ fn candidates(kind: Kind) -> Vec<CompletionCandidate> {
 
 async fn names(kind: Kind, socket: PathBuf) -> Option<Vec<String>> {
     let daemon = Daemon::connect(&socket).await.ok()?;
-    if kind == Kind::Task {
+    let mut names = Vec::new();
+    if kind.has(Kind::Task) {
         let tasks = answer(daemon.local().list_tasks(ListTasksRequest {})).await.ok()?;
-        return Some(tasks.endpoints.into_iter().map(|endpoint| endpoint.name).collect());
+        names.extend(tasks.endpoints.into_iter().map(|endpoint| endpoint.name));
+    }
+    if kind == Kind::Task {
+        return Some(names);
     }
     let view = answer(daemon.local().get_view(GetViewRequest {})).await.ok()?.view?;
-    Some(match kind {
-        Kind::Network => view.networks.into_iter().map(|network| network.name).collect(),
-        Kind::Service => view.services.into_iter().map(|service| service.name).collect(),
-        Kind::Node | Kind::Task => view.nodes.into_iter().map(|node| node.name).collect(),
-    })
+    if kind.has(Kind::Network) {
+        names.extend(view.networks.into_iter().map(|network| network.name));
+    }
+    if kind.has(Kind::Service) {
+        names.extend(view.services.into_iter().map(|service| service.name));
+    }
+    if kind.has(Kind::Node) {
+        names.extend(view.nodes.into_iter().map(|node| node.name));
+    }
+    Some(names)
 }
 
 /// The socket that the words so far name, else that of the environment, else the usual one.
@@ -135,10 +160,13 @@ mod tests {
             ("task drain", Kind::Task),
             ("detach", Kind::Task),
             ("dns lookup", Kind::Task),
+            ("capture", Kind::TaskOrService),
+            ("unpublish", Kind::Service),
         ] {
             assert_eq!(kinds(&command, path), [Some(kind)], "{path}");
         }
         assert_eq!(kinds(&command, "run"), [Some(Kind::Network), Some(Kind::Service)]);
+        assert_eq!(kinds(&command, "ping"), [Some(Kind::NodeOrTask), Some(Kind::Task)]);
         assert_eq!(kinds(&command, "network create"), []);
         super::command().debug_assert();
     }

@@ -101,13 +101,14 @@ pub async fn run(args: &Args, context: &Context) -> Result<ExitCode> {
             (report.name, report.address, report.path) = (told.name, told.address, told.path);
             if !context.is_for_programs() {
                 let Report { name, address, path, .. } = &report;
-                output::print(&format!(
+                let begun = format!(
                     "PING {} ({}) by its {}: {} bytes",
                     plain(name),
                     plain(address),
                     plain(path),
                     args.size
-                ))?;
+                );
+                output::print(&output::wrapped(&begun, output::terminal_width()))?;
             }
         }
         report.asked += 1;

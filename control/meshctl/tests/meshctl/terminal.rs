@@ -208,6 +208,14 @@ fn a_shell_asks_for_names() {
     );
     assert!(complete(&["task", "drain", "web"]).contains("web.1\nweb.2\n"));
     assert!(complete(&["node", "rm", "n"]).contains("n1\nn2\nn3\n"));
+    let names = |text: String| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('-')).map(str::to_owned).collect()
+    };
+    let pinged = names(complete(&["ping", ""]));
+    assert!(["n1", "n3", "web.1"].iter().all(|name| pinged.iter().any(|there| there == name)), "{pinged:?}");
+    let captured = names(complete(&["capture", ""]));
+    assert!(["web", "web.1"].iter().all(|name| captured.iter().any(|there| there == name)), "{captured:?}");
+    assert!(!captured.iter().any(|there| there == "n1"), "{captured:?}");
     assert!(complete(&["netw"]).starts_with("network"));
     assert!(complete(&["run", "--network", "te"]).starts_with("test"));
 }
