@@ -218,8 +218,9 @@ fn rules_against_published_ports_are_told() -> Result<()> {
 #[test]
 fn tasks_are_pinged_through_the_overlay() -> Result<()> {
     run(2, |cluster| {
-        let create = ["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"];
-        cluster[0].ctl(&create)?;
+        let subnets = ["--subnet", "10.10.3.0/24", "--subnet", "fd00:3::/64"];
+        cluster[0].ctl(&[&["network", "create", "--attachable"], &subnets[..], &["prod"]].concat())?;
+        cluster[0].ctl(&["service", "create", "--network", "prod", "web"])?;
         cluster.wait_for_view()?;
         let spec = |name| TaskSpec { name, network: "prod", ..TaskSpec::default() };
         let _there = cluster[1].run_idle(&spec("there"))?;
@@ -235,6 +236,13 @@ fn tasks_are_pinged_through_the_overlay() -> Result<()> {
         // As large as passes, and no larger.
         let largest = cluster[0].ctl_json(&["ping", "-c", "1", "-s", "1450", "there"])?;
         ensure!(largest["answered"] == 1, "{largest}");
+        for (family, address) in [("-4", "10.10.3."), ("-6", "fd00:3::")] {
+            let told = cluster[0].ctl_json(&["ping", family, "-c", "1", "there"])?;
+            let at = told["address"].as_str().is_some_and(|at| at.starts_with(address));
+            ensure!(told["answered"] == 1 && at, "{told}");
+        }
+        let refused = cluster[0].refused(&["ping", "-c", "1", "web"])?;
+        ensure!(refused.message.contains("`meshctl service ps web`"), "{}", refused.message);
         let refused = cluster[0].refused(&["ping", "-c", "1", "nobody"])?;
         ensure!(refused.message.contains("no node nobody"), "{}", refused.message);
         let own = cluster[0].refused(&["ping", "-c", "1", "n1"])?;

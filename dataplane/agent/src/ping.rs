@@ -66,6 +66,9 @@ pub enum PingError {
         "there is no node {0}, and no task of that name that this node knows: it knows those on its own tasks' networks"
     )]
     Unknown(String),
+    /// A service, which is several tasks or none.
+    #[error("{0} is a service; name one of its tasks, which `meshctl service ps {0}` lists")]
+    Service(String),
     /// Several.
     #[error(transparent)]
     Ambiguous(LookupError),
@@ -132,7 +135,10 @@ impl Agent {
         let (endpoints, _) = self.endpoints();
         let to = match Endpoint::find(endpoints.iter(), &spec.to) {
             Ok(to) => to,
-            Err(LookupError::Unknown { .. }) => return Err(PingError::Unknown(spec.to.clone())),
+            Err(LookupError::Unknown { .. }) => {
+                let service = view.service(&spec.to).map(|service| service.name.to_string());
+                return Err(service.map_or_else(|_| PingError::Unknown(spec.to.clone()), PingError::Service));
+            }
             Err(error) => return Err(PingError::Ambiguous(error)),
         };
         // A task on several networks is asked on one that this node has a task on.

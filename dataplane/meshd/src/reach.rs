@@ -50,7 +50,7 @@ pub async fn ping(agent: &Agent, request: v1::PingRequest) -> Result<v1::PingRes
         let text = one_line(&error);
         match error {
             PingError::Unknown(_) => Status::not_found(text),
-            PingError::Ambiguous(_) | PingError::Own(_) | PingError::NoAddress(_) => {
+            PingError::Service(_) | PingError::Ambiguous(_) | PingError::Own(_) | PingError::NoAddress(_) => {
                 Status::invalid_argument(text)
             }
             _ => Status::failed_precondition(text),
