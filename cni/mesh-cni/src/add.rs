@@ -22,7 +22,8 @@ pub async fn add(attachment: &Attachment, config: &Config) -> Result<Value, CniE
     let owner = attachment.owner(&config.name)?;
     let interface = interface(attachment, config)?;
     let wishes = Wishes::new(config, Arguments::read(&attachment.args)?, &path, interface, owner)?;
-    let what = format!("cannot attach container {} to network {}", attachment.container, config.network);
+    let network = wishes.request.networks.join(", ");
+    let what = format!("cannot attach container {} to network {network}", attachment.container);
     let daemon = Daemon::connect(&config.socket).await.map_err(|refusal| refusal.told(&what))?;
     if !wishes.publish.is_empty() {
         publish::open(&daemon, &wishes.request.service, &wishes.publish).await?;

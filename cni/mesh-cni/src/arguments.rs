@@ -13,6 +13,8 @@ use crate::{
 /// What of it concerns this plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arguments {
+    /// `MESH_NETWORK`.
+    pub network: Option<String>,
     /// `MESH_SERVICE`.
     pub service: Option<String>,
     /// `MESH_NAME`, else the pod's, with its namespace where that is another word.
@@ -47,6 +49,7 @@ impl Arguments {
                 problems.extend(problem.map(|problem| format!("CNI_ARGS: {key}: {problem}")));
             };
             match key {
+                "MESH_NETWORK" => read.network = Some(value.to_owned()),
                 "MESH_SERVICE" => read.service = Some(value.to_owned()),
                 "MESH_NAME" => note(one(value, &mut read.name)),
                 "MESH_ALIAS" => note(many(value, &mut read.aliases)),
@@ -65,7 +68,8 @@ impl Arguments {
                     read.addresses.extend(addresses.into_iter().map(|address| address.0));
                 }
                 key if key.starts_with("MESH_") && !lenient => {
-                    let known = "there are MESH_SERVICE, MESH_NAME, MESH_ALIAS, MESH_WEIGHT and MESH_PUBLISH";
+                    let known = "there are MESH_NETWORK, MESH_SERVICE, MESH_NAME, MESH_ALIAS, MESH_WEIGHT and \
+                                 MESH_PUBLISH";
                     note(Some(format!("is not known; {known}")));
                 }
                 _ => {}
@@ -121,11 +125,12 @@ mod tests {
     #[test]
     fn what_concerns_us_is_read() {
         let read = Arguments::read(
-            "MESH_SERVICE=web;MESH_ALIAS=a,b;MESH_ALIAS=c;MESH_WEIGHT=7;MESH_PUBLISH=8080:80;\
+            "MESH_NETWORK=back;MESH_SERVICE=web;MESH_ALIAS=a,b;MESH_ALIAS=c;MESH_WEIGHT=7;MESH_PUBLISH=8080:80;\
              MESH_PUBLISH=published=53,target=53,protocol=udp;IP=10.10.3.9/24,fd00::9;MAC=02:00:00:00:00:09;argA=foo",
         )
         .unwrap();
         assert_eq!((read.service.as_deref(), read.weight), (Some("web"), Some(7)));
+        assert_eq!(read.network.as_deref(), Some("back"));
         assert_eq!(texts(&read.aliases), ["a", "b", "c"]);
         assert_eq!(texts(&read.publish), ["8080:80/tcp", "53:53/udp"]);
         assert_eq!(texts(&read.addresses), ["10.10.3.9", "fd00::9"]);
@@ -157,13 +162,13 @@ mod tests {
             "MESH_PUBLISH=80:x",
             "IP=10.10.3",
             "MAC=02",
-            "MESH_NETWORK=prod",
+            "MESH_NETWORKS=prod",
         ] {
             let error = Arguments::read(bad).unwrap_err();
             let key = bad.split('=').next().unwrap();
             assert_eq!(error.code, Code::Environment, "{bad}");
             assert!(error.details.contains("CNI_ARGS") && error.details.contains(key), "{bad}: {error}");
         }
-        assert!(Arguments::read("IgnoreUnknown=1;MESH_NETWORK=prod").is_ok());
+        assert!(Arguments::read("IgnoreUnknown=1;MESH_NETWORKS=prod").is_ok());
     }
 }

@@ -44,7 +44,7 @@ impl Wishes {
             namespace: Some(Namespace::Path(namespace.to_string_lossy().into_owned())),
             name: args.name.map(String::from).unwrap_or_default(),
             service: service.unwrap_or_default(),
-            networks: vec![config.network.clone()],
+            networks: vec![args.network.unwrap_or_else(|| config.network.clone())],
             addresses: addresses.iter().map(ToString::to_string).collect(),
             aliases: aliases.map(String::from).collect(),
             weight: args.weight.or(config.weight).map_or(0, u32::from),

@@ -99,13 +99,13 @@ fn all_that_is_said_is_asked() {
             "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}],
         },
     });
-    let args = "IgnoreUnknown=true;K8S_POD_NAME=shop-1;K8S_POD_NAMESPACE=shop-1;MESH_SERVICE=web;MESH_ALIAS=three;\
-                MESH_WEIGHT=5;IP=10.10.3.12;MAC=02:00:00:00:00:0c;argA=foo";
+    let args = "IgnoreUnknown=true;K8S_POD_NAME=shop-1;K8S_POD_NAMESPACE=shop-1;MESH_NETWORK=back;MESH_SERVICE=web;\
+                MESH_ALIAS=three;MESH_WEIGHT=5;IP=10.10.3.12;MAC=02:00:00:00:00:0c;argA=foo";
     Call::new("ADD", &config(&fake, "1.1.0", fields)).with("CNI_ARGS", args).run().result();
     let asked = fake.script(|script| script.attached.remove(0));
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     assert_eq!((asked.service.as_str(), asked.name.as_str(), asked.weight), ("web", "shop-1", 5));
-    assert_eq!(asked.networks, ["prod"]);
+    assert_eq!(asked.networks, ["back"]);
     assert_eq!(asked.aliases, ["one", "two", "three"]);
     assert_eq!(asked.addresses, ["10.10.3.11"]);
     assert_eq!(asked.mac, "02:00:00:00:00:0b");
