@@ -12,7 +12,9 @@ mod kills;
 use std::{net::UdpSocket, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Busybox, Cluster, Docker, GATEWAY, NetNs, Node, OUTSIDE, StubDns, output, run, wait};
+use mesh_tests::{
+    Busybox, Cluster, Docker, GATEWAY, NetNs, Node, OUTSIDE, StubDns, UdpEcho, output, run, wait,
+};
 
 /// What a container needs to come or go, on a machine with much to do.
 const SOON: Duration = Duration::from_secs(60);
@@ -84,11 +86,8 @@ fn containers_of_two_engines() -> Result<()> {
         let before = kernel(cluster)?;
 
         let web = ["--network", "prod", "--label", "mesh.service=web", "--label", "mesh.publish=8080:80"];
-        one.container(
-            "web1",
-            &[&web[..], &["--publish", "9090:80", "--publish", "127.0.0.1:9091:80"]].concat(),
-            WEB,
-        )?;
+        let ports = ["--publish", "9090:80", "--publish", "127.0.0.1:9091:80", "--publish", "9053:53/udp"];
+        one.container("web1", &[&web[..], &ports].concat(), WEB)?;
         two.container("web2", &["--network", "prod", "--label", "mesh.service=web"], WEB)?;
         two.container("client", &["--network", "prod", "--network-alias", "buddy"], SLEEP)?;
         wait_for_tasks(&cluster[0], &["client", "web1", "web2"])?;
@@ -154,6 +153,17 @@ fn containers_of_two_engines() -> Result<()> {
             curl(cluster.net().client(), &format!("http://{}:9090/", cluster[1].address())).is_err(),
             "a port of one host is open on the other"
         );
+
+        // A name server of a container's own, beside the mesh's at 127.0.0.11.
+        let (inside, own) = (one.namespace("web1")?, shown_address(one, "web1")?);
+        let socket = NetNs::run_at(&inside, || UdpSocket::bind((own.as_str(), 53)))?;
+        let echo = UdpEcho::serve(socket.context("port 53 in the container")?, "web1")?;
+        let (who, seen) = wait("a datagram to come back", SOON, || {
+            let socket = cluster.net().client().run(|| UdpSocket::bind("0.0.0.0:0"))??;
+            UdpEcho::ask(&socket, (cluster[0].address(), 9053).into(), "hello")
+        })?;
+        ensure!(who == "web1" && seen == cluster.net().client_address(), "{who} answers, who saw {seen}");
+        drop(echo);
 
         // For programs of the host alone, beside one of its own at another address.
         let own = cluster[0].address();

@@ -1,9 +1,9 @@
 //! Debian's Podman with CNI for its networks, on two nodes.
 
-use std::time::Duration;
+use std::{net::UdpSocket, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Busybox, Inventory, NetNs, Node, Podman, get, run, wait};
+use mesh_tests::{Busybox, Inventory, NetNs, Node, Podman, UdpEcho, get, run, wait};
 use serde_json::{Value, json};
 
 use crate::{SOON, answer, no_tasks, prepare, serving};
@@ -58,6 +58,8 @@ fn containers_have_what_podman_asks_for() -> Result<()> {
             "www",
             "--publish",
             "8081:80",
+            "--publish",
+            "8053:53/udp",
         ];
         here.run("web1", &words, &program)?;
         let told = place(here, "web1", "prod")?;
@@ -81,6 +83,16 @@ fn containers_have_what_podman_asks_for() -> Result<()> {
         let inside = std::path::PathBuf::from(format!("/proc/{}/ns/net", pid.trim()));
         let ask = || NetNs::run_at(&inside, || get(([10, 10, 3, 50], 80).into(), Duration::from_secs(2)))?;
         ensure!(wait("the container on the other node", SOON, ask)? == "hello", "another answer");
+
+        let pid = here.podman(&["inspect", "--format", "{{.State.Pid}}", "web1"])?;
+        let container = std::path::PathBuf::from(format!("/proc/{}/ns/net", pid.trim()));
+        let echo = UdpEcho::serve(NetNs::run_at(&container, || UdpSocket::bind("10.10.3.50:53"))??, "web1")?;
+        let (who, _) = wait("a datagram to come back", SOON, || {
+            let socket = client.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+            UdpEcho::ask(&socket, (cluster[0].address(), 8053).into(), "hello")
+        })?;
+        ensure!(who == "web1", "{who} answers");
+        drop(echo);
 
         // A second network, while it runs.
         here.podman(&["network", "connect", "back", "web1"])?;

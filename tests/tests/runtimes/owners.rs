@@ -1,11 +1,14 @@
 //! What container runtimes need of the daemon: the same task again for who asks again, further networks for a namespace,
 //! ends that are no error twice, ports of the node for one task, and addresses that are kept.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use mesh_api::v1;
-use mesh_tests::{Cluster, Greeter, NetNs, Node, Talk, run, wait};
+use mesh_tests::{Cluster, Greeter, NetNs, Node, Talk, UdpEcho, run, wait};
 use tonic::Code;
 
 use crate::local_api::{Local, refused, request};
@@ -123,9 +126,12 @@ fn a_port_of_the_node_leads_to_one_task() -> Result<()> {
         ensure!(code == Code::AlreadyExists && why.contains("service web"), "{why}");
         let (code, why) = refused(local.attach(with(&[port(81, 8000, "192.0.2.9")], "a")))?;
         ensure!(code == Code::InvalidArgument && why.contains("192.0.2.9"), "{why}");
-        let made = local.attach(with(&[port(8080, 8000, "0.0.0.0"), port(0, 8000, "")], "a"))?;
+        let datagrams = v1::Port { protocol: v1::Protocol::Udp.into(), ..port(8080, 8000, "") };
+        let ports = [port(8080, 8000, "0.0.0.0"), port(0, 8000, ""), datagrams];
+        let made = local.attach(with(&ports, "a"))?;
         let opened: Vec<u32> = made.host_ports.iter().map(|p| p.published).collect();
-        ensure!(opened == [8080, 20_000], "{opened:?}");
+        ensure!(opened == [8080, 20_000, 8080], "{opened:?}");
+        let _echo = UdpEcho::serve(namespace.run(|| UdpSocket::bind("0.0.0.0:8000"))??, "box")?;
         let (_other, other) = sandbox(cluster, "other")?;
         let wish = v1::AttachRequest { host_ports: vec![port(8080, 1, "")], ..request(&other, "prod", "b") };
         let (code, why) = refused(local.attach(wish))?;
@@ -143,8 +149,16 @@ fn a_port_of_the_node_leads_to_one_task() -> Result<()> {
                 ensure!(greeted.name == "box", "{server} leads to {}", greeted.name);
             }
         }
+        for (from, to) in [(&inside[1], own), (&inside[0], own), (&inside[0], localhost)] {
+            let server: SocketAddr = (to, 8080).into();
+            let who = wait("a datagram to come back", SOON, || {
+                let socket = from.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+                UdpEcho::ask(&socket, server, "hello")
+            })?;
+            ensure!(who.0 == "box", "{server} leads to {}", who.0);
+        }
         let shown = node.ctl(&["task", "inspect", &made.name])?;
-        ensure!(shown.contains("8080:8000/tcp"), "{shown}");
+        ensure!(shown.contains("8080:8000/tcp") && shown.contains("8080:8000/udp"), "{shown}");
         // Of this node alone, and as long as the task.
         let elsewhere: SocketAddr = (cluster[1].address(), 8080).into();
         let refused = inside[1].run(move || Talk::open(elsewhere, Duration::from_secs(2)))?;
