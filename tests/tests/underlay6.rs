@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Stream, Task, TaskSpec, Tcpdump, Wire, curl, output, run_on, wait};
+use mesh_tests::{
+    Binaries, Cluster, Lifetime, Prefix, Stream, Task, TaskSpec, Tcpdump, TestNet, Wire, curl, output,
+    run_on, wait,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 const MEGABYTE: u64 = 1 << 20;
@@ -68,6 +71,27 @@ fn a_cluster_over_ipv6_alone() -> Result<()> {
         create(cluster)?;
         carries_all(cluster)
     })
+}
+
+/// Nodes with both families, and the command that `init` prints: it has the manager's address and no other.
+#[test]
+fn a_node_joins_by_the_family_of_its_manager() -> Result<()> {
+    let net = TestNet::on(Prefix::unique(), 2, Wire { v4: true, ..SIX })?;
+    let cluster = Cluster::daemons_on(net, Binaries::find()?, Lifetime::Owner)?;
+    let story = || {
+        let (first, second) = (&cluster[0], &cluster[1]);
+        let address = cluster.net().address6(0).to_string();
+        let printed = first.ctl(&["init", "--name", "n1", "--advertise-addr", &address])?;
+        let command = printed.lines().map(str::trim).find(|line| line.starts_with("meshctl join "));
+        let command = command.with_context(|| format!("no command to join with: {printed}"))?;
+        let words: Vec<&str> = command.split(' ').skip(1).chain(["--name", "n2"]).collect();
+        second.ctl(&words)?;
+        let own = second.ctl_json(&["status"])?;
+        let address = cluster.net().address6(1).to_string();
+        ensure!(own["advertise_addr"] == address && own["data_path_addr"] == address, "{own}");
+        cluster.wait_for_members(2)
+    };
+    story().map_err(|error| cluster.explain(error))
 }
 
 #[test]

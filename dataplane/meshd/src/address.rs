@@ -35,7 +35,7 @@ fn resolve(flag: &str, given: &str) -> Result<IpAddr> {
         };
     }
     let on: Vec<_> = found.iter().filter(|(name, _)| name == given).map(|(_, a)| *a).collect();
-    match preferred(&on).as_slice() {
+    match preferred(&on, Family::V4).as_slice() {
         [one] => Ok(*one),
         [] => bail!("{flag} {given}: neither an address nor an interface that has one ({})", list(&found)),
         _ => bail!("{flag} {given}: the interface has several addresses; name one ({})", list(&found)),
@@ -52,21 +52,31 @@ pub fn choice(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
     Ok((address, choice))
 }
 
-/// The only address there is.
-pub fn only(flag: &str) -> Result<IpAddr> {
+/// The family that goes before the other one, where a node has addresses of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The only address there is, of that family if there is one of it.
+pub fn only(flag: &str, first: Family) -> Result<IpAddr> {
     let found = candidates()?;
     let addresses: Vec<_> = found.iter().map(|(_, a)| *a).collect();
-    match preferred(&addresses).as_slice() {
+    match preferred(&addresses, first).as_slice() {
         [one] => Ok(*one),
         [] => bail!("this node has no address but loopback; give it one, then name it with {flag}"),
         _ => bail!("this node has several addresses; choose one with {flag} ({})", list(&found)),
     }
 }
 
-/// The IPv4 addresses, or the IPv6 ones where there are no others.
-fn preferred(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let four: Vec<_> = addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
-    if four.is_empty() { addresses.to_vec() } else { four }
+/// The addresses of that family, or those of the other one where there are no such.
+fn preferred(addresses: &[IpAddr], first: Family) -> Vec<IpAddr> {
+    let of_first = |address: &IpAddr| address.is_ipv4() == (first == Family::V4);
+    let found: Vec<_> = addresses.iter().copied().filter(of_first).collect();
+    if found.is_empty() { addresses.to_vec() } else { found }
 }
 
 fn list(found: &[(String, IpAddr)]) -> String {
@@ -75,4 +85,20 @@ fn list(found: &[(String, IpAddr)]) -> String {
     }
     let each: Vec<_> = found.iter().map(|(name, address)| format!("{address} on {name}")).collect();
     format!("there are {}", each.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_family_goes_before_the_other() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (four, six) = (ip("10.0.0.5"), ip("fd00::5"));
+        assert_eq!(preferred(&[six, four], Family::V4), [four]);
+        assert_eq!(preferred(&[four, six], Family::V6), [six]);
+        assert_eq!(preferred(&[six], Family::V4), [six]);
+        assert_eq!(preferred(&[four], Family::V6), [four]);
+        assert_eq!(preferred(&[], Family::V6), [] as [IpAddr; 0]);
+    }
 }

@@ -16,6 +16,7 @@ use mesh_ca::{CertificateDer, DigestMismatch, Identity, IdentityCell, JoinToken}
 use mesh_types::{MANAGER_PORT, Name, Node, Role};
 
 use crate::{
+    address::Family,
     daemon::{advertise, any_of, data_path, node_name},
     membership::Membership,
 };
@@ -39,11 +40,13 @@ pub struct JoinSpec {
 pub async fn join(spec: &JoinSpec) -> Result<(Membership, Identity)> {
     let token: JoinToken = spec.token.trim().parse().context("the join token is not usable")?;
     let name = node_name(&spec.name)?;
-    let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
-    let (data_path_addr, choice) = data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
-    if spec.managers.is_empty() {
+    let Some(first) = spec.managers.first() else {
         bail!("name a manager to join, for example 192.168.0.1:{MANAGER_PORT}");
-    }
+    };
+    // Nodes of different families cannot reach each other.
+    let family = if resolve(first)?.iter().all(SocketAddr::is_ipv6) { Family::V6 } else { Family::V4 };
+    let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr, family)?;
+    let (data_path_addr, choice) = data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
     let mut failed = Vec::new();
     for manager in &spec.managers {
         let addresses = resolve(manager)?;

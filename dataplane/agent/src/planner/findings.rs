@@ -13,7 +13,7 @@ pub enum Finding {
     /// A node whose data path address is of the other family: no packet gets there.
     #[error(
         "node {node} cannot be reached: its data path address {address} and this node's, {own}, are of different \
-         families; give both an address of one family (meshd's --data-path-addr)"
+         families; let one of the two leave, and join again with an address of the other's family as --data-path-addr"
     )]
     OtherFamily {
         /// The node.

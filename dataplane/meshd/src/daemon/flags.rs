@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use mesh_agent::DataPathChoice;
 use mesh_types::{MANAGER_PORT, Name};
 
-use crate::address;
+use crate::address::{self, Family};
 
-/// What a flag says, or the only address there is.
-pub fn advertise(flag: &str, given: &str) -> Result<(IpAddr, DataPathChoice)> {
+/// What a flag says, or the only address there is; of that family, if the node has both.
+pub fn advertise(flag: &str, given: &str, first: Family) -> Result<(IpAddr, DataPathChoice)> {
     if given.is_empty() {
-        return address::only(flag).map(|only| (only, DataPathChoice::Address(only)));
+        return address::only(flag, first).map(|only| (only, DataPathChoice::Address(only)));
     }
     address::choice(flag, given)
 }

@@ -16,7 +16,7 @@ use super::{
     flags::{advertise, data_path, listen_address, node_name},
     manager_options, refuse_member, watch_of,
 };
-use crate::{identity::Renewal, membership::Membership, state_dir};
+use crate::{address::Family, identity::Renewal, membership::Membership, state_dir};
 
 /// What `init` made.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Daemon {
         let mut member = self.member.write().await;
         refuse_member(member.as_ref())?;
         state_dir::refuse_leftovers(&self.config.state_dir)?;
-        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
+        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr, Family::V4)?;
         let (data_path_addr, data_path) =
             data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
         let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
@@ -87,7 +87,7 @@ impl Daemon {
         refuse_member(member.as_ref())?;
         state_dir::refuse_leftovers(&self.config.state_dir)?;
         let backup = Backup::decode(&backup)?;
-        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr)?;
+        let (advertise_addr, reached) = advertise("--advertise-addr", &spec.advertise_addr, Family::V4)?;
         let (data_path_addr, data_path) =
             data_path(&spec.data_path_addr, &spec.advertise_addr, advertise_addr)?;
         let listen_addr = listen_address(&spec.listen_addr, advertise_addr)?;
