@@ -6,7 +6,7 @@ mod machine;
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Node, TaskSpec, run, wait};
+use mesh_tests::{Cluster, Node, TaskSpec, Wire, run, run_on, wait};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(40);
@@ -146,6 +146,43 @@ fn a_well_cluster_has_no_finding_and_each_fault_is_found_by_name() -> Result<()>
         ensure!(asked.contains("2 answered"), "a data path answers without its daemon: {asked}");
         three.start()?;
         cluster.wait_for_members(3)?;
+        well(one)
+    })
+}
+
+/// What is asked by IPv4 elsewhere: ports, paths, routes, and whether tasks reach each other.
+#[test]
+fn an_underlay_of_ipv6_alone_is_looked_at_as_well() -> Result<()> {
+    run_on(Wire { v4: false, v6: true, ..Wire::default() }, 2, |cluster| {
+        keep_state_private(cluster)?;
+        let (one, two) = (&cluster[0], &cluster[1]);
+        well(one)?;
+        let told = one.ctl_json(&["connectivity", "test"])?;
+        let cells = told["cells"].as_array().context("cells")?;
+        let works = |cell: &Value| {
+            let words = cell["worked"].as_array().into_iter().flatten();
+            let ports = words.filter(|word| ["port", "port-udp"].iter().any(|port| *word == port));
+            ports.count() == 2 && cell["failed"].as_array().is_some_and(Vec::is_empty)
+        };
+        ensure!(cells.len() == 4 && cells.iter().all(works), "{told}");
+        let asked = one.ctl(&["ping", "-c", "2", "-i", "0.1", "-s", "1500", "n2"])?;
+        ensure!(asked.contains("2 answered"), "{asked}");
+
+        nft(two, "add table inet closed")?;
+        nft(two, "add chain inet closed in { type filter hook input priority 0; }")?;
+        nft(two, "add rule inet closed in tcp dport 7946 drop")?;
+        finds(one, &["ports n2", "7946/tcp of n2", "not reached from here"])?;
+        finds(two, &["firewall", "chain in of nftables table inet closed", "7946/tcp"])?;
+        nft(two, "delete table inet closed")?;
+
+        cluster.net().hub().ip("link set n2 mtu 1400")?;
+        finds(one, &["path n2", "do not pass to n2", "MTU of 1500"])?;
+        cluster.net().hub().ip("link set n2 mtu 1500")?;
+
+        one.ctl(&["network", "create", "--subnet", "fd00:9::/64", "inner"])?;
+        cluster.net().nodes()[0].ip("route add fd00:9::/80 dev eth0")?;
+        finds(one, &["subnets", "network inner has fd00:9::/64", "fd00:9::/80 by eth0"])?;
+        cluster.net().nodes()[0].ip("route del fd00:9::/80 dev eth0")?;
         well(one)
     })
 }
