@@ -290,7 +290,7 @@ impl Agent {
         agent.answer_others();
         agent.save_tasks()?;
         guard.disarm();
-        let settling = agent.inner.files.clone().settle();
+        let settling = agent.inner.files.clone().keep_settled();
         tokio::spawn(agent.inner.stop.clone().run_until_cancelled_owned(settling));
         *lock(&agent.inner.runner) = Some(tokio::spawn(agent.clone().run(told)));
         let stop = || agent.inner.stop.clone();
@@ -447,6 +447,7 @@ impl Agent {
     /// Stops the agent; the data path stays as it is, and a new agent adopts it.
     pub async fn stop(&self) {
         self.halt().await;
+        self.inner.files.settle().await;
         if let Err(error) = self.close_unused_ways_out().await {
             warn!(%error, "remove a table that let tasks out");
         }

@@ -190,17 +190,22 @@ impl Files {
         Ok(())
     }
 
-    /// Has the disk take what was saved, whenever something was: a thread may wait for that, and nobody else has to.
-    pub async fn settle(self) {
+    /// Has the disk take what was saved, whenever something was.
+    pub async fn keep_settled(self) {
         loop {
-            let files = self.clone();
-            let settled = tokio::task::spawn_blocking(move || {
-                [VIEW, LEASES].into_iter().try_for_each(|name| kept::settle(&files.path(name)))
-            });
-            if let Ok(Err(error)) = settled.await {
-                warn!(%error, "have the disk take what is kept");
-            }
+            self.settle().await;
             self.unsettled.notified().await;
+        }
+    }
+
+    /// Has the disk take what was saved: a thread may wait for that, and the others need not.
+    pub async fn settle(&self) {
+        let files = self.clone();
+        let settled = tokio::task::spawn_blocking(move || {
+            [VIEW, LEASES].into_iter().try_for_each(|name| kept::settle(&files.path(name)))
+        });
+        if let Ok(Err(error)) = settled.await {
+            warn!(%error, "have the disk take what is kept");
         }
     }
 
