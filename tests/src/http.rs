@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{SocketAddr, SocketAddrV4, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::AsRawFd,
     process::Command,
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::{
-    socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt},
+    socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt},
     time::TimeVal,
 };
 
@@ -45,15 +45,21 @@ pub fn get_on(mut stream: TcpStream, at_most: Duration) -> Result<String> {
 }
 
 /// A connection from the calling thread's namespace and the given address and port, which may be in use for other servers.
-pub fn connect_from(source: SocketAddrV4, server: SocketAddrV4, at_most: Duration) -> Result<TcpStream> {
+pub fn connect_from(
+    source: impl Into<SocketAddr>,
+    server: impl Into<SocketAddr>,
+    at_most: Duration,
+) -> Result<TcpStream> {
+    let (source, server) = (source.into(), server.into());
     let what = || format!("connecting from {source} to {server}");
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).with_context(what)?;
+    let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket::socket(family, SockType::Stream, flags, None).with_context(what)?;
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true).with_context(what)?;
     let seconds = TimeVal::new(i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX), 0);
     socket::setsockopt(&socket, sockopt::SendTimeout, &seconds).with_context(what)?;
-    socket::bind(socket.as_raw_fd(), &SockaddrIn::from(source)).with_context(what)?;
-    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(server)).with_context(what)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(source)).with_context(what)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(server)).with_context(what)?;
     Ok(TcpStream::from(socket))
 }
 

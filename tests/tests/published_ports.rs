@@ -2,12 +2,15 @@
 //! and UDP; connections spread evenly over the tasks, and each task sees the client's own address.
 
 use std::{
+    io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, NetNs, Tally, TaskSpec, UdpEcho, connect_from, curl, get, get_on, run, wait};
+use mesh_tests::{
+    Cluster, NetNs, Tally, TaskSpec, UdpEcho, Wire, connect_from, curl, get, get_on, run, run_on, wait,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -23,6 +26,8 @@ fn publish(cluster: &Cluster) -> Result<()> {
         "overlay",
         "--subnet",
         "10.10.3.0/24",
+        "--subnet",
+        "fd00:3::/64",
         "--attachable",
         "prod",
     ])?;
@@ -152,6 +157,35 @@ fn one_source_port_through_every_node() -> Result<()> {
                 }
                 // Longer than the task's kernel tells an old connection from a new one by its time stamps.
                 std::thread::sleep(Duration::from_millis(1100));
+            }
+            Ok(())
+        })?
+    })
+}
+
+/// The same by IPv6, with all three connections there at a time.
+#[test]
+fn one_source_port_through_every_node_by_ipv6() -> Result<()> {
+    run_on(Wire { v6: true, ..Wire::default() }, 3, |cluster| {
+        publish(cluster)?;
+        let (net, address) = (cluster.net(), cluster.net().client_address6());
+        let _web = cluster[1].attach_greeter(&task("web1"), 80)?;
+        let servers = [0, 1, 2].map(|node| SocketAddr::from((net.address6(node), 8080)));
+        let greeted = |source: u16, server: SocketAddr| -> Result<BufReader<_>> {
+            let stream = connect_from(SocketAddr::from((address, source)), server, SOON)?;
+            stream.set_read_timeout(Some(SOON)).context("a socket's timeout")?;
+            let (mut stream, mut greeting) = (BufReader::new(stream), String::new());
+            stream.read_line(&mut greeting).with_context(|| format!("a greeting through {server}"))?;
+            ensure!(greeting.trim() == format!("web1 {address}"), "through {server}: {greeting:?}");
+            Ok(stream)
+        };
+        for server in servers {
+            wait("the published port", SOON, || net.client().run(|| greeted(0, server))?)?;
+        }
+        net.client().run(|| -> Result<()> {
+            for port in 40_000..40_020 {
+                let streams = servers.iter().map(|&server| greeted(port, server));
+                streams.collect::<Result<Vec<_>>>().with_context(|| format!("port {port}"))?;
             }
             Ok(())
         })?
