@@ -1,6 +1,6 @@
 //! What the kernel sends in one piece and segments late arrives as it was sent: datagrams of UDP GSO, as QUIC uses it,
 //! with every boundary and every byte, and streams; between tasks, through a VIP and a published port, with segmentation
-//! and checksums by the link or by the kernel, in both families.
+//! and checksums by the link or by the kernel, in both families and over both underlays.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -14,6 +14,8 @@ use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 const SOON: Duration = Duration::from_secs(5);
 const BOTH: Wire = Wire { v4: true, v6: true, mtu: 1500, second: false };
+/// Nodes that talk over IPv6.
+const SIX: Wire = Wire { v4: false, ..BOTH };
 /// Segments in one call, and the length of the last: the largest that UDP sends at once, nearly.
 const SEGMENTS: usize = 40;
 const LAST: usize = 33;
@@ -44,7 +46,7 @@ struct Way {
     to: SocketAddr,
 }
 
-/// Every way to port 9001 of the second node's task, in both families.
+/// Every way to port 9001 of the second node's task, in both families; to published ports in those of the wire.
 fn ways(cluster: &Cluster, asker: &Task, server: &Task) -> Result<Vec<Way>> {
     let net = cluster.net();
     let mut all = Vec::new();
@@ -61,7 +63,10 @@ fn ways(cluster: &Cluster, asker: &Task, server: &Task) -> Result<Vec<Way>> {
     for vip in vips {
         all.push(("a VIP", asker.namespace(), SocketAddr::new(vip, 9001)));
     }
-    let nodes = |node| [IpAddr::V4(net.address(node)), IpAddr::V6(net.address6(node))];
+    let nodes = |node| {
+        let v4 = net.wire().v4.then(|| IpAddr::V4(net.address(node)));
+        v4.into_iter().chain([IpAddr::V6(net.address6(node))])
+    };
     for address in nodes(0) {
         all.push(("a port, task elsewhere", net.client().path(), SocketAddr::new(address, 9000)));
         all.push(("a port, direct return", net.client().path(), SocketAddr::new(address, 9100)));
@@ -171,8 +176,8 @@ fn set(cluster: &Cluster, tasks: &[&Task], words: &[&str]) -> Result<()> {
     output(cluster.net().client().command("ethtool")?.args(["-K", "eth0"]).args(words)).map(drop)
 }
 
-fn story(bursts_too: bool) -> Result<()> {
-    run_on(BOTH, 2, |cluster| {
+fn story(wire: Wire, bursts_too: bool) -> Result<()> {
+    run_on(wire, 2, |cluster| {
         create(cluster)?;
         let server = cluster[1].run_idle(&task("web1", Some("web")))?;
         let asker = cluster[0].run_idle(&task("asker", None))?;
@@ -214,10 +219,20 @@ fn story(bursts_too: bool) -> Result<()> {
 
 #[test]
 fn datagrams_sent_in_one_piece_arrive_as_they_were() -> Result<()> {
-    story(true)
+    story(BOTH, true)
+}
+
+#[test]
+fn datagrams_sent_in_one_piece_arrive_as_they_were_over_ipv6() -> Result<()> {
+    story(SIX, true)
 }
 
 #[test]
 fn streams_arrive_as_they_were() -> Result<()> {
-    story(false)
+    story(BOTH, false)
+}
+
+#[test]
+fn streams_arrive_as_they_were_over_ipv6() -> Result<()> {
+    story(SIX, false)
 }
