@@ -111,6 +111,10 @@ fn puts_a_service_into_a_network(machine: &Booted<'_>, cluster: &Cluster, there:
     machine.write("/srv/index.html", "the site")?;
     machine.write("/etc/systemd/system/site.service", SITE)?;
     machine.run(&["systemctl", "enable", "--now", "site"])?;
+    // A name that was mistyped is told, and what was written for it goes again.
+    let told = machine.run(&["sh", "-c", "meshctl systemd-attach --service web sight 2>&1"])?;
+    ensure!(told.contains("systemd knows no unit sight.service"), "{told}");
+    machine.run(&["meshctl", "systemd-detach", "sight"])?;
     machine.run(&["meshctl", "systemd-attach", "--service", "web", "--name", "web.1", "site"])?;
     machine.run(&["systemctl", "restart", "site"]).with_context(|| machine.log("meshd-netns-site"))?;
     answers(machine, cluster, there)?;

@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::{
     context::Context,
     daemon::{Daemon, answer},
-    drain,
+    drain, elsewhere,
     failure::Failure,
     name::reference,
     namespace,
@@ -37,7 +37,13 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<()> {
     let what = || format!("cannot detach {}", args.task);
     let daemon = context.daemon().await?;
-    let task = find(&daemon, &args.task).await.with_context(what)?;
+    let task = match find(&daemon, &args.task).await {
+        Err(error) => {
+            let failure = error.downcast::<Failure>().with_context(what)?;
+            return Err(elsewhere::told(&daemon, &args.task, failure).await).with_context(what);
+        }
+        Ok(task) => task,
+    };
     let of_service = task.endpoints.iter().any(|endpoint| !endpoint.service_id.is_empty());
     if of_service && !args.force {
         let draining = drain::begin(&daemon, &task.task_id, None).await.with_context(what)?;

@@ -7,6 +7,7 @@ use tonic::Code;
 
 use crate::{
     daemon::{Daemon, answer},
+    elsewhere,
     failure::Failure,
 };
 
@@ -23,7 +24,10 @@ pub async fn begin(
     timeout_secs: Option<u32>,
 ) -> Result<LocalTask, Failure> {
     let request = DrainTaskRequest { reference: reference.to_owned(), timeout_secs };
-    answer(daemon.local().drain_task(request)).await
+    match answer(daemon.local().drain_task(request)).await {
+        Err(failure) => Err(elsewhere::told(daemon, reference, failure).await),
+        drained => drained,
+    }
 }
 
 /// The task when it has drained; one that has ended meanwhile counts as drained.

@@ -23,6 +23,7 @@ mod detach;
 mod dns;
 mod doctor;
 mod drain;
+mod elsewhere;
 mod events;
 mod export;
 mod failure;

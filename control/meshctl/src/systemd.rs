@@ -103,7 +103,11 @@ pub fn attach(args: &AttachArgs, context: &Context) -> Result<()> {
     }
     reload(&args.unit_dir)?;
     let files = files.into_iter().map(|(path, _)| path).collect();
-    context.show(&Report { unit: args.unit.to_string(), files }, |report| {
+    let unit = args.unit.to_string();
+    if is_systemds(&args.unit_dir) && !is_known(&unit) {
+        anstream::eprintln!("meshctl: systemd knows no unit {unit} so far");
+    }
+    context.show(&Report { unit, files }, |report| {
         format!("{0} joins at its next start: `systemctl restart {0}`", report.unit)
     })
 }
@@ -171,6 +175,12 @@ fn leave_until_stopped(args: &DetachArgs) -> Result<()> {
 fn is_active(unit: &str) -> bool {
     let asked = Command::new("systemctl").args(["is-active", "--quiet", unit]).status();
     asked.is_ok_and(|status| status.success())
+}
+
+/// Whether there is a unit of that name: what is written beside it makes none. One that cannot be asked for is taken to be there.
+fn is_known(unit: &str) -> bool {
+    let asked = Command::new("systemctl").args(["show", "--property=LoadState", "--value", unit]).output();
+    !asked.is_ok_and(|told| told.stdout.starts_with(b"not-found"))
 }
 
 fn is_systemds(unit_dir: &Path) -> bool {

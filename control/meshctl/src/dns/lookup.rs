@@ -7,10 +7,9 @@ use serde::Serialize;
 use crate::{
     context::Context,
     daemon::answer,
-    failure::Failure,
+    elsewhere,
     name::reference,
     output::{Table, list},
-    report::Cluster,
 };
 
 /// Show what a task of this node would be answered, and why
@@ -114,18 +113,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<()> {
         r#type: args.kind.clone().unwrap_or_default(),
     };
     let answered = match answer(daemon.local().explain_name(request)).await {
-        Err(Failure::Refused { code: tonic::Code::NotFound, message }) => {
-            let cluster = Cluster::fetch(&daemon).await.with_context(what)?;
-            // It may run elsewhere.
-            let message = match mesh_types::Lookup::find(&cluster.tasks(), &args.from) {
-                Ok(task) if task.namespace.is_none() => {
-                    format!("task {} runs on node {}; look the name up there", task.name, task.node)
-                }
-                _ => message,
-            };
-            return Err(Failure::Refused { code: tonic::Code::NotFound, message }).with_context(what);
-        }
-        answered => answered.with_context(what)?,
+        Err(failure) => return Err(elsewhere::told(&daemon, &args.from, failure).await).with_context(what),
+        Ok(answered) => answered,
     };
     let lookups = answered.lookups.into_iter().map(Lookup::from).collect();
     context.show(&Report { task: answered.task, lookups }, |report| {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use mesh_api::v1::ConnectNetworkRequest;
 use mesh_types::Name;
 
-use crate::{context::Context, daemon::answer, name::reference, report::show_places};
+use crate::{context::Context, daemon::answer, elsewhere, name::reference, report::show_places};
 
 /// Join a running task of this node to one more network
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,7 @@ pub struct Args {
 
 /// Asks the daemon, and prints where the task then is.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let asked = args.task.clone();
     let what = format!("cannot connect {} to network {}", args.task, args.network);
     let addresses = args.ip.map(|ip| ip.to_string()).into_iter().chain(args.ip6.map(|ip| ip.to_string()));
     let request = ConnectNetworkRequest {
@@ -45,6 +46,9 @@ pub async fn run(args: Args, context: &Context) -> Result<()> {
         aliases: args.alias.into_iter().map(String::from).collect(),
     };
     let daemon = context.daemon().await?;
-    let task = answer(daemon.local().connect_network(request)).await.context(what)?;
+    let task = match answer(daemon.local().connect_network(request)).await {
+        Err(failure) => return Err(elsewhere::told(&daemon, &asked, failure).await).context(what),
+        Ok(task) => task,
+    };
     show_places(context, &daemon, task).await
 }

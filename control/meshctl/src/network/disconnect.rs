@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use mesh_api::v1::DisconnectNetworkRequest;
 
-use crate::{context::Context, daemon::answer, name::reference, report::show_places};
+use crate::{context::Context, daemon::answer, elsewhere, name::reference, report::show_places};
 
 /// Take a running task of this node from a network
 #[derive(Debug, clap::Args)]
@@ -24,9 +24,13 @@ pub struct Args {
 
 /// Asks the daemon, and prints where the task then is.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
+    let asked = args.task.clone();
     let what = format!("cannot disconnect {} from network {}", args.task, args.network);
     let request = DisconnectNetworkRequest { task: args.task, network: args.network };
     let daemon = context.daemon().await?;
-    let task = answer(daemon.local().disconnect_network(request)).await.context(what)?;
+    let task = match answer(daemon.local().disconnect_network(request)).await {
+        Err(failure) => return Err(elsewhere::told(&daemon, &asked, failure).await).context(what),
+        Ok(task) => task,
+    };
     show_places(context, &daemon, task).await
 }

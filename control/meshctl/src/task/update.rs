@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use mesh_api::v1::UpdateTaskRequest;
 
-use crate::{context::Context, daemon::answer, name::reference, report::LocalTaskReport};
+use crate::{context::Context, daemon::answer, elsewhere, name::reference, report::LocalTaskReport};
 
 /// Change a task of this node
 #[derive(Debug, clap::Args)]
@@ -21,9 +21,12 @@ pub struct Args {
 
 /// Asks the daemon, and prints the task's name.
 pub async fn run(args: Args, context: &Context) -> Result<()> {
-    let what = format!("cannot update {}", args.task);
+    let what = || format!("cannot update {}", args.task);
     let daemon = context.daemon().await?;
-    let request = UpdateTaskRequest { reference: args.task, weight: args.weight.into() };
-    let task = answer(daemon.local().update_task(request)).await.context(what)?;
+    let request = UpdateTaskRequest { reference: args.task.clone(), weight: args.weight.into() };
+    let task = match answer(daemon.local().update_task(request)).await {
+        Err(failure) => return Err(elsewhere::told(&daemon, &args.task, failure).await).with_context(what),
+        Ok(task) => task,
+    };
     context.show(&LocalTaskReport::new(&task), |task| task.name.clone())
 }

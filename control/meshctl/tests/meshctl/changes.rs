@@ -219,6 +219,25 @@ fn attach_and_detach() {
 }
 
 #[test]
+fn tasks_of_other_nodes_are_named_with_their_node() {
+    for words in [
+        "detach web.2",
+        "task drain web.2",
+        "task update --weight 2 web.2",
+        "network connect test web.2",
+        "network disconnect prod web.2",
+    ] {
+        let told = fake().run(words);
+        assert_eq!(told.code, Some(1), "{words}");
+        assert!(
+            told.errors.ends_with("task web.2 runs on node n2; run this there\n"),
+            "{words}: {}",
+            told.errors
+        );
+    }
+}
+
+#[test]
 fn drain_waits_when_told_to_and_says_what_was_cut() {
     let slow = |flows_cut| Fake::start(Script { drains: 3, flows_cut, ..Script::default() });
     let fake = slow(2);
