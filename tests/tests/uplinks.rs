@@ -177,22 +177,22 @@ fn mtus(node: &Node, task: &Task) -> Result<[u64; 3]> {
     Ok([inside, outside, said])
 }
 
-#[test]
-fn the_mtu_of_the_uplink_is_followed_under_traffic() -> Result<()> {
-    run_on(Wire { mtu: 1420, ..Wire::default() }, 2, |cluster| {
+/// Over an underlay whose outer headers take so many bytes.
+fn follow_the_mtu(wire: Wire, overhead: u64) -> Result<()> {
+    run_on(Wire { mtu: 1420, ..wire }, 2, |cluster| {
         create(cluster)?;
         let tasks = [0, 1].map(|n: usize| cluster[n].run_idle(&task(["a", "b"][n], None)));
         let [a, b] = tasks;
         let (a, b) = (a?, b?);
         let stream = stream(&a, &b)?;
         stream.goes_on(8 * MEGABYTE, 2 * SOON)?;
-        ensure!(mtus(&cluster[0], &a)? == [1370; 3], "{:?}", mtus(&cluster[0], &a)?);
+        ensure!(mtus(&cluster[0], &a)? == [1420 - overhead; 3], "{:?}", mtus(&cluster[0], &a)?);
         for mtu in [9000, 1420, 1300, 1500] {
             for node in [0, 1] {
                 cluster.net().set_mtu(node, mtu)?;
             }
             for (node, task) in [(0, &a), (1, &b)] {
-                let expected = [u64::from(mtu) - 50; 3];
+                let expected = [u64::from(mtu) - overhead; 3];
                 wait("the tasks' MTU", SOON, || {
                     let now = mtus(&cluster[node], task)?;
                     ensure!(now == expected, "{now:?} after the uplink's MTU became {mtu}");
@@ -203,6 +203,16 @@ fn the_mtu_of_the_uplink_is_followed_under_traffic() -> Result<()> {
         }
         Ok(())
     })
+}
+
+#[test]
+fn the_mtu_of_the_uplink_is_followed_under_traffic() -> Result<()> {
+    follow_the_mtu(Wire::default(), 50)
+}
+
+#[test]
+fn the_mtu_of_the_uplink_is_followed_over_ipv6() -> Result<()> {
+    follow_the_mtu(Wire { v4: false, v6: true, ..Wire::default() }, 70)
 }
 
 #[test]
@@ -286,5 +296,26 @@ fn follow_the_address(cluster: &Cluster) -> Result<()> {
         let status = cluster[1].ctl_json(&["status"])?;
         ensure!(status["data_path_addr"] == "192.168.78.112", "{status}");
         Ok(())
+    })
+}
+
+/// Over IPv6: an address goes, another one is there, and the stream goes on.
+#[test]
+fn an_ipv6_data_path_address_that_changes_is_followed() -> Result<()> {
+    run_on(Wire { v4: false, v6: true, ..Wire::default() }, 2, |cluster| {
+        create(cluster)?;
+        let (a, b) = (cluster[0].run_idle(&task("a", None))?, cluster[1].run_idle(&task("b", None))?);
+        let stream = stream(&a, &b)?;
+        stream.goes_on(MEGABYTE, SOON)?;
+        let (node, old) = (&cluster.net().nodes()[1], cluster.net().address6(1));
+        let new = "fd77::22";
+        node.ip(&format!("addr add {new}/64 dev eth0 nodad\naddr del {old}/64 dev eth0"))?;
+        wait("the new address", 2 * SOON, || {
+            let status = cluster[1].ctl_json(&["status"])?;
+            ensure!(status["data_path_addr"] == new && status["advertise_addr"] == new, "{status}");
+            Ok(())
+        })?;
+        wait("the stream to go on", 4 * SOON, || stream.goes_on(4 * MEGABYTE, SOON))?;
+        cluster.wait_for_members(2)
     })
 }
