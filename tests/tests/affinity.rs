@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Cluster, Guest, Node, TaskSpec, connect_from, run, wait};
+use mesh_tests::{Cluster, Guest, Node, TaskSpec, Wire, connect_from, run_on, wait};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Clients besides the one that is followed.
@@ -21,10 +21,11 @@ fn greeter(node: &Node, name: &str) -> Result<Guest> {
 }
 
 /// Which task a client with that address meets at the first node.
-fn meets(cluster: &Cluster, client: Ipv4Addr) -> Result<String> {
-    let server = SocketAddrV4::new(cluster[0].address(), 7070);
-    cluster.net().client().run(|| {
-        let stream = connect_from(SocketAddrV4::new(client, 0), server, SOON)?;
+fn meets(cluster: &Cluster, client: IpAddr) -> Result<String> {
+    let net = cluster.net();
+    let server: IpAddr = if client.is_ipv4() { net.address(0).into() } else { net.address6(0).into() };
+    net.client().run(|| {
+        let stream = connect_from(SocketAddr::new(client, 0), SocketAddr::new(server, 7070), SOON)?;
         stream.set_read_timeout(Some(SOON)).context("a socket's timeout")?;
         let mut greeting = String::new();
         BufReader::new(stream).read_line(&mut greeting).context("a greeting")?;
@@ -35,7 +36,7 @@ fn meets(cluster: &Cluster, client: Ipv4Addr) -> Result<String> {
 }
 
 /// Whom it meets, each time.
-fn stays(cluster: &Cluster, client: Ipv4Addr) -> Result<String> {
+fn stays(cluster: &Cluster, client: IpAddr) -> Result<String> {
     let met: BTreeSet<String> = (0..8).map(|_| meets(cluster, client)).collect::<Result<_>>()?;
     ensure!(met.len() == 1, "{client} meets {met:?}");
     met.into_iter().next().context("nobody")
@@ -43,15 +44,28 @@ fn stays(cluster: &Cluster, client: Ipv4Addr) -> Result<String> {
 
 #[test]
 fn a_client_stays_with_its_task() -> Result<()> {
-    run(2, |cluster| {
-        cluster[0].ctl(&["network", "create", "--subnet", "10.10.3.0/24", "--attachable", "prod"])?;
+    story(|cluster| cluster.net().client_address().into(), |n| Ipv4Addr::new(192, 168, 77, 150 + n).into())
+}
+
+#[test]
+fn a_client_of_ipv6_stays_with_its_task() -> Result<()> {
+    let other = |n| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x99, u16::from(n)).into();
+    story(|cluster| cluster.net().client_address6().into(), other)
+}
+
+/// The client that is looked at, and the address of each of the others.
+fn story(client: impl Fn(&Cluster) -> IpAddr, other: impl Fn(u8) -> IpAddr + Clone) -> Result<()> {
+    run_on(Wire { v6: true, ..Wire::default() }, 2, |cluster| {
+        let subnets = ["--subnet", "10.10.3.0/24", "--subnet", "fd00:3::/64"];
+        cluster[0].ctl(&[&["network", "create", "--attachable"], &subnets[..], &["prod"]].concat())?;
         let options = ["--publish", "7070:70", "--affinity", "client-ip,1h"];
         cluster[0].ctl(&[&["service", "create", "--network", "prod"], &options[..], &["talk"]].concat())?;
         cluster.wait_for_view()?;
-        let (namespace, client) = (cluster.net().client(), cluster.net().client_address());
-        let others = (0..OTHERS).map(|n| Ipv4Addr::new(192, 168, 77, 150 + n));
+        let (namespace, client) = (cluster.net().client(), client(cluster));
+        let others = (0..OTHERS).map(other);
         for other in others.clone() {
-            namespace.ip(&format!("addr add {other}/24 dev eth0"))?;
+            let more = if other.is_ipv4() { "/24 dev eth0" } else { "/64 dev eth0 nodad" };
+            namespace.ip(&format!("addr add {other}{more}"))?;
         }
         let _first = greeter(&cluster[1], "first")?;
         wait("the first task", SOON, || stays(cluster, client))?;
