@@ -51,7 +51,11 @@ fn add_interface(
     }
     for gateway in &made.default_routes {
         let dst = if gateway.contains(':') { "::/0" } else { "0.0.0.0/0" };
-        add(result, "routes", [json!({ "dst": dst, "gw": gateway })]);
+        // One that a plugin before this one has made stays, and there is none beside it.
+        let made = result.get("routes").and_then(Value::as_array).into_iter().flatten();
+        if !made.into_iter().any(|route| route["dst"] == dst) {
+            add(result, "routes", [json!({ "dst": dst, "gw": gateway })]);
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The plugin's operations one after the other, with the daemon there, away, killed and back.
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{CniPlugin, NetNs, run, wait};
+use mesh_tests::{CniPlugin, NetNs, TaskSpec, output, run, succeed, wait};
 use serde_json::{Value, json};
 
 use crate::{SOON, no_tasks, prepare};
@@ -92,5 +92,51 @@ fn a_daemon_that_is_away_or_killed_loses_nothing() -> Result<()> {
         ensure!(tasks == 1, "{tasks} tasks after GC");
         gc(json!([]))?;
         no_tasks(node)
+    })
+}
+
+/// Behind Debian's `bridge`: an interface of its own, and the default route stays the bridge's.
+#[test]
+fn behind_a_bridge_both_networks_are_reached() -> Result<()> {
+    run(1, |cluster| {
+        prepare(cluster)?;
+        let node = &cluster[0];
+        let there = node.run_idle(&TaskSpec { name: "there", network: "prod", ..TaskSpec::default() })?;
+        let container = NetNs::create(&cluster.net().prefix().namespace("c1"))?;
+        let path = container.path();
+        let leases = node.run_folder().join("leases");
+        let bridge = CniPlugin::reference(
+            node,
+            json!({
+                "cniVersion": "1.0.0", "name": "both", "type": "bridge", "bridge": "cni0", "isDefaultGateway": true,
+                "ipam": {"type": "host-local", "dataDir": leases, "subnet": "10.99.0.0/24"},
+            }),
+        )?;
+        let first = bridge.call("ADD", "c1", &path)?;
+        let plugin = CniPlugin::mesh(node, "prod")?.with(json!({
+            "cniVersion": "1.0.0", "name": "both", "interface": "mesh0",
+        }));
+        let second = plugin.with(json!({ "prevResult": first }));
+        let added = second.call("ADD", "c1", &path)?;
+        let names = added["interfaces"].as_array().context("interfaces")?.iter().map(|i| i["name"].as_str());
+        let names: Vec<&str> = names.flatten().collect();
+        ensure!(names.len() == 5 && names[2] == "eth0" && names[4] == "mesh0", "{added}");
+        ensure!(added["routes"] == first["routes"], "{added}");
+
+        let routes = output(container.command("ip")?.args(["-4", "route", "show", "default"]))?;
+        ensure!(routes.trim().starts_with("default via 10.99.0.1 dev eth0"), "{routes}");
+        ensure!(routes.trim().lines().count() == 1, "{routes}");
+        for address in ["10.99.0.1".to_owned(), there.address()?.to_string()] {
+            wait("an answer on both networks", SOON, || {
+                succeed(container.command("ping")?.args(["-n", "-c1", "-W1", &address]))
+            })?;
+        }
+        let check = plugin.with(json!({ "prevResult": added }));
+        check.call("CHECK", "c1", &path)?;
+        check.call("DEL", "c1", &path)?;
+        bridge.call("DEL", "c1", &path)?;
+        let links = output(container.command("ip")?.args(["-br", "link"]))?;
+        ensure!(links.lines().all(|line| line.starts_with("lo ")), "{links}");
+        Ok(())
     })
 }

@@ -37,7 +37,8 @@ fn behind_a_bridge_it_adds_an_interface_of_its_own() {
     assert_eq!((&interfaces[3]["name"], &interfaces[4]["name"]), (&json!("msh0000002a"), &json!("mesh0")));
     assert_eq!(result["ips"][0], before["ips"][0]);
     assert_eq!(result["ips"][1], json!({"interface": 4, "address": "10.10.3.5/24", "gateway": "10.10.3.1"}));
-    assert_eq!(result["routes"][0], before["routes"][0]);
+    // The bridge has the way out over IPv4.
+    assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd00::1"}]));
     assert_eq!(result["dns"]["nameservers"], json!(["127.0.0.11"]));
     assert_eq!(result["dns"]["domain"], "one.example");
     assert_eq!(result["dns"]["search"], json!(["corp.example"]));
