@@ -19,7 +19,7 @@ pub struct Args {
     /// Token that lets this node in
     #[arg(long, value_parser = reference)]
     token: String,
-    /// Address or interface where other nodes reach this one [default: that of the only uplink]
+    /// Address or interface where other nodes reach this one [default: the only one, of the managers' family]
     #[arg(long, value_name = "ADDRESS|INTERFACE")]
     advertise_addr: Option<String>,
     /// Address or interface for the tasks' traffic [default: the advertised address]
