@@ -1,7 +1,7 @@
 //! Files that the agent keeps, so that a node comes back with no manager in sight.
 //!
 //! Each is one value: a magic word, a format version, a SHA-256 digest, and postcard bytes. A file is replaced whole
-//! or not at all (written beside, then renamed). Only what the others run is a log: see [`crate::heard`].
+//! or not at all (written beside, then renamed). Only what the others run is a log (`heard.rs`).
 
 use std::{
     fs, io,
