@@ -292,29 +292,30 @@ fn places(
 
 /// Tries all of them at once.
 async fn published(places: Vec<Place>) -> Vec<Outcome> {
-    let try_one = async |Place { node, check, protocol, there }: Place| {
-        let begun = Instant::now();
-        let failure = loop {
-            let answer = async {
-                match protocol {
-                    Protocol::Udp => echoed(there).await,
-                    _ => greeting(there).await,
-                }
-            };
-            let wait = if protocol == Protocol::Udp { ECHO } else { CONNECT };
-            let failure = match timeout(wait, answer).await {
-                Ok(Ok(())) => String::new(),
-                Ok(Err(error)) => format!("{there}: {error}"),
-                Err(_) => format!("{there}: no answer within {} s", CONNECT.as_secs()),
-            };
-            if failure.is_empty() || begun.elapsed() >= CONNECT {
-                break failure;
+    futures::future::join_all(places.into_iter().map(try_place)).await
+}
+
+async fn try_place(Place { node, check, protocol, there }: Place) -> Outcome {
+    let begun = Instant::now();
+    let failure = loop {
+        let answer = async {
+            match protocol {
+                Protocol::Udp => echoed(there).await,
+                _ => greeting(there).await,
             }
-            sleep(PAUSE).await;
         };
-        Outcome { to: node.to_string(), check, failure }
+        let wait = if protocol == Protocol::Udp { ECHO } else { CONNECT };
+        let failure = match timeout(wait, answer).await {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => format!("{there}: {error}"),
+            Err(_) => format!("{there}: no answer within {} s", CONNECT.as_secs()),
+        };
+        if failure.is_empty() || begun.elapsed() >= CONNECT {
+            break failure;
+        }
+        sleep(PAUSE).await;
     };
-    futures::future::join_all(places.into_iter().map(try_one)).await
+    Outcome { to: node.to_string(), check, failure }
 }
 
 async fn greeting(there: SocketAddr) -> std::io::Result<()> {
